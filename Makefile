@@ -1,0 +1,43 @@
+# Everything runs in .venv, made from the package registry alone. `make` lists what there is.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test slow lint type smoke overhead clean
+
+help:           ## this list
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.done        ## make .venv and install ditbench with what its tests need (several GB, about 3 minutes)
+
+$(VENV)/.done: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+quickstart: setup           ## train and compare five schemes on rendered scenes (about 15 minutes on two cores)
+	$(BIN)/ditbench run configs/quickstart.yaml
+
+test: setup                 ## the tests that take no GPU and no minutes
+	$(BIN)/python -m pytest
+
+slow: setup                 ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: setup                 ## ruff: style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: setup                 ## mypy over both packages
+	$(BIN)/mypy
+
+smoke: setup                ## a matrix of two tiny cells, from plan to report, in a minute
+	$(BIN)/ditbench run configs/smoke.yaml --root runs/smoke --fresh
+
+overhead: setup             ## the harness's training step against a bare loop of the same, paired
+	$(BIN)/python -m bench.overhead
+
+clean:                      ## delete .venv and caches; results stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
