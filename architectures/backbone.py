@@ -1,0 +1,123 @@
+"""The fixed Diffusion Transformer. A scheme decides how time and prompt enter; nothing else differs between variants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from architectures.layers import TimestepEmbedding, initialise, patchify, sincos_positions, starts, unpatchify, zeros
+from architectures.prompt import PromptKind
+from architectures.registry import origin, scheme_class
+from architectures.scheme import BackboneConfig, Description, Scheme
+
+
+class DiT(nn.Module):
+    """Velocity field v(x, t, prompt): patchify, blocks, unpatchify; the output Linear begins at zero.
+
+    Args:
+        scheme: how conditions enter.
+        prompt: what a prompt is.
+        in_channels, out_channels: of the image.
+    """
+
+    def __init__(self, scheme: Scheme, prompt: PromptKind, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        config = scheme.backbone
+        self.patch, self.out_channels, self.size = config.patch, out_channels, scheme.grid * config.patch
+        self.prompt_kind = prompt
+        self.patches = nn.Linear(in_channels * config.patch**2, config.width)
+        self.time = TimestepEmbedding(config.width)
+        self.prompt = prompt.encoder(config.width, scheme.facts.reads)
+        self.scheme = scheme
+        self.blocks = nn.ModuleList(scheme.block(index) for index in range(config.depth))
+        self.head = starts(nn.Linear(config.width, config.patch**2 * out_channels), weight=zeros)
+        if config.positions == "sincos":
+            self.register_buffer("positions", sincos_positions(config.width, scheme.grid), persistent=False)
+
+    def forward(self, x: Tensor, t: Tensor, prompt: Any) -> Tensor:
+        """x (B, C, H, W), t (B,) in [0, 1] (0 data, 1 noise), prompt of the declared kind -> (B, C_out, H, W)."""
+        x = self.patches(patchify(x, self.patch))                  # (B, N, D)
+        if hasattr(self, "positions"):
+            x = x + self.positions
+        c = self.scheme.embed(self.time(t), self.prompt(prompt))   # once a pass
+        h = self.scheme.enter(x, c)
+        for block in self.blocks:
+            h = block(h, c)
+        x = self.scheme.leave(h, c)                                # (B, N, D), normalised
+        return unpatchify(self.head(x), self.patch, self.out_channels)
+
+    def parameter_split(self) -> dict[str, int]:
+        """Trainable parameters by what they serve: `backbone`, `modulation`, `prompt` (encoder and cross-attention)
+        and `total`."""
+        split = {"backbone": 0, "modulation": 0, "prompt": 0}
+        for role, parameter in _roles(self, "backbone"):
+            split[role] += parameter.numel() if parameter.requires_grad else 0
+        return split | {"total": sum(split.values())}
+
+
+def _roles(module: nn.Module, role: str) -> Iterator[tuple[str, nn.Parameter]]:
+    """Each parameter once, with the role of the outermost module that has one."""
+    own = getattr(module, "role", None)
+    role = own if own and role == "backbone" else role
+    for parameter in module.parameters(recurse=False):
+        yield role, parameter
+    for child in module.children():
+        yield from _roles(child, role)
+
+
+def create(
+    scheme: str,
+    backbone: str | BackboneConfig,
+    *,
+    image_size: int,
+    in_channels: int,
+    out_channels: int | None = None,
+    prompt: PromptKind,
+    seed: int | None = None,
+    **options: Any,
+) -> DiT:
+    """The fixed backbone with one scheme.
+
+    Args:
+        scheme: a registered name, see `schemes()`.
+        backbone: `DiT-S/2` and so on, or a `BackboneConfig`.
+        image_size: pixels (or latents) a side; the patch must divide it.
+        in_channels: of the image. out_channels: of the output, the same by default.
+        prompt: `Labels`, `Captions` or `Features`.
+        seed: of the initial weights, each drawn by (seed, its name); None takes torch's initial seed.
+        options: the scheme's own, see `describe(scheme).options`.
+
+    Raises:
+        ValueError: for an unknown scheme, backbone or option, or for sizes that do not fit, in one sentence.
+    """
+    kind = scheme_class(scheme)
+    config = BackboneConfig.named(backbone) if isinstance(backbone, str) else backbone
+    try:
+        made = kind(config, image_size, **kind.resolve(options))
+    except ValueError as error:
+        raise ValueError(f"scheme {scheme!r}: {error}") from error
+    model = DiT(made, prompt, in_channels, in_channels if out_channels is None else out_channels)
+    initialise(model, torch.initial_seed() if seed is None else seed)
+    return model
+
+
+def describe(name: str) -> Description:
+    """A scheme's equations, facts, options with their defaults, and origin.
+
+    Raises:
+        ValueError: if there is no such scheme or its plugin cannot be imported.
+    """
+    kind = scheme_class(name)
+    return Description(name, kind.__doc__ or "", kind.facts, kind.options(), origin(name))
+
+
+def resolve_options(scheme: str, options: dict[str, Any]) -> dict[str, Any]:
+    """All options of a scheme with their values, the given ones over its defaults.
+
+    Raises:
+        ValueError: for an unknown scheme or option, with the choices and the nearest.
+    """
+    return scheme_class(scheme).resolve(options)

@@ -1,0 +1,1 @@
+"""One scheme, one file. The catalogue is `architectures.registry.BUILT_IN`."""

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from architectures.layers import parse_norm
+from architectures.modulation import FinalNorm, parse_placement
+from architectures.prompt import Encoded
+from architectures.scheme import BackboneConfig, Facts, Scheme
+from architectures.sublayer import Adaptive, Block, Condition, SubLayer, parse_gate
+
+
+class AdaLNZero(Scheme):
+    """adaLN-Zero: one vector shifts, scales and gates; the gates begin at zero, so every block begins as x <- x.
+
+        c = e_t + prompt
+        b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i          (W_i and b_i begin at zero)
+        x <- x + g1 SA(LN(x) (1 + s1) + b1)
+        x <- x + g2 MLP(LN(x) (1 + s2) + b2)
+        b, s = W silu(c) + b
+        x = LN(x) (1 + s) + b
+
+    `prompt` is the pooled prompt. Peebles and Xie 2023 (DiT), section 3.2.
+    """
+
+    facts = Facts(
+        source="DiT, arXiv 2212.09748, section 3.2",
+        vector="timestep + pooled prompt",
+        prompt="modulation",
+        reads=frozenset({"pooled"}),
+        identity_at_init=True,
+        modulation_parameters="n*(6*d*d + 6*d) + 2*d*d + 2*d",
+    )
+
+    def __init__(
+        self,
+        backbone: BackboneConfig,
+        image_size: int,
+        *,
+        gate: str = "zero",
+        modulation: str = "scale+shift",
+        norm: str = "layer",
+        head: str = "per-block",
+    ) -> None:
+        super().__init__(backbone, image_size)
+        d = backbone.width
+        self.norm = parse_norm(norm)
+        self.told = Adaptive(modulation, parse_gate(gate))
+        self.heads = parse_placement(head, d, [self.told, self.told])
+        self.trunk = self.heads.trunk()
+        self.final = FinalNorm(self.norm(d), modulation, d)
+
+    def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
+        c = e_t + prompt.pooled                                                                  # (B, D)
+        return Condition(vector=c, modulation=self.trunk(c))
+
+    def block(self, index: int) -> nn.Module:
+        d = self.backbone.width
+        return Block(
+            self.heads.head(),
+            attention=SubLayer(self.self_attention(), self.norm(d), self.told),
+            mlp=SubLayer(self.mlp(), self.norm(d), self.told),
+        )
+
+    def leave(self, h: Tensor, c: Condition) -> Tensor:
+        return self.final(h, c.vector)

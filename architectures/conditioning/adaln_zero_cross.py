@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from architectures.layers import LayerNorm, starts, zeros
+from architectures.modulation import FinalNorm, parse_placement
+from architectures.prompt import Encoded
+from architectures.scheme import BackboneConfig, Facts, Scheme
+from architectures.sublayer import PLAIN, Adaptive, Block, Condition, SubLayer, parse_gate, prompt_tokens
+
+
+class AdaLNZeroCross(Scheme):
+    """adaLN-Zero for time and pooled prompt, cross-attention for the prompt's tokens.
+
+        c = e_t + prompt
+        b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i          (W_i and b_i begin at zero)
+        x <- x + g1 SA(LN(x) (1 + s1) + b1)
+        x <- x + CA(LN(x), prompt tokens)                   (its output Linear begins at zero)
+        x <- x + g2 MLP(LN(x) (1 + s2) + b2)
+        b, s = W silu(c) + b
+        x = LN(x) (1 + s) + b
+
+    The block of DiT (Peebles and Xie 2023, section 3.2) with the cross-attention that PixArt (Chen et al. 2023, section
+    2.3) adds to it, here with a norm before it; every block begins as x <- x.
+    """
+
+    facts = Facts(
+        source="DiT, arXiv 2212.09748, section 3.2; PixArt, arXiv 2310.00426, section 2.3",
+        vector="timestep + pooled prompt",
+        prompt="modulation + cross-attention",
+        reads=frozenset({"pooled", "tokens"}),
+        identity_at_init=True,
+        modulation_parameters="n*(6*d*d + 6*d) + 2*d*d + 2*d",
+    )
+
+    def __init__(
+        self, backbone: BackboneConfig, image_size: int, *, gate: str = "zero", head: str = "per-block"
+    ) -> None:
+        super().__init__(backbone, image_size)
+        d = backbone.width
+        self.told = Adaptive("scale+shift", parse_gate(gate))
+        self.heads = parse_placement(head, d, [self.told, PLAIN, self.told])
+        self.trunk = self.heads.trunk()
+        self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
+
+    def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
+        c = e_t + prompt.pooled                                                                  # (B, D)
+        return Condition(vector=c, modulation=self.trunk(c), tokens=prompt.tokens, mask=prompt.mask)
+
+    def block(self, index: int) -> nn.Module:
+        d = self.backbone.width
+        cross = self.cross_attention()
+        starts(cross.out, weight=zeros)
+        return Block(
+            self.heads.head(),
+            attention=SubLayer(self.self_attention(), LayerNorm(d), self.told),
+            cross=SubLayer(cross, LayerNorm(d), context=prompt_tokens),
+            mlp=SubLayer(self.mlp(), LayerNorm(d), self.told),
+        )
+
+    def leave(self, h: Tensor, c: Condition) -> Tensor:
+        return self.final(h, c.vector)

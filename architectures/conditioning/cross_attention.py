@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from architectures.layers import LayerNorm
+from architectures.prompt import Encoded
+from architectures.scheme import Facts, Scheme
+from architectures.sublayer import Block, Condition, SubLayer, prompt_tokens
+
+
+class CrossAttentionScheme(Scheme):
+    """Cross-attention conditioning: the image asks time and prompt, between self-attention and MLP.
+
+        k = [e_t ; prompt tokens]
+        x <- x + SA(LN(x))
+        x <- x + CA(LN(x), k)
+        x <- x + MLP(LN(x))
+        x = LN(x)
+
+    LN has no weights; the final layer is unmodulated. Peebles and Xie 2023 (DiT), section 3.2.
+    """
+
+    facts = Facts(
+        source="DiT, arXiv 2212.09748, section 3.2",
+        vector="none",
+        prompt="cross-attention",
+        reads=frozenset({"tokens"}),
+        identity_at_init=False,
+    )
+
+    def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
+        k = torch.cat([e_t[:, None], prompt.tokens], dim=1)                                      # (B, 1 + L, D)
+        if prompt.mask is None:
+            return Condition(tokens=k)
+        return Condition(tokens=k, mask=torch.cat([torch.ones_like(prompt.mask[:, :1]), prompt.mask], dim=1))
+
+    def block(self, index: int) -> nn.Module:
+        d = self.backbone.width
+        return Block(
+            attention=SubLayer(self.self_attention(), LayerNorm(d)),
+            cross=SubLayer(self.cross_attention(), LayerNorm(d), context=prompt_tokens),
+            mlp=SubLayer(self.mlp(), LayerNorm(d)),
+        )

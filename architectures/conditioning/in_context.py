@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from architectures.layers import LayerNorm
+from architectures.prompt import Encoded
+from architectures.scheme import Facts, Scheme
+from architectures.sublayer import Block, Condition, SubLayer, joint_mask
+
+
+class InContext(Scheme):
+    """In-context conditioning: time and prompt are tokens beside the image's.
+
+        k = [e_t ; prompt tokens]
+        z = [x ; k]
+        z <- z + SA(LN(z))
+        z <- z + MLP(LN(z))
+        x = LN(z[:N])
+
+    LN has no weights, the appended tokens no positions, and they are dropped after the last block; the paper leaves the
+    first two open. Peebles and Xie 2023 (DiT), section 3.2.
+    """
+
+    facts = Facts(
+        source="DiT, arXiv 2212.09748, section 3.2",
+        vector="none",
+        prompt="in-context",
+        reads=frozenset({"tokens"}),
+        identity_at_init=False,
+    )
+
+    def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
+        k = torch.cat([e_t[:, None], prompt.tokens], dim=1)                                      # (B, 1 + L, D)
+        if prompt.mask is None:
+            return Condition(tokens=k)
+        image_and_time = prompt.mask.new_ones(len(k), self.grid**2 + 1)
+        return Condition(tokens=k, mask=torch.cat([image_and_time, prompt.mask], dim=1))
+
+    def enter(self, x: Tensor, c: Condition) -> Tensor:
+        return torch.cat([x, c.tokens], dim=1)                                                   # (B, N + 1 + L, D)
+
+    def block(self, index: int) -> nn.Module:
+        d = self.backbone.width
+        return Block(
+            attention=SubLayer(self.self_attention(), LayerNorm(d), context=joint_mask),
+            mlp=SubLayer(self.mlp(), LayerNorm(d)),
+        )
+
+    def leave(self, h: Tensor, c: Condition) -> Tensor:
+        return super().leave(h[:, : self.grid**2], c)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from architectures.layers import LayerNorm, starts, zeros
+from architectures.modulation import FinalTable, parse_placement
+from architectures.prompt import Encoded
+from architectures.scheme import BackboneConfig, Facts, Scheme
+from architectures.sublayer import PLAIN, Adaptive, Block, Condition, SubLayer, parse_gate, prompt_tokens
+
+
+class SharedModulation(Scheme):
+    """Shared modulation (adaLN-single): one head for all blocks and a small table for each; the prompt's tokens enter
+    by a cross-attention that reads the bare stream.
+
+        c = e_t
+        P = W silu(c) + b                                   (once a pass; W begins N(0, 0.02^2))
+        b1, s1, g1, b2, s2, g2 = P + E_i                    (E_i begins N(0, 1 / D), gates too)
+        x <- x + g1 SA(LN(x) (1 + s1) + b1)
+        x <- x + CA(x, prompt tokens)                       (its output Linear begins at zero)
+        x <- x + g2 MLP(LN(x) (1 + s2) + b2)
+        b, s = E + c                                        (c itself, without silu or Linear)
+        x = LN(x) (1 + s) + b
+
+    PixArt-alpha (Chen et al. 2023, arXiv 2310.00426), section 2.3.
+    """
+
+    facts = Facts(
+        source="PixArt-alpha, arXiv 2310.00426, section 2.3",
+        vector="timestep",
+        prompt="cross-attention",
+        reads=frozenset({"tokens"}),
+        identity_at_init=False,
+        modulation_parameters="6*d*d + 6*d + n*6*d + 2*d",
+    )
+
+    def __init__(
+        self, backbone: BackboneConfig, image_size: int, *, gate: str = "random", head: str = "shared+table"
+    ) -> None:
+        super().__init__(backbone, image_size)
+        d = backbone.width
+        self.told = Adaptive("scale+shift", parse_gate(gate))
+        self.heads = parse_placement(head, d, [self.told, PLAIN, self.told])
+        self.trunk = self.heads.trunk()
+        self.final = FinalTable(d)
+
+    def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
+        return Condition(vector=e_t, modulation=self.trunk(e_t), tokens=prompt.tokens, mask=prompt.mask)
+
+    def block(self, index: int) -> nn.Module:
+        d = self.backbone.width
+        cross = self.cross_attention()
+        starts(cross.out, weight=zeros)
+        return Block(
+            self.heads.head(),
+            attention=SubLayer(self.self_attention(), LayerNorm(d), self.told),
+            cross=SubLayer(cross, context=prompt_tokens),
+            mlp=SubLayer(self.mlp(), LayerNorm(d), self.told),
+        )
+
+    def leave(self, h: Tensor, c: Condition) -> Tensor:
+        return self.final(super().leave(h, c), c.vector)

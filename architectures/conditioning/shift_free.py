@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from architectures.layers import LayerNorm, RMSNorm
+from architectures.modulation import FinalNorm, parse_placement
+from architectures.prompt import Encoded
+from architectures.scheme import BackboneConfig, Facts, Scheme
+from architectures.sublayer import Adaptive, Block, Condition, SubLayer, parse_gate
+
+
+class ShiftFree(Scheme):
+    """Shift-free modulation: scale and tanh gate alone, between two weighted RMSNorms a branch.
+
+        c = e_t + prompt
+        s1, g1, s2, g2 = W_i silu(c) + b_i                  (W_i and b_i begin at zero)
+        x <- x + tanh(g1) RMS( SA( RMS(x) (1 + s1) ) )
+        x <- x + tanh(g2) RMS( MLP( RMS(x) (1 + s2) ) )
+        s = W silu(c) + b
+        x = LN(x) (1 + s)
+
+    The block and final layer of Lumina-Image 2.0 (Qin et al. 2025, arXiv 2503.21758), eps 1e-5, on this backbone's
+    attention and MLP. `prompt` is the pooled prompt: Lumina 2.0 itself has time alone in c and the text in the sequence;
+    here only shift, gate and norm differ from `adaln-zero`, so that the two can be compared.
+    """
+
+    facts = Facts(
+        source="Lumina-Image 2.0, arXiv 2503.21758",
+        vector="timestep + pooled prompt",
+        prompt="modulation",
+        reads=frozenset({"pooled"}),
+        identity_at_init=True,
+        modulation_parameters="n*(4*d*d + 4*d) + d*d + d",
+    )
+
+    def __init__(
+        self, backbone: BackboneConfig, image_size: int, *, gate: str = "tanh", head: str = "per-block"
+    ) -> None:
+        super().__init__(backbone, image_size)
+        d = backbone.width
+        self.told = Adaptive("scale", parse_gate(gate))
+        self.heads = parse_placement(head, d, [self.told, self.told])
+        self.trunk = self.heads.trunk()
+        self.final = FinalNorm(LayerNorm(d), "scale", d)
+
+    def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
+        c = e_t + prompt.pooled                                                                  # (B, D)
+        return Condition(vector=c, modulation=self.trunk(c))
+
+    def block(self, index: int) -> nn.Module:
+        d = self.backbone.width
+        return Block(
+            self.heads.head(),
+            attention=SubLayer(self.self_attention(), RMSNorm(d), self.told, post=RMSNorm(d)),
+            mlp=SubLayer(self.mlp(), RMSNorm(d), self.told, post=RMSNorm(d)),
+        )
+
+    def leave(self, h: Tensor, c: Condition) -> Tensor:
+        return self.final(h, c.vector)

@@ -1,0 +1,261 @@
+"""The parts that every scheme is held to: attention, MLP, norms, positions, time, and how weights begin.
+
+Letters: B batch, N image tokens, L prompt tokens, D width, H heads, d = D / H; x tokens, t time, c condition.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# --- how weights begin -----------------------------------------------------------------------------------------------
+
+Initial = Callable[[Tensor, torch.Generator], None]     # fills a tensor in place
+M = TypeVar("M", bound=nn.Module)
+
+
+def zeros(tensor: Tensor, generator: torch.Generator) -> None:
+    tensor.zero_()
+
+
+def ones(tensor: Tensor, generator: torch.Generator) -> None:
+    tensor.fill_(1.0)
+
+
+def normal(std: float) -> Initial:
+    def draw(tensor: Tensor, generator: torch.Generator) -> None:
+        tensor.normal_(std=std, generator=generator)
+
+    return draw
+
+
+def xavier(tensor: Tensor, generator: torch.Generator) -> None:
+    nn.init.xavier_uniform_(tensor, generator=generator)
+
+
+def starts(module: M, **initial: Initial) -> M:
+    """Declares how parameters of `module` begin, by name, where that is not the base rule of `initialise`."""
+    module.initial = {**getattr(module, "initial", {}), **initial}   # type: ignore[assignment]
+    return module
+
+
+def initialise(model: nn.Module, seed: int) -> nn.Module:
+    """Draws every parameter anew, each from a generator seeded by (seed, its name).
+
+    So the backbone of two schemes begins with the same weights, whatever else either of them adds. The base rule is
+    DiT's: Linear weights xavier-uniform, biases zero, norm weights one, tables N(0, 0.02^2); modules that differ say so
+    with `starts`. Drawn on the CPU in float32, so that device and dtype change nothing.
+    """
+    for path, module in model.named_modules():
+        initial = getattr(module, "initial", {})
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.is_meta:
+                continue
+            draw = torch.empty(parameter.shape, dtype=torch.float32)
+            (initial.get(name) or _base_rule(module, name))(draw, _generator(seed, f"{path}.{name}"))
+            with torch.no_grad():
+                parameter.copy_(draw)
+    return model
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    key = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
+
+
+def _base_rule(module: nn.Module, name: str) -> Initial:
+    if name == "bias":
+        return zeros
+    if isinstance(module, nn.Linear):
+        return xavier
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        return ones
+    return normal(0.02)
+
+
+# --- norms -----------------------------------------------------------------------------------------------------------
+
+
+def LayerNorm(width: int) -> nn.LayerNorm:
+    """LN(x) without weight or bias, eps 1e-6 (DiT)."""
+    return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+
+
+def RMSNorm(width: int, eps: float = 1e-5) -> nn.RMSNorm:
+    """x / rms(x) * w with a learned weight w (eps 1e-5, Lumina 2.0)."""
+    return nn.RMSNorm(width, eps=eps)
+
+
+def parse_norm(text: str) -> Callable[[int], nn.Module]:
+    """A norm from its name: `layer` or `rms`.
+
+    Raises:
+        ValueError: for any other text.
+    """
+    norms: dict[str, Callable[[int], nn.Module]] = {"layer": LayerNorm, "rms": RMSNorm}
+    if text not in norms:
+        raise ValueError(f"norm {text!r}: choose {', '.join(norms)}")
+    return norms[text]
+
+
+# --- attention -------------------------------------------------------------------------------------------------------
+
+
+class RoPE(nn.Module):
+    """Axial rotary positions: half of each head's channel pairs turn with the row, half with the column.
+
+    Adjacent pairs (2i, 2i+1) are rotated. Tokens after the image's N keep position 0: they are not turned.
+    """
+
+    def __init__(self, head_width: int, grid: int, theta: float = 10000.0) -> None:
+        super().__init__()
+        if head_width % 4:
+            raise ValueError(f"rotary positions need a head width divisible by 4, got {head_width}")
+        frequency = theta ** (-torch.arange(0, head_width // 4, dtype=torch.float64) / (head_width // 4))
+        row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
+        angle = torch.cat([p.flatten()[:, None] * frequency for p in (row, column)], dim=1)     # (N, d/2)
+        self.register_buffer("cos", angle.cos().float(), persistent=False)
+        self.register_buffer("sin", angle.sin().float(), persistent=False)
+
+    def forward(self, q: Tensor) -> Tensor:
+        """Turns queries or keys (B, H, N + L, d)."""
+        count = self.cos.shape[0]
+        image, rest = q[:, :, :count], q[:, :, count:]
+        even, odd = image.float().unflatten(-1, (-1, 2)).unbind(-1)
+        turned = torch.stack([even * self.cos - odd * self.sin, even * self.sin + odd * self.cos], dim=-1)
+        return torch.cat([turned.flatten(-2).to(q.dtype), rest], dim=2)
+
+
+class SelfAttention(nn.Module):
+    """softmax(q k^T / sqrt(d)) v over one sequence: qkv and out with bias."""
+
+    def __init__(self, width: int, heads: int, *, qk_norm: bool = False, rope: RoPE | None = None) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.q_norm = RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.rope = rope or nn.Identity()
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (B, N, D), mask (B, N) true where a token may be seen -> (B, N, D)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)          # each (B, H, N, d)
+        q, k = self.rope(self.q_norm(q)), self.rope(self.k_norm(k))
+        return self.out(attend(q, k, v, mask))
+
+
+class CrossAttention(nn.Module):
+    """Image tokens ask, prompt tokens answer: q, kv and out with bias."""
+
+    role = "prompt"
+
+    def __init__(self, width: int, heads: int, *, qk_norm: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.q_norm = RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
+
+    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (B, N, D), tokens (B, L, D), mask (B, L) true where a token may be seen -> (B, N, D)."""
+        q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)                            # (B, H, N, d)
+        k, v = self.kv(tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)         # each (B, H, L, d)
+        return self.out(attend(self.q_norm(q), self.k_norm(k), v, mask))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v: q (B, H, N, d), k and v (B, H, L, d), mask (B, L) -> (B, N, D)."""
+    seen = None if mask is None else mask[:, None, None, :]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(-2)
+
+
+# --- MLP -------------------------------------------------------------------------------------------------------------
+
+
+class MLP(nn.Module):
+    """D -> 4D -> D with tanh-GELU (DiT)."""
+
+    def __init__(self, width: int, ratio: float = 4.0) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, int(width * ratio))
+        self.down = nn.Linear(int(width * ratio), width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(x), approximate="tanh"))
+
+
+class GatedMLP(nn.Module):
+    """D -> 2M -> M -> D, a(u) * v (SwiGLU: a = silu; GEGLU: a = gelu); M = 2/3 of 4D keeps the parameters equal."""
+
+    def __init__(self, width: int, ratio: float = 4.0, *, activation: Callable[[Tensor], Tensor] = F.silu) -> None:
+        super().__init__()
+        hidden = int(width * ratio * 2 / 3)
+        self.up = nn.Linear(width, 2 * hidden)
+        self.down = nn.Linear(hidden, width)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        u, v = self.up(x).chunk(2, dim=-1)
+        return self.down(self.activation(u) * v)
+
+
+MLPS: dict[str, Callable[..., nn.Module]] = {
+    "gelu": MLP,
+    "swiglu": partial(GatedMLP, activation=F.silu),
+    "geglu": partial(GatedMLP, activation=F.gelu),
+}
+
+# --- positions and time ----------------------------------------------------------------------------------------------
+
+
+def sincos_positions(width: int, grid: int) -> Tensor:
+    """Fixed 2-D sin-cos positions (grid * grid, D), row-major: first half column, second half row (DiT)."""
+    if width % 4:
+        raise ValueError(f"sin-cos positions need a width divisible by 4, got {width}")
+    frequency = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
+    angles = [p.flatten()[:, None] * frequency for p in (column, row)]
+    return torch.cat([part for a in angles for part in (a.sin(), a.cos())], dim=1).float()
+
+
+def timestep_sinusoid(t: Tensor, width: int = 256) -> Tensor:
+    """t (B,) in [0, 1] -> [cos(1000 t f) | sin(1000 t f)] (B, width), f_i = 10000^(-i / (width / 2)), in float32."""
+    frequency = torch.exp(-math.log(10000.0) / (width // 2) * torch.arange(width // 2, device=t.device))
+    angle = 1000.0 * t.float()[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+class TimestepEmbedding(nn.Module):
+    """e_t = W2 silu(W1 sinusoid(t) + b1) + b2, (B,) -> (B, D)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = starts(nn.Linear(256, width), weight=normal(0.02))
+        self.out = starts(nn.Linear(width, width), weight=normal(0.02))
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.out(F.silu(self.up(timestep_sinusoid(t).to(self.up.weight.dtype))))
+
+
+def patchify(image: Tensor, patch: int) -> Tensor:
+    """(B, C, H, W) -> (B, N, C p p), row-major."""
+    B, C, height, width = image.shape
+    x = image.reshape(B, C, height // patch, patch, width // patch, patch)
+    return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def unpatchify(x: Tensor, patch: int, channels: int) -> Tensor:
+    """(B, N, p p C) -> (B, C, H, W) for a square image; the order within a patch is DiT's."""
+    grid = math.isqrt(x.shape[1])
+    x = x.unflatten(1, (grid, grid)).unflatten(-1, (patch, patch, channels))                     # (B, h, w, p, q, C)
+    return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)

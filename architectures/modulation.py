@@ -1,0 +1,244 @@
+"""Where shift, scale and gate come from. All placements are one family, a per-block affine map S_i of a(c) = silu(c):
+
+    per-block       S_i(c) = W_i a(c) + b_i                        DiT, SD3, FLUX, Qwen-Image
+    bottleneck(r)   S_i(c) = W_i a(V c + v) + b_i,  V: D -> r      Lumina 2.0, Z-Image
+    shared          S_i(c) = W a(c) + b                            DiT-Air
+    shared+table    S_i(c) = W a(c) + b + E_i                      PixArt
+    low-rank(r)     S_i(c) = W a(c) + b + B_i A_i a(c)             FiTv2, Cosmos
+
+A placement has a *trunk*, computed once a pass, and a *head* in each block, which reads the trunk's output and gives one
+`Vectors` a sub-layer. The flat order is shift, scale, gate of the first sub-layer, then of the next (DiT's order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from architectures.layers import Initial, normal, starts, zeros
+from architectures.sublayer import Adaptive, Vectors, modulate
+
+# --- the maps ----------------------------------------------------------------------------------------------------------
+
+
+class SiLU(nn.Module):
+    """a(c)."""
+
+    def forward(self, c: Tensor) -> Tensor:
+        return F.silu(c)
+
+
+class SiLULinear(nn.Linear):
+    """W a(c) + b."""
+
+    role = "modulation"
+
+    def forward(self, c: Tensor) -> Tensor:
+        return super().forward(F.silu(c))
+
+
+class LinearSiLU(nn.Linear):
+    """a(V c + v)."""
+
+    role = "modulation"
+
+    def forward(self, c: Tensor) -> Tensor:
+        return F.silu(super().forward(c))
+
+
+class SharedAndActivated(SiLULinear):
+    """(W a(c) + b, a(c)): what a low-rank head reads."""
+
+    def forward(self, c: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return super().forward(c), F.silu(c)
+
+
+class Table(nn.Module):
+    """shared + E: a learned table of k vectors on top of a shared map. (B, k D) -> (B, k D)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(width))
+
+    def forward(self, shared: Tensor) -> Tensor:
+        return shared + self.table
+
+
+class LowRank(nn.Module):
+    """shared + B A a: a correction of rank r; B begins at zero. (B, k D) and (B, D) -> (B, k D)."""
+
+    def __init__(self, width: int, rank: int, out: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, rank, bias=False)
+        self.up = starts(nn.Linear(rank, out, bias=False), weight=zeros)
+
+    def forward(self, trunk: tuple[Tensor, Tensor]) -> Tensor:
+        shared, a = trunk
+        return shared + self.up(self.down(a))
+
+
+class Head(nn.Module):
+    """One block's map from the trunk's output to the vectors of its sub-layers.
+
+    Args:
+        affine: trunk's output -> (B, k D).
+        slots: for each sub-layer, which of shift, scale and gate it takes; k in all.
+    """
+
+    role = "modulation"
+
+    def __init__(self, affine: nn.Module, slots: Sequence[tuple[str, ...]]) -> None:
+        super().__init__()
+        self.affine = affine
+        self.slots = tuple(slots)
+
+    def forward(self, trunk: Tensor | tuple[Tensor, ...]) -> list[Vectors]:
+        chunks = iter(self.affine(trunk).chunk(sum(map(len, self.slots)), dim=-1))
+        return [Vectors(**{slot: next(chunks) for slot in slots}) for slots in self.slots]
+
+
+# --- the placements --------------------------------------------------------------------------------------------------------
+
+
+class Placement:
+    """W_i a(c) + b_i: the `per-block` placement, and the base of the others.
+
+    Args:
+        width: D, of c and of each vector.
+        told: what each sub-layer of a block is told, in order.
+        initial: how the weights of the maps begin; a gate's own rule goes before it.
+    """
+
+    def __init__(self, width: int, told: Sequence[Adaptive], initial: Initial = zeros) -> None:
+        self.width, self.told, self.initial = width, tuple(told), initial
+        self.out = width * sum(len(sublayer.slots) for sublayer in told)
+
+    def trunk(self) -> nn.Module:
+        """c (B, D) -> what every block's head reads."""
+        return SiLU()
+
+    def affine(self) -> nn.Module:
+        """One block's own part of the map, trunk's output -> (B, k D)."""
+        return self._starts(nn.Linear(self.width, self.out))
+
+    def head(self) -> Head | None:
+        """The head of one block; None if its sub-layers are told nothing."""
+        return Head(self.affine(), [sublayer.slots for sublayer in self.told]) if self.out else None
+
+    def rows(self, initial: Initial) -> Initial:
+        """Fills k groups of rows: `initial` everywhere but for the gates that have a rule of their own."""
+        rules = [
+            (slot == "gate" and sublayer.gate.initial) or initial for sublayer in self.told for slot in sublayer.slots
+        ]
+
+        def draw(tensor: Tensor, generator: torch.Generator) -> None:
+            initial(tensor, generator)      # as a whole first: fans are those of the whole matrix
+            for rows, rule in zip(tensor.chunk(len(rules), dim=0), rules, strict=True):
+                if rule is not initial:
+                    rule(rows, generator)
+
+        return draw
+
+    def _starts(self, linear: nn.Linear) -> nn.Linear:
+        return starts(linear, weight=self.rows(self.initial))
+
+
+class Bottleneck(Placement):
+    """W_i a(V c + v) + b_i, V: D -> r."""
+
+    def __init__(self, width: int, told: Sequence[Adaptive], initial: Initial, rank: int) -> None:
+        super().__init__(width, told, initial)
+        self.rank = rank
+
+    def trunk(self) -> nn.Module:
+        return LinearSiLU(self.width, self.rank)
+
+    def affine(self) -> nn.Module:
+        return self._starts(nn.Linear(self.rank, self.out))
+
+
+class Shared(Placement):
+    """W a(c) + b, the same in every block."""
+
+    def trunk(self) -> nn.Module:
+        return self._starts(SiLULinear(self.width, self.out))
+
+    def affine(self) -> nn.Module:
+        return nn.Identity()
+
+
+class SharedTable(Shared):
+    """W a(c) + b + E_i; E_i begins N(0, 1 / D) (PixArt)."""
+
+    def affine(self) -> nn.Module:
+        return starts(Table(self.out), table=self.rows(normal(self.width**-0.5)))
+
+
+class SharedLowRank(Shared):
+    """W a(c) + b + B_i A_i a(c)."""
+
+    def __init__(self, width: int, told: Sequence[Adaptive], initial: Initial, rank: int) -> None:
+        super().__init__(width, told, initial)
+        self.rank = rank
+
+    def trunk(self) -> nn.Module:
+        return self._starts(SharedAndActivated(self.width, self.out))
+
+    def affine(self) -> nn.Module:
+        return LowRank(self.width, self.rank, self.out)
+
+
+def parse_placement(text: str, width: int, told: Sequence[Adaptive], initial: Initial | None = None) -> Placement:
+    """A placement from its name: `per-block`, `shared`, `shared+table`, `bottleneck(R)`, `low-rank(R)`.
+
+    `initial` None is the placement's own rule: zero where each block has its map, N(0, 0.02^2) where it is shared.
+
+    Raises:
+        ValueError: for any other text.
+    """
+    kinds: dict[str, type[Placement]] = {"per-block": Placement, "shared": Shared, "shared+table": SharedTable}
+    if text in kinds:
+        return kinds[text](width, told, initial or (zeros if text == "per-block" else normal(0.02)))
+    name, _, argument = text.removesuffix(")").partition("(")
+    if text.endswith(")") and argument.isdigit() and int(argument) > 0:
+        if name == "bottleneck":
+            return Bottleneck(width, told, initial or zeros, int(argument))
+        if name == "low-rank":
+            return SharedLowRank(width, told, initial or normal(0.02), int(argument))
+    raise ValueError(f"head {text!r}: choose per-block, shared, shared+table, bottleneck(64) or low-rank(16)")
+
+
+# --- before the output ------------------------------------------------------------------------------------------------------
+
+
+class FinalNorm(nn.Module):
+    """modulate(norm(x), shift, scale): what stands before the output Linear. Begins as the bare norm."""
+
+    def __init__(self, norm: nn.Module, modulation: str, width: int) -> None:
+        super().__init__()
+        self.norm = norm
+        slots = Adaptive(modulation).slots
+        self.head = Head(starts(SiLULinear(width, len(slots) * width), weight=zeros), [slots]) if slots else None
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """x (B, N, D), c (B, D) -> (B, N, D)."""
+        (m,) = self.head(c) if self.head is not None else (Vectors(),)
+        return modulate(self.norm(x), m.shift, m.scale)
+
+
+class FinalTable(nn.Module):
+    """(shift, scale) = E + c, the raw c added to both rows (PixArt); E begins N(0, 1 / D)."""
+
+    role = "modulation"
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.table = starts(Table(2 * width), table=normal(width**-0.5))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """x (B, N, D) normalised, c (B, D) -> (B, N, D)."""
+        shift, scale = self.table(c.repeat(1, 2)).chunk(2, dim=-1)
+        return modulate(x, shift, scale)

@@ -1,0 +1,190 @@
+"""What a prompt is, and how it becomes vectors: a class label, a caption, or the output of a frozen encoder.
+
+Each kind is declared by a small value (`Labels`, `Captions`, `Features`), which knows its own null prompt, the one that
+stands for "no prompt" in classifier-free guidance, and builds the encoder that the model holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from architectures.layers import MLP, SelfAttention, normal, starts
+from architectures.sublayer import Block, Condition, SubLayer, joint_mask
+
+
+class Encoded(NamedTuple):
+    """An encoded prompt: tokens (B, L, D), mask (B, L) true where a token may be seen (None: all), pooled (B, D)."""
+
+    tokens: Tensor
+    mask: Tensor | None
+    pooled: Tensor
+
+
+class FeatureBatch(NamedTuple):
+    """Prompts encoded outside the model: tokens (B, L, W), mask (B, L), pooled (B, P). A mask all false is the null prompt."""
+
+    tokens: Tensor
+    mask: Tensor
+    pooled: Tensor
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One of `classes` labels: a prompt is ids (B,) in 0 .. classes - 1; the id `classes` is null."""
+
+    classes: int
+
+    def null(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
+        """`batch` null prompts."""
+        return torch.full((batch,), self.classes, device=device)
+
+    def drop(self, prompt: Tensor, dropped: Tensor) -> Tensor:
+        """The prompt with the null one where `dropped` (B,) is true."""
+        return torch.where(dropped, self.classes, prompt)
+
+    def encoder(self, width: int, reads: frozenset[str]) -> nn.Module:
+        return LabelEncoder(self.classes, width)
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Token ids (B, length), 0 for padding; encoded by a small transformer learned with the model. All padding is null.
+
+    Attributes:
+        vocabulary: number of ids, the padding among them.
+        length: L.
+        depth: blocks of the encoder.
+    """
+
+    vocabulary: int
+    length: int
+    depth: int = 2
+
+    def null(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
+        """`batch` null prompts."""
+        return torch.zeros(batch, self.length, dtype=torch.long, device=device)
+
+    def drop(self, prompt: Tensor, dropped: Tensor) -> Tensor:
+        """The prompt with the null one where `dropped` (B,) is true."""
+        return prompt.masked_fill(dropped[:, None], 0)
+
+    def encoder(self, width: int, reads: frozenset[str]) -> nn.Module:
+        return CaptionEncoder(self.vocabulary, self.length, self.depth, width)
+
+
+@dataclass(frozen=True)
+class Features:
+    """The output of a frozen encoder, a `FeatureBatch`, made outside the model.
+
+    Attributes:
+        width: W of its tokens.
+        pooled_width: P of its pooled vector.
+        length: L.
+    """
+
+    width: int
+    pooled_width: int
+    length: int
+
+    def null(self, batch: int, device: torch.device | str = "cpu") -> FeatureBatch:
+        """`batch` null prompts."""
+        return FeatureBatch(
+            torch.zeros(batch, self.length, self.width, device=device),
+            torch.zeros(batch, self.length, dtype=torch.bool, device=device),
+            torch.zeros(batch, self.pooled_width, device=device),
+        )
+
+    def drop(self, prompt: FeatureBatch, dropped: Tensor) -> FeatureBatch:
+        """The prompt with the null one where `dropped` (B,) is true."""
+        return prompt._replace(mask=prompt.mask & ~dropped[:, None])
+
+    def encoder(self, width: int, reads: frozenset[str]) -> nn.Module:
+        return FeatureEncoder(self.width, self.pooled_width, width, reads)
+
+
+PromptKind = Labels | Captions | Features
+
+
+class LabelEncoder(nn.Module):
+    """A table with one row a class and one for null: the row is the only token and the pooled vector."""
+
+    role = "prompt"
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(classes + 1, width)
+
+    def forward(self, prompt: Tensor) -> Encoded:
+        y = self.table(prompt)
+        return Encoded(tokens=y[:, None], mask=None, pooled=y)
+
+
+class CaptionEncoder(nn.Module):
+    """Word and position tables, pre-norm self-attention blocks, a norm; pooled is the mean over the words seen.
+
+    The first token is always seen, so that a caption of padding alone, the null prompt, is the padding's own vector.
+    """
+
+    role = "prompt"
+
+    def __init__(self, vocabulary: int, length: int, depth: int, width: int) -> None:
+        super().__init__()
+        heads = max(1, width // 64)
+        self.words = nn.Embedding(vocabulary, width)
+        self.positions = nn.Parameter(torch.empty(length, width))
+        starts(self, positions=normal(0.02))
+        self.blocks = nn.ModuleList(
+            Block(
+                attention=SubLayer(SelfAttention(width, heads), nn.LayerNorm(width), context=joint_mask),
+                mlp=SubLayer(MLP(width), nn.LayerNorm(width)),
+            )
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, prompt: Tensor) -> Encoded:
+        mask = prompt != 0
+        mask = torch.cat([torch.ones_like(mask[:, :1]), mask[:, 1:]], dim=1)
+        tokens = self.words(prompt) + self.positions                                             # (B, L, D)
+        for block in self.blocks:
+            tokens = block(tokens, Condition(mask=mask))
+        tokens = self.norm(tokens)
+        seen = mask.unsqueeze(-1).to(tokens.dtype)
+        return Encoded(tokens, mask, (tokens * seen).sum(1) / seen.sum(1))
+
+
+class FeatureEncoder(nn.Module):
+    """LN and one Linear to the model's width, for the tokens and the pooled vector that the scheme reads."""
+
+    role = "prompt"
+
+    def __init__(self, token_width: int, pooled_width: int, width: int, reads: frozenset[str]) -> None:
+        super().__init__()
+        self.width = width
+        if "tokens" in reads:
+            self.tokens = nn.Sequential(nn.LayerNorm(token_width), nn.Linear(token_width, width))
+            self.null_token = nn.Parameter(torch.empty(width))
+        if "pooled" in reads:
+            self.pooled = nn.Sequential(nn.LayerNorm(pooled_width), nn.Linear(pooled_width, width))
+            self.null_pooled = nn.Parameter(torch.empty(width))
+        self.reads = reads
+
+    def forward(self, prompt: FeatureBatch) -> Encoded:
+        null = ~prompt.mask.any(1)                                                               # (B,)
+        tokens = pooled = prompt.pooled.new_zeros(())
+        mask = prompt.mask
+        if "tokens" in self.reads:
+            tokens = torch.where(null[:, None, None], self.null_token, self.tokens(prompt.tokens))
+            mask = torch.cat([mask[:, :1] | null[:, None], mask[:, 1:]], dim=1)
+        if "pooled" in self.reads:
+            pooled = torch.where(null[:, None], self.null_pooled, self.pooled(prompt.pooled))
+        return Encoded(tokens, mask, pooled)
+
+
+def index_prompt(prompt: Any, index: Any) -> Any:
+    """Rows of a prompt, whatever its kind."""
+    return FeatureBatch(*(part[index] for part in prompt)) if isinstance(prompt, FeatureBatch) else prompt[index]

@@ -1,0 +1,175 @@
+"""Names of schemes, and where each comes from: built in, an installed package's entry point, or a plugin file.
+
+Imports no torch, so that a command line can list and check names at once; a scheme's module is imported when asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from architectures.scheme import Scheme
+
+GROUP = "ditbench.schemes"
+
+BUILT_IN = {
+    "in-context": "architectures.conditioning.in_context:InContext",
+    "cross-attention": "architectures.conditioning.cross_attention:CrossAttentionScheme",
+    "adaln": "architectures.conditioning.adaln:AdaLN",
+    "adaln-zero": "architectures.conditioning.adaln_zero:AdaLNZero",
+    "adaln-zero-cross": "architectures.conditioning.adaln_zero_cross:AdaLNZeroCross",
+    "shift-free": "architectures.conditioning.shift_free:ShiftFree",
+    "shared-modulation": "architectures.conditioning.shared_modulation:SharedModulation",
+}
+
+
+class UnknownScheme(ValueError):
+    """No scheme of that name; the message lists the names and the nearest."""
+
+
+class PluginError(ValueError):
+    """A plugin that cannot be imported, or that takes a name already taken."""
+
+
+@dataclass
+class _Registry:
+    """Schemes registered by plugins while this process runs, with their origins."""
+
+    schemes: dict[str, type[Scheme]] = field(default_factory=dict)
+    origins: dict[str, dict[str, str]] = field(default_factory=dict)
+    loading: dict[str, str] | None = None       # origin of the plugin file being imported now
+
+
+_registry = _Registry()
+
+
+def register(name: str) -> Any:
+    """A class decorator that gives a plugin's scheme its name.
+
+    Raises:
+        PluginError: if the name is taken, naming both owners, or if it is no slug.
+    """
+
+    def add(scheme: type[Scheme]) -> type[Scheme]:
+        origin = _registry.loading or {"kind": "module", "name": scheme.__module__}
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
+            raise PluginError(f"scheme name {name!r}: use lower-case letters, digits and '-'")
+        if name in BUILT_IN:
+            raise PluginError(f"scheme {name!r} of {_say(origin)} is the name of a built-in scheme")
+        for other in (*_registry.origins.items(), *((e.name, _entry_origin(e)) for e in _entries())):
+            if other[0] == name and other[1].get("name") != origin.get("name"):
+                raise PluginError(f"scheme {name!r} is given by {_say(other[1])} and by {_say(origin)}")
+        _registry.schemes[name] = scheme
+        _registry.origins[name] = origin
+        return scheme
+
+    return add
+
+
+def load_plugin(path: str | Path) -> list[str]:
+    """Imports a plugin file, whose `@register` lines add schemes, and returns their names. Loading it twice is loading it once.
+
+    Raises:
+        PluginError: naming the file and its own error.
+    """
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise PluginError(f"plugin {path}: no such file")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    origin = {"kind": "file", "name": file.name, "sha256": digest}
+    known = [name for name, other in _registry.origins.items() if other.get("sha256") == digest]
+    if known:
+        return known
+    module_name = f"ditbench_plugin_{digest[:12]}"
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"plugin {path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    before, _registry.loading = set(_registry.schemes), origin
+    try:
+        spec.loader.exec_module(module)
+    except PluginError:
+        raise
+    except Exception as error:
+        raise PluginError(f"plugin {path}: {type(error).__name__}: {error}") from error
+    finally:
+        _registry.loading = None
+    return sorted(set(_registry.schemes) - before)
+
+
+def schemes() -> list[str]:
+    """Sorted names of all schemes: built in, of installed packages, of plugin files loaded so far."""
+    return sorted({*BUILT_IN, *(entry.name for entry in _entries()), *_registry.schemes})
+
+
+def check_name(name: str) -> None:
+    """Raises:
+    UnknownScheme: if there is no scheme of that name.
+    """
+    known = schemes()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UnknownScheme(f"unknown scheme {name!r} (schemes: {', '.join(known)}){hint}")
+
+
+def scheme_class(name: str) -> type[Scheme]:
+    """The class of a scheme, imported now if it was not.
+
+    Raises:
+        UnknownScheme: if there is none.
+        PluginError: if the package that offers it cannot be imported, naming it and its error.
+    """
+    check_name(name)
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    if name in _registry.schemes:
+        return _registry.schemes[name]
+    entries = [entry for entry in _entries() if entry.name == name]
+    if len({entry.value for entry in entries}) > 1:
+        raise PluginError(f"scheme {name!r} is given by {' and by '.join(_say(_entry_origin(e)) for e in entries)}")
+    try:
+        return entries[0].load()
+    except Exception as error:
+        raise PluginError(f"scheme {name!r} of {_say(_entry_origin(entries[0]))}: {type(error).__name__}: {error}") from error
+
+
+def origin(name: str) -> dict[str, str]:
+    """Where a scheme comes from: kind (`built-in`, `package`, `file`, `module`), name, version and digest as known."""
+    if name in BUILT_IN:
+        return {"kind": "built-in", "name": BUILT_IN[name].partition(":")[0]}
+    if name in _registry.origins:
+        return dict(_registry.origins[name])
+    entry = next(entry for entry in _entries() if entry.name == name)
+    found = _entry_origin(entry)
+    try:
+        spec = importlib.util.find_spec(entry.module)
+        if spec is not None and spec.origin:
+            found["sha256"] = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+    except (ImportError, OSError, ValueError):
+        pass        # a package that cannot be found is reported when it is loaded
+    return found
+
+
+def _entries() -> list[EntryPoint]:
+    return [entry for entry in entry_points(group=GROUP) if entry.name not in BUILT_IN]
+
+
+def _entry_origin(entry: EntryPoint) -> dict[str, str]:
+    name = entry.dist.name if entry.dist else entry.module
+    return {"kind": "package", "name": name, "version": entry.dist.version if entry.dist else "unknown"}
+
+
+def _say(origin: dict[str, str]) -> str:
+    return f"{origin['kind']} {origin['name']}"

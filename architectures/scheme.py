@@ -1,0 +1,204 @@
+"""The contract: what a conditioning scheme is, what it must say about itself, and what it is given.
+
+The backbone calls a scheme so, and only so:
+
+    c = scheme.embed(e_t, prompt)          # once a pass
+    h = scheme.enter(x, c)                 # (B, N, D) -> whatever the blocks pass on
+    h = block(h, c)                        # each made by scheme.block(index), the one hook without a default
+    x = scheme.leave(h, c)                 # -> (B, N, D), normalised
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from architectures.layers import MLPS, CrossAttention, RoPE, SelfAttention
+from architectures.prompt import Encoded
+from architectures.sublayer import Condition
+
+SIZES = {
+    "XS": dict(depth=6, width=256, heads=4),
+    "S": dict(depth=12, width=384, heads=6),
+    "B": dict(depth=12, width=768, heads=12),
+    "L": dict(depth=24, width=1024, heads=16),
+    "XL": dict(depth=28, width=1152, heads=16),
+}
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """What is held fixed between schemes.
+
+    Attributes:
+        width: D. depth: number of blocks. heads: H, which must divide D. patch: pixels a side of a token.
+        mlp: `gelu`, `swiglu` or `geglu`. mlp_ratio: hidden width over D (two thirds of it in the gated kinds).
+        qk_norm: RMS-normalise queries and keys per head. positions: `sincos` or `rope`.
+
+    Raises:
+        ValueError: for values that do not fit one another; each sentence names them.
+    """
+
+    width: int = 256
+    depth: int = 6
+    heads: int = 4
+    patch: int = 2
+    mlp: str = "gelu"
+    mlp_ratio: float = 4.0
+    qk_norm: bool = False
+    positions: str = "sincos"
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "heads", "patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"backbone {name} must be at least 1, got {getattr(self, name)}")
+        if self.width % self.heads:
+            raise ValueError(f"backbone width {self.width} is not divisible by {self.heads} heads")
+        if self.mlp not in MLPS:
+            raise ValueError(f"backbone mlp {self.mlp!r}: choose {', '.join(MLPS)}")
+        if self.positions not in ("sincos", "rope"):
+            raise ValueError(f"backbone positions {self.positions!r}: choose sincos or rope")
+        if self.positions == "sincos" and self.width % 4:
+            raise ValueError(f"sin-cos positions need a width divisible by 4, got {self.width}")
+        if self.positions == "rope" and (self.width // self.heads) % 4:
+            raise ValueError(f"rotary positions need a head width divisible by 4, got {self.width // self.heads}")
+
+    @classmethod
+    def named(cls, name: str, **changes: Any) -> BackboneConfig:
+        """`DiT-XS/2` to `DiT-XL/2`, any patch size, with changed fields where given (None leaves a field).
+
+        Raises:
+            ValueError: for an unknown name.
+        """
+        size, _, patch = name.removeprefix("DiT-").partition("/")
+        if not name.startswith("DiT-") or size not in SIZES or not patch.isdigit():
+            raise ValueError(f"backbone {name!r}: choose DiT-S/P with a size S of {', '.join(SIZES)} and a patch P")
+        given = {key: value for key, value in changes.items() if value is not None}
+        return cls(**{**SIZES[size], "patch": int(patch), **given})  # type: ignore[arg-type]
+
+    def grid(self, image_size: int) -> int:
+        """Tokens a side.
+
+        Raises:
+            ValueError: if the patch does not divide the image.
+        """
+        if image_size % self.patch:
+            raise ValueError(f"image size {image_size} is not divisible by the patch {self.patch}")
+        return image_size // self.patch
+
+    def with_changes(self, **changes: Any) -> BackboneConfig:
+        return replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a scheme with its default options says of itself; one test holds every scheme to it.
+
+    Attributes:
+        source: paper and section.
+        vector: what feeds c, in words (`timestep + pooled prompt`, `none`).
+        prompt: where the prompt enters (`modulation`, `cross-attention`, `in-context`, or several joined by ` + `).
+        reads: which parts of the encoded prompt it uses, of `tokens` and `pooled`.
+        identity_at_init: whether every block begins as x <- x.
+        modulation_parameters: their number, a formula in `d` (width) and `n` (depth).
+    """
+
+    source: str
+    vector: str
+    prompt: str
+    reads: frozenset[str]
+    identity_at_init: bool
+    modulation_parameters: str = "0"
+
+
+class Scheme(nn.Module):
+    """How timestep and prompt enter the backbone. A subclass writes its equations in its docstring, declares its
+    `facts`, and builds each block in `block`. Its options are the keyword arguments of its `__init__`.
+
+    Args:
+        backbone: what is held fixed.
+        image_size: in pixels; with the backbone's patch it gives N.
+    """
+
+    facts: ClassVar[Facts]
+
+    def __init__(self, backbone: BackboneConfig, image_size: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.grid = backbone.grid(image_size)
+        self.rope = RoPE(backbone.width // backbone.heads, self.grid) if backbone.positions == "rope" else None
+
+    # --- the parts that the backbone holds fixed ------------------------------------------------------------------
+
+    def self_attention(self) -> SelfAttention:
+        """Attention over image tokens (tokens after the image's N keep position 0)."""
+        return SelfAttention(self.backbone.width, self.backbone.heads, qk_norm=self.backbone.qk_norm, rope=self.rope)
+
+    def cross_attention(self) -> CrossAttention:
+        """Image tokens ask, prompt tokens answer."""
+        return CrossAttention(self.backbone.width, self.backbone.heads, qk_norm=self.backbone.qk_norm)
+
+    def mlp(self) -> nn.Module:
+        """The backbone's MLP."""
+        return MLPS[self.backbone.mlp](self.backbone.width, self.backbone.mlp_ratio)
+
+    # --- the hooks --------------------------------------------------------------------------------------------------
+
+    def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
+        """e_t (B, D) and the encoded prompt -> what every block sees. Default: nothing."""
+        return Condition()
+
+    def enter(self, x: Tensor, c: Condition) -> Any:
+        """Image tokens (B, N, D) -> what the first block receives. Default: the tokens."""
+        return x
+
+    def block(self, index: int) -> nn.Module:
+        """Builds block `index`, a module (h, c) -> h."""
+        raise NotImplementedError
+
+    def leave(self, h: Any, c: Condition) -> Tensor:
+        """What the last block gave -> normalised image tokens (B, N, D). Default: LN without weights."""
+        return F.layer_norm(h, h.shape[-1:], eps=1e-6)
+
+    # --- options ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def options(cls) -> dict[str, Any]:
+        """Option -> default, from the signature of `__init__`."""
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    @classmethod
+    def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """All options with their values.
+
+        Raises:
+            ValueError: for an unknown one, with the choices and the nearest.
+        """
+        known = cls.options()
+        for name in options:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                choices = ", ".join(known) or "none"
+                raise ValueError(f"unknown option {name!r} (options: {choices}){hint}")
+        return {**known, **options}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `architectures.describe` tells of a scheme: equations (its docstring), facts, options, origin."""
+
+    name: str
+    equations: str
+    facts: Facts
+    options: dict[str, Any]
+    origin: dict[str, str] = field(default_factory=dict)
