@@ -1,0 +1,273 @@
+"""One cell, from its folder to its result: `python -m bench.cell DIR`. It resumes, and it tells how it ended.
+
+Needs torch, lightning, omegaconf and torch-fidelity alone: no MLflow, no Hugging Face, no command-line library.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import Timeout
+
+import architectures
+from bench import data as datasets
+from bench import evaluate, prompts, provenance
+from bench.batches import Batches
+from bench.cost import build, count, middle, peak_flops, peak_memory
+from bench.evaluate import Subject
+from bench.files import file_digest, write_json
+from bench.journal import Journal, curves
+from bench.result import Result
+from bench.store import CellFolder, Status
+from bench.train import (
+    CellModule,
+    Diverged,
+    Keeper,
+    Stopped,
+    digest_file,
+    fit,
+    load_checkpoint,
+    newest_checkpoint,
+    weights_digest,
+)
+
+COMMON = re.compile(r"(patches|time|head)\.|blocks\.\d+\.(attention|mlp)\.op\.")  # what every scheme has
+EXITS: dict[Status, int] = {"done": 0, "failed": 1, "oom": 1, "diverged": 1, "killed": 130}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a cell's folder says of it (`config.json`, `order.json`).
+
+    Attributes:
+        config: resolved, all that defines the numbers.
+        digests: of data, prompts, code, plugin; the folders of data and prompts in the cache are named by theirs.
+        plugins: files that register schemes.
+        workers: data-loading processes.
+        command: what was typed to make this cell.
+    """
+
+    config: dict[str, Any]
+    digests: dict[str, str]
+    plugins: list[str]
+    workers: int
+    command: str
+
+    def write(self, folder: CellFolder) -> None:
+        """Puts the order into the cell's folder."""
+        write_json(folder.config, self.config)
+        more = {key: getattr(self, key) for key in ("digests", "plugins", "workers", "command")}
+        write_json(folder.path / "order.json", more)
+
+    @classmethod
+    def read(cls, folder: CellFolder) -> Order:
+        """Raises:
+        ValueError: if the folder holds no order.
+        """
+        try:
+            more = json.loads((folder.path / "order.json").read_text())
+            return cls(config=json.loads(folder.config.read_text()), **more)
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(f"{folder.path.name} is no planned cell ({error}); plan it with `ditbench run`") from error
+
+
+def run(path: Path) -> Status:
+    """Runs a cell to its end, whatever that is, and returns how it ended; the reason stands in its `status.json`."""
+    folder = CellFolder(path.resolve())
+    try:
+        with folder.locked():
+            return _run_locked(folder)
+    except Timeout:
+        print(f"cell {folder.id} is being run by another process")
+        return "running"
+
+
+def _run_locked(folder: CellFolder) -> Status:
+    if folder.result() is not None:
+        return "done"
+    attempt = int(folder.note().get("attempt", 0)) + 1
+    folder.write_note("running", attempt=attempt, started=time.time())
+    journal = Journal(folder.journal, attempt)
+    status, reason = _classified(lambda: _work(folder, journal, attempt))
+    journal.event(0, status, reason)
+    journal.close()
+    folder.write_note(status, reason, attempt=attempt, ended=time.time())
+    return status
+
+
+def _classified(work: Callable[[], None]) -> tuple[Status, str]:
+    """How `work` ended, in a word and a sentence."""
+    try:
+        work()
+        return "done", ""
+    except Stopped as error:
+        return "killed", str(error)
+    except KeyboardInterrupt:
+        return "killed", "interrupted; run again to go on"
+    except Diverged as error:
+        return "diverged", str(error)
+    except torch.OutOfMemoryError as error:
+        return "oom", " ".join(str(error).split())[:300]
+    except Exception as error:
+        traceback.print_exc()
+        return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _work(folder: CellFolder, journal: Journal, attempt: int) -> None:
+    order = Order.read(folder)
+    cache = folder.path.parent.parent / "cache"
+    for plugin in order.plugins:
+        with suppress(architectures.PluginError):  # the scheme's own absence is what counts, and is said below
+            architectures.load_plugin(plugin)
+    subject, module = _prepare(order, cache)
+    begin = {
+        "initial_weights": weights_digest(module.model),
+        "initial_backbone_weights": weights_digest(module.model, names=COMMON.match),
+    }
+    _train(order, folder, journal, subject, module)
+    with module.ema.swapped():
+        journal.event(order.config["train"]["steps"], "stage", "evaluate")
+        last = subject.config["train"]["steps"]
+        shown = evaluate.draw_grid(subject, folder.path, "grid")
+        journal.image(last, "samples", shown)
+        measured = evaluate.measure(
+            subject,
+            folder.path,
+            cache,
+            say=_say,
+            warn=lambda text: _warn(journal, text),
+        )
+    bad = [name for name, value in measured.quality.items() if not math.isfinite(value)]
+    if bad:
+        raise Diverged(f"{', '.join(bad)}: not a number")
+    journal.metrics(last, measured.quality)
+    _result(order, folder, subject, measured, attempt, begin).write(folder.result_file)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _warn(journal: Journal, text: str) -> None:
+    journal.event(0, "warning", text)
+    _say(f"warning: {text}")
+
+
+def _prepare(order: Order, cache: Path) -> tuple[Subject, CellModule]:
+    """The data, and the model with its first weights."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # tips and notices
+    train = order.config["train"]
+    device = torch.device(train["device"])
+    torch.backends.cudnn.benchmark = not train["exact"]
+    torch.set_float32_matmul_precision("highest" if train["exact"] else "high")
+    torch.manual_seed(order.config["seed"])
+    data = datasets.load(cache / "data" / order.digests["data"])
+    told = prompts.load(cache / "prompts" / order.digests["prompts"])
+    model = build(order.config, told.kind, seed=order.config["seed"]).to(device)
+    if train["compile"] == "on":
+        model.compile(dynamic=False)
+    return Subject(model, data, told, order.config, device), CellModule(model, train, order.config["seed"])
+
+
+def _train(order: Order, folder: CellFolder, journal: Journal, subject: Subject, module: CellModule) -> None:
+    """Brings the module to its last step, from the newest whole checkpoint where there is one."""
+    train, last = order.config["train"], order.config["train"]["steps"]
+    resume = newest_checkpoint(folder.checkpoints, warn=lambda text: _warn(journal, text))
+    step = int(resume.stem.removeprefix("step-")) if resume else 0
+    journal.event(step, "resumed" if resume else "started")
+    if resume and step >= last:
+        checkpoint = load_checkpoint(resume)
+        module.load_state_dict(checkpoint["state_dict"])
+        module.on_load_checkpoint(checkpoint)
+        return
+
+    def grid(at: int) -> None:
+        journal.image(at, "samples", evaluate.draw_grid(subject, folder.path, f"step-{at:09d}"))
+
+    keeper = Keeper(train, journal, folder.checkpoints, grid_every=order.config["sample"]["grid_every"], draw_grid=grid)
+    batches = Batches(
+        subject.data,
+        subject.prompts,
+        batch=train["batch"],
+        steps=last,
+        seed=order.config["seed"],
+        workers=order.workers,
+    )
+    fit(module, batches, keeper, resume=resume)
+    module.to(subject.device)
+    memory = {f"train_{name}": value for name, value in peak_memory(subject.device).items()}
+    journal.metrics(last, memory | {"train_seconds": module.seconds})
+
+
+def _result(
+    order: Order,
+    folder: CellFolder,
+    subject: Subject,
+    measured: evaluate.Measured,
+    attempt: int,
+    digests: dict[str, str],
+) -> Result:
+    note, config = folder.note(), order.config
+    steps = config["train"]["steps"]
+    told = curves(folder.journal)
+    cost = count(config, subject.prompts.kind)
+    cost |= middle(list(told.get("train_images_per_second", {}).values()), "train_images_per_second")
+    cost |= measured.cost
+    cost |= {name: points[steps] for name, points in told.items() if name.startswith(("train_peak_", "train_seconds"))}
+    machine = provenance.hardware(config["train"]["device"])
+    peak = peak_flops(machine.get("gpu", ""))
+    if peak and "train_images_per_second" in cost:
+        cost["mfu"] = cost["flops_train_per_image"] * cost["train_images_per_second"] / peak
+    checkpoint = newest_checkpoint(folder.checkpoints)
+    assert checkpoint is not None
+    about = {
+        **provenance.git_state(),
+        "command": order.command,
+        "hardware": machine,
+        "threads": torch.get_num_threads(),
+        "versions": provenance.versions(),
+        "seeds": {"train": config["seed"], "evaluate": config["evaluate"]["seed"], "data": config["data"]["seed"]},
+        "digests": order.digests | digests,
+        "scheme": {"name": config["scheme"], "origin": architectures.origin(config["scheme"])},
+        "measured": measured.about,
+        "attempts": attempt,
+        "started": note["started"],
+        "ended": time.time(),
+    }
+    kept = {
+        "path": str(checkpoint.relative_to(folder.path)),
+        "sha256": digest_file(checkpoint).read_text().strip(),
+        "bytes": checkpoint.stat().st_size,
+    }
+    grid = folder.samples / "grid.png"
+    artifacts = {
+        "checkpoint": kept,
+        "grid": {"path": "samples/grid.png", "sha256": file_digest(grid), "bytes": grid.stat().st_size},
+    }
+    return Result(folder.id, measured.quality, cost, config, about, artifacts)
+
+
+def main() -> None:
+    """`python -m bench.cell DIR`."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if len(sys.argv) != 2:
+        print("usage: python -m bench.cell DIR", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(EXITS.get(run(Path(sys.argv[1])), 1))
+
+
+if __name__ == "__main__":
+    main()

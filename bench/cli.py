@@ -1,0 +1,486 @@
+"""The command `ditbench`: parsing and calls. Everything heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from bench.run import State
+    from bench.store import CellFolder, Store
+
+app = typer.Typer(
+    name="ditbench",
+    help="How should a diffusion transformer be told what to draw? Fair measurements of conditioning schemes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Root = Annotated[Path, typer.Option(envvar="DITBENCH_ROOT", help="The results directory.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Changes as key=value, such as train.steps=100.")]
+Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file that registers schemes.")]
+Name = Annotated[str | None, typer.Argument(help="A matrix, by its name; the last one run if left out.")]
+RUNS = Path("runs")
+
+
+def main() -> None:
+    """The console script: a user's mistake is a sentence and exit code 2, never a traceback."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError) as error:
+        if os.environ.get("DITBENCH_DEBUG"):
+            raise
+        print(f"ditbench: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+# --- run ------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    matrix: Annotated[Path, typer.Argument(help="A matrix file, such as configs/quickstart.yaml.")],
+    overrides: Overrides = None,
+    root: Root = RUNS,
+    plugin: Plugins = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells and their cost; train nothing.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Take a changed plan under the same name.")] = False,
+    track: Annotated[bool, typer.Option(help="Feed MLflow while running; `ditbench sync` does it later.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the table at the end.")] = False,
+) -> None:
+    """Run every cell of a matrix; run it again to go on where it stopped.
+
+    Example: ditbench run configs/quickstart.yaml train.steps=200 name=short
+    """
+    from bench import config, provenance
+    from bench.plan import commit, plan
+    from bench.store import Store
+
+    loaded = config.load(matrix, overrides)
+    loaded.plugins += [str(path) for path in plugin or []]
+    store = Store(root.resolve())
+    with _progress(quiet) as progress:
+        planned = plan(loaded, store, command=provenance.command(), progress=progress)
+    console = _console()
+    for warning in planned.warnings:
+        console.print(f"[bold]warning[/bold]: {warning}", markup=True, highlight=False)
+    if not quiet:
+        console.print(_plan_table(planned))
+    if dry_run:
+        return
+    commit(planned, store, fresh=fresh)
+    states = _run_with_display(planned, store, quiet=quiet, track=track)
+    _finish(loaded.name, store, track)
+    bad = [one for one in states if one.status != "done"]
+    sys.exit(1 if bad else 0)
+
+
+def _run_with_display(planned: Any, store: Store, *, quiet: bool, track: bool) -> list[State]:
+    import torch
+
+    from bench.executors import Local
+    from bench.run import run as run_cells
+
+    executor = Local(planned.matrix.run.jobs, gpus=torch.cuda.device_count())
+    sync = _sync_quietly(store, planned.matrix.name) if track else lambda: None
+    console = _console()
+    if quiet or not console.is_terminal:
+        say: Callable[[str], None] = (lambda text: None) if quiet else _say_line
+        show = (lambda states: None) if quiet else _Ticker(say)
+        return run_cells(planned, store, executor=executor, say=say, show=show, sync=sync)
+    from rich.live import Live
+
+    with Live(console=console, refresh_per_second=2, transient=True) as live:
+        return run_cells(
+            planned,
+            store,
+            executor=executor,
+            say=lambda text: console.print(text, markup=False, highlight=False),
+            show=lambda states: live.update(_state_table(states)),
+            sync=sync,
+        )
+
+
+class _Ticker:
+    """In a log: a plain line on each running cell, at most every half minute."""
+
+    def __init__(self, say: Callable[[str], None], every: float = 30.0) -> None:
+        import time
+
+        self.say, self.every, self.clock, self.last = say, every, time.monotonic, time.monotonic()
+
+    def __call__(self, states: list[State]) -> None:
+        if self.clock() - self.last < self.every:
+            return
+        self.last = self.clock()
+        for one in states:
+            if one.status == "running":
+                self.say("  " + " ".join([one.label, *_cells_of(one)[2:]]))
+
+
+def _finish(name: str, store: Store, track: bool) -> None:
+    from bench import report
+
+    console = _console()
+    console.print(report.terminal(report.collect(store, name)))
+    path = report.write_report(store, name)
+    if track:
+        _sync_quietly(store, name)()
+    console.print(f"report     {_near(path)}", markup=False, highlight=False)
+    console.print("dashboard  ditbench dashboard", markup=False, highlight=False)
+
+
+def _sync_quietly(store: Store, name: str) -> Callable[[], None]:
+    """Feeds MLflow; a dashboard that cannot be fed is said once and stops no run."""
+    said: list[str] = []
+
+    def sync() -> None:
+        try:
+            from bench import tracking
+
+            tracking.sync(store, name)
+        except Exception as error:  # whatever MLflow raises: the results are on disk
+            if str(error) not in said:
+                said.append(str(error))
+                print(f"ditbench: the dashboard was not fed ({error}); `ditbench sync` does it later", file=sys.stderr)
+
+    return sync
+
+
+@app.command()
+def cell(folder: Annotated[Path, typer.Argument(help="A cell's folder, made by `ditbench run`.")]) -> None:
+    """Run one planned cell to its end (what `run` does for each).
+
+    Example: ditbench cell runs/cells/adaln-zero-1a2b3c4d5e6f
+    """
+    from bench.cell import EXITS
+    from bench.cell import run as run_cell
+
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such cell folder")
+    sys.exit(EXITS.get(run_cell(folder), 1))
+
+
+@app.command()
+def status(
+    name: Name = None,
+    root: Root = RUNS,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Show where a matrix stands.
+
+    Example: ditbench status quickstart --json
+    """
+    from bench.store import Store
+
+    store = Store(root.resolve())
+    matrix = _matrix(store, name)
+    rows = [(row, *store.cell(row.cell).status()) for row in store.rows(matrix)]
+    if as_json:
+        content = [
+            {"cell": r.cell, "variant": r.variant, "seed": r.seed, "status": s, "reason": why} for r, s, why in rows
+        ]
+        print(json.dumps({"matrix": matrix, "cells": content}, indent=2))
+        return
+    from rich.table import Table
+
+    table = Table("variant", "seed", "status", "cell", "reason", title=matrix)
+    for r, s, why in rows:
+        table.add_row(r.variant, str(r.seed), s, r.cell, why)
+    console = _console()
+    console.print(table)
+    done = sum(s == "done" for _, s, _ in rows)
+    console.print(f"{done} of {len(rows)} cells done")
+
+
+# --- look -----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def report(name: Name = None, root: Root = RUNS) -> None:
+    """Write a matrix's report: table, pictures, curves.
+
+    Example: ditbench report quickstart
+    """
+    from bench import report as reports
+    from bench.store import Store
+
+    store = Store(root.resolve())
+    matrix = _matrix(store, name)
+    path = reports.write_report(store, matrix)
+    console = _console()
+    console.print(reports.terminal(reports.collect(store, matrix)))
+    console.print(f"report     {_near(path)}", markup=False, highlight=False)
+
+
+@app.command()
+def record(
+    name: Name = None,
+    root: Root = RUNS,
+    destination: Annotated[Path, typer.Option(help="Where records are kept.")] = Path("results"),
+    allow_dirty: Annotated[bool, typer.Option("--allow-dirty", help="Record although files are uncommitted.")] = False,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Record although cells lack a result.")
+    ] = False,
+) -> None:
+    """Write a matrix's committable record: table, cells, environment, figures.
+
+    Example: ditbench record cifar10
+    """
+    from bench import record as records
+    from bench.store import Store
+
+    store = Store(root.resolve())
+    path = records.record(
+        store,
+        _matrix(store, name),
+        repository=Path.cwd(),
+        destination=destination,
+        allow_dirty=allow_dirty,
+        allow_partial=allow_partial,
+    )
+    print(f"record     {_near(path)}")
+
+
+@app.command()
+def sample(
+    cell: Annotated[str, typer.Argument(help="A cell: its folder, its id, or MATRIX/VARIANT.")],
+    prompts: Annotated[list[str], typer.Argument(help="Captions, or class names or numbers.")],
+    root: Root = RUNS,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The PNG to write.")] = Path("sample.png"),
+    count: Annotated[int, typer.Option(min=1, max=1000, help="Pictures of each prompt.")] = 4,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of the sampler; the cell's own if left out.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="The cell's own if left out.")] = None,
+) -> None:
+    """Draw pictures from a trained cell.
+
+    Example: ditbench sample quickstart/adaln-zero "a small red ring at the top left, night"
+    """
+    from bench.sample import draw_prompts
+    from bench.store import Store
+
+    folder = _cell(Store(root.resolve()), cell)
+    with _progress(False) as progress:
+        path = draw_prompts(
+            folder,
+            prompts,
+            out=out,
+            count=count,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            progress=progress,
+            warn=lambda text: print(f"ditbench: {text}", file=sys.stderr),
+        )
+    print(path)
+
+
+@app.command()
+def sync(
+    name: Name = None,
+    root: Root = RUNS,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the experiment anew from the results.")] = False,
+) -> None:
+    """Feed MLflow from the results directory (all matrices if none is named).
+
+    Example: ditbench sync quickstart --rebuild
+    """
+    from bench import tracking
+    from bench.store import Store
+
+    store = Store(root.resolve())
+    for matrix in [_matrix(store, name)] if name else store.matrices():
+        print(f"{matrix}: {tracking.sync(store, matrix, rebuild=rebuild)}")
+
+
+@app.command()
+def dashboard(
+    name: Name = None,
+    root: Root = RUNS,
+    host: Annotated[
+        str, typer.Option(help="Other than loopback exposes everything logged to that network.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+) -> None:
+    """Serve MLflow on this machine and print the address of the experiment.
+
+    Example: ditbench dashboard quickstart
+    """
+    from bench import dashboard as dashboards
+    from bench.store import Store
+
+    store = Store(root.resolve())
+    dashboards.run(store, _matrix(store, name), host=host, port=port)
+
+
+# --- schemes --------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def schemes(plugin: Plugins = None) -> None:
+    """List the conditioning schemes, plugins included.
+
+    Example: ditbench schemes --plugin my_gate.py
+    """
+    import architectures
+
+    for path in plugin or []:
+        architectures.load_plugin(path)
+    for name in architectures.schemes():
+        found = architectures.origin(name)
+        print(name if found["kind"] == "built-in" else f"{name}  ({found['kind']} {found['name']})")
+
+
+@app.command()
+def describe(scheme: str, plugin: Plugins = None) -> None:
+    """Print a scheme's equations, facts and options.
+
+    Example: ditbench describe adaln-zero
+    """
+    import inspect
+
+    import architectures
+
+    for path in plugin or []:
+        architectures.load_plugin(path)
+    told = architectures.describe(scheme)
+    print(f"{told.name}\n\n{inspect.cleandoc(told.equations)}\n")
+    for field in ("source", "vector", "prompt", "identity_at_init", "modulation_parameters"):
+        print(f"{field.replace('_', ' '):22} {getattr(told.facts, field)}")
+    for option, default in told.options.items():
+        print(f"option {option:15} default {default}")
+
+
+# --- helpers --------------------------------------------------------------------------------------------------------
+
+
+def _matrix(store: Store, name: str | None) -> str:
+    """The matrix meant: by its name, or by its file's; the last one run if none is named."""
+    import difflib
+
+    known = store.matrices()
+    if not known:
+        raise ValueError(f"no matrix was run in {_near(store.root)}; start with: ditbench run configs/quickstart.yaml")
+    if name is None:
+        return known[0]
+    wanted = Path(name).stem if name.endswith((".yaml", ".yml")) else name
+    if wanted not in known:
+        near = difflib.get_close_matches(wanted, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no matrix {name!r} in {_near(store.root)} (matrices: {', '.join(known)}){hint}")
+    return wanted
+
+
+def _cell(store: Store, text: str) -> CellFolder:
+    from bench.store import CellFolder
+
+    if (Path(text) / "config.json").is_file():
+        return CellFolder(Path(text).resolve())
+    matrix, slash, variant = text.partition("/")
+    if slash and matrix in store.matrices():
+        rows = [row for row in store.rows(matrix) if row.variant == variant]
+        if rows:
+            return store.cell(rows[0].cell)
+        names = sorted({row.variant for row in store.rows(matrix)})
+        raise ValueError(f"matrix {matrix!r} has no variant {variant!r} (variants: {', '.join(names)})")
+    ids = sorted(path.parent.name for path in (store.root / "cells").glob("*/config.json"))
+    found = [id for id in ids if id.startswith(text)]
+    if len(found) == 1:
+        return store.cell(found[0])
+    which = f"several cells begin so: {', '.join(found)}" if found else f"cells: {', '.join(ids) or 'none'}"
+    raise ValueError(f"no cell {text!r} in {_near(store.root)}; {which}")
+
+
+def _near(path: Path) -> str:
+    """A path as short as it can be written from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def _say_line(text: str) -> None:
+    print(text, flush=True)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each piece of work that is announced; on a terminal alone."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield tell
+
+
+def _plan_table(planned: Any) -> Any:
+    from rich.table import Table
+
+    matrix = planned.matrix
+    table = Table(
+        title=f"{matrix.name}: {len(planned.cells)} cells of {matrix.train.steps:,} steps", title_justify="left"
+    )
+    for column in ("cell", "parameters", "modulation", "prompt path", "GMAC a picture", "training PFLOP"):
+        table.add_column(column, justify="left" if column == "cell" else "right")
+    for one in planned.cells:
+        if one.reason:
+            table.add_row(one.label, one.reason)
+            continue
+        cost, train = one.cost, one.order.config["train"]
+        table.add_row(
+            one.label,
+            f"{cost['parameters_total'] / 1e6:.2f} M",
+            f"{cost['parameters_modulation'] / cost['parameters_total']:.1%}",
+            f"{cost['parameters_prompt'] / cost['parameters_total']:.1%}",
+            f"{cost['macs_forward'] / 1e9:.3f}",
+            f"{cost['flops_train_per_image'] * train['batch'] * train['steps'] / 1e15:.3f}",
+        )
+    return table
+
+
+def _state_table(states: list[State]) -> Any:
+    from rich.table import Table
+
+    table = Table()
+    for column in ("cell", "status", "step", "loss", "images/s", "time left"):
+        table.add_column(column, justify="left" if column in ("cell", "status") else "right")
+    for one in states:
+        table.add_row(*_cells_of(one))
+    return table
+
+
+def _cells_of(one: State) -> list[str]:
+    left = "" if one.left is None else f"{int(one.left // 60)}:{int(one.left % 60):02d}"
+    return [
+        one.label,
+        one.status,
+        one.stage or f"{one.step:,}/{one.steps:,}",
+        "" if one.loss is None else f"loss {one.loss:.4f}",
+        "" if one.rate is None else f"{one.rate:,.0f} images/s",
+        left and f"{left} left",
+    ]

@@ -1,0 +1,86 @@
+"""What the user writes is typed and complete, or refused in a sentence that names key, origin and choices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.config import ConfigError, as_dict, load, to_yaml
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "m.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_then_file_then_command_line(tmp_path: Path) -> None:
+    path = written(tmp_path, "name: a\nvariants: [adaln]\ntrain: {steps: 5, lr: 0.1}")
+    loaded = load(path, ["train.steps=7", "seeds=[1,2]"])
+    assert (loaded.train.steps, loaded.train.lr, loaded.train.batch, loaded.seeds) == (7, 0.1, 256, [1, 2])
+
+
+def test_written_out_and_read_again_is_the_same(tmp_path: Path) -> None:
+    loaded = load(written(tmp_path, "name: a\nvariants: [adaln, {scheme: adaln-zero, gate: one, name: b}]"))
+    assert load(written(tmp_path, to_yaml(as_dict(loaded)))) == loaded
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "said"),
+    [
+        ("name: a\ntrain: {step: 5}", [], ["train.step", "did you mean 'steps'", "m.yaml"]),
+        ("name: a\nvariant: [x]", [], ["'variant'", "did you mean 'variants'"]),
+        ("name: a", ["train.stepz=4"], ["train.stepz", "on the command line", "did you mean 'steps'"]),
+        ("name: a\ntrain: {steps: abc}", [], ["train.steps", "abc", "Integer"]),
+        ("name: a\ntrain: {precision: fp8}", [], ["train.precision", "fp8", "bf16"]),
+        ("name: a\ntrain: 5", [], ["Train", "5"]),
+        ("name: a\nvariants: {adaln: 1}", [], ["variants"]),
+        ("name: a\nseeds: [x]", [], ["seeds", "x"]),
+        ("name: a", ["train.steps=-4"], ["train.steps", "above 0", "-4"]),
+        ("name: a\ntrain: {drop: 1.5}", [], ["train.drop", "[0, 1)"]),
+        ("name: a\ntrain: {betas: [0.9]}", [], ["train.betas", "two numbers"]),
+        ("name: a", ["foo"], ["'foo'", "key=value"]),
+        ("name: ../a", [], ["'../a'", "lower-case"]),
+        ("name: a..b", [], ["'a..b'"]),
+        ("train: {}", [], ["name"]),
+        ("- a", [], ["mapping"]),
+        ("name: a\nname: b", [], ["not YAML"]),
+        ("name: a\nx: !!python/object/apply:os.system [ls]", [], ["not YAML of plain values", "constructor"]),
+        ("name: a\ndata: {path: '${oc.env:HOME}'}", [], ["HOME", "DITBENCH_"]),
+        ("name: a\ndata: {path: '${oc.create:x}'}", [], ["only oc.env"]),
+        ("name: a\ndata: {source: huggingface}", [], ["data.path is needed"]),
+    ],
+)
+def test_refused(tmp_path: Path, text: str, overrides: list[str], said: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(written(tmp_path, text), overrides)
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "quickstart.yaml").write_text("name: a")
+    with pytest.raises(ConfigError, match="did you mean .*quickstart.yaml"):
+        load(tmp_path / "quickstrt.yaml")
+
+
+def test_a_huge_file_and_a_binary_one_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "big.yaml").write_text("#" * 1_100_000)
+    with pytest.raises(ConfigError, match="1,100,000 bytes"):
+        load(tmp_path / "big.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not a text file"):
+        load(tmp_path / "binary.yaml")
+
+
+def test_environment_only_where_it_may_be_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DITBENCH_CIFAR10", "somewhere")
+    text = "name: a\ndata: {source: huggingface, path: '${oc.env:DITBENCH_CIFAR10,null}'}"
+    assert load(written(tmp_path, text)).data.path == "somewhere"
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.parent.glob("configs/*.yaml")), ids=lambda p: p.name)
+def test_every_shipped_config_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DITBENCH_CIFAR10", "somewhere")
+    assert load(path).variants

@@ -1,0 +1,88 @@
+"""Rectified flow: what it learns, what it draws, and that chance is a function of (seed, step) and (seed, index)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from architectures import Labels
+from bench import diffusion
+from bench.diffusion import draw, euler, flow_loss, from_pictures, guided, heun, interpolate, starting_noise, to_pictures
+
+
+def step(seed: int, k: int, batch: int = 64):
+    return draw(seed, k, (batch, 3, 8, 8), t_mean=0.0, t_std=1.0, drop=0.1, device="cpu")
+
+
+def test_ends_of_the_path() -> None:
+    x, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    assert torch.equal(interpolate(x, noise, torch.zeros(2)), x)
+    assert torch.equal(interpolate(x, noise, torch.ones(2)), noise)
+
+
+def test_the_true_velocity_has_no_loss() -> None:
+    x, noise, t = torch.randn(4, 3, 4, 4), torch.randn(4, 3, 4, 4), torch.rand(4)
+    loss = flow_loss(lambda x_t, t, p: noise - x, x, noise, t, None)
+    assert loss.shape == (4,) and loss.abs().max() == 0
+    assert flow_loss(lambda x_t, t, p: noise - x + 1, x, noise, t, None).allclose(torch.ones(4))
+
+
+def test_a_step_s_chance_depends_on_seed_and_step_alone() -> None:
+    torch.manual_seed(1)
+    first = step(0, 5)
+    torch.randn(100)
+    again = step(0, 5)
+    assert all(torch.equal(a, b) for a, b in zip(vars(first).values(), vars(again).values(), strict=True))
+    assert not torch.equal(first.noise, step(0, 6).noise) and not torch.equal(first.noise, step(1, 5).noise)
+
+
+def test_t_is_logit_normal_and_prompts_are_dropped_as_often_as_said() -> None:
+    chance = step(0, 0, batch=20_000)
+    logits = torch.logit(chance.t)
+    assert abs(logits.mean()) < 0.03 and abs(logits.std() - 1) < 0.03
+    assert abs(chance.dropped.float().mean() - 0.1) < 0.01
+
+
+@given(start=st.integers(0, 50), cut=st.integers(1, 7))
+@settings(max_examples=10, deadline=None)
+def test_sampling_noise_does_not_depend_on_the_batch(start: int, cut: int) -> None:
+    whole = starting_noise(7, range(start, start + 8), (3, 4, 4))
+    parts = [starting_noise(7, range(start, start + cut), (3, 4, 4)), starting_noise(7, range(start + cut, start + 8), (3, 4, 4))]
+    assert torch.equal(whole, torch.cat(parts))
+
+
+@pytest.mark.parametrize(("sampler", "order"), [(euler, 1), (heun, 2)])
+def test_samplers_converge_at_their_order(sampler, order: int) -> None:
+    """dx/dt = x has the solution x(0) = x(1) / e; halving the step divides the error by 2^order."""
+    x = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    errors = [abs(sampler(lambda x, t, p: x, x, None, n).item() - 1 / torch.e) for n in (20, 40)]
+    assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.1)
+
+
+@pytest.mark.parametrize("sampler", [euler, heun])
+def test_a_straight_flow_is_followed_exactly(sampler) -> None:
+    data, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    assert torch.allclose(sampler(lambda x, t, p: noise - data, noise, None, 3), data, atol=1e-5)
+
+
+def test_guidance_extrapolates_from_null() -> None:
+    def model(x, t, prompt):
+        return prompt.float()[:, None, None, None].expand_as(x)
+
+    x, t = torch.zeros(2, 1, 2, 2), torch.zeros(2)
+    v = guided(model, Labels(10), 3.0)(x, t, torch.tensor([1, 4]))
+    assert v[:, 0, 0, 0].tolist() == [10 + 3 * (1 - 10), 10 + 3 * (4 - 10)]
+    assert guided(model, Labels(10), 1.0) is model
+
+
+def test_pictures_survive_the_round_trip() -> None:
+    pictures = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3)
+    assert torch.equal(to_pictures(from_pictures(pictures)), pictures)
+    assert to_pictures(torch.tensor([-9.0, 9.0]).reshape(1, 1, 1, 2)).flatten().tolist() == [0, 255]
+
+
+def test_seeds_are_the_same_everywhere() -> None:
+    assert diffusion.derive(0, "step", 3) == 63140857536093539
+    assert diffusion.derive(0, "step", 3) != diffusion.derive(0, "step", 4)

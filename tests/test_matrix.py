@@ -1,0 +1,69 @@
+"""From a matrix to cells: which, in what order, and what makes two of them the same."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+from tiny import matrix_file
+
+from bench.config import ConfigError, load
+from bench.matrix import code_files, expand, identity
+
+
+def cells(folder: Path, **changes):
+    return expand(load(matrix_file(folder, **changes)))
+
+
+def test_product_of_variants_seeds_and_axes(tmp_path: Path) -> None:
+    made = cells(tmp_path, variants=["adaln", "adaln-zero"], seeds=[0, 1], axes={"train.lr": [0.1, 0.2]})
+    assert len(made) == 8
+    assert [cell.label for cell in made[:3]] == ["adaln lr=0.1 seed=0", "adaln-zero lr=0.1 seed=0", "adaln lr=0.2 seed=0"]
+    assert made[2].config["train"]["lr"] == 0.2 and made[2].axes == {"train.lr": 0.2}
+
+
+def test_seeds_come_last_so_that_drift_is_spread(tmp_path: Path) -> None:
+    assert [cell.config["seed"] for cell in cells(tmp_path, variants=["adaln", "in-context"], seeds=[3, 5])] == [3, 3, 5, 5]
+
+
+def test_options_of_a_variant_and_of_an_axis(tmp_path: Path) -> None:
+    variants = [{"scheme": "adaln-zero", "name": "open", "gate": "one"}]
+    made = cells(tmp_path, variants=variants, axes={"options.norm": ["rms"]})
+    assert made[0].config["options"] == {"gate": "one", "norm": "rms"} and made[0].variant == "open"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"variants": []}, "no variants"),
+        ({"seeds": []}, "no seeds"),
+        ({"seeds": [1, 1]}, "a seed twice"),
+        ({"variants": ["adaln", "adaln"]}, "'adaln' stands twice"),
+        ({"variants": [{"name": "a"}]}, "`scheme`"),
+        ({"variants": [{"scheme": "adaln", "name": "../up"}]}, "'../up'"),
+        ({"axes": {"train.stepz": [1]}}, "did you mean 'train.steps'"),
+        ({"axes": {"train.lr": []}}, "no values"),
+    ],
+)
+def test_refused(tmp_path: Path, changes, said: str) -> None:
+    with pytest.raises(ConfigError, match=said.replace("[", r"\[")):
+        cells(tmp_path, **changes)
+
+
+def test_a_cell_is_what_defines_it(tmp_path: Path) -> None:
+    config = cells(tmp_path)[0].config
+    ours = identity(config, data="d", code="c")
+    assert ours.startswith("adaln-zero-") and identity(copy.deepcopy(config), data="d", code="c") == ours
+    moved = copy.deepcopy(config)
+    moved["data"]["path"] = "elsewhere"
+    assert identity(moved, data="d", code="c") == ours, "where the data lies is not what it is"
+    for change in ({"seed": 1}, {"options": {"gate": "one"}}, {"train": config["train"] | {"lr": 0.5}}):
+        assert identity(config | change, data="d", code="c") != ours
+    assert len({ours, identity(config, data="e", code="c"), identity(config, data="d", code="x")}) == 3
+
+
+def test_code_that_measures_and_only_that() -> None:
+    names = {path.name for path in code_files("architectures.conditioning.adaln_zero")}
+    assert {"adaln_zero.py", "backbone.py", "train.py", "evaluate.py", "diffusion.py"} <= names
+    assert not names & {"adaln.py", "report.py", "tracking.py", "cli.py"}
