@@ -220,21 +220,20 @@ def measure(subject: Subject, folder: Path, cache: Path, say: Say, warn: Say) ->
     say("held-out loss")
     quality = heldout_loss(subject)
     generated, rates = draw_samples(subject, folder, say)
-    extractor = metrics.resolve(evaluate["extractor"], cache=cache, warn=warn)
+    extractor = metrics.resolve(evaluate["extractor"], warn=warn)
     reference = min(evaluate["reference"], len(subject.data.heldout))
     say(f"features of {extractor.name}")
     real = metrics.reference_features(
         extractor,
-        lambda: subject.data.heldout.images[:reference],
+        lambda: np.asarray(subject.data.heldout.images[:reference]),
         data_digest=f"{subject.data.digest}-heldout",
         count=reference,
-        resolution=subject.data.image_size,
         cache=cache / "features",
         device=subject.device.type,
         warn=warn,
     )
     features = extractor.features(generated, device=subject.device.type)
-    quality |= metrics.set_metrics(features, real, extractor_slug=extractor.slug)
+    quality |= metrics.set_metrics(features, real, slug=extractor.slug)
     cost = middle(rates, "sample_images_per_second")
     about = {"extractor": extractor.name, "extractor_digest": extractor.digest}
     return Measured(quality, cost, about | {"samples": len(generated), "reference": reference})

@@ -23,7 +23,7 @@ import torch
 from bench import data as datasets
 from bench import metrics, prompts, provenance
 from bench.batches import Batches, Pictures
-from bench.config import as_dict, load
+from bench.config import load
 from bench.cost import build
 from bench.diffusion import draw, flow_loss, from_pictures
 from bench.journal import Journal, curves

@@ -14,7 +14,7 @@ import torch
 
 import architectures
 from bench import data as datasets
-from bench import prompts
+from bench import metrics, prompts
 from bench.cell import Order
 from bench.config import ConfigError, Matrix, as_dict, to_yaml
 from bench.cost import count
@@ -80,6 +80,9 @@ def plan(matrix: Matrix, store: Store, *, command: str, progress: Progress) -> P
     """
     cells = expand(matrix)
     warnings, broken = _load_plugins(matrix.plugins)
+    matrix.evaluate.extractor = metrics.resolve(matrix.evaluate.extractor, warn=warnings.append).name
+    for cell in cells:
+        cell.config["evaluate"]["extractor"] = matrix.evaluate.extractor
     made = [_planned(cell, matrix, store, command, progress, broken) for cell in cells]
     _refuse_twins(made)
     return Plan(matrix, made, command, warnings)

@@ -1,0 +1,18 @@
+"""Quality of generated pictures. The only door to torch-fidelity and torchmetrics."""
+
+from bench.metrics.extractors import Extractor, MetricError, resolve
+from bench.metrics.frechet import Moments, frechet_distance, moments
+from bench.metrics.sets import caveats, count_name, reference_features, set_metrics
+
+__all__ = [
+    "Extractor",
+    "MetricError",
+    "Moments",
+    "caveats",
+    "count_name",
+    "frechet_distance",
+    "moments",
+    "reference_features",
+    "resolve",
+    "set_metrics",
+]

@@ -1,0 +1,149 @@
+"""What a set of generated pictures is worth beside a set of real ones, by their features. Names say how it was made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch_fidelity.defaults import DEFAULTS
+from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
+from bench.files import digest, write_json
+from bench.metrics.extractors import Extractor, MetricError, Warn
+from bench.metrics.frechet import frechet_distance, moments
+
+LARGEST_NEIGHBOURHOODS = 10_000  # pictures for precision and recall, which compare every pair
+
+
+def count_name(count: int) -> str:
+    """400 -> `400`, 5000 -> `5k`."""
+    return f"{count // 1000}k" if count % 1000 == 0 and count else str(count)
+
+
+def fidelity_options(**options: Any) -> dict[str, Any]:
+    """Options for torch-fidelity, which would pass over an unknown one in silence.
+
+    Raises:
+        TypeError: for a name it does not have.
+    """
+    unknown = set(options) - set(DEFAULTS)
+    if unknown:
+        raise TypeError(f"torch-fidelity has no option {', '.join(sorted(unknown))}")
+    return {"verbose": False, **options}
+
+
+def set_metrics(generated: np.ndarray, reference: np.ndarray, *, slug: str) -> dict[str, float]:
+    """FID, KID, precision and recall of features (n, d) against (m, d), as `fid_<slug>_<n>` and so on.
+
+    KID is torch-fidelity's mean over 100 subsets of at most 1,000; precision and recall are its k-nearest-neighbour
+    estimates (k = 3) over at most 10,000 pictures a side; FID is this project's float64 distance, equal to its own.
+
+    Raises:
+        MetricError: for fewer than 5 pictures on a side.
+    """
+    n, m = len(generated), len(reference)
+    if min(n, m) < 5:
+        raise MetricError(f"metrics need at least 5 pictures a side, got {n} generated and {m} real")
+    kid = kid_features_to_metric(
+        torch.from_numpy(generated).double(),
+        torch.from_numpy(reference).double(),
+        **fidelity_options(kid_subset_size=min(1000, n, m), kid_subsets=100, rng_seed=2020),
+    )
+    near = prc_features_to_metric(
+        torch.from_numpy(generated[:LARGEST_NEIGHBOURHOODS]),
+        torch.from_numpy(reference[:LARGEST_NEIGHBOURHOODS]),
+        **fidelity_options(prc_neighborhood=3, save_cpu_ram=True),
+    )
+    name = f"{slug}_{count_name(n)}"
+    return {
+        f"kid_{name}": kid[KEY_METRIC_KID_MEAN],
+        f"fid_{name}": frechet_distance(moments(generated), moments(reference)),
+        f"precision_{name}": near[KEY_METRIC_PRECISION],
+        f"recall_{name}": near[KEY_METRIC_RECALL],
+    }
+
+
+def reference_features(
+    extractor: Extractor,
+    pictures: Callable[[], np.ndarray],
+    *,
+    data_digest: str,
+    count: int,
+    cache: Path,
+    device: str = "cpu",
+    warn: Warn = lambda text: None,
+) -> np.ndarray:
+    """Features (count, d) of real pictures, made once for each data set, extractor and count, and verified when read.
+
+    Args:
+        pictures: gives uint8 (count, H, W, 3); called only if they are not cached. data_digest: names the data, its
+            split and its resolution.
+    """
+    name = digest([data_digest, extractor.digest, extractor.layer, count], 24)
+    file = cache / f"{extractor.slug}-{name}.npy"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):
+        found = _read_cached(file, count, warn)
+        if found is None:
+            found = extractor.features(pictures(), device=device)
+            _write_cached(file, found)
+    return found
+
+
+def _read_cached(file: Path, count: int, warn: Warn) -> np.ndarray | None:
+    import json
+
+    from bench.files import file_digest
+
+    try:
+        recorded = json.loads(file.with_suffix(".json").read_text())
+        if file_digest(file) == recorded["sha256"]:
+            found = np.load(file, allow_pickle=False)
+            if len(found) == count:
+                return found
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, OSError):
+        pass
+    warn(f"cached features {file.name} are damaged; they are made anew")
+    return None
+
+
+def _write_cached(file: Path, features: np.ndarray) -> None:
+    from bench.files import file_digest
+
+    temporary = file.with_suffix(f".{os.getpid()}.npy")
+    np.save(temporary, features)
+    recorded = {"sha256": file_digest(temporary), "shape": list(features.shape)}
+    os.replace(temporary, file)
+    write_json(file.with_suffix(".json"), recorded)
+
+
+def caveats(names: list[str]) -> list[str]:
+    """Sentences that a table of these metrics needs beside it."""
+    said = []
+    for name in names:
+        kind, _, rest = name.partition("_")
+        slug, _, count = rest.rpartition("_")
+        number = (
+            int(count[:-1]) * 1000
+            if count.endswith("k") and count[:-1].isdigit()
+            else int(count)
+            if count.isdigit()
+            else 0
+        )
+        width = 2048 if slug == "inception" else 1280
+        if kind == "fid" and number and number < 2 * width:
+            said.append(
+                f"{name} is made of {number:,} pictures, fewer than twice its {width} feature dimensions: it is biased "
+                "upward by much; compare it only between rows of this table, and read KID first."
+            )
+        if kind == "fid" and slug != "inception":
+            said.append(f"{name} is made of {slug.replace('_', '-')} features: it is not comparable to published FIDs.")
+    return said

@@ -1,0 +1,123 @@
+"""Prompts: labels, learned captions, frozen encoders; each with its null prompt and what a user may type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import architectures
+from architectures import Captions, FeatureBatch, Features, Labels
+from bench import prompts
+from bench.config import Prompt, as_dict
+from bench.data import Dataset, Split
+from bench.prompts import PromptError
+
+
+def labelled() -> Dataset:
+    images = np.zeros((4, 16, 16, 3), np.uint8)
+    split = Split(images, np.array([0, 1, 2, 1]), None)
+    return Dataset("labels", split, split, ["cat", "dog", "red fox"])
+
+
+def captioned() -> Dataset:
+    images = np.zeros((3, 16, 16, 3), np.uint8)
+    split = Split(images, None, ["a red ring", "a blue square; night", "A ring."])
+    return Dataset("captions", split, split, None)
+
+
+def config(**changes) -> dict:
+    return as_dict(Prompt(**changes))
+
+
+def test_auto_is_what_the_data_has(tmp_path: Path) -> None:
+    assert isinstance(prompts.prepare(labelled(), config(), tmp_path).kind, Labels)
+    assert isinstance(prompts.prepare(captioned(), config(), tmp_path).kind, Captions)
+
+
+def test_labels(tmp_path: Path) -> None:
+    told = prompts.prepare(labelled(), config(), tmp_path)
+    assert told.kind == Labels(3) and told.rows("train", np.array([2, 0])).tolist() == [2, 0]
+    assert told.encode(["red fox", "1"])[0].tolist() == [2, 1]
+    with pytest.raises(PromptError, match="'wolf': choose one of cat, dog, red fox"):
+        told.encode(["wolf"])
+
+
+def test_captions_are_words_padded_and_cut(tmp_path: Path) -> None:
+    told = prompts.prepare(captioned(), config(length=3), tmp_path)
+    assert isinstance(told.kind, Captions) and told.kind.length == 3
+    words = told.meta["vocabulary"]
+    assert words == ["", "?", "a", "blue", "night", "red", "ring", "square"]
+    assert told.rows("train", np.array([2, 1])).tolist() == [[2, 6, 0], [2, 3, 7]]
+    ids, unknown = told.encode(["a GREEN ring"])
+    assert ids.tolist() == [[2, prompts.UNKNOWN, 6]] and unknown == ["green"]
+
+
+def test_what_the_data_lacks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match="this data has labels"):
+        prompts.prepare(labelled(), config(kind="captions"), tmp_path)
+    with pytest.raises(PromptError, match="this data has captions"):
+        prompts.prepare(captioned(), config(kind="labels"), tmp_path)
+    with pytest.raises(PromptError, match="name prompt.encoder"):
+        prompts.prepare(captioned(), config(kind="features"), tmp_path)
+
+
+def test_they_are_made_once(tmp_path: Path) -> None:
+    told = prompts.prepare(captioned(), config(), tmp_path)
+    before = (told.folder / "train.npy").stat().st_mtime_ns
+    assert prompts.prepare(captioned(), config(), tmp_path).digest == told.digest
+    assert (told.folder / "train.npy").stat().st_mtime_ns == before
+    (told.folder / "meta.json").write_text("{")
+    with pytest.raises(PromptError, match="delete .* and run again"):
+        prompts.load(told.folder)
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny randomly initialised T5 and CLIP text encoders with word tokenizers, saved as a user's local folders."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = ["<pad>", "</s>", "<unk>", "a", "photo", "of", "cat", "dog", "red", "fox", "ring", "blue", "square", "night"]
+    core = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    made = {}
+    for name, kind, settings in (
+        ("t5", transformers.T5Model, transformers.T5Config(
+            vocab_size=14, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)),
+        ("clip", transformers.CLIPTextModel, transformers.CLIPTextConfig(
+            vocab_size=14, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+            max_position_embeddings=16, eos_token_id=1, bos_token_id=2, pad_token_id=0)),
+    ):
+        torch.manual_seed(0)
+        folder = tmp_path_factory.mktemp(name)
+        kind(settings).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        made[name] = folder
+    return made
+
+
+@pytest.mark.parametrize("name", ["t5", "clip"])
+@pytest.mark.parametrize("make", [labelled, captioned])
+def test_frozen_encoder_from_a_local_folder(tmp_path: Path, encoders, name: str, make) -> None:
+    told = prompts.prepare(make(), config(kind="features", encoder=str(encoders[name]), length=8), tmp_path)
+    assert told.kind == Features(width=16, pooled_width=16, length=8)
+    batch = told.rows("train", np.array([0, 1]))
+    assert isinstance(batch, FeatureBatch) and batch.tokens.shape == (2, 8, 16) and batch.mask.any(1).all()
+    assert not torch.equal(batch.tokens[0], batch.tokens[1])
+    text = "a photo of a dog" if make is labelled else "a blue square; night"
+    again, unknown = told.encode([text])
+    assert torch.allclose(again.tokens[0], batch.tokens[1], atol=2e-3) and unknown == []     # the cache is float16
+    model = architectures.create("adaln-zero-cross", "DiT-XS/8", image_size=16, in_channels=3, prompt=told.kind, seed=0)
+    assert model(torch.zeros(2, 3, 16, 16), torch.rand(2), batch).shape == (2, 3, 16, 16)
+
+
+def test_an_encoder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(PromptError, match="nowhere"):
+        prompts.prepare(captioned(), config(kind="features", encoder=str(tmp_path / "nowhere")), tmp_path)

@@ -1,0 +1,167 @@
+"""A matrix from the command line to its report: skipped, resumed, failed, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import ditbench, matrix_file, planned, run_all
+
+from bench.journal import curves
+from bench.store import Store
+
+PLUGIN = '''
+from architectures import Facts, Scheme, register
+from architectures.layers import LayerNorm
+from architectures.sublayer import Block, Condition, SubLayer
+
+
+@register("added")
+class Added(Scheme):
+    """x <- x + e_t + prompt, once, before the first block."""
+
+    facts = Facts("a test", "none", "added", frozenset({"pooled"}), False)
+
+    def embed(self, e_t, prompt):
+        return Condition(vector=e_t + prompt.pooled)
+
+    def enter(self, x, c):
+        return x + c.vector[:, None]
+
+    def block(self, index):
+        d = self.backbone.width
+        return Block(
+            attention=SubLayer(self.self_attention(), LayerNorm(d)),
+            mlp=SubLayer(self.mlp(), LayerNorm(d)),
+        )
+'''
+
+
+def test_a_matrix_end_to_end_with_a_plugin_and_a_failure(tmp_path: Path) -> None:
+    """Two cells that run and one whose loss is no number: a row each; run again, and only the failed one is tried."""
+    (tmp_path / "added.py").write_text(PLUGIN)
+    variants = ["adaln-zero", "added"]
+    path = matrix_file(tmp_path, variants=variants, plugins=["added.py"], axes={"train.lr": [1e-3, 1e30]})
+    done = ditbench("run", str(path), "--no-track", cwd=tmp_path, code=1)
+    store = Store(tmp_path / "runs")
+    states = {(r.variant, r.axes["train.lr"]): store.cell(r.cell).status() for r in store.rows("tiny")}
+    assert states["adaln-zero", 1e-3][0] == states["added", 1e-3][0] == "done", done.stdout
+    assert states["adaln-zero", 1e30][0] == "diverged" and "nan" in states["adaln-zero", 1e30][1]
+    result = store.cell(store.rows("tiny")[1].cell).result()
+    assert result is not None and result.provenance["scheme"]["origin"]["kind"] == "file"
+    assert (store.matrix_folder("tiny") / "report" / "report.md").exists()
+
+    again = ditbench("run", str(path), "--no-track", cwd=tmp_path, code=1)
+    assert "2 of 4 cells are done already" in again.stdout
+    told = json.loads(ditbench("status", "--json", cwd=tmp_path, code=0).stdout)
+    assert sorted(cell["status"] for cell in told["cells"]) == ["diverged", "diverged", "done", "done"]
+
+
+def test_a_broken_plugin_is_named_and_the_others_run(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name")
+    path = matrix_file(tmp_path, variants=["adaln", "mine"], plugins=["broken.py"], train__steps=2, train__warmup=1)
+    done = ditbench("run", str(path), "--no-track", cwd=tmp_path, code=1)
+    assert "broken.py" in done.stdout and "nothing_of_that_name" in done.stdout
+    store = Store(tmp_path / "runs")
+    assert [store.cell(row.cell).status()[0] for row in store.rows("tiny")] == ["done", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train.stepz=3"], "did you mean 'steps'"),
+        (["variants=[adalnzero]"], "did you mean 'adaln-zero'"),
+        (["variants=[{scheme: adaln-zero, gat: one}]"], "did you mean 'gate'"),
+        (["variants=[{scheme: adaln-zero, gate: two}]"], "'two': choose zero"),
+        (["variants=[adaln, adaln]"], "stands twice"),
+        (["variants=[adaln, {scheme: adaln, name: b}]"], "the same cell"),
+        (["variants=[]"], "no variants"),
+        (["data.image_size=18"], "18 is not divisible by the patch 4"),
+        (["backbone.heads=3"], "32 is not divisible by 3 heads"),
+        (["backbone.name=DiT-M/2"], "'DiT-M/2'"),
+        (["data.source=huggingface", "data.path=/nowhere/at/all"], "no such file"),
+        (["train.warmup=100"], "train.warmup 100 is longer"),
+        (["evaluate.extractor=resnet"], "resnet"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_starts(tmp_path: Path, words: list[str], said: str) -> None:
+    from bench.cli import main
+
+    path = matrix_file(tmp_path)
+    sys.argv = ["ditbench", "run", str(path), *words, "--root", str(tmp_path / "runs"), "--dry-run"]
+    with pytest.raises(SystemExit) as caught, pytest.MonkeyPatch.context() as patch:
+        errors: list[str] = []
+        patch.setattr("builtins.print", lambda *text, **_: errors.append(" ".join(map(str, text))))
+        main()
+    assert caught.value.code == 2 and said in errors[-1]
+    assert not (tmp_path / "runs" / "cells").exists() and not (tmp_path / "runs" / "matrices").exists()
+
+
+def test_a_changed_plan_is_refused_with_a_diff_unless_fresh(tmp_path: Path) -> None:
+    from bench.config import load
+    from bench.plan import PlanChanged, commit, plan
+
+    made, store = planned(tmp_path)
+    changed = plan(load(matrix_file(tmp_path, train__lr=0.5)), store, command="test", progress=lambda *_: None)
+    with pytest.raises(PlanChanged) as caught:
+        commit(changed, store)
+    assert "+  lr: 0.5" in str(caught.value) and "--fresh" in str(caught.value)
+    assert store.rows("tiny")[0].cell == made.cells[0].row.cell, "the refused plan changed nothing"
+    commit(changed, store, fresh=True)
+    assert store.rows("tiny")[0].cell == changed.cells[0].row.cell
+
+
+def test_a_cell_of_two_matrices_is_trained_once(tmp_path: Path) -> None:
+    made, store = planned(tmp_path, train__steps=2, train__warmup=1)
+    assert run_all(made, store)[0].status == "done"
+    other, _ = planned(tmp_path, name="other", variants=["adaln-zero", "adaln"], train__steps=2, train__warmup=1)
+    lines: list[str] = []
+    assert [state.status for state in run_all(other, store, lines)] == ["done", "done"]
+    assert lines[0] == "1 of 2 cells are done already" and store.cell(made.cells[0].row.cell).note()["attempt"] == 1
+
+
+def test_ctrl_c_writes_checkpoints_and_says_how_to_go_on(tmp_path: Path) -> None:
+    path = matrix_file(tmp_path, train__steps=100_000, train__checkpoint_every=100_000, sample__grid_every=100_000)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "from bench.cli import main; main()", "run", str(path), "--no-track"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    store, end = Store(tmp_path / "runs"), time.monotonic() + 120
+    while not any(curves(p).get("loss") for p in (store.root / "cells").glob("*/journal.jsonl")):
+        assert time.monotonic() < end and child.poll() is None
+        time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    out, _ = child.communicate(timeout=120)
+    assert child.returncode == 1 and "the same command goes on from here" in out
+    cell = store.cell(store.rows("tiny")[0].cell)
+    assert cell.status()[0] == "killed" and list(cell.checkpoints.glob("*.ckpt"))
+    assert not cell.is_locked()
+
+
+def test_a_result_that_was_tampered_with_is_not_believed(tmp_path: Path) -> None:
+    made, store = planned(tmp_path, train__steps=2, train__warmup=1)
+    run_all(made, store)
+    cell = store.cell(made.cells[0].row.cell)
+    content = json.loads(cell.result_file.read_text())
+    content["quality"]["heldout_loss"] = 0.0
+    cell.result_file.write_text(json.dumps(content))
+    assert cell.result() is None and cell.status()[0] == "failed"
+    assert run_all(made, store)[0].status == "done", "only the evaluation is made anew"
+
+
+def test_sample_draws_what_is_typed(tmp_path: Path) -> None:
+    made, store = planned(tmp_path, train__steps=2, train__warmup=1)
+    run_all(made, store)
+    done = ditbench("sample", "tiny/adaln-zero", "a small red ring, quux", "--count", "2", cwd=tmp_path, code=0)
+    assert (tmp_path / "sample.png").read_bytes()[:4] == b"\x89PNG" and "quux" in done.stderr
+    wrong = ditbench("sample", "tiny/adaln-zer", "x", cwd=tmp_path, code=2)
+    assert "variants: adaln-zero" in wrong.stderr and "Traceback" not in wrong.stderr
