@@ -153,7 +153,6 @@ def _work(folder: CellFolder, journal: Journal, attempt: int) -> None:
     bad = [name for name, value in measured.quality.items() if not math.isfinite(value)]
     if bad:
         raise Diverged(f"{', '.join(bad)}: not a number")
-    journal.metrics(last, measured.quality)
     _result(order, folder, subject, measured, attempt, begin).write(folder.result_file)
 
 

@@ -174,8 +174,8 @@ def commit(plan: Plan, store: Store, *, fresh: bool = False) -> None:
         if difference:
             raise PlanChanged(
                 f"matrix {plan.matrix.name!r} was planned differently before:\n{difference}\n"
-                "Finished cells stay as they are. Run with --fresh to take the new plan (cells that changed are trained\n"
-                "anew), or give it another name (name=...)."
+                "Finished cells stay. Run with --fresh to take the new plan (what changed is trained anew),\n"
+                "or give it another name (name=...)."
             )
         manifest["created"] = before["created"]
     (folder / "manifest.yaml").parent.mkdir(parents=True, exist_ok=True)

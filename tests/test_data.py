@@ -35,7 +35,9 @@ def folder_of_parquet(folder: Path, *, broken: int | None = None, count: int = 6
 
 
 def config(path: Path | None = None, **changes) -> dict:
-    kept = dict(source="huggingface", path=str(path), image_size=16, label_column="label") if path else dict(image_size=16)
+    kept = (
+        dict(source="huggingface", path=str(path), image_size=16, label_column="label") if path else dict(image_size=16)
+    )
     return as_dict(Data(**(kept | changes)))
 
 
@@ -62,7 +64,10 @@ def test_captions_are_read(tmp_path: Path) -> None:
     place.mkdir()
     kinds = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
     for split in ("train", "test"):
-        rows = {"image": [{"bytes": picture(k), "path": None} for k in range(3)], "text": ["a\ncat", "two  dogs", "three"]}
+        rows = {
+            "image": [{"bytes": picture(k), "path": None} for k in range(3)],
+            "text": ["a\ncat", "two  dogs", "three"],
+        }
         datasets.Dataset.from_dict(rows, features=kinds).to_parquet(place / f"{split}.parquet")
     found = data.load(data.prepare(config(place, label_column=None, caption_column="text"), tmp_path / "cache"))
     assert found.train.captions == ["a cat", "two dogs", "three"] and found.classes is None

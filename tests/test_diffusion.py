@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from architectures import Labels
 from bench import diffusion
-from bench.diffusion import draw, euler, flow_loss, from_pictures, guided, heun, interpolate, starting_noise, to_pictures
+from bench.diffusion import (
+    draw,
+    euler,
+    flow_loss,
+    from_pictures,
+    guided,
+    heun,
+    interpolate,
+    starting_noise,
+    to_pictures,
+)
 
 
 def step(seed: int, k: int, batch: int = 64):
@@ -49,7 +59,10 @@ def test_t_is_logit_normal_and_prompts_are_dropped_as_often_as_said() -> None:
 @settings(max_examples=10, deadline=None)
 def test_sampling_noise_does_not_depend_on_the_batch(start: int, cut: int) -> None:
     whole = starting_noise(7, range(start, start + 8), (3, 4, 4))
-    parts = [starting_noise(7, range(start, start + cut), (3, 4, 4)), starting_noise(7, range(start + cut, start + 8), (3, 4, 4))]
+    parts = [
+        starting_noise(7, range(start, start + cut), (3, 4, 4)),
+        starting_noise(7, range(start + cut, start + 8), (3, 4, 4)),
+    ]
     assert torch.equal(whole, torch.cat(parts))
 
 

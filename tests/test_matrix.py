@@ -19,12 +19,21 @@ def cells(folder: Path, **changes):
 def test_product_of_variants_seeds_and_axes(tmp_path: Path) -> None:
     made = cells(tmp_path, variants=["adaln", "adaln-zero"], seeds=[0, 1], axes={"train.lr": [0.1, 0.2]})
     assert len(made) == 8
-    assert [cell.label for cell in made[:3]] == ["adaln lr=0.1 seed=0", "adaln-zero lr=0.1 seed=0", "adaln lr=0.2 seed=0"]
+    assert [cell.label for cell in made[:3]] == [
+        "adaln lr=0.1 seed=0",
+        "adaln-zero lr=0.1 seed=0",
+        "adaln lr=0.2 seed=0",
+    ]
     assert made[2].config["train"]["lr"] == 0.2 and made[2].axes == {"train.lr": 0.2}
 
 
 def test_seeds_come_last_so_that_drift_is_spread(tmp_path: Path) -> None:
-    assert [cell.config["seed"] for cell in cells(tmp_path, variants=["adaln", "in-context"], seeds=[3, 5])] == [3, 3, 5, 5]
+    assert [cell.config["seed"] for cell in cells(tmp_path, variants=["adaln", "in-context"], seeds=[3, 5])] == [
+        3,
+        3,
+        5,
+        5,
+    ]
 
 
 def test_options_of_a_variant_and_of_an_axis(tmp_path: Path) -> None:

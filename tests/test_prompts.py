@@ -80,7 +80,22 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     transformers = pytest.importorskip("transformers")
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    words = ["<pad>", "</s>", "<unk>", "a", "photo", "of", "cat", "dog", "red", "fox", "ring", "blue", "square", "night"]
+    words = [
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "a",
+        "photo",
+        "of",
+        "cat",
+        "dog",
+        "red",
+        "fox",
+        "ring",
+        "blue",
+        "square",
+        "night",
+    ]
     core = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = transformers.PreTrainedTokenizerFast(
@@ -88,11 +103,26 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     )
     made = {}
     for name, kind, settings in (
-        ("t5", transformers.T5Model, transformers.T5Config(
-            vocab_size=14, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)),
-        ("clip", transformers.CLIPTextModel, transformers.CLIPTextConfig(
-            vocab_size=14, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-            max_position_embeddings=16, eos_token_id=1, bos_token_id=2, pad_token_id=0)),
+        (
+            "t5",
+            transformers.T5Model,
+            transformers.T5Config(vocab_size=14, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2),
+        ),
+        (
+            "clip",
+            transformers.CLIPTextModel,
+            transformers.CLIPTextConfig(
+                vocab_size=14,
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                max_position_embeddings=16,
+                eos_token_id=1,
+                bos_token_id=2,
+                pad_token_id=0,
+            ),
+        ),
     ):
         torch.manual_seed(0)
         folder = tmp_path_factory.mktemp(name)
@@ -112,7 +142,7 @@ def test_frozen_encoder_from_a_local_folder(tmp_path: Path, encoders, name: str,
     assert not torch.equal(batch.tokens[0], batch.tokens[1])
     text = "a photo of a dog" if make is labelled else "a blue square; night"
     again, unknown = told.encode([text])
-    assert torch.allclose(again.tokens[0], batch.tokens[1], atol=2e-3) and unknown == []     # the cache is float16
+    assert torch.allclose(again.tokens[0], batch.tokens[1], atol=2e-3) and unknown == []  # the cache is float16
     model = architectures.create("adaln-zero-cross", "DiT-XS/8", image_size=16, in_channels=3, prompt=told.kind, seed=0)
     assert model(torch.zeros(2, 3, 16, 16), torch.rand(2), batch).shape == (2, 3, 16, 16)
 

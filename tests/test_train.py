@@ -22,7 +22,7 @@ from bench.journal import Journal, curves, read_journal
 from bench.store import CellFolder
 from bench.train import AtomicCheckpoints, Ema, load_checkpoint, newest_checkpoint
 
-# --- batches -------------------------------------------------------------------------------------------------------------
+# --- batches --------------------------------------------------------------------------------------------------------
 
 
 @given(count=st.integers(1, 50), batch=st.integers(1, 20), start=st.integers(0, 30))
@@ -43,7 +43,7 @@ def test_every_epoch_sees_every_picture_once(count: int, batch: int) -> None:
         assert sorted(places[epoch * count : (epoch + 1) * count]) == list(range(count))
 
 
-# --- the average -----------------------------------------------------------------------------------------------------------
+# --- the average ----------------------------------------------------------------------------------------------------
 
 
 def test_ema_is_the_average_it_says() -> None:
@@ -70,7 +70,7 @@ def test_swapped_weights_come_back_whatever_happens() -> None:
     assert torch.equal(model.weight, live) and torch.equal(ema.mean[0], mean)
 
 
-# --- checkpoints -----------------------------------------------------------------------------------------------------------
+# --- checkpoints ----------------------------------------------------------------------------------------------------
 
 
 def save(folder: Path, step: int) -> Path:
@@ -119,7 +119,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [first.name, first.with_suffix(".sha256").name]
 
 
-# --- the journal -----------------------------------------------------------------------------------------------------------
+# --- the journal ----------------------------------------------------------------------------------------------------
 
 
 def test_the_last_word_of_a_step_counts_and_torn_lines_do_not(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_the_last_word_of_a_step_counts_and_torn_lines_do_not(tmp_path: Path) ->
     journal.metrics(2, {"loss": 1.0, "bad": float("nan")})
     journal.close()
     with open(path, "a") as file:
-        file.write('{"step": 4, "metr')      # killed in mid-write
+        file.write('{"step": 4, "metr')  # killed in mid-write
     journal = Journal(path, attempt=2)
     journal.metrics(2, {"loss": 0.5})
     journal.metrics(4, {"loss": 0.25})
@@ -136,7 +136,7 @@ def test_the_last_word_of_a_step_counts_and_torn_lines_do_not(tmp_path: Path) ->
     assert [entry["attempt"] for entry in read_journal(path)] == [1, 2, 2]
 
 
-# --- a whole cell, killed ----------------------------------------------------------------------------------------------------
+# --- a whole cell, killed -------------------------------------------------------------------------------------------
 
 
 def start(folder: CellFolder) -> subprocess.Popen:

@@ -2,13 +2,12 @@
 
 from bench.metrics.extractors import Extractor, MetricError, resolve
 from bench.metrics.frechet import Moments, frechet_distance, moments
-from bench.metrics.sets import caveats, count_name, reference_features, set_metrics
+from bench.metrics.sets import count_name, reference_features, set_metrics
 
 __all__ = [
     "Extractor",
     "MetricError",
     "Moments",
-    "caveats",
     "count_name",
     "frechet_distance",
     "moments",

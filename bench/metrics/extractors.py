@@ -1,7 +1,7 @@
 """Networks that turn pictures into features, each under a name that every metric made with it bears.
 
-`inception` is torch-fidelity's own, its weights a download; `efficientnet-lite0` comes with its ImageNet weights
-from the package registry, so that it works offline. Any other extractor registered with torch-fidelity can be named too.
+`inception` is torch-fidelity's own, its weights a download; `efficientnet-lite0` comes with its ImageNet weights from
+the package registry, so that it works offline. Any other extractor registered with torch-fidelity can be named too.
 """
 
 from __future__ import annotations

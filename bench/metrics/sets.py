@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch_fidelity.defaults import DEFAULTS
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-from bench.files import digest, write_json
+from bench.files import digest, file_digest, write_json
 from bench.metrics.extractors import Extractor, MetricError, Warn
 from bench.metrics.frechet import frechet_distance, moments
 
@@ -97,10 +98,6 @@ def reference_features(
 
 
 def _read_cached(file: Path, count: int, warn: Warn) -> np.ndarray | None:
-    import json
-
-    from bench.files import file_digest
-
     try:
         recorded = json.loads(file.with_suffix(".json").read_text())
         if file_digest(file) == recorded["sha256"]:
@@ -116,34 +113,8 @@ def _read_cached(file: Path, count: int, warn: Warn) -> np.ndarray | None:
 
 
 def _write_cached(file: Path, features: np.ndarray) -> None:
-    from bench.files import file_digest
-
     temporary = file.with_suffix(f".{os.getpid()}.npy")
     np.save(temporary, features)
     recorded = {"sha256": file_digest(temporary), "shape": list(features.shape)}
     os.replace(temporary, file)
     write_json(file.with_suffix(".json"), recorded)
-
-
-def caveats(names: list[str]) -> list[str]:
-    """Sentences that a table of these metrics needs beside it."""
-    said = []
-    for name in names:
-        kind, _, rest = name.partition("_")
-        slug, _, count = rest.rpartition("_")
-        number = (
-            int(count[:-1]) * 1000
-            if count.endswith("k") and count[:-1].isdigit()
-            else int(count)
-            if count.isdigit()
-            else 0
-        )
-        width = 2048 if slug == "inception" else 1280
-        if kind == "fid" and number and number < 2 * width:
-            said.append(
-                f"{name} is made of {number:,} pictures, fewer than twice its {width} feature dimensions: it is biased "
-                "upward by much; compare it only between rows of this table, and read KID first."
-            )
-        if kind == "fid" and slug != "inception":
-            said.append(f"{name} is made of {slug.replace('_', '-')} features: it is not comparable to published FIDs.")
-    return said

@@ -1,0 +1,323 @@
+"""Cells become rows: a mean with its spread over seeds, cost beside quality, failures as rows. Needs no torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.result import Result
+from bench.store import Row, Status, Store
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell in a table.
+
+    Attributes:
+        result: None while there is none. curves: metric -> step -> value, of the journal.
+        grid: pictures of its sample grid as a `.npy` file, or None.
+    """
+
+    row: Row
+    status: Status
+    reason: str
+    result: Result | None
+    curves: dict[str, dict[int, float]] = field(default_factory=dict)
+    grid: Path | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A matrix's cells with what its manifest says."""
+
+    name: str
+    cells: list[Cell]
+    manifest: dict[str, Any]
+
+    @property
+    def done(self) -> list[Cell]:
+        return [cell for cell in self.cells if cell.result is not None]
+
+
+def collect(store: Store, name: str) -> Table:
+    """Reads a matrix from the results directory.
+
+    Raises:
+        FileNotFoundError: if no such matrix was planned.
+    """
+    from bench.journal import curves
+
+    cells = []
+    for row in store.rows(name):
+        folder = store.cell(row.cell)
+        status, reason = folder.status()
+        grid = folder.samples / "grid.npy"
+        cells.append(
+            Cell(row, status, reason, folder.result(), curves(folder.journal), grid if grid.exists() else None)
+        )
+    return Table(name, cells, store.manifest(name))
+
+
+# --- columns --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number of a cell: its key in the result, its heading, how it is written, and which direction is better."""
+
+    key: str
+    heading: str
+    write: Callable[[float], str]
+    better: str = ""  # lower, higher or nothing
+
+
+def _fixed(digits: int, unit: float = 1.0) -> Callable[[float], str]:
+    return lambda value: f"{value / unit:,.{digits}f}"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}"
+
+
+ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
+
+COST = (
+    Column("train_images_per_second", "training images/s", _fixed(0), "higher"),
+    Column("sample_images_per_second", "sampling images/s", _fixed(1), "higher"),
+    Column("train_peak_resident_bytes", "peak memory MiB (resident)", _fixed(0, 2**20), "lower"),
+    Column("train_peak_allocated_bytes", "peak memory GiB (allocated)", _fixed(2, 2**30), "lower"),
+    Column("parameters_total", "parameters M", _fixed(2, 1e6)),
+    Column("modulation_share", "of it modulation", _percent),
+    Column("macs_forward", "GMAC a picture", _fixed(3, 1e9)),
+    Column("mfu", "MFU", _percent, "higher"),
+)
+
+
+def quality_columns(names: Iterable[str]) -> list[Column]:
+    """KID first, then FID, precision, recall, held-out loss; the heading says extractor and number of pictures."""
+    names = sorted(set(names))
+    found = []
+    for kind, digits, better in (
+        ("kid", 4, "lower"),
+        ("fid", 1, "lower"),
+        ("precision", 3, "higher"),
+        ("recall", 3, "higher"),
+    ):
+        for name in names:
+            if name.startswith(f"{kind}_"):
+                slug, _, count = name.removeprefix(f"{kind}_").rpartition("_")
+                found.append(
+                    Column(
+                        name,
+                        f"{kind.upper() if len(kind) == 3 else kind} ({slug.replace('_', '-')}, {count})",
+                        _fixed(digits),
+                        better,
+                    )
+                )
+    if "heldout_loss" in names:
+        found.append(Column("heldout_loss", "held-out loss", _fixed(4), "lower"))
+    return found
+
+
+def numbers(result: Result) -> dict[str, float]:
+    """All numbers of a result, and shares derived of them."""
+    found = {**result.quality, **result.cost}
+    if found.get("parameters_total"):
+        found["modulation_share"] = found.get("parameters_modulation", 0.0) / found["parameters_total"]
+    return found
+
+
+# --- rows over seeds -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A variant (at one point of the axes) over its seeds.
+
+    Attributes:
+        values: key -> a value a finished seed.
+        planned: number of seeds. ended: how many ended how.
+        reasons: of those that have no result.
+    """
+
+    name: str
+    values: dict[str, list[float]]
+    planned: int
+    ended: Counter[str]
+    reasons: list[str]
+
+    @property
+    def complete(self) -> bool:
+        return self.ended["done"] == self.planned
+
+    @property
+    def seeds(self) -> str:
+        """`3`, or `2/3 (1 diverged)`."""
+        if self.complete:
+            return str(self.planned)
+        rest = ", ".join(f"{count} {status}" for status, count in sorted(self.ended.items()) if status != "done")
+        return f"{self.ended['done']}/{self.planned} ({rest})"
+
+    def mean(self, key: str) -> float | None:
+        return statistics.fmean(self.values[key]) if self.values.get(key) else None
+
+    def interval(self, key: str) -> float | None:
+        """Half of the 95 % t-interval of the mean over seeds; None for fewer than two."""
+        values = self.values.get(key, [])
+        if len(values) < 2:
+            return None
+        from scipy.stats import t
+
+        return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+
+
+def summaries(table: Table) -> list[Summary]:
+    """One for each variant and point of the axes, in the matrix's order."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in table.cells:
+        axes = "".join(f" {key.rpartition('.')[2]}={value}" for key, value in cell.row.axes.items())
+        groups.setdefault(cell.row.variant + axes, []).append(cell)
+    return [_summary(name, cells) for name, cells in groups.items()]
+
+
+def _summary(name: str, cells: list[Cell]) -> Summary:
+    values: dict[str, list[float]] = {}
+    for cell in cells:
+        for key, value in (numbers(cell.result) if cell.result else {}).items():
+            values.setdefault(key, []).append(value)
+    ended = Counter(cell.status for cell in cells)
+    reasons = [f"seed {cell.row.seed}: {cell.status}: {cell.reason}" for cell in cells if cell.reason]
+    return Summary(name, values, len(cells), Counter(ended), reasons)
+
+
+def columns(rows: list[Summary]) -> list[Column]:
+    """The columns that any row can fill."""
+    known = {key for row in rows for key in row.values}
+    return [*quality_columns(known), *(column for column in COST if column.key in known)]
+
+
+def best(rows: list[Summary], column: Column) -> str | None:
+    """The name of the row that is best by its mean; only complete rows are asked, and only if there are two."""
+    asked = [(row.mean(column.key), row.name) for row in rows if row.complete]
+    ranked = sorted((mean, name) for mean, name in asked if mean is not None)
+    if not column.better or len(ranked) < 2:
+        return None
+    return ranked[0][1] if column.better == "lower" else ranked[-1][1]
+
+
+def written(row: Summary, column: Column) -> str:
+    """A mean with the half width of its interval, or what there is."""
+    mean, half = row.mean(column.key), row.interval(column.key)
+    if mean is None:
+        return ""
+    if half is None or (half == 0 and column.key.startswith(("parameters", "macs", "modulation"))):
+        return column.write(mean)
+    return f"{column.write(mean)} ± {column.write(half)}"
+
+
+def lines(table: Table) -> tuple[list[str], list[list[str]], list[set[int]]]:
+    """Headings, cells of text a row, and for each row the columns in which it is best."""
+    rows = summaries(table)
+    cols = columns(rows)
+    headings = ["variant", "seeds", *(column.heading + ARROWS[column.better] for column in cols)]
+    marks = [best(rows, column) for column in cols]
+    text, top = [], []
+    for row in rows:
+        text.append([row.name, row.seeds, *(written(row, column) for column in cols)])
+        top.append({k + 2 for k, mark in enumerate(marks) if mark == row.name})
+    return headings, text, top
+
+
+def notes(table: Table) -> list[str]:
+    """Sentences without which the table could be read wrongly."""
+    rows = summaries(table)
+    said = []
+    if not table.done:
+        said.append("No cell has a result yet.")
+    elif max((row.planned for row in rows), default=0) == 1:
+        said.append("One seed: there is no spread, and differences between rows are not established.")
+    else:
+        said.append("Mean over seeds ± half the 95 % t-interval of that mean.")
+    said += _caveats(key for row in rows for key in row.values)
+    said += [f"{row.name}, {reason}" for row in rows for reason in row.reasons]
+    if table.done:
+        said.append("The best of a column is marked by its mean alone, and only among rows whose every seed finished.")
+    return said
+
+
+def _caveats(names: Iterable[str]) -> list[str]:
+    """What a reader must know of the metrics, by their names."""
+    said = []
+    for name in sorted(set(names)):
+        kind, _, rest = name.partition("_")
+        slug, _, count = rest.rpartition("_")
+        number = int(count.rstrip("k")) * (1000 if count.endswith("k") else 1) if count.rstrip("k").isdigit() else 0
+        width = {"inception": 2048, "efficientnet_lite0": 1280}.get(slug, 2048)
+        if kind == "fid" and number and number < 2 * width:
+            said.append(
+                f"FID over {number:,} pictures, fewer than twice its {width:,} feature dimensions, is biased upward by "
+                "much: compare it only within this table, and read KID first."
+            )
+        if kind == "fid" and slug != "inception":
+            said.append(f"FID and KID here are made of {slug.replace('_', '-')} features; they are not published FIDs.")
+    return said
+
+
+# --- as text ----------------------------------------------------------------------------------------------------------
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown, the best of each column bold."""
+    headings, text, top = lines(table)
+    out = ["| " + " | ".join(headings) + " |", "|" + "---|" + "---:|" * (len(headings) - 1)]
+    for row, marks in zip(text, top, strict=True):
+        cells = [f"**{value}**" if k in marks and value else value for k, value in enumerate(row)]
+        out.append("| " + " | ".join(cells) + " |")
+    return "\n".join(out) + "\n"
+
+
+def terminal(table: Table) -> Any:
+    """The table for a terminal (a rich renderable)."""
+    from rich.console import Group
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    headings, text, top = lines(table)
+    shown = RichTable(title=table.name, title_justify="left")
+    for k, heading in enumerate(headings):
+        shown.add_column(heading, justify="left" if k == 0 else "right", overflow="fold")
+    for row, marks in zip(text, top, strict=True):
+        shown.add_row(*(Text(value, style="bold" if k in marks else "") for k, value in enumerate(row)))
+    return Group(shown, *(Text(f"- {note}") for note in notes(table)))
+
+
+def as_csv(table: Table) -> str:
+    """A row a cell: what it is, how it ended, every number, where it came from."""
+    rows = []
+    for cell in table.cells:
+        row: dict[str, Any] = {
+            "cell": cell.row.cell,
+            "variant": cell.row.variant,
+            "scheme": cell.row.scheme,
+            "seed": cell.row.seed,
+            **cell.row.axes,
+            "backbone": cell.row.backbone,
+            "data": cell.row.data,
+            "status": cell.status,
+            "reason": cell.reason,
+        }
+        if cell.result:
+            row |= {"commit": cell.result.provenance.get("commit", "")} | numbers(cell.result)
+        rows.append(row)
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, keys, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

@@ -1,0 +1,235 @@
+"""MLflow as a view: the same experiment however often and however brokenly it is fed, or made anew from nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+
+from bench import dashboard, tracking
+from bench.evaluate import png
+from bench.files import write_json
+from bench.journal import Journal
+from bench.result import Result
+from bench.store import Store
+from bench.tracking import TrackingError
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def synthetic(root: Path, *, variants: int = 2, seeds: int = 2, steps: int = 300, name: str = "made") -> Store:
+    """A results directory as a run would leave it: all cells done but the last, which diverged."""
+    store = Store(root)
+    rows: list[dict[str, Any]] = []
+    for variant in range(variants):
+        for seed in range(seeds):
+            last = variant == variants - 1 and seed == seeds - 1
+            rows.append(make_cell(store, f"scheme-{variant}", seed, steps, diverged=last))
+    config = {"name": name, "train": {"steps": steps}}
+    manifest = {"name": name, "config": config, "command": "ditbench run made.yaml", "created": 1.7e9, "launch": "1"}
+    write_json(
+        store.matrix_folder(name) / "manifest.json", manifest | {"cells": rows, "code": [], "data": [], "reasons": {}}
+    )
+    return store
+
+
+def make_cell(store: Store, scheme: str, seed: int, steps: int, *, diverged: bool) -> dict[str, Any]:
+    folder = store.cell(f"{scheme}-{seed:012x}")
+    config = {"scheme": scheme, "options": {"gate": "zero"}, "seed": seed, "train": {"steps": steps}}
+    write_json(folder.config, config)
+    journal = Journal(folder.journal)
+    for step in range(10, steps + 1, 10):
+        journal.metrics(step, {"loss": 1 / step + seed, "train_images_per_second": 100.0})
+    for step in (100, 200):
+        path = folder.samples / f"step-{step}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png(np.full((8, 8, 3), step, np.uint8)))
+        journal.image(step, "samples", f"samples/{path.name}")
+    journal.close()
+    folder.log.write_text("what it printed\n")
+    folder.write_note("diverged" if diverged else "done", "the loss is nan" if diverged else "", started=1.7e9)
+    if not diverged:
+        told = {"commit": "c" * 40, "ended": 1.7e9 + 60, "hardware": {"cpu": "a cpu"}, "measured": {"extractor": "x"}}
+        artifacts = {"checkpoint": {"path": "checkpoints/step.ckpt", "sha256": "0" * 64, "bytes": 1}}
+        cost = {"train_images_per_second": 100.0 + seed, "parameters_total": 5.0, "parameters_modulation": 1.0}
+        Result(folder.id, {"kid_x_5": 0.1 * seed, "heldout_loss": 0.5}, cost, config, told, artifacts).write(
+            folder.result_file
+        )
+    row = {"cell": folder.id, "variant": scheme, "scheme": scheme, "seed": seed, "options": {"gate": "zero"}}
+    return row | {"axes": {}, "backbone": "DiT-S/2", "data": "scenes"}
+
+
+def contents(store: Store, name: str = "made") -> dict[str, Any]:
+    """All that a user sees of an experiment, by the runs' names."""
+    client = MlflowClient(tracking_uri=tracking.tracking_uri(store))
+    experiment = client.get_experiment_by_name(name)
+    seen = {}
+    for run in client.search_runs([experiment.experiment_id]):
+        id = run.info.run_id
+        histories = {k: sorted((m.step, m.value) for m in client.get_metric_history(id, k)) for k in run.data.metrics}
+        tags = {k: v for k, v in run.data.tags.items() if k not in ("mlflow.parentRunId", "mlflow.user")}
+        pictures = [re.split("[+%]", f.path)[2] for f in client.list_artifacts(id, "images") if f.path.endswith(".png")]
+        files = sorted(f.path for f in client.list_artifacts(id)) + sorted(pictures)
+        seen[run.info.run_name] = (run.info.status, run.data.params, tags, histories, files)
+    return seen
+
+
+def test_what_a_fed_experiment_holds(tmp_path: Path) -> None:
+    store = synthetic(tmp_path)
+    tracking.sync(store, "made")
+    seen = contents(store)
+    assert sorted(seen) == ["made", "scheme-0 seed 0", "scheme-0 seed 1", "scheme-1 seed 0", "scheme-1 seed 1"]
+    status, params, tags, histories, files = seen["scheme-0 seed 1"]
+    assert status == "FINISHED" and params["variant"] == "scheme-0" and params["seed"] == "1" and len(params) <= 20
+    assert tags["ditbench.cell"].startswith("scheme-0-") and tags["matrix"] == "made" and tags["status"] == "done"
+    assert histories["heldout_loss"] == [(300, 0.5)]
+    assert [step for step, _ in histories["train/loss"]] == [10, 60, 110, 160, 210, 260], "a point per 50 steps at most"
+    assert {"config.json", "images", "100", "200"} <= set(files)
+    status, _, tags, _, files = seen["scheme-1 seed 1"]
+    assert status == "FAILED" and "nan" in tags["mlflow.note.content"] and "log.txt" in files
+    status, _, tags, histories, _ = seen["made"]
+    assert status == "FAILED" and histories["cells_done"][-1][1] == 3
+    assert histories["kid_x_5/scheme-0"][-1][1] == pytest.approx(0.05)
+    client = MlflowClient(tracking_uri=tracking.tracking_uri(store))
+    experiment = client.get_experiment_by_name("made").experiment_id
+    parent = next(r for r in client.search_runs([experiment]) if r.info.run_name == "made").info.run_id
+    assert len(client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")) == 4
+
+
+def test_feeding_twice_changes_nothing(tmp_path: Path) -> None:
+    store = synthetic(tmp_path)
+    tracking.sync(store, "made")
+    before = contents(store)
+    sent = tracking.sync(store, "made")
+    assert contents(store) == before and (sent.points, sent.images) == (0, 0)
+
+
+def test_broken_off_anywhere_and_fed_again_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = synthetic(tmp_path / "whole")
+    tracking.sync(whole, "made")
+    broken, calls, real = synthetic(tmp_path / "broken"), 0, MlflowClient.log_batch
+
+    def fails(self: MlflowClient, *words: Any, **more: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 4 == 0:
+            raise ConnectionError("the network went")
+        real(self, *words, **more)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", fails)
+    for _ in range(40):
+        try:
+            tracking.sync(broken, "made")
+        except (TrackingError, ConnectionError):
+            continue
+    monkeypatch.undo()
+    tracking.sync(broken, "made")
+    assert contents(broken) == contents(whole)
+
+
+def test_growing_journal_and_a_failure_mended(tmp_path: Path) -> None:
+    store = synthetic(tmp_path, variants=1, seeds=1)
+    tracking.sync(store, "made")
+    folder = store.cell(store.rows("made")[0].cell)
+    journal = Journal(folder.journal, attempt=2)
+    for step in range(290, 401, 10):  # a resumed attempt tells some steps again
+        journal.metrics(step, {"loss": 5.0})
+    journal.close()
+    folder.write_note("killed", "stopped")
+    tracking.sync(store, "made")
+    status, _, _, histories, _ = contents(store)["scheme-0 seed 0"]
+    assert status == "KILLED" and [step for step, _ in histories["train/loss"]] == [
+        10,
+        60,
+        110,
+        160,
+        210,
+        260,
+        310,
+        360,
+    ]
+
+
+def test_rebuild_makes_the_same_from_nothing(tmp_path: Path) -> None:
+    store = synthetic(tmp_path)
+    tracking.sync(store, "made")
+    before = contents(store)
+    tracking.sync(store, "made", rebuild=True)
+    assert contents(store) == before
+    (tmp_path / "mlflow.db").unlink()
+    tracking.sync(store, "made")
+    assert contents(store) == before
+
+
+def test_two_processes_on_a_new_store(tmp_path: Path) -> None:
+    store = synthetic(tmp_path)
+    feed = "import sys, pathlib; from bench import store, tracking; "
+    feed += "tracking.sync(store.Store(pathlib.Path(sys.argv[1])), 'made')"
+    both = [subprocess.Popen([sys.executable, "-c", feed, str(tmp_path)]) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert len(contents(store)) == 5
+
+
+def test_a_dead_server_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    begin = time.monotonic()
+    with pytest.raises(TrackingError, match="does not answer"):
+        tracking.sync(synthetic(tmp_path), "made")
+    assert time.monotonic() - begin < 60, "MLflow alone would try for four minutes"
+
+
+def test_a_deleted_experiment_says_the_way_back(tmp_path: Path) -> None:
+    store = synthetic(tmp_path)
+    tracking.sync(store, "made")
+    client = MlflowClient(tracking_uri=tracking.tracking_uri(store))
+    client.delete_experiment(client.get_experiment_by_name("made").experiment_id)
+    with pytest.raises(TrackingError, match="mlflow experiments restore"):
+        tracking.sync(store, "made")
+
+
+def test_the_page_is_served_with_its_pictures(tmp_path: Path) -> None:
+    store = synthetic(tmp_path)
+    tracking.sync(store, "made")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        with pytest.raises(dashboard.DashboardError, match=f"try --port {port + 1}"):
+            dashboard.serve(store, "made", port=port)
+    server = dashboard.serve(store, "made", port=port)
+    try:
+        assert urllib.request.urlopen(server.base).read().lower().startswith(b"<!doctype html")
+        client = MlflowClient(tracking_uri=server.base)
+        experiment = client.get_experiment_by_name("made")
+        assert server.url.endswith(f"/experiments/{experiment.experiment_id}/runs")
+        run = next(r for r in client.search_runs([experiment.experiment_id]) if r.info.run_name == "scheme-0 seed 0")
+        image = next(f.path for f in client.list_artifacts(run.info.run_id, "images") if f.path.endswith(".png"))
+        query = urllib.parse.urlencode({"path": image, "run_uuid": run.info.run_id})
+        assert urllib.request.urlopen(f"{server.base}/get-artifact?{query}").read()[:4] == b"\x89PNG"
+    finally:
+        server.stop()
+    assert server.child.poll() is not None
+    with pytest.raises(OSError):
+        urllib.request.urlopen(server.base + "/health", timeout=2)
+
+
+def test_synthetic_results_are_results(tmp_path: Path) -> None:
+    store = synthetic(tmp_path)
+    assert [store.cell(row.cell).status()[0] for row in store.rows("made")] == ["done", "done", "done", "diverged"]
+    assert json.loads(store.cell(store.rows("made")[0].cell).config.read_text())["seed"] == 0
