@@ -1,4 +1,4 @@
-"""The fixed Diffusion Transformer. A scheme decides how time and prompt enter; nothing else differs between variants."""
+"""The fixed Diffusion Transformer. A scheme decides how time and prompt enter; nothing else differs."""
 
 from __future__ import annotations
 
@@ -34,19 +34,20 @@ class DiT(nn.Module):
         self.scheme = scheme
         self.blocks = nn.ModuleList(scheme.block(index) for index in range(config.depth))
         self.head = starts(nn.Linear(config.width, config.patch**2 * out_channels), weight=zeros)
+        self.positions: Tensor
         if config.positions == "sincos":
             self.register_buffer("positions", sincos_positions(config.width, scheme.grid), persistent=False)
 
     def forward(self, x: Tensor, t: Tensor, prompt: Any) -> Tensor:
         """x (B, C, H, W), t (B,) in [0, 1] (0 data, 1 noise), prompt of the declared kind -> (B, C_out, H, W)."""
-        x = self.patches(patchify(x, self.patch))                  # (B, N, D)
+        x = self.patches(patchify(x, self.patch))  # (B, N, D)
         if hasattr(self, "positions"):
             x = x + self.positions
-        c = self.scheme.embed(self.time(t), self.prompt(prompt))   # once a pass
+        c = self.scheme.embed(self.time(t), self.prompt(prompt))  # once a pass
         h = self.scheme.enter(x, c)
         for block in self.blocks:
             h = block(h, c)
-        x = self.scheme.leave(h, c)                                # (B, N, D), normalised
+        x = self.scheme.leave(h, c)  # (B, N, D), normalised
         return unpatchify(self.head(x), self.patch, self.out_channels)
 
     def parameter_split(self) -> dict[str, int]:

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# --- how weights begin -----------------------------------------------------------------------------------------------
+# --- how weights begin ----------------------------------------------------------------------------------------------
 
-Initial = Callable[[Tensor, torch.Generator], None]     # fills a tensor in place
+Initial = Callable[[Tensor, torch.Generator], None]  # fills a tensor in place
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -42,7 +42,7 @@ def xavier(tensor: Tensor, generator: torch.Generator) -> None:
 
 def starts(module: M, **initial: Initial) -> M:
     """Declares how parameters of `module` begin, by name, where that is not the base rule of `initialise`."""
-    module.initial = {**getattr(module, "initial", {}), **initial}   # type: ignore[assignment]
+    vars(module)["initial"] = {**getattr(module, "initial", {}), **initial}
     return module
 
 
@@ -80,7 +80,7 @@ def _base_rule(module: nn.Module, name: str) -> Initial:
     return normal(0.02)
 
 
-# --- norms -----------------------------------------------------------------------------------------------------------
+# --- norms ----------------------------------------------------------------------------------------------------------
 
 
 def LayerNorm(width: int) -> nn.LayerNorm:
@@ -105,7 +105,7 @@ def parse_norm(text: str) -> Callable[[int], nn.Module]:
     return norms[text]
 
 
-# --- attention -------------------------------------------------------------------------------------------------------
+# --- attention ------------------------------------------------------------------------------------------------------
 
 
 class RoPE(nn.Module):
@@ -120,7 +120,9 @@ class RoPE(nn.Module):
             raise ValueError(f"rotary positions need a head width divisible by 4, got {head_width}")
         frequency = theta ** (-torch.arange(0, head_width // 4, dtype=torch.float64) / (head_width // 4))
         row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
-        angle = torch.cat([p.flatten()[:, None] * frequency for p in (row, column)], dim=1)     # (N, d/2)
+        angle = torch.cat([p.flatten()[:, None] * frequency for p in (row, column)], dim=1)  # (N, d/2)
+        self.cos: Tensor
+        self.sin: Tensor
         self.register_buffer("cos", angle.cos().float(), persistent=False)
         self.register_buffer("sin", angle.sin().float(), persistent=False)
 
@@ -147,7 +149,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, N, D), mask (B, N) true where a token may be seen -> (B, N, D)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)          # each (B, H, N, d)
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, N, d)
         q, k = self.rope(self.q_norm(q)), self.rope(self.k_norm(k))
         return self.out(attend(q, k, v, mask))
 
@@ -168,8 +170,8 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, N, D), tokens (B, L, D), mask (B, L) true where a token may be seen -> (B, N, D)."""
-        q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)                            # (B, H, N, d)
-        k, v = self.kv(tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)         # each (B, H, L, d)
+        q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, N, d)
+        k, v = self.kv(tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, L, d)
         return self.out(attend(self.q_norm(q), self.k_norm(k), v, mask))
 
 
@@ -179,7 +181,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(-2)
 
 
-# --- MLP -------------------------------------------------------------------------------------------------------------
+# --- MLP ------------------------------------------------------------------------------------------------------------
 
 
 class MLP(nn.Module):
@@ -215,7 +217,7 @@ MLPS: dict[str, Callable[..., nn.Module]] = {
     "geglu": partial(GatedMLP, activation=F.gelu),
 }
 
-# --- positions and time ----------------------------------------------------------------------------------------------
+# --- positions and time ---------------------------------------------------------------------------------------------
 
 
 def sincos_positions(width: int, grid: int) -> Tensor:
@@ -257,5 +259,5 @@ def patchify(image: Tensor, patch: int) -> Tensor:
 def unpatchify(x: Tensor, patch: int, channels: int) -> Tensor:
     """(B, N, p p C) -> (B, C, H, W) for a square image; the order within a patch is DiT's."""
     grid = math.isqrt(x.shape[1])
-    x = x.unflatten(1, (grid, grid)).unflatten(-1, (patch, patch, channels))                     # (B, h, w, p, q, C)
+    x = x.unflatten(1, (grid, grid)).unflatten(-1, (patch, patch, channels))  # (B, h, w, p, q, C)
     return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)

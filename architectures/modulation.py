@@ -6,8 +6,8 @@
     shared+table    S_i(c) = W a(c) + b + E_i                      PixArt
     low-rank(r)     S_i(c) = W a(c) + b + B_i A_i a(c)             FiTv2, Cosmos
 
-A placement has a *trunk*, computed once a pass, and a *head* in each block, which reads the trunk's output and gives one
-`Vectors` a sub-layer. The flat order is shift, scale, gate of the first sub-layer, then of the next (DiT's order).
+A placement has a *trunk*, computed once a pass, and a *head* in each block, which reads the trunk's output and gives
+one `Vectors` a sub-layer. The flat order is shift, scale, gate of the first sub-layer, then of the next (DiT's order).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from architectures.layers import Initial, normal, starts, zeros
 from architectures.sublayer import Adaptive, Vectors, modulate
 
-# --- the maps ----------------------------------------------------------------------------------------------------------
+# --- the maps -------------------------------------------------------------------------------------------------------
 
 
 class SiLU(nn.Module):
@@ -100,7 +100,7 @@ class Head(nn.Module):
         return [Vectors(**{slot: next(chunks) for slot in slots}) for slots in self.slots]
 
 
-# --- the placements --------------------------------------------------------------------------------------------------------
+# --- the placements -------------------------------------------------------------------------------------------------
 
 
 class Placement:
@@ -135,7 +135,7 @@ class Placement:
         ]
 
         def draw(tensor: Tensor, generator: torch.Generator) -> None:
-            initial(tensor, generator)      # as a whole first: fans are those of the whole matrix
+            initial(tensor, generator)  # as a whole first: fans are those of the whole matrix
             for rows, rule in zip(tensor.chunk(len(rules), dim=0), rules, strict=True):
                 if rule is not initial:
                     rule(rows, generator)
@@ -211,7 +211,7 @@ def parse_placement(text: str, width: int, told: Sequence[Adaptive], initial: In
     raise ValueError(f"head {text!r}: choose per-block, shared, shared+table, bottleneck(64) or low-rank(16)")
 
 
-# --- before the output ------------------------------------------------------------------------------------------------------
+# --- before the output ----------------------------------------------------------------------------------------------
 
 
 class FinalNorm(nn.Module):

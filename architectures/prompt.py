@@ -25,7 +25,7 @@ class Encoded(NamedTuple):
 
 
 class FeatureBatch(NamedTuple):
-    """Prompts encoded outside the model: tokens (B, L, W), mask (B, L), pooled (B, P). A mask all false is the null prompt."""
+    """Prompts encoded outside: tokens (B, L, W), mask (B, L), pooled (B, P). A mask all false is the null prompt."""
 
     tokens: Tensor
     mask: Tensor
@@ -149,7 +149,7 @@ class CaptionEncoder(nn.Module):
     def forward(self, prompt: Tensor) -> Encoded:
         mask = prompt != 0
         mask = torch.cat([torch.ones_like(mask[:, :1]), mask[:, 1:]], dim=1)
-        tokens = self.words(prompt) + self.positions                                             # (B, L, D)
+        tokens = self.words(prompt) + self.positions  # (B, L, D)
         for block in self.blocks:
             tokens = block(tokens, Condition(mask=mask))
         tokens = self.norm(tokens)
@@ -174,7 +174,7 @@ class FeatureEncoder(nn.Module):
         self.reads = reads
 
     def forward(self, prompt: FeatureBatch) -> Encoded:
-        null = ~prompt.mask.any(1)                                                               # (B,)
+        null = ~prompt.mask.any(1)  # (B,)
         tokens = pooled = prompt.pooled.new_zeros(())
         mask = prompt.mask
         if "tokens" in self.reads:

@@ -46,7 +46,7 @@ class _Registry:
 
     schemes: dict[str, type[Scheme]] = field(default_factory=dict)
     origins: dict[str, dict[str, str]] = field(default_factory=dict)
-    loading: dict[str, str] | None = None       # origin of the plugin file being imported now
+    loading: dict[str, str] | None = None  # origin of the plugin file being imported now
 
 
 _registry = _Registry()
@@ -76,7 +76,7 @@ def register(name: str) -> Any:
 
 
 def load_plugin(path: str | Path) -> list[str]:
-    """Imports a plugin file, whose `@register` lines add schemes, and returns their names. Loading it twice is loading it once.
+    """Imports a plugin file, whose `@register` lines add schemes, and returns their names. Twice is once.
 
     Raises:
         PluginError: naming the file and its own error.
@@ -142,7 +142,9 @@ def scheme_class(name: str) -> type[Scheme]:
     try:
         return entries[0].load()
     except Exception as error:
-        raise PluginError(f"scheme {name!r} of {_say(_entry_origin(entries[0]))}: {type(error).__name__}: {error}") from error
+        raise PluginError(
+            f"scheme {name!r} of {_say(_entry_origin(entries[0]))}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def origin(name: str) -> dict[str, str]:
@@ -158,7 +160,7 @@ def origin(name: str) -> dict[str, str]:
         if spec is not None and spec.origin:
             found["sha256"] = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
     except (ImportError, OSError, ValueError):
-        pass        # a package that cannot be found is reported when it is loaded
+        pass  # a package that cannot be found is reported when it is loaded
     return found
 
 

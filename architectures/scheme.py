@@ -79,7 +79,7 @@ class BackboneConfig:
         if not name.startswith("DiT-") or size not in SIZES or not patch.isdigit():
             raise ValueError(f"backbone {name!r}: choose DiT-S/P with a size S of {', '.join(SIZES)} and a patch P")
         given = {key: value for key, value in changes.items() if value is not None}
-        return cls(**{**SIZES[size], "patch": int(patch), **given})  # type: ignore[arg-type]
+        return cls(**{**SIZES[size], "patch": int(patch), **given})
 
     def grid(self, image_size: int) -> int:
         """Tokens a side.

@@ -36,7 +36,7 @@ class Condition(NamedTuple):
     mask: Tensor | None = None
 
 
-# --- modulate: nothing | scale | scale and shift ------------------------------------------------------------------------
+# --- modulate: nothing | scale | scale and shift --------------------------------------------------------------------
 
 
 def modulate(x: Tensor, shift: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
@@ -50,7 +50,7 @@ def modulate(x: Tensor, shift: Tensor | None = None, scale: Tensor | None = None
 
 MODULATIONS: dict[str, tuple[str, ...]] = {"none": (), "scale": ("scale",), "scale+shift": ("shift", "scale")}
 
-# --- gate: 1 | g | tanh g | 1 + g -----------------------------------------------------------------------------------------
+# --- gate: 1 | g | tanh g | 1 + g -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Adaptive:
 
 PLAIN = Adaptive()
 
-# --- the rule ---------------------------------------------------------------------------------------------------------
+# --- the rule -------------------------------------------------------------------------------------------------------
 
 
 class Vectors(NamedTuple):

@@ -84,6 +84,7 @@ class Train:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     weight_decay: float = 0.0
     warmup: int = 500  # steps of linear warm-up
+    cooldown: int = 0  # last steps, over which the learning rate falls linearly to zero
     clip: float = 1.0  # gradient norm
     ema: float = 0.999  # decay a step, with a warm-up of its own
     drop: float = 0.1  # prompts replaced by the null prompt

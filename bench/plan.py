@@ -145,10 +145,10 @@ def _resolved(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_cell(config: dict[str, Any], label: str) -> None:
-    if config["train"]["warmup"] > config["train"]["steps"]:
-        raise ConfigError(
-            f"{label}: train.warmup {config['train']['warmup']} is longer than train.steps {config['train']['steps']}"
-        )
+    train = config["train"]
+    for name in ("warmup", "cooldown"):
+        if train[name] > train["steps"]:
+            raise ConfigError(f"{label}: train.{name} {train[name]} is longer than train.steps {train['steps']}")
 
 
 def _refuse_twins(cells: list[Planned]) -> None:
@@ -205,4 +205,4 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
 def _defining(config: dict[str, Any]) -> list[str]:
     kept = {key: value for key, value in config.items() if key not in ("run", "plugins")}
     kept["data"] = {key: value for key, value in kept["data"].items() if key != "path"}
-    return to_yaml(kept).splitlines()
+    return to_yaml(json.loads(json.dumps(kept, sort_keys=True))).splitlines()

@@ -109,10 +109,8 @@ class CellModule(lightning.LightningModule):
         optimizer = torch.optim.AdamW(
             self.parameters(), lr=config["lr"], betas=tuple(config["betas"]), weight_decay=config["weight_decay"]
         )
-        warmup = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / max(1, config["warmup"]))
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": warmup, "interval": "step"}}
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, config))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Any, *unused: Any, **also_unused: Any) -> None:
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.config["clip"])
@@ -129,6 +127,13 @@ class CellModule(lightning.LightningModule):
         self.ema.load_state_dict(checkpoint["ema"])
         self.seconds = checkpoint["seconds"]
         self.losses = list(checkpoint["losses"].to(self.device))
+
+
+def learning_rate(step: int, config: dict[str, Any]) -> float:
+    """The share of `lr` at a step: up over `warmup` steps, flat, down to zero over the last `cooldown`."""
+    up = (step + 1) / max(1, config["warmup"])
+    down = (config["steps"] - step) / (config["cooldown"] + 1)
+    return max(0.0, min(1.0, up, down))
 
 
 # --- checkpoints ----------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class AdaLN(Scheme):
         self.final = FinalNorm(self.norm(d), modulation, d)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = e_t + prompt.pooled                                                                  # (B, D)
+        c = e_t + prompt.pooled  # (B, D)
         return Condition(vector=c, modulation=self.trunk(c))
 
     def block(self, index: int) -> nn.Module:

@@ -44,7 +44,7 @@ class AdaLNZeroCross(Scheme):
         self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = e_t + prompt.pooled                                                                  # (B, D)
+        c = e_t + prompt.pooled  # (B, D)
         return Condition(vector=c, modulation=self.trunk(c), tokens=prompt.tokens, mask=prompt.mask)
 
     def block(self, index: int) -> nn.Module:

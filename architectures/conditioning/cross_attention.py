@@ -30,7 +30,7 @@ class CrossAttentionScheme(Scheme):
     )
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        k = torch.cat([e_t[:, None], prompt.tokens], dim=1)                                      # (B, 1 + L, D)
+        k = torch.cat([e_t[:, None], prompt.tokens], dim=1)  # (B, 1 + L, D)
         if prompt.mask is None:
             return Condition(tokens=k)
         return Condition(tokens=k, mask=torch.cat([torch.ones_like(prompt.mask[:, :1]), prompt.mask], dim=1))

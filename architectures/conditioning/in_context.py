@@ -31,14 +31,15 @@ class InContext(Scheme):
     )
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        k = torch.cat([e_t[:, None], prompt.tokens], dim=1)                                      # (B, 1 + L, D)
+        k = torch.cat([e_t[:, None], prompt.tokens], dim=1)  # (B, 1 + L, D)
         if prompt.mask is None:
             return Condition(tokens=k)
         image_and_time = prompt.mask.new_ones(len(k), self.grid**2 + 1)
         return Condition(tokens=k, mask=torch.cat([image_and_time, prompt.mask], dim=1))
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
-        return torch.cat([x, c.tokens], dim=1)                                                   # (B, N + 1 + L, D)
+        assert c.tokens is not None
+        return torch.cat([x, c.tokens], dim=1)  # (B, N + 1 + L, D)
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width

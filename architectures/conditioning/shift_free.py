@@ -20,8 +20,8 @@ class ShiftFree(Scheme):
         x = LN(x) (1 + s)
 
     The block and final layer of Lumina-Image 2.0 (Qin et al. 2025, arXiv 2503.21758), eps 1e-5, on this backbone's
-    attention and MLP. `prompt` is the pooled prompt: Lumina 2.0 itself has time alone in c and the text in the sequence;
-    here only shift, gate and norm differ from `adaln-zero`, so that the two can be compared.
+    attention and MLP. `prompt` is the pooled prompt. Lumina 2.0 itself has time alone in c and the text in the
+    sequence; here only shift, gate and norm differ from `adaln-zero`, so that the two can be compared.
     """
 
     facts = Facts(
@@ -44,7 +44,7 @@ class ShiftFree(Scheme):
         self.final = FinalNorm(LayerNorm(d), "scale", d)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = e_t + prompt.pooled                                                                  # (B, D)
+        c = e_t + prompt.pooled  # (B, D)
         return Condition(vector=c, modulation=self.trunk(c))
 
     def block(self, index: int) -> nn.Module:

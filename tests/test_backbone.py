@@ -1,0 +1,158 @@
+"""The fixed backbone: its published sizes to the parameter, its positions, and what does not fit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import architectures
+from architectures import BackboneConfig, Labels
+from architectures.layers import RoPE, patchify, sincos_positions, unpatchify
+
+
+def counted(scheme: str, backbone: str) -> tuple[int, float]:
+    """Trainable parameters and GMAC of one 32 x 32 x 4 latent with 1000 classes, on `meta`."""
+    with torch.device("meta"):
+        model = architectures.create(
+            scheme, backbone, image_size=32, in_channels=4, out_channels=8, prompt=Labels(1000)
+        )
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, 4, 32, 32), torch.empty(1), torch.empty(1, dtype=torch.long))
+    return model.parameter_split()["total"], counter.get_total_flops() / 2e9
+
+
+@pytest.mark.parametrize(
+    ("scheme", "parameters", "gmac"),
+    [
+        ("in-context", 449_031_200, 119.3539),
+        ("cross-attention", 597_795_872, 137.6028),
+        ("adaln", 600_452_384, 118.5471),
+        ("adaln-zero", 674_834_720, 118.6214),
+    ],
+)
+def test_block_designs_of_dit_xl_2(scheme: str, parameters: int, gmac: float) -> None:
+    """Table 4 of the DiT paper: 449, 598, 600, 675 M and 119.37, 137.62, 118.56, 118.64 G, without norms' adds."""
+    total, macs = counted(scheme, "DiT-XL/2")
+    assert total == parameters and macs == pytest.approx(gmac, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters", "gmac"),
+    [
+        ("S/2", 32_865_056, 6.0557),
+        ("B/2", 130_315_808, 23.0051),
+        ("L/2", 457_840_672, 80.6976),
+        ("S/4", 32_920_000, 1.4126),
+        ("B/4", 130_430_000, 5.5652),
+        ("L/4", 457_990_000, 19.6957),
+        ("XL/4", 675_000_000, 29.0437),
+        ("S/8", 33_140_000, 0.3580),
+        ("B/8", 130_870_000, 1.4175),
+        ("L/8", 458_580_000, 5.0114),
+        ("XL/8", 675_660_000, 7.3924),
+    ],
+)
+def test_sizes(size: str, parameters: int, gmac: float) -> None:
+    """Appendix A of the DiT paper; a figure that ends in four zeros is rounded to 0.01 M."""
+    total, macs = counted("adaln-zero", f"DiT-{size}")
+    assert macs == pytest.approx(gmac, abs=6e-5)
+    assert total == parameters if parameters % 10_000 else abs(total - parameters) <= 5_000
+
+
+def test_the_smallest_size_and_any_patch() -> None:
+    assert counted("adaln-zero", "DiT-XS/2")[0] < counted("adaln-zero", "DiT-S/2")[0]
+    assert BackboneConfig.named("DiT-XS/16").patch == 16
+
+
+def test_a_step_s_multiply_adds_do_not_depend_on_sharing() -> None:
+    """Modulation is a third of the parameters and a five-hundredth of the compute."""
+    (_, zero), (_, shared) = counted("adaln-zero-cross", "DiT-B/2"), counted("shared-modulation", "DiT-B/2")
+    assert 0 < zero - shared < 0.003 * zero
+
+
+# --- patches and positions ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "patch", "channels"), [(8, 2, 3), (12, 4, 1), (9, 3, 4)])
+def test_patches_are_undone(size: int, patch: int, channels: int) -> None:
+    """patchify orders a patch (C, p, q), as a convolution does; unpatchify (p, q, C), as DiT does."""
+    image = torch.randn(2, channels, size, size)
+    tokens = patchify(image, patch)
+    reordered = tokens.unflatten(-1, (channels, patch, patch)).permute(0, 1, 3, 4, 2).flatten(2)
+    assert torch.equal(unpatchify(reordered, patch, channels), image)
+
+
+def test_patchify_and_linear_are_the_convolution() -> None:
+    image, convolution = torch.randn(2, 3, 8, 8), torch.nn.Conv2d(3, 5, 2, stride=2)
+    tokens = patchify(image, 2) @ convolution.weight.flatten(1).T + convolution.bias
+    assert torch.allclose(tokens, convolution(image).flatten(2).transpose(1, 2), atol=1e-6)
+
+
+def test_sincos_is_dits() -> None:
+    positions = sincos_positions(8, 3)
+    row, column = 1, 2
+    expected = [
+        f(p * w) for p in (column, row) for f in (torch.sin, torch.cos) for w in (torch.tensor(1.0), torch.tensor(0.01))
+    ]
+    assert torch.allclose(
+        positions[row * 3 + column],
+        torch.stack([f if isinstance(f, torch.Tensor) else torch.tensor(f) for f in expected]),
+    )
+
+
+def test_rope_sees_differences_alone_and_leaves_what_is_not_image() -> None:
+    rope = RoPE(8, 4)
+    q, k = torch.randn(1, 1, 1, 8).expand(1, 1, 18, 8), torch.randn(1, 1, 1, 8).expand(1, 1, 18, 8)
+    products = (rope(q) @ rope(k).transpose(-1, -2))[0, 0]
+    assert products[0, 5] == pytest.approx(products[5, 10].item(), abs=1e-5), "one down and one right, from anywhere"
+    assert not torch.allclose(products[0, 5], products[0, 1])
+    assert torch.equal(rope(q)[:, :, 16:], q[:, :, 16:])
+
+
+# --- options and what does not fit ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{"mlp": "swiglu"}, {"mlp": "geglu"}, {"qk_norm": True}, {"positions": "rope"}])
+def test_options_build_and_change_something(changes) -> None:
+    def out(**more):
+        config = BackboneConfig(width=32, depth=2, heads=2, patch=4, **more)
+        model = architectures.create("adaln", config, image_size=16, in_channels=3, prompt=Labels(3), seed=0)
+        torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
+        g = torch.Generator().manual_seed(1)
+        return model(torch.randn(2, 3, 16, 16, generator=g), torch.tensor([0.2, 0.7]), torch.tensor([0, 1]))
+
+    assert out(**changes).shape == (2, 3, 16, 16) and not torch.allclose(out(**changes), out())
+
+
+def test_gated_mlps_have_as_many_parameters() -> None:
+    plain, gated = (BackboneConfig(width=96, depth=1, heads=2, mlp=kind) for kind in ("gelu", "swiglu"))
+    count = [
+        architectures.create("adaln", c, image_size=8, in_channels=3, prompt=Labels(3)).parameter_split()["backbone"]
+        for c in (plain, gated)
+    ]
+    assert abs(count[0] - count[1]) < 0.005 * count[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"width": 33}, "33 is not divisible by 4 heads"),
+        ({"width": 18, "heads": 2}, "width divisible by 4, got 18"),
+        ({"width": 24, "heads": 4, "positions": "rope"}, "head width divisible by 4, got 6"),
+        ({"mlp": "relu"}, "'relu': choose gelu, swiglu, geglu"),
+        ({"positions": "none"}, "'none': choose sincos or rope"),
+        ({"depth": 0}, "depth must be at least 1"),
+    ],
+)
+def test_refused(changes, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        BackboneConfig(**changes)
+
+
+def test_names_and_images_that_do_not_fit() -> None:
+    for name in ("DiT-M/2", "S/2", "DiT-S", "DiT-S/x"):
+        with pytest.raises(ValueError, match="XS, S, B, L, XL"):
+            BackboneConfig.named(name)
+    with pytest.raises(ValueError, match="image size 30 is not divisible by the patch 4"):
+        architectures.create("adaln", "DiT-XS/4", image_size=30, in_channels=3, prompt=Labels(3))

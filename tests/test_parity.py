@@ -1,0 +1,351 @@
+"""Schemes against an implementation nobody here wrote: diffusers, in float32, outputs and gradients.
+
+Every parameter is drawn anew first, since zero-initialised heads make every wrong modulation look right; and every
+comparison has a twin that must fail.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import architectures
+from architectures import BackboneConfig, Features, Labels
+from architectures.layers import timestep_sinusoid
+from architectures.prompt import Encoded
+from architectures.sublayer import Condition
+
+diffusers = pytest.importorskip("diffusers")
+
+D, H, N, CLASSES = 32, 2, 3, 7
+CONFIG = BackboneConfig(width=D, depth=N, heads=H, patch=2)
+
+
+def ours(scheme: str, kind: Any = None, **options: Any) -> Any:
+    model = architectures.create(
+        scheme, CONFIG, image_size=8, in_channels=4, out_channels=8, prompt=kind or Labels(CLASSES), seed=0, **options
+    )
+    return randomised(model)
+
+
+def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.15, generator=g)
+        for module in model.modules():
+            if isinstance(module, nn.RMSNorm) or type(module).__name__ == "RMSNorm":
+                module.weight.add_(1)
+    return model
+
+
+def draw(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def put(source: nn.Linear, target: nn.Linear) -> None:
+    """A Linear's weights into another; a convolution's shape is taken as it comes."""
+    with torch.no_grad():
+        target.weight.copy_(source.weight.reshape(target.weight.shape))
+        if target.bias is not None:
+            target.bias.copy_(source.bias)
+
+
+def put_rows(source: nn.Linear, targets: list[nn.Linear]) -> None:
+    """A fused Linear's groups of rows into several."""
+    with torch.no_grad():
+        for weight, bias, target in zip(
+            source.weight.chunk(len(targets)), source.bias.chunk(len(targets)), targets, strict=True
+        ):
+            target.weight.copy_(weight)
+            target.bias.copy_(bias)
+
+
+def put_attention(source: Any, target: Any) -> None:
+    if hasattr(source, "qkv"):
+        put_rows(source.qkv, [target.to_q, target.to_k, target.to_v])
+    else:
+        put(source.q, target.to_q)
+        put_rows(source.kv, [target.to_k, target.to_v])
+    put(source.out, target.to_out[0])
+
+
+def put_mlp(source: Any, target: Any) -> None:
+    put(source.up, target.net[0].proj)
+    put(source.down, target.net[2])
+
+
+def compare(
+    mine: Tensor, theirs: Tensor, inputs: list[Tensor], pairs: list[tuple[Tensor, Tensor]], tolerance: float = 1e-5
+) -> None:
+    """Outputs, and gradients with respect to the inputs and to pairs of parameters."""
+    assert torch.allclose(mine, theirs, atol=tolerance), (mine - theirs).abs().max()
+    weights = draw(*mine.shape, seed=9)
+    own = torch.autograd.grad((mine * weights).sum(), [*inputs, *(a for a, _ in pairs)])
+    other = torch.autograd.grad((theirs * weights).sum(), [*inputs, *(b for _, b in pairs)])
+    for a, b in zip(own, other, strict=True):
+        assert a.abs().max() > 0 and torch.allclose(
+            a, b.reshape(a.shape), atol=tolerance * max(1.0, float(a.abs().max()))
+        )
+
+
+def attention_pairs(source: Any, target: Any) -> list[tuple[Tensor, Tensor]]:
+    return [(source.out.weight, target.to_out[0].weight), (source.out.bias, target.to_out[0].bias)]
+
+
+# --- in-context and cross-attention: the plain transformer block ----------------------------------------------------
+
+
+def plain_blocks(model: Any, cross: bool) -> list[Any]:
+    from diffusers.models.attention import BasicTransformerBlock
+
+    made = []
+    for block in model.blocks:
+        other = BasicTransformerBlock(
+            D,
+            H,
+            D // H,
+            activation_fn="gelu-approximate",
+            attention_bias=True,
+            norm_type="layer_norm",
+            norm_elementwise_affine=False,
+            norm_eps=1e-6,
+            cross_attention_dim=D if cross else None,
+        )
+        put_attention(block.attention.op, other.attn1)
+        put_mlp(block.mlp.op, other.ff)
+        if cross:
+            put_attention(block.cross.op, other.attn2)
+        made.append(other)
+    return made
+
+
+@pytest.mark.parametrize("scheme", ["in-context", "cross-attention"])
+def test_paper_schemes_are_the_standard_block(scheme: str) -> None:
+    """The whole network: e_t and the label are tokens beside the image's, or the context of cross-attention."""
+    cross = scheme == "cross-attention"
+    model = ours(scheme)
+    blocks = plain_blocks(model, cross)
+    x, t, y = draw(3, 4, 8, 8).requires_grad_(), torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0, 3, CLASSES])
+    image = torch.nn.functional.conv2d(x, model.patches.weight.reshape(D, 4, 2, 2), model.patches.bias, stride=2)
+    tokens = image.flatten(2).transpose(1, 2) + model.positions
+    told = torch.stack([model.time(t), model.prompt.table(y)], dim=1)
+
+    def theirs(told: Tensor) -> Tensor:
+        h = tokens if cross else torch.cat([tokens, told], dim=1)
+        for block in blocks:
+            h = block(h, encoder_hidden_states=told if cross else None)
+        h = torch.nn.functional.layer_norm(h[:, :16], (D,), eps=1e-6)
+        h = model.head(h).reshape(3, 4, 4, 2, 2, 8)
+        return torch.einsum("nhwpqc->nchpwq", h).reshape(3, 8, 8, 8)
+
+    pairs = [p for a, b in zip(model.blocks, blocks, strict=True) for p in attention_pairs(a.attention.op, b.attn1)]
+    compare(model(x, t, y), theirs(told), [x], pairs)
+    assert not torch.allclose(model(x, t, y), theirs(told.flip(1) * 1.1), atol=1e-3)
+
+
+# --- adaLN-Zero and adaLN: DiT --------------------------------------------------------------------------------------
+
+
+def dit(model: Any, *, shift: float = 0) -> Any:
+    """diffusers' DiT with our weights, its frequency shift set to the original's."""
+    other = diffusers.DiTTransformer2DModel(
+        num_attention_heads=H,
+        attention_head_dim=D // H,
+        in_channels=4,
+        out_channels=8,
+        num_layers=N,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=CLASSES,
+        norm_eps=1e-6,
+        attention_bias=True,
+        activation_fn="gelu-approximate",
+    ).eval()
+    put(model.patches, other.pos_embed.proj)
+    for own, block in zip(model.blocks, other.transformer_blocks, strict=True):
+        embed = block.norm1.emb
+        embed.time_proj.downscale_freq_shift = shift
+        put(model.time.up, embed.timestep_embedder.linear_1)
+        put(model.time.out, embed.timestep_embedder.linear_2)
+        with torch.no_grad():
+            embed.class_embedder.embedding_table.weight.copy_(model.prompt.table.weight)
+        put(own.head.affine, block.norm1.linear)
+        put_attention(own.attention.op, block.attn1)
+        put_mlp(own.mlp.op, block.ff)
+    put(model.scheme.final.head.affine, other.proj_out_1)
+    put(model.head, other.proj_out_2)
+    return other
+
+
+def both_dits(model: Any, other: Any) -> tuple[Tensor, Tensor, Tensor]:
+    x, steps, y = draw(3, 4, 8, 8).requires_grad_(), torch.tensor([0, 500, 999]), torch.tensor([0, 3, CLASSES])
+    return x, model(x, steps / 1000, y), other(x, timestep=steps, class_labels=y).sample
+
+
+def test_adaln_zero_is_dit() -> None:
+    model = ours("adaln-zero")
+    other = dit(model)
+    x, mine, theirs = both_dits(model, other)
+    pairs = [(model.head.weight, other.proj_out_2.weight), (model.patches.weight, other.pos_embed.proj.weight)]
+    for own, block in zip(model.blocks, other.transformer_blocks, strict=True):
+        pairs += [
+            (own.head.affine.weight, block.norm1.linear.weight),
+            (own.mlp.op.up.weight, block.ff.net[0].proj.weight),
+        ]
+        pairs += attention_pairs(own.attention.op, block.attn1)
+    compare(mine, theirs, [x], pairs)
+
+
+def test_adaln_is_dit_with_its_gates_pinned_to_one() -> None:
+    model, zero = ours("adaln"), ours("adaln-zero")
+    with torch.no_grad():
+        for own, block in zip(model.blocks, zero.blocks, strict=True):
+            for name, gate in (("weight", 0.0), ("bias", 1.0)):
+                b1, s1, b2, s2 = getattr(own.head.affine, name).chunk(4)
+                g = torch.full_like(b1, gate)
+                getattr(block.head.affine, name).copy_(torch.cat([b1, s1, g, b2, s2, g]))
+        common = {k: v for k, v in model.state_dict().items() if not (k.startswith("blocks.") and ".head." in k)}
+        zero.load_state_dict(common, strict=False)
+    other = dit(zero)
+    x, mine, theirs = both_dits(model, other)
+    pairs = [
+        (own.mlp.op.up.weight, block.ff.net[0].proj.weight)
+        for own, block in zip(model.blocks, other.transformer_blocks, strict=True)
+    ]
+    compare(mine, theirs, [x], pairs)
+
+
+@pytest.mark.parametrize("what", ["frequency shift", "scale and shift swapped", "gates swapped"])
+def test_the_comparison_with_dit_can_fail(what: str) -> None:
+    model = ours("adaln-zero")
+    other = dit(model, shift=1 if what == "frequency shift" else 0)
+    if what != "frequency shift":
+        order = [1, 0, 2, 4, 3, 5] if what.startswith("scale") else [0, 1, 5, 3, 4, 2]
+        with torch.no_grad():
+            for block in other.transformer_blocks:
+                linear = block.norm1.linear
+                linear.weight.copy_(torch.cat([linear.weight.chunk(6)[k] for k in order]))
+    _, mine, theirs = both_dits(model, other)
+    assert (mine - theirs).abs().max() > 1e-3
+
+
+def test_the_sinusoid_is_dits() -> None:
+    from diffusers.models.embeddings import Timesteps
+
+    steps = torch.tensor([0, 1, 500, 999])
+    theirs = Timesteps(256, flip_sin_to_cos=True, downscale_freq_shift=0)(steps)
+    assert torch.allclose(timestep_sinusoid(steps / 1000), theirs, atol=2e-4)  # 1000 t in float32
+
+
+# --- shared modulation: PixArt --------------------------------------------------------------------------------------
+
+
+def pixart(model: Any) -> Any:
+    other = diffusers.PixArtTransformer2DModel(
+        num_attention_heads=H,
+        attention_head_dim=D // H,
+        in_channels=4,
+        out_channels=8,
+        num_layers=N,
+        cross_attention_dim=D,
+        caption_channels=D,
+        sample_size=8,
+        patch_size=2,
+        norm_eps=1e-6,
+        use_additional_conditions=False,
+        interpolation_scale=1,
+    ).eval()
+    put(model.patches, other.pos_embed.proj)
+    put(model.time.up, other.adaln_single.emb.timestep_embedder.linear_1)
+    put(model.time.out, other.adaln_single.emb.timestep_embedder.linear_2)
+    put(model.scheme.trunk, other.adaln_single.linear)
+    with torch.no_grad():
+        for own, block in zip(model.blocks, other.transformer_blocks, strict=True):
+            block.scale_shift_table.copy_(own.head.affine.table.reshape(6, D))
+            put_attention(own.attention.op, block.attn1)
+            put_attention(own.cross.op, block.attn2)
+            put_mlp(own.mlp.op, block.ff)
+        other.scale_shift_table.copy_(model.scheme.final.table.table.reshape(2, D))
+    put(model.head, other.proj_out)
+    other.caption_projection = nn.Identity()  # our prompt's tokens come ready made
+    return other
+
+
+class Ready(nn.Module):
+    """A prompt encoder that hands on tokens and mask as they are."""
+
+    def forward(self, prompt: tuple[Tensor, Tensor]) -> Encoded:
+        return Encoded(prompt[0], prompt[1], prompt[0].mean(1))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_shared_modulation_is_pixart(masked: bool) -> None:
+    model = ours("shared-modulation", Features(D, D, 5))
+    other = pixart(model)
+    model.prompt = Ready()
+    x, steps, tokens = draw(3, 4, 8, 8).requires_grad_(), torch.tensor([0, 500, 999]), draw(3, 5, D, seed=2)
+    mask = torch.ones(3, 5, dtype=torch.bool)
+    if masked:
+        mask[1, 3:] = False
+        mask[2, 1:] = False
+    mine = model(x, steps / 1000, (tokens, mask))
+    theirs = other(
+        x,
+        encoder_hidden_states=tokens,
+        timestep=steps,
+        encoder_attention_mask=mask.float() if masked else None,
+        added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+    ).sample
+    pairs = [(model.head.weight, other.proj_out.weight), (model.scheme.trunk.weight, other.adaln_single.linear.weight)]
+    pairs.append((model.scheme.final.table.table, other.scale_shift_table))
+    for own, block in zip(model.blocks, other.transformer_blocks, strict=True):
+        pairs += [(own.head.affine.table, block.scale_shift_table), *attention_pairs(own.cross.op, block.attn2)]
+    compare(mine, theirs, [x], pairs)
+    with torch.no_grad():
+        other.transformer_blocks[0].scale_shift_table.copy_(other.transformer_blocks[0].scale_shift_table.flip(0))
+    swapped = other(
+        x, encoder_hidden_states=tokens, timestep=steps, added_cond_kwargs={"resolution": None, "aspect_ratio": None}
+    ).sample
+    assert not torch.allclose(mine, swapped, atol=1e-3)
+
+
+# --- shift-free: Lumina-Image 2.0 --------------------------------------------------------------------------------
+
+
+def test_shift_free_modulation_is_luminas() -> None:
+    """The block's modulation, norms and gates around our attention and MLP, by diffusers' own Lumina 2.0 parts."""
+    from diffusers.models.normalization import LuminaLayerNormContinuous, LuminaRMSNormZero
+
+    model = ours("shift-free")
+    c, x = draw(3, D, seed=3).requires_grad_(), draw(3, 16, D, seed=4).requires_grad_()
+    trunk = model.scheme.trunk(c)
+    told = Condition(vector=c, modulation=trunk)
+    own = model.blocks[0]
+
+    def theirs() -> Tensor:
+        zero = LuminaRMSNormZero(D, norm_eps=1e-5, norm_elementwise_affine=True)
+        zero.linear = nn.Linear(D, 4 * D)  # it takes min(D, 1024) features; ours are D
+        put(own.head.affine, zero.linear)
+        norms = {n: diffusers.models.normalization.RMSNorm(D, eps=1e-5) for n in ("norm2", "ffn1", "ffn2")}
+        with torch.no_grad():
+            zero.norm.weight.copy_(own.attention.norm.weight)
+            norms["norm2"].weight.copy_(own.attention.post.weight)
+            norms["ffn1"].weight.copy_(own.mlp.norm.weight)
+            norms["ffn2"].weight.copy_(own.mlp.post.weight)
+        normed, gate_attention, scale_mlp, gate_mlp = zero(x, c)
+        h = x + gate_attention.unsqueeze(1).tanh() * norms["norm2"](own.attention.op(normed))
+        y = own.mlp.op(norms["ffn1"](h) * (1 + scale_mlp.unsqueeze(1)))
+        h = h + gate_mlp.unsqueeze(1).tanh() * norms["ffn2"](y)
+        final = LuminaLayerNormContinuous(D, D, elementwise_affine=False, eps=1e-6, bias=True, out_dim=None)
+        put(model.scheme.final.head.affine, final.linear_1)
+        return final(h, c)
+
+    mine = model.scheme.leave(own(x, told), told)
+    compare(mine, theirs(), [x, c], [])
+    with torch.no_grad():
+        own.attention.post.weight.mul_(1.5)
+    assert not torch.allclose(mine, model.scheme.leave(own(x, told), told), atol=1e-3)
