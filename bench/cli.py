@@ -135,7 +135,8 @@ def _finish(name: str, store: Store, track: bool) -> None:
     if track:
         _sync_quietly(store, name)()
     console.print(f"report     {_near(path)}", markup=False, highlight=False)
-    console.print("dashboard  ditbench dashboard", markup=False, highlight=False)
+    where = "" if store.root == RUNS.resolve() else f" --root {_near(store.root)}"
+    console.print(f"dashboard  ditbench dashboard {name}{where}", markup=False, highlight=False)
 
 
 def _sync_quietly(store: Store, name: str) -> Callable[[], None]:

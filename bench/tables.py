@@ -203,12 +203,15 @@ def columns(rows: list[Summary]) -> list[Column]:
 
 
 def best(rows: list[Summary], column: Column) -> str | None:
-    """The name of the row that is best by its mean; only complete rows are asked, and only if there are two."""
-    asked = [(row.mean(column.key), row.name) for row in rows if row.complete]
+    """The row that is best by its mean: of those whose every seed finished, if there are two of them with two seeds or
+    more and no other shares the place. One seed shows no spread, so nothing is best."""
+    asked = [(row.mean(column.key), row.name) for row in rows if row.complete and row.planned > 1]
     ranked = sorted((mean, name) for mean, name in asked if mean is not None)
-    if not column.better or len(ranked) < 2:
+    if column.better == "higher":
+        ranked.reverse()
+    if not column.better or len(ranked) < 2 or ranked[0][0] == ranked[1][0]:
         return None
-    return ranked[0][1] if column.better == "lower" else ranked[-1][1]
+    return ranked[0][1]
 
 
 def written(row: Summary, column: Column) -> str:
@@ -221,10 +224,14 @@ def written(row: Summary, column: Column) -> str:
     return f"{column.write(mean)} ± {column.write(half)}"
 
 
-def lines(table: Table) -> tuple[list[str], list[list[str]], list[set[int]]]:
-    """Headings, cells of text a row, and for each row the columns in which it is best."""
+def lines(table: Table, leave_out: tuple[str, ...] = ()) -> tuple[list[str], list[list[str]], list[set[int]]]:
+    """Headings, cells of text a row, and for each row the columns in which it is best.
+
+    Args:
+        leave_out: columns whose keys begin so are not shown.
+    """
     rows = summaries(table)
-    cols = columns(rows)
+    cols = [column for column in columns(rows) if not column.key.startswith(leave_out or ("\0",))]
     headings = ["variant", "seeds", *(column.heading + ARROWS[column.better] for column in cols)]
     marks = [best(rows, column) for column in cols]
     text, top = [], []
@@ -246,8 +253,8 @@ def notes(table: Table) -> list[str]:
         said.append("Mean over seeds ± half the 95 % t-interval of that mean.")
     said += _caveats(key for row in rows for key in row.values)
     said += [f"{row.name}, {reason}" for row in rows for reason in row.reasons]
-    if table.done:
-        said.append("The best of a column is marked by its mean alone, and only among rows whose every seed finished.")
+    if any(best(rows, column) for column in columns(rows)):
+        said.append("Bold is the best mean of a column among rows whose every seed finished; read its interval too.")
     return said
 
 
@@ -288,10 +295,10 @@ def terminal(table: Table) -> Any:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    headings, text, top = lines(table)
+    headings, text, top = lines(table, leave_out=("precision", "recall", "macs"))
     shown = RichTable(title=table.name, title_justify="left")
     for k, heading in enumerate(headings):
-        shown.add_column(heading, justify="left" if k == 0 else "right", overflow="fold")
+        shown.add_column(heading, justify="left" if k == 0 else "right", no_wrap=k == 0, overflow="fold")
     for row, marks in zip(text, top, strict=True):
         shown.add_row(*(Text(value, style="bold" if k in marks else "") for k, value in enumerate(row)))
     return Group(shown, *(Text(f"- {note}") for note in notes(table)))

@@ -313,7 +313,7 @@ def test_shared_modulation_is_pixart(masked: bool) -> None:
     assert not torch.allclose(mine, swapped, atol=1e-3)
 
 
-# --- shift-free: Lumina-Image 2.0 --------------------------------------------------------------------------------
+# --- shift-free: Lumina-Image 2.0 -----------------------------------------------------------------------------------
 
 
 def test_shift_free_modulation_is_luminas() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import pickle
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -133,11 +134,12 @@ class Extractor:
 def _network(registered: str, layer: str, weights: str, device: str) -> Any:
     more = {"feature_extractor_weights_path": weights} if weights else {}
     try:
+        if weights:
+            torch.load(weights, map_location="cpu", weights_only=True)  # torch-fidelity would run what a pickle holds
         return create_feature_extractor(registered, [layer], cuda=device == "cuda", verbose=False, **more)
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise MetricError(
-            f"extractor {registered}: its weights cannot be loaded: {' '.join(str(error).split())[:200]}"
-        ) from error
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise MetricError(f"extractor {registered}: its weights cannot be loaded: {said}") from error
 
 
 def resolve(name: str, *, warn: Warn = lambda text: None) -> Extractor:

@@ -1,0 +1,46 @@
+"""A conditioning scheme outside ditbench, as small as one can be."""
+
+from architectures import Facts, Scheme
+from architectures.layers import LayerNorm
+from architectures.modulation import parse_placement
+from architectures.sublayer import PLAIN, Adaptive, Block, Condition, SubLayer
+
+
+class FiLM(Scheme):
+    """Feature-wise linear modulation before the MLP alone, by one head that all blocks share.
+
+        c = e_t + prompt
+        b, s = W silu(c) + b                   (once a pass)
+        x <- x + SA(LN(x))
+        x <- x + MLP(LN(x) (1 + s) + b)
+        x = LN(x)
+
+    After Perez et al. 2017, arXiv 1709.07871.
+    """
+
+    facts = Facts(
+        source="FiLM, arXiv 1709.07871",
+        vector="timestep + pooled prompt",
+        prompt="modulation",
+        reads=frozenset({"pooled"}),
+        identity_at_init=False,
+        modulation_parameters="2*d*d + 2*d",
+    )
+
+    def __init__(self, backbone, image_size):
+        super().__init__(backbone, image_size)
+        self.told = Adaptive("scale+shift")
+        self.heads = parse_placement("shared", backbone.width, [PLAIN, self.told])
+        self.trunk = self.heads.trunk()
+
+    def embed(self, e_t, prompt):
+        c = e_t + prompt.pooled
+        return Condition(vector=c, modulation=self.trunk(c))
+
+    def block(self, index):
+        d = self.backbone.width
+        return Block(
+            self.heads.head(),
+            attention=SubLayer(self.self_attention(), LayerNorm(d)),
+            mlp=SubLayer(self.mlp(), LayerNorm(d), self.told),
+        )

@@ -1,0 +1,148 @@
+"""The rules of the rooms, read from the sources: who may import whom, and one door for each library."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from architectures import registry
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted([*(ROOT / "architectures").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
+
+# Left never imports right.
+ARCHITECTURES = ["layers", "sublayer", "modulation", "prompt", "scheme", "registry", "backbone"]
+BENCH = [
+    ["files", "painter"],
+    ["result", "scenes"],
+    ["journal", "store", "config", "provenance"],
+    ["matrix", "data", "tables"],
+    ["prompts", "diffusion", "cost", "metrics", "figures"],
+    ["batches", "report"],
+    ["train", "evaluate", "record"],
+    ["cell", "tracking"],
+    ["plan", "executors", "sample", "dashboard"],
+    ["run", "overhead"],
+    ["cli"],
+]
+DOORS = {
+    "omegaconf": {"config"},
+    "mlflow": {"tracking"},
+    "torch_fidelity": {"metrics"},
+    "torchmetrics": {"metrics"},
+    "efficientnet_lite_pytorch": {"metrics"},
+    "lightning": {"batches", "train"},
+    "datasets": {"data"},
+    "transformers": {"prompts"},
+    "typer": {"cli"},
+    "matplotlib": {"figures"},
+    "psutil": {"provenance"},
+}
+# Read by a command line that must answer at once, and by a report made from a committed record alone.
+WITHOUT_TORCH = {"files", "result", "journal", "store", "config", "matrix", "tables", "figures", "report", "record"}
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Modules that a file imports, and whether at its top level."""
+    tree = ast.parse(path.read_text())
+    top = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) in top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", id(node) in top
+
+
+def room(path: Path) -> str:
+    """`bench/metrics/sets.py` -> `metrics`."""
+    return path.relative_to(ROOT / path.relative_to(ROOT).parts[0]).with_suffix("").parts[0]
+
+
+def in_package(name: str) -> list[Path]:
+    return [path for path in SOURCES if path.relative_to(ROOT).parts[0] == name]
+
+
+@pytest.mark.parametrize("path", in_package("architectures"), ids=lambda p: p.name)
+def test_architectures_needs_torch_and_the_standard_library_alone(path: Path) -> None:
+    import sys
+
+    for name, _ in imports(path):
+        top = name.partition(".")[0]
+        assert top in sys.stdlib_module_names or top in ("torch", "architectures", "__future__"), f"{path.name}: {name}"
+
+
+@pytest.mark.parametrize("path", in_package("architectures"), ids=lambda p: p.name)
+def test_order_of_architectures(path: Path) -> None:
+    if path.name == "__init__.py":
+        return
+    for name, top in imports(path):
+        parts = name.split(".")
+        if parts[0] != "architectures" or not top:
+            continue
+        if room(path) == "conditioning":
+            assert parts[1] != "conditioning", f"{path.name} imports another scheme"
+        else:
+            assert ARCHITECTURES.index(parts[1]) < ARCHITECTURES.index(room(path)), f"{path.name}: {name}"
+
+
+@pytest.mark.parametrize("path", in_package("bench"), ids=lambda p: p.name)
+def test_order_of_bench(path: Path) -> None:
+    level = {name: k for k, names in enumerate(BENCH) for name in names}
+    if path.parent.name == "bench" and path.name == "__init__.py":
+        return
+    for name, top in imports(path):
+        parts = name.split(".")
+        if parts[0] == "bench" and top and parts[1] != room(path):
+            assert level[parts[1]] < level[room(path)] or parts[1] == room(path), f"{room(path)} imports {parts[1]}"
+
+
+@pytest.mark.parametrize("path", in_package("bench"), ids=lambda p: p.name)
+def test_bench_uses_public_names_and_names_no_scheme(path: Path) -> None:
+    import architectures
+
+    for name, _ in imports(path):
+        if name.startswith("architectures."):
+            assert name.split(".")[1] in architectures.__all__, f"{path.name}: {name}"
+    tree = ast.parse(path.read_text())
+    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            assert node.value not in registry.BUILT_IN or path.name in ("cli.py", "overhead.py"), (
+                f"{path.name}: {node.value}"
+            )
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_one_library_one_door(library: str) -> None:
+    for path in SOURCES:
+        for name, _ in imports(path):
+            if name.partition(".")[0] == library:
+                assert room(path) in DOORS[library], f"{path.name} imports {library}"
+
+
+@pytest.mark.parametrize("path", in_package("bench"), ids=lambda p: p.name)
+def test_what_needs_no_torch_imports_none(path: Path) -> None:
+    if room(path) in WITHOUT_TORCH:
+        heavy = ("torch", "mlflow", "lightning", "datasets", "matplotlib", "scipy")
+        assert not [n for n, top in imports(path) if top and n.partition(".")[0] in heavy], path.name
+
+
+def test_a_cell_needs_neither_mlflow_nor_hugging_face() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys\nfor name in ('mlflow', 'datasets', 'typer', 'pandas', 'pyarrow'): sys.modules[name] = None\n"
+    done = subprocess.run([sys.executable, "-c", code + "import bench.cell"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_data_folders_hold_no_code() -> None:
+    assert [p for folder in ("configs", "results") for p in (ROOT / folder).rglob("*.py")] == []
+
+
+def test_nothing_imports_tests() -> None:
+    assert [p.name for p in SOURCES for name, _ in imports(p) if name.partition(".")[0] == "tests"] == []

@@ -1,0 +1,266 @@
+"""Metrics: equal to torch-fidelity's and torchmetrics' own, right where the answer is known, honest in their names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch_fidelity
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import Dataset
+
+from bench import metrics, scenes
+from bench.metrics import MetricError, extractors, frechet_distance, moments, set_metrics
+from bench.metrics.sets import fidelity_options
+
+
+@pytest.fixture(scope="module")
+def lite() -> metrics.Extractor:
+    return metrics.resolve("efficientnet-lite0")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    """120 scenes, or real photographs where DITBENCH_CIFAR10 names a folder with test.parquet."""
+    folder = os.environ.get("DITBENCH_CIFAR10")
+    if not folder:
+        return scenes.generate(120, 32, seed=0, split="train").images
+    import io
+
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    rows = pq.read_table(Path(folder) / "test.parquet").column("image").to_pylist()[:120]
+    return np.stack([np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB")) for row in rows])
+
+
+@pytest.fixture(scope="module")
+def features(lite, pictures) -> np.ndarray:
+    return lite.features(pictures)
+
+
+# --- the Frechet distance -------------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 1000), n=st.integers(3, 60), d=st.integers(1, 20))
+@settings(max_examples=30, deadline=None)
+def test_zero_on_itself_symmetric_and_not_negative(seed: int, n: int, d: int) -> None:
+    draws = np.random.default_rng(seed)
+    a, b = (moments(draws.normal(size=(n, d)) * (k + 1)) for k in range(2))
+    scale = float(a.covariance.trace() + b.covariance.trace())
+    assert abs(frechet_distance(a, a)) <= 1e-6 * scale
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), abs=1e-6 * scale)
+    assert frechet_distance(a, b) >= -1e-6 * scale
+
+
+def test_closed_form_of_diagonal_gaussians() -> None:
+    def diagonal(mean: float, deviations: list[float]) -> metrics.Moments:
+        d = torch.tensor(deviations, dtype=torch.float64)
+        return metrics.Moments(10, torch.full((len(d),), mean, dtype=torch.float64), torch.diag(d**2))
+
+    a, b = diagonal(0.0, [1, 2, 3]), diagonal(1.0, [2, 2, 1])
+    assert frechet_distance(a, b) == pytest.approx(3 + 1 + 0 + 4)
+
+
+@pytest.mark.parametrize("n", [30, 400])
+def test_equal_to_torch_fidelitys(n: int) -> None:
+    """With full rank and without."""
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    draws = np.random.default_rng(0)
+    a, b = draws.normal(size=(n, 64)), draws.normal(size=(n, 64)) * 1.3 + 0.1
+    theirs = fid_statistics_to_metric(*(fid_features_to_statistics(torch.from_numpy(x)) for x in (a, b)), False)
+    expected = theirs["frechet_inception_distance"]
+    assert frechet_distance(moments(a), moments(b)) == pytest.approx(expected, rel=1e-4 if n < 64 else 1e-8)
+
+
+def test_too_few_samples() -> None:
+    with pytest.raises(ValueError, match="at least two"):
+        moments(np.zeros((1, 3)))
+    with pytest.raises(MetricError, match="at least 5 pictures a side, got 4"):
+        set_metrics(np.zeros((4, 3)), np.zeros((9, 3)), slug="x")
+
+
+# --- whole metrics --------------------------------------------------------------------------------------------------
+
+
+class Pictures(Dataset):
+    def __init__(self, pictures: np.ndarray) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.from_numpy(self.pictures[index].copy()).permute(2, 0, 1)
+
+
+def test_equal_to_calculate_metrics(lite, pictures, features) -> None:
+    """The same pictures through torch-fidelity's front door, with its own extraction."""
+    options: dict[str, Any] = fidelity_options(
+        feature_extractor="efficientnet-lite0",
+        cuda=False,
+        cache=False,
+        save_cpu_ram=True,
+        fid=True,
+        kid=True,
+        prc=True,
+        kid_subset_size=60,
+        batch_size=16,
+    )
+    theirs = torch_fidelity.calculate_metrics(input1=Pictures(pictures[:60]), input2=Pictures(pictures[60:]), **options)
+    ours = set_metrics(features[:60], features[60:], slug=lite.slug)
+    assert ours["fid_efficientnet_lite0_60"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
+    assert ours["kid_efficientnet_lite0_60"] == pytest.approx(theirs["kernel_inception_distance_mean"], abs=1e-5)
+    assert ours["precision_efficientnet_lite0_60"] == pytest.approx(theirs["precision"], abs=1e-6)
+    assert ours["recall_efficientnet_lite0_60"] == pytest.approx(theirs["recall"], abs=1e-6)
+
+
+def test_equal_to_torchmetrics(lite, pictures, features) -> None:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    class Network(torch.nn.Module):
+        num_features = 1280
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(lite.features(x.permute(0, 2, 3, 1).numpy()))
+
+    theirs = FrechetInceptionDistance(Network(), normalize=False)
+    theirs.update(torch.from_numpy(pictures[:60]).permute(0, 3, 1, 2), real=True)
+    theirs.update(torch.from_numpy(pictures[60:]).permute(0, 3, 1, 2), real=False)
+    ours = frechet_distance(moments(features[:60]), moments(features[60:]))
+    assert ours == pytest.approx(theirs.compute().item(), rel=1e-3)
+
+
+def test_a_set_beside_itself_its_other_half_and_worse(lite, pictures, features) -> None:
+    """0 for itself, small for a half, and worse with every step of noise and of blur."""
+    from PIL import Image, ImageFilter
+
+    half = features[60:]
+
+    def kid_fid(changed: np.ndarray) -> tuple[float, float]:
+        found = set_metrics(lite.features(changed), half, slug="x")
+        return found["kid_x_60"], found["fid_x_60"]
+
+    def noisy(level: float) -> np.ndarray:
+        noise = np.random.default_rng(0).normal(0, level, pictures[:60].shape)
+        return np.clip(pictures[:60] + noise, 0, 255).astype(np.uint8)
+
+    def blurred(radius: float) -> np.ndarray:
+        return np.stack(
+            [np.asarray(Image.fromarray(p).filter(ImageFilter.GaussianBlur(radius))) for p in pictures[:60]]
+        )
+
+    itself = set_metrics(half, half, slug="x")
+    assert abs(itself["fid_x_60"]) < 1e-3 * np.trace(np.cov(half.T)) and itself["precision_x_60"] == 1
+    for changes in ([noisy(level) for level in (10, 40, 120)], [blurred(radius) for radius in (1, 2, 5)]):
+        values = [kid_fid(pictures[:60]), *(kid_fid(changed) for changed in changes)]
+        assert values == sorted(values) and [v[1] for v in values] == sorted(v[1] for v in values)
+    assert abs(kid_fid(pictures[:60])[0]) < 0.1 < kid_fid(noisy(120))[0]
+
+
+def test_names_say_what_made_them() -> None:
+    assert [metrics.count_name(n) for n in (400, 1000, 5000, 1500)] == ["400", "1k", "5k", "1500"]
+    with pytest.raises(TypeError, match="fid_statistics_file"):
+        fidelity_options(fid_statistics_file="x.npz")
+
+
+# --- extractors -----------------------------------------------------------------------------------------------------
+
+
+def test_features_do_not_depend_on_the_batch(lite, pictures, features) -> None:
+    assert np.allclose(lite.features(pictures[:20], batch=7), features[:20], atol=1e-4)
+    assert features.shape == (120, 1280) and features.dtype == np.float32 and features.std(0).mean() > 0.01
+
+
+def test_what_is_no_picture_is_refused(lite) -> None:
+    with pytest.raises(MetricError, match="uint8 pictures"):
+        lite.features(np.zeros((2, 8, 8, 3), np.float32))
+
+
+def test_unknown_extractor_names_the_nearest() -> None:
+    with pytest.raises(MetricError, match="did you mean 'efficientnet-lite0'"):
+        metrics.resolve("efficientnet-lite")
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No network and an empty cache of weights."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(extractors.socket, "create_connection", refuse)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.delenv(extractors.INCEPTION_WEIGHTS, raising=False)
+    return tmp_path
+
+
+def test_without_inception_auto_says_so_and_inception_is_an_error(offline: Path) -> None:
+    said: list[str] = []
+    assert metrics.resolve("auto", warn=said.append).slug == "efficientnet_lite0"
+    assert len(said) == 1 and "not inception" in said[0] and extractors.INCEPTION_WEIGHTS in said[0]
+    with pytest.raises(MetricError, match="weights-inception.*DITBENCH_INCEPTION_WEIGHTS"):
+        metrics.resolve("inception")
+
+
+def test_inception_from_a_file_runs_the_real_network(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights in torch-fidelity's layout: the path that the published file takes, without the download."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    monkeypatch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+    monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.torch.load", lambda *_, **__: {})
+    empty = offline / "empty.pth"
+    empty.write_bytes(b"")
+    network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(empty))
+    monkeypatch.undo()
+    weights = offline / "weights.pth"
+    torch.save(network.state_dict(), weights)
+    monkeypatch.setenv(extractors.INCEPTION_WEIGHTS, str(weights))
+    found = metrics.resolve("auto")
+    assert (found.name, found.slug) == ("inception", "inception")
+    assert found.features(np.zeros((2, 16, 16, 3), np.uint8)).shape == (2, 2048)
+    weights.write_bytes(b"no weights")
+    extractors._network.cache_clear()
+    with pytest.raises(MetricError, match="weights cannot be loaded"):
+        metrics.resolve("inception").features(np.zeros((2, 16, 16, 3), np.uint8))
+    monkeypatch.setenv(extractors.INCEPTION_WEIGHTS, str(offline / "absent.pth"))
+    with pytest.raises(MetricError, match="absent.pth: no such file"):
+        metrics.resolve("inception")
+
+
+def test_damaged_weights_in_the_cache_are_refused(offline: Path) -> None:
+    cached = offline / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
+    cached.parent.mkdir()
+    cached.write_bytes(b"half a download")
+    with pytest.raises(MetricError, match="damaged"):
+        metrics.resolve("inception")
+
+
+# --- reference features ---------------------------------------------------------------------------------------------
+
+
+def test_reference_features_are_made_once_and_verified(tmp_path: Path, lite, pictures) -> None:
+    calls, said = [], []
+
+    def give() -> np.ndarray:
+        calls.append(1)
+        return pictures[:6]
+
+    def reference() -> np.ndarray:
+        return metrics.reference_features(lite, give, data_digest="d", count=6, cache=tmp_path, warn=said.append)
+
+    first = reference()
+    assert np.array_equal(reference(), first) and len(calls) == 1 and not said
+    file = next(tmp_path.glob("*.npy"))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert np.array_equal(reference(), first) and len(calls) == 2 and "damaged" in said[0]
+    other = metrics.reference_features(lite, give, data_digest="e", count=6, cache=tmp_path)
+    assert len(calls) == 3 and np.array_equal(other, first), "another data set has a place of its own"

@@ -1,0 +1,146 @@
+"""Names of schemes and where they come from: built in, from a file, from an installed package."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import architectures
+from architectures import PluginError, UnknownScheme, registry
+
+EXAMPLE = Path(__file__).parent / "example_plugin"
+FILE = """
+from architectures import register
+from architectures.conditioning.adaln import AdaLN
+
+@register("{name}")
+class Mine(AdaLN):
+    '''adaLN under another name.'''
+"""
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    """What a test registers is forgotten after it."""
+    before = dict(registry._registry.schemes), dict(registry._registry.origins)
+    yield
+    registry._registry.schemes, registry._registry.origins = before
+
+
+def plugin(folder: Path, name: str, file: str = "mine.py") -> Path:
+    path = folder / file
+    path.write_text(FILE.format(name=name))
+    return path
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The example package as pip would lay it out, on sys.path."""
+    site = tmp_path / "site"
+    info = site / "ditbench_film-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ditbench-film\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text("[ditbench.schemes]\nfilm = ditbench_film:FiLM\n")
+    (site / "ditbench_film.py").write_text((EXAMPLE / "ditbench_film.py").read_text())
+    monkeypatch.syspath_prepend(str(site))
+    return site
+
+
+def runs(name: str) -> bool:
+    model = architectures.create(name, "DiT-XS/8", image_size=16, in_channels=3, prompt=architectures.Labels(3), seed=0)
+    return model(torch.zeros(2, 3, 16, 16), torch.rand(2), torch.tensor([0, 1])).shape == (2, 3, 16, 16)
+
+
+def test_names_are_known_without_torch() -> None:
+    code = "import sys, architectures; print(architectures.schemes(), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "adaln-zero" in done.stdout and done.stdout.strip().endswith("False")
+
+
+def test_every_built_in_is_where_the_catalogue_says() -> None:
+    for name in registry.BUILT_IN:
+        told = architectures.describe(name)
+        assert told.origin["kind"] == "built-in" and told.facts.source and "<-" in told.equations
+
+
+def test_an_unknown_name_lists_the_known_and_the_nearest() -> None:
+    with pytest.raises(UnknownScheme, match="'adaln_zero'.*cross-attention.*did you mean 'adaln-zero'"):
+        runs("adaln_zero")
+
+
+def test_a_plugin_file(tmp_path: Path) -> None:
+    path = plugin(tmp_path, "mine")
+    assert architectures.load_plugin(path) == ["mine"] == architectures.load_plugin(path)
+    assert "mine" in architectures.schemes() and runs("mine")
+    origin = architectures.origin("mine")
+    assert origin["kind"] == "file" and origin["name"] == "mine.py" and len(origin["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("import nothing_of_that_name", "ModuleNotFoundError.*nothing_of_that_name"),
+        ("def broken(:", "SyntaxError"),
+        ("1 / 0", "ZeroDivisionError"),
+        (FILE.format(name="adaln-zero"), "'adaln-zero'.*built-in"),
+        (FILE.format(name="Not A Slug"), "'Not A Slug'.*lower-case"),
+    ],
+)
+def test_a_plugin_that_cannot_be_used_is_named(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "bad.py").write_text(content)
+    with pytest.raises(PluginError, match=said):
+        architectures.load_plugin(tmp_path / "bad.py")
+    with pytest.raises(PluginError, match="no such file"):
+        architectures.load_plugin(tmp_path / "absent.py")
+
+
+def test_two_plugins_of_one_name_are_both_named(tmp_path: Path) -> None:
+    architectures.load_plugin(plugin(tmp_path, "mine", "one.py"))
+    other = tmp_path / "two.py"
+    other.write_text(FILE.format(name="mine") + "# another file\n")
+    with pytest.raises(PluginError, match=r"'mine'.*one\.py.*two\.py"):
+        architectures.load_plugin(other)
+
+
+def test_an_installed_package(installed: Path) -> None:
+    assert "film" in architectures.schemes() and runs("film")
+    origin = architectures.origin("film")
+    assert (origin["kind"], origin["name"], origin["version"]) == ("package", "ditbench-film", "0.1.0")
+    assert len(origin["sha256"]) == 64
+    assert architectures.describe("film").facts.modulation_parameters == "2*d*d + 2*d"
+
+
+def test_a_file_may_not_take_an_installed_package_s_name(installed: Path, tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match="'film'.*ditbench-film.*mine.py"):
+        architectures.load_plugin(plugin(tmp_path, "film"))
+
+
+def test_a_package_that_cannot_be_imported_is_named(installed: Path) -> None:
+    (installed / "ditbench_film.py").write_text("import nothing_of_that_name")
+    sys.modules.pop("ditbench_film", None)
+    with pytest.raises(PluginError, match="'film'.*ditbench-film.*nothing_of_that_name"):
+        runs("film")
+    assert runs("adaln"), "the others are not touched"
+
+
+@pytest.mark.slow
+def test_the_example_is_installed_by_pip_and_runs_in_a_matrix(tmp_path: Path) -> None:
+    """pip install --target, as a user's package; its cell carries distribution, version and digest."""
+    from tiny import ditbench, matrix_file
+
+    from bench.store import Store
+
+    words = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "site")]
+    subprocess.run([*words, str(EXAMPLE)], check=True, timeout=250)
+    path = matrix_file(tmp_path, variants=["adaln", "film"], train__steps=4)
+    found = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
+    ditbench("run", str(path), "--no-track", cwd=tmp_path, code=0, PYTHONPATH=found)
+    store = Store(tmp_path / "runs")
+    result = store.cell(store.rows("tiny")[1].cell).result()
+    assert result is not None and result.provenance["scheme"]["origin"]["version"] == "0.1.0"

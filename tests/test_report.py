@@ -1,0 +1,211 @@
+"""Tables, figures, records: spread beside means, failures as rows, nothing said that was not measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bench import record, report, tables
+from bench.files import write_json
+from bench.journal import Journal
+from bench.result import Result
+from bench.store import Store
+
+COMMIT = "c0ffee" + "0" * 34
+
+
+def made(root: Path, values: dict[str, list[float | None]], *, commit: str = COMMIT, dirty: bool = False) -> Store:
+    """A results directory with a row a variant and a KID a seed; None is a cell that diverged."""
+    store, rows = Store(root / "runs"), []
+    for variant, kids in values.items():
+        for seed, kid in enumerate(kids):
+            folder = store.cell(f"{variant}-{seed:012x}")
+            journal = Journal(folder.journal)
+            for step in range(50, 501, 50):
+                journal.metrics(step, {"loss": 1 / step + seed})
+            journal.close()
+            folder.write_note("done" if kid is not None else "diverged", "" if kid is not None else "the loss is nan")
+            if kid is not None:
+                result(folder.id, kid, seed, root, commit, dirty).write(folder.result_file)
+                folder.samples.mkdir()
+                np.save(folder.samples / "grid.npy", np.full((4, 16, 16, 3), 60 * seed, np.uint8))
+                write_json(folder.samples / "grid.json", {"prompts": ["a small red ring at the top left; night"] * 4})
+            row = {"cell": folder.id, "variant": variant, "scheme": variant, "seed": seed, "options": {}, "axes": {}}
+            rows.append(row | {"backbone": "DiT-S/2", "data": "scenes"})
+    config = {
+        "backbone": {"name": "DiT-S/2"},
+        "data": {"source": "huggingface", "image_size": 32, "path": str(root / "my data")},
+        "train": {"steps": 500, "batch": 8, "lr": 1e-3, "ema": 0.9},
+        "sample": {"sampler": "euler", "steps": 2, "guidance": 2.0},
+    }
+    manifest = {"name": "made", "config": config, "command": f"ditbench run made.yaml data.path={root / 'data'}"}
+    manifest |= {"created": 1.7e9, "launch": "1", "code": [], "data": [], "reasons": {}, "cells": rows}
+    write_json(store.matrix_folder("made") / "manifest.json", manifest)
+    return store
+
+
+def result(id: str, kid: float, seed: int, root: Path, commit: str, dirty: bool) -> Result:
+    told = {
+        "commit": commit,
+        "dirty": dirty,
+        "command": f"ditbench run {root / 'made.yaml'}",
+        "hardware": {"device": "cpu", "cpu": "AMD EPYC", "cores": 2, "memory_bytes": 2**34},
+        "versions": {"torch": "2.14"},
+        "seeds": {"train": seed},
+        "digests": {"data": "d", "initial_backbone_weights": "w"},
+        "measured": {"extractor": "efficientnet-lite0"},
+        "attempts": 1,
+        "started": 1.7e9,
+        "ended": 1.7e9 + 60,
+    }
+    quality = {"kid_efficientnet_lite0_400": kid, "fid_efficientnet_lite0_400": 100 * kid, "heldout_loss": kid}
+    quality |= {f"heldout_loss_bin{k}": kid + k for k in range(10)}
+    cost = {"train_images_per_second": 100.0 - seed, "parameters_total": 2e6, "parameters_modulation": 5e5}
+    return Result(id, quality, cost, {"data": {"path": str(root / "my data")}}, told)
+
+
+THREE = {"adaln": [0.5, 0.6, 0.7], "adaln-zero": [0.2, 0.3, 0.4]}
+
+
+def test_means_have_their_interval(tmp_path: Path) -> None:
+    row = tables.summaries(tables.collect(made(tmp_path, THREE), "made"))[0]
+    values = [0.5, 0.6, 0.7]
+    low, high = stats.t.interval(0.95, 2, loc=statistics.fmean(values), scale=stats.sem(values))
+    assert row.mean("kid_efficientnet_lite0_400") == pytest.approx(0.6)
+    assert row.interval("kid_efficientnet_lite0_400") == pytest.approx((high - low) / 2)
+    assert (
+        tables.numbers(tables.collect(made(tmp_path / "b", THREE), "made").done[0].result)["modulation_share"] == 0.25
+    )  # type: ignore[arg-type]
+
+
+def test_the_table_in_markdown(tmp_path: Path) -> None:
+    text = tables.markdown(tables.collect(made(tmp_path, THREE), "made"))
+    assert "| adaln | 3 | 0.6000 ± 0.2484 |" in text and "**0.3000 ± 0.2484**" in text
+    assert "KID (efficientnet-lite0, 400) ↓" in text and "25.0%" in text
+
+
+def test_one_seed_has_no_spread_and_no_best(tmp_path: Path) -> None:
+    table = tables.collect(made(tmp_path, {"adaln": [0.5], "adaln-zero": [0.2]}), "made")
+    assert "**" not in tables.markdown(table) and "±" not in tables.markdown(table)
+    assert "One seed: there is no spread" in tables.notes(table)[0]
+    assert any("biased upward" in note for note in tables.notes(table))
+
+
+def test_a_failure_is_a_row_and_takes_no_prize(tmp_path: Path) -> None:
+    table = tables.collect(
+        made(tmp_path, {"adaln": [0.5, 0.6], "adaln-zero": [0.1, None], "third": [0.8, 0.9]}), "made"
+    )
+    text = tables.markdown(table)
+    assert "| adaln-zero | 1/2 (1 diverged) | 0.1000 |" in text and "**0.5500" in text
+    assert any("adaln-zero, seed 1: diverged: the loss is nan" in note for note in tables.notes(table))
+    rows = list(csv.DictReader(io.StringIO(tables.as_csv(table))))
+    assert len(rows) == 6 and rows[3]["status"] == "diverged" and rows[3]["kid_efficientnet_lite0_400"] == ""
+
+
+def test_equal_means_share_no_prize(tmp_path: Path) -> None:
+    table = tables.collect(made(tmp_path, {"adaln": [0.5, 0.6], "adaln-zero": [0.5, 0.6]}), "made")
+    assert "**" not in tables.markdown(table)
+
+
+def test_the_terminal_shows_it(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    console = Console(width=160, file=io.StringIO())
+    console.print(report.terminal(tables.collect(made(tmp_path, THREE), "made")))
+    assert "adaln-zero" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "values", [THREE, {"adaln": [0.5]}, {"adaln": [None]}, {f"variant-{k}": [0.1 * k] for k in range(1, 10)}]
+)
+def test_the_report_is_written_whatever_there_is(tmp_path: Path, values: dict[str, Any]) -> None:
+    path = report.write_report(made(tmp_path, values), "made")
+    text = path.read_text()
+    for name in [line.rpartition("(")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]:
+        assert (path.parent / name).read_bytes()[:4] == b"\x89PNG"
+    finished = any(value is not None for kids in values.values() for value in kids)
+    assert (path.parent / "samples.png").exists() == finished and ("No cell has a result" in text) != finished
+    assert "Where the numbers come from" in text and (path.parent / "cells.csv").exists()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(folder)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (folder / "file").write_text("1")
+    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "commit", "-qm", "one"], check=True)
+    return folder
+
+
+def test_a_record_holds_the_matrix_and_no_place(tmp_path: Path, repository: Path) -> None:
+    store = made(tmp_path / "secret-user", THREE)
+    folder = record.record(store, "made", repository=repository, destination=tmp_path / "results")
+    assert folder.name == "20231114-cpu2-epyc-c0ffee00"
+    files = {path.name for path in folder.iterdir()}
+    assert {"report.md", "cells.csv", "cells.json", "config.yaml", "environment.json", "samples.png"} <= files
+    for path in folder.iterdir():
+        if path.suffix != ".png":
+            assert "secret-user" not in path.read_text(), path.name
+    again = record.load_record(folder)
+    assert tables.markdown(again) == tables.markdown(tables.collect(store, "made"))
+    assert json.loads((folder / "environment.json").read_text())["commit"] == COMMIT
+    shown = record.readme_table(folder, tmp_path)
+    assert "results/made/20231114-cpu2-epyc-c0ffee00/report.md" in shown and "| adaln-zero |" in shown
+    with pytest.raises(ValueError, match="there already"):
+        record.record(store, "made", repository=repository, destination=tmp_path / "results")
+
+
+def test_records_that_are_refused(tmp_path: Path, repository: Path) -> None:
+    def refused(store: Store, said: str, **more: bool) -> None:
+        with pytest.raises(ValueError, match=said):
+            record.record(store, "made", repository=repository, destination=tmp_path / "results", **more)
+
+    refused(made(tmp_path / "a", {"adaln": [0.5, None]}), "1 of 2 cells of 'made' lack a result")
+    refused(made(tmp_path / "b", {"adaln": [None]}), "no finished cell", allow_partial=True)
+    refused(made(tmp_path / "c", THREE, dirty=True), "uncommitted changes")
+    store = made(tmp_path / "d", THREE)
+    result("adaln-000000000000", 0.5, 0, tmp_path, "b" * 40, False).write(store.cell("adaln-000000000000").result_file)
+    refused(store, "different commits")
+    (repository / "file").write_text("2")
+    refused(made(tmp_path / "e", THREE), "the tree has uncommitted changes")
+    assert not (tmp_path / "results").exists()
+    with pytest.raises(ValueError, match="no record"):
+        record.load_record(tmp_path)
+
+
+def test_hardware_has_a_short_name() -> None:
+    assert record.hardware_slug({"gpu": "NVIDIA H200"}) == "h200"
+    assert record.hardware_slug({"gpu": "NVIDIA A100-SXM4-80GB"}) == "a100"
+    assert record.hardware_slug({"cpu": "Intel(R) Xeon(R) Platinum 8370C", "cores": 8}) == "cpu8-xeon"
+
+
+@pytest.mark.parametrize(
+    "folder", sorted((Path(__file__).parent.parent / "results").glob("*/*/")), ids=lambda p: p.name
+)
+def test_committed_records_can_be_read_and_hold_no_place(folder: Path) -> None:
+    table = record.load_record(folder)
+    assert table.done and tables.markdown(table) in (folder / "report.md").read_text()
+    for path in folder.iterdir():
+        assert path.stat().st_size < 2_000_000
+        if path.suffix != ".png":
+            assert not any(place in path.read_text() for place in ("/home/", "/root/", "/tmp/", "/work/")), path.name
+
+
+def test_the_readme_shows_the_newest_record() -> None:
+    root = Path(__file__).parent.parent
+    shown = (root / "README.md").read_text().partition("<!-- results:begin -->")[2].partition("<!-- results:end -->")[0]
+    for name in {path.parent.name for path in (root / "results").glob("*/*/cells.json") for path in [path.parent]}:
+        newest = sorted((root / "results" / name).iterdir())[-1]
+        assert record.readme_table(newest, root).strip() in shown, f"`python -m bench.record` writes it anew ({name})"
