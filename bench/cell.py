@@ -6,7 +6,6 @@ Needs torch, lightning, omegaconf and torch-fidelity alone: no MLflow, no Huggin
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import re
@@ -167,7 +166,6 @@ def _warn(journal: Journal, text: str) -> None:
 
 def _prepare(order: Order, cache: Path) -> tuple[Subject, CellModule]:
     """The data, and the model with its first weights."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # tips and notices
     train = order.config["train"]
     device = torch.device(train["device"])
     torch.backends.cudnn.benchmark = not train["exact"]

@@ -249,6 +249,8 @@ def record(
         allow_partial=allow_partial,
     )
     print(f"record     {_near(path)}")
+    if records.update_readme(Path("README.md"), destination):
+        print("README.md  shows it; commit both")
 
 
 @app.command()

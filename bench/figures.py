@@ -41,7 +41,7 @@ def draw_all(table: Table, folder: Path) -> list[tuple[str, str]]:
         ("heldout.png", "Held-out loss by timestep, mean over seeds: 0 is data, 1 is noise.", heldout(table)),
         (
             "quality-cost.png",
-            "Quality against cost, mean over seeds: the better corner is marked.",
+            "Quality against cost: means over seeds, bars their 95 % intervals.",
             quality_cost(table),
         ),
     ]

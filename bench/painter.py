@@ -248,9 +248,9 @@ def paint(batch: Batch, size: int) -> NDArray[np.uint8]:
     x, y = middles[None, None, :], middles[None, :, None]
     chance = uniforms(batch.keys, 5)[:, :, None, None]
     light = _light(batch, x, y)
-    light *= 0.97 + 0.06 * chance[:, 3, None]                       # no two days are alike
+    light *= 0.97 + 0.06 * chance[:, 3, None]  # no two days are alike
     shade = TEXTURE_DEPTH * _texture(batch, x, y, chance[:, 1], chance[:, 2])
-    image = _backdrop(batch, x, y, chance[:, 0])                    # (P, 3, S, S)
+    image = _backdrop(batch, x, y, chance[:, 0])  # (P, 3, S, S)
     image *= light * (1 + shade)
     _add_objects(image, batch, x, y, (1 - GLOW + GLOW * light) * (1 + 0.6 * shade))
     image = np.clip(image * np.float32(255) + np.float32(0.5), 0, 255)
@@ -264,7 +264,7 @@ def _backdrop(batch: Batch, x: Floats, y: Floats, u: Floats) -> Floats:
     for value, pattern in enumerate(BACKGROUNDS.values()):
         chosen = batch.background == value
         share[chosen, 0] = np.clip(pattern(x, y, u[chosen], size), 0, 1)
-    shades = np.asarray(list(TONES.values()), np.float32)[batch.tone][..., None, None]      # (P, 2, 3, 1, 1)
+    shades = np.asarray(list(TONES.values()), np.float32)[batch.tone][..., None, None]  # (P, 2, 3, 1, 1)
     return shades[:, 0] + share * (shades[:, 1] - shades[:, 0])
 
 
@@ -272,14 +272,14 @@ def _add_objects(image: Floats, batch: Batch, x: Floats, y: Floats, light: Float
     """Lays every object over its picture, in place, those of one shape together; `light` is (P, 3, S, S)."""
     size = image.shape[-1]
     order = np.arange(len(batch.owner)) - np.searchsorted(batch.owner, batch.owner)
-    chance = uniforms(fold(batch.keys[batch.owner], order.astype(np.uint64)), 4)             # (I, 4)
+    chance = uniforms(fold(batch.keys[batch.owner], order.astype(np.uint64)), 4)  # (I, 4)
     radius = np.asarray(list(SIZES.values()), np.float32)[batch.size] * (0.97 + 0.06 * chance[:, 0])
     middle = np.asarray(list(PLACES.values()), np.float32)[batch.place] + 0.024 * (chance[:, 1:3] - np.float32(0.5))
     colour = np.asarray(list(COLOURS.values()), np.float32)[batch.colour] * (0.94 + 0.08 * chance[:, 3:])
     for value, distance in enumerate(SHAPES.values()):
         chosen = batch.shape == value
         r, a, b = (part[chosen, None, None] for part in (radius, middle[:, 0], middle[:, 1]))
-        cover = np.clip(0.5 - distance((x - a) / r, (y - b) / r) * r * size, 0, 1)         # (I, S, S)
+        cover = np.clip(0.5 - distance((x - a) / r, (y - b) / r) * r * size, 0, 1)  # (I, S, S)
         for owner, over, ink in zip(batch.owner[chosen], cover, colour[chosen], strict=True):
             image[owner] += over * (ink[:, None, None] * light[owner] - image[owner])
 

@@ -161,3 +161,28 @@ def readme_table(folder: Path, root: Path) -> str:
     said = [f"- {note}" for note in notes(table)]
     said.append(f"- Record, figures and command: [{where}]({where}/report.md)")
     return "\n".join([f"### {table.name}", "", markdown(table), *said, "", f"![Samples]({where}/samples.png)", ""])
+
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+
+def update_readme(readme: Path, results: Path) -> bool:
+    """Writes the newest record of each matrix between the README's two marks; False if it has none."""
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    if BEGIN not in text or END not in text:
+        return False
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    write_atomic(readme, f"{before}{BEGIN}\n{readme_section(results, readme.parent)}{END}{after}")
+    return True
+
+
+def readme_section(results: Path, root: Path) -> str:
+    """The newest record of each matrix, as the README shows it."""
+    newest: dict[str, Path] = {}
+    for file in sorted(results.glob("*/*/cells.json")):
+        newest[file.parent.parent.name] = file.parent
+    if not newest:
+        return ""
+    shown = [readme_table(folder, root) for _, folder in sorted(newest.items())]
+    return "\n".join(["## Results", "", *shown])

@@ -317,7 +317,7 @@ def generate(
         images[chosen] = painter.paint(_batch(found, keys[chosen]), size)
         return found
 
-    with ThreadPoolExecutor(workers) as pool:           # numpy lets go of the interpreter's lock while it computes
+    with ThreadPoolExecutor(workers) as pool:  # numpy lets go of the interpreter's lock while it computes
         for found in pool.map(work, range(0, count, chunk)):
             scenes += found
             if progress is not None:
@@ -362,7 +362,7 @@ def entropies() -> dict[str, float]:
     `local` is one object, `global` the setting: a little less than the sum of their attributes, for the withheld pairs.
     `scene_local` is all objects of a scene together, in the order of their caption, with their number.
     """
-    bits = {name: log2(len(words)) for name, words in (LOCAL | GLOBAL).items()}     # all values equally likely
+    bits = {name: log2(len(words)) for name, words in (LOCAL | GLOBAL).items()}  # all values equally likely
     pair = log2(len(_PAIRS["local", False]))
     counts = range(1, MAX_ITEMS + 1)
     placed = sum(log2(perm(len(LOCAL["place"]), count)) for count in counts) / MAX_ITEMS

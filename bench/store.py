@@ -122,10 +122,11 @@ class CellFolder:
         """Holds the cell's kernel lock, which dies with the process.
 
         Raises:
-            filelock.Timeout: if another process holds it.
+            filelock.Timeout: if another process holds it. A look at `is_locked` holds it for an instant, so a lock that
+                is taken is tried for some seconds.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with self._lock().acquire(blocking=False):
+        with self._lock().acquire(timeout=3):
             yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import math
 import os
 import signal
@@ -285,6 +286,7 @@ def fit(
         Diverged, Stopped, torch.OutOfMemoryError: the journal and the last checkpoint stay.
     """
     config = module.config
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # tips and notices
     warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|num_workers|`len`|litlogger).*")
     trainer = lightning.Trainer(
         accelerator="gpu" if config["device"] == "cuda" else "cpu",

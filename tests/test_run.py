@@ -165,3 +165,20 @@ def test_sample_draws_what_is_typed(tmp_path: Path) -> None:
     assert (tmp_path / "sample.png").read_bytes()[:4] == b"\x89PNG" and "quux" in done.stderr
     wrong = ditbench("sample", "tiny/adaln-zer", "x", cwd=tmp_path, code=2)
     assert "variants: adaln-zero" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_a_cell_that_takes_too_long_is_a_row(tmp_path: Path) -> None:
+    made, store = planned(tmp_path, run__timeout=1.0)
+    (state,) = run_all(made, store)
+    assert state.status == "timeout" and "run.timeout, 1 s" in state.reason
+
+
+def test_two_launches_share_the_work(tmp_path: Path) -> None:
+    """A cell that another process holds is waited for, not trained twice."""
+    made, store = planned(tmp_path, train__steps=2, train__warmup=1)
+    cell = store.cell(made.cells[0].row.cell)
+    with cell.locked():
+        assert cell.status()[0] == "running"
+        child = subprocess.run([sys.executable, "-m", "bench.cell", str(cell.path)], capture_output=True, text=True)
+        assert child.returncode == 1 and "another process" in child.stdout
+    assert run_all(made, store)[0].status == "done"
