@@ -93,6 +93,10 @@ class Stopwatch:
     _open: Any = None
     _closed: list[tuple[Any, Any]] = field(default_factory=list)
 
+    @property
+    def running(self) -> bool:
+        return self._open is not None
+
     def start(self) -> None:
         self._open = self._mark()
 

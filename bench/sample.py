@@ -15,7 +15,7 @@ from bench.diffusion import starting_noise
 from bench.evaluate import Subject, draw, png, tile
 from bench.files import write_atomic
 from bench.store import CellFolder
-from bench.train import Ema, load_checkpoint, newest_checkpoint
+from bench.train import load_checkpoint, newest_checkpoint
 
 
 def load_subject(folder: CellFolder, cache: Path, device: str | None = None) -> Subject:
@@ -40,9 +40,7 @@ def load_subject(folder: CellFolder, cache: Path, device: str | None = None) -> 
     data = datasets.load(cache / "data" / order.digests["data"])
     prompts = told.load(cache / "prompts" / order.digests["prompts"])
     model = build(config, prompts.kind)
-    ema = Ema(model, 0.0)
-    ema.load_state_dict(load_checkpoint(path)["ema"])
-    ema._swap()
+    model.load_state_dict(load_checkpoint(path)["ema"])
     return Subject(model.to(where).eval(), data, prompts, config, where)
 
 

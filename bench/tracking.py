@@ -158,7 +158,7 @@ def _experiment(client: MlflowClient, store: Store, name: str) -> Experiment:
         local = not tracking_uri(store).startswith("http")
         where = (store.root / "mlartifacts" / name).as_uri() if local else None
         note = f"ditbench matrix `{name}`: one run a cell below the run `{name}`, whose artifacts hold the report."
-        tags = {"mlflow.note.content": note}
+        tags = {"mlflow.note.content": note, "mlflow.experimentKind": "custom_model_development"}
         return client.get_experiment(client.create_experiment(name, artifact_location=where, tags=tags))
     if experiment.lifecycle_stage == "deleted":
         raise TrackingError(

@@ -224,7 +224,7 @@ class Keeper(lightning.Callback):
         self.stop_signal = number
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
-        if self.watch is not None and self.watch._open is None:
+        if self.watch is not None and not self.watch.running:
             self.watch.start()
             self._window_from = trainer.global_step
 
