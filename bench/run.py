@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.executors import Local, Process, log_tail
 from bench.journal import curves, read_journal
@@ -103,7 +103,7 @@ def run(
             if time.monotonic() - last_sync > SYNC_EVERY:
                 sync()
                 last_sync = time.monotonic()
-            show([state(cell, store) for cell in plan.cells])
+            show([_begun(state(cell, store), executor) for cell in plan.cells])
             time.sleep(poll)
         if interrupted():
             say("stopping: each running cell writes its checkpoint (press Ctrl-C again to end at once)")
@@ -113,6 +113,12 @@ def run(
             say("stopped; the same command goes on from here")
     sync()
     return [state(cell, store) for cell in plan.cells]
+
+
+def _begun(one: State, executor: Local) -> State:
+    """A cell whose process is up but has not spoken yet is said to start, not to be planned or killed."""
+    up = any(process.folder.id == one.id for process in executor.running)
+    return replace(one, status="running", reason="", stage="starting") if up and one.status != "running" else one
 
 
 def _start_next(waiting: list[Planned], store: Store, executor: Local, say: Callable[[str], None]) -> bool:
