@@ -118,7 +118,8 @@ def run(
 def _begun(one: State, executor: Local) -> State:
     """A cell whose process is up but has not spoken yet is said to start, not to be planned or killed."""
     up = any(process.folder.id == one.id for process in executor.running)
-    return replace(one, status="running", reason="", stage="starting") if up and one.status != "running" else one
+    silent = one.status in ("planned", "killed")
+    return replace(one, status="running", reason="", stage="starting") if up and silent else one
 
 
 def _start_next(waiting: list[Planned], store: Store, executor: Local, say: Callable[[str], None]) -> bool:
