@@ -137,18 +137,11 @@ def _work(folder: CellFolder, journal: Journal, attempt: int) -> None:
         "initial_backbone_weights": weights_digest(module.model, names=COMMON.match),
     }
     _train(order, folder, journal, subject, module)
+    last = order.config["train"]["steps"]
+    journal.event(last, "stage", "evaluate")
     with module.ema.swapped():
-        journal.event(order.config["train"]["steps"], "stage", "evaluate")
-        last = subject.config["train"]["steps"]
-        shown = evaluate.draw_grid(subject, folder.path, "grid")
-        journal.image(last, "samples", shown)
-        measured = evaluate.measure(
-            subject,
-            folder.path,
-            cache,
-            say=_say,
-            warn=lambda text: _warn(journal, text),
-        )
+        journal.image(last, "samples", evaluate.draw_grid(subject, folder.path, "grid"))
+        measured = evaluate.measure(subject, folder.path, cache, say=_say, warn=lambda text: _warn(journal, text))
     bad = [name for name, value in measured.quality.items() if not math.isfinite(value)]
     if bad:
         raise Diverged(f"{', '.join(bad)}: not a number")
@@ -169,7 +162,8 @@ def _prepare(order: Order, cache: Path) -> tuple[Subject, CellModule]:
     train = order.config["train"]
     device = torch.device(train["device"])
     torch.backends.cudnn.benchmark = not train["exact"]
-    torch.set_float32_matmul_precision("highest" if train["exact"] else "high")
+    fast = device.type == "cuda" and not train["exact"]
+    torch.set_float32_matmul_precision("high" if fast else "highest")
     torch.manual_seed(order.config["seed"])
     data = datasets.load(cache / "data" / order.digests["data"])
     told = prompts.load(cache / "prompts" / order.digests["prompts"])

@@ -147,7 +147,7 @@ def row(cell: Cell, id: str) -> Row:
 
 # --- code that makes numbers ----------------------------------------------------------------------------------------
 
-MEASURING = ("scenes", "data", "prompts", "diffusion", "train", "evaluate", "cost")
+MEASURING = ("painter", "scenes", "data", "prompts", "batches", "diffusion", "cost", "train", "evaluate", "cell")
 
 
 def code_files(scheme_module: str | None) -> Iterator[Path]:

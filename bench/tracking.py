@@ -46,7 +46,7 @@ for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow"):
     logging.getLogger(name).setLevel(logging.ERROR)
 
 
-class TrackingError(RuntimeError):
+class TrackingError(ValueError):
     """MLflow cannot be fed; the message says why and the way out. The results are on disk all the same."""
 
 
@@ -141,6 +141,8 @@ def sync(store: Store, name: str, *, rebuild: bool = False) -> Synced:
         parent = feed.parent(found.get("parent"), table)
         for cell in table.cells:
             feed.cell(found.get(cell.row.cell), cell, store.cell(cell.row.cell), name, parent)
+        for id in set(found) - {cell.row.cell for cell in table.cells} - {"parent"}:
+            client.delete_run(found[id].info.run_id)  # of an earlier plan under this name; MLflow can restore it
         feed.summary(parent, table, store.matrix_folder(name) / "report")
     return feed.sent
 

@@ -74,5 +74,5 @@ def test_a_cell_is_what_defines_it(tmp_path: Path) -> None:
 
 def test_code_that_measures_and_only_that() -> None:
     names = {path.name for path in code_files("architectures.conditioning.adaln_zero")}
-    assert {"adaln_zero.py", "backbone.py", "train.py", "evaluate.py", "diffusion.py"} <= names
+    assert {"adaln_zero.py", "backbone.py", "painter.py", "batches.py", "train.py", "cell.py"} <= names
     assert not names & {"adaln.py", "report.py", "tracking.py", "cli.py"}

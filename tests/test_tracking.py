@@ -164,6 +164,15 @@ def test_growing_journal_and_a_failure_mended(tmp_path: Path) -> None:
     ]
 
 
+def test_cells_of_an_earlier_plan_leave_the_table(tmp_path: Path) -> None:
+    store = synthetic(tmp_path)
+    tracking.sync(store, "made")
+    path = store.matrix_folder("made") / "manifest.json"
+    write_json(path, store.manifest("made") | {"cells": store.manifest("made")["cells"][:1]})
+    tracking.sync(store, "made")
+    assert sorted(contents(store)) == ["made", "scheme-0 seed 0"]
+
+
 def test_rebuild_makes_the_same_from_nothing(tmp_path: Path) -> None:
     store = synthetic(tmp_path)
     tracking.sync(store, "made")
@@ -233,3 +242,11 @@ def test_synthetic_results_are_results(tmp_path: Path) -> None:
     store = synthetic(tmp_path)
     assert [store.cell(row.cell).status()[0] for row in store.rows("made")] == ["done", "done", "done", "diverged"]
     assert json.loads(store.cell(store.rows("made")[0].cell).config.read_text())["seed"] == 0
+
+
+def test_the_command_line_says_it_in_a_sentence(tmp_path: Path) -> None:
+    from tiny import ditbench
+
+    synthetic(tmp_path / "runs")
+    done = ditbench("sync", "made", cwd=tmp_path, code=2, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert "does not answer" in done.stderr and "Traceback" not in done.stderr
