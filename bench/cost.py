@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,8 +78,17 @@ def peak_memory(device: torch.device) -> dict[str, float]:
             "peak_allocated_bytes": float(torch.cuda.max_memory_allocated(device)),
             "peak_reserved_bytes": float(torch.cuda.max_memory_reserved(device)),
         }
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {"peak_resident_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)}
+    return {"peak_resident_bytes": float(_peak_resident())}
+
+
+def _peak_resident() -> int:
+    """This process's own peak: Linux's `ru_maxrss` would keep that of the process which started this one."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @dataclass

@@ -1,0 +1,51 @@
+"""Costs: counted where they can be, measured where they must, and each process answering for itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from bench.cost import Stopwatch, middle, peak_flops, peak_memory
+
+PEAK = (
+    "import torch; from bench.cost import peak_memory; print(peak_memory(torch.device('cpu'))['peak_resident_bytes'])"
+)
+
+
+def test_peak_memory_is_of_this_process_and_not_of_the_one_that_started_it() -> None:
+    """Linux hands `ru_maxrss` down to whatever a process starts; a cell must not inherit its parent's peak."""
+
+    def peak() -> float:
+        return float(subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True).stdout)
+
+    alone = peak()
+    ballast = bytearray(3 * 2**30)
+    ballast[::4096] = b"1" * len(ballast[::4096])
+    assert peak_memory(torch.device("cpu"))["peak_resident_bytes"] > 3 * 2**30
+    assert peak() < alone + 2**29
+    del ballast
+
+
+def test_median_and_spread() -> None:
+    assert middle([], "rate") == {} and middle([3.0], "rate") == {"rate": 3.0, "rate_iqr": 0.0}
+    assert middle([1.0, 2.0, 3.0, 4.0, 5.0], "rate") == {"rate": 3.0, "rate_iqr": 2.0}
+
+
+def test_windows_are_timed_one_by_one() -> None:
+    watch = Stopwatch(torch.device("cpu"))
+    for _ in range(3):
+        watch.start()
+        assert watch.running
+        watch.stop()
+    assert len(watch.seconds()) == 3 and watch.seconds() == [] and not watch.running
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [("NVIDIA H200", 989e12), ("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA GB200", 2500e12), ("TPU", None)],
+)
+def test_peaks_are_dense_ones(name: str, peak: float | None) -> None:
+    assert peak_flops(name) == peak
