@@ -44,7 +44,7 @@ def _what(table: Table) -> str:
     config = table.manifest["config"]
     backbone, data, train, sample = (config[group] for group in ("backbone", "data", "train", "sample"))
     return (
-        f"{len(table.done)} of {len(table.cells)} cells done. {backbone['name']} on {data['source']} at "
+        f"{len(table.done)} of {len(table.cells)} cells done. {backbone['name']} on {table.cells[0].row.data} at "
         f"{data['image_size']} px; {train['steps']:,} steps of {train['batch']}, learning rate {train['lr']:g}, EMA "
         f"{train['ema']:g}; sampled by {sample['sampler']} in {sample['steps']} steps with guidance "
         f"{sample['guidance']:g}, EMA weights.\n"
