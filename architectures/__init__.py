@@ -16,13 +16,17 @@ from architectures.registry import PluginError, UnknownScheme, check_name, load_
 
 if TYPE_CHECKING:
     from architectures.backbone import DiT, create, describe, resolve_options
+    from architectures.laws import Verdict, check, sound
     from architectures.layers import initialise
+    from architectures.options import Option
     from architectures.prompt import Captions, FeatureBatch, Features, Labels, PromptKind, index_prompt
     from architectures.scheme import BackboneConfig, Description, Facts, Scheme
 
 _LAZY = {
     "architectures.backbone": ("DiT", "create", "describe", "resolve_options"),
+    "architectures.laws": ("Verdict", "check", "sound"),
     "architectures.layers": ("initialise",),
+    "architectures.options": ("Option",),
     "architectures.prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "index_prompt"),
     "architectures.scheme": ("BackboneConfig", "Description", "Facts", "Scheme"),
     "architectures.registry": ("scheme_class",),
@@ -38,10 +42,13 @@ __all__ = [
     "FeatureBatch",
     "Features",
     "Labels",
+    "Option",
     "PluginError",
     "PromptKind",
     "Scheme",
     "UnknownScheme",
+    "Verdict",
+    "check",
     "check_name",
     "create",
     "describe",
@@ -52,6 +59,7 @@ __all__ = [
     "register",
     "resolve_options",
     "schemes",
+    "sound",
 ]
 
 

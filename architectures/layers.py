@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from architectures.options import Option, choose
+
 # --- how weights begin ----------------------------------------------------------------------------------------------
 
 Initial = Callable[[Tensor, torch.Generator], None]  # fills a tensor in place
@@ -93,16 +95,16 @@ def RMSNorm(width: int, eps: float = 1e-5) -> nn.RMSNorm:
     return nn.RMSNorm(width, eps=eps)
 
 
+NORM = Option("the norm before each branch: LN without weights, or RMS with one", ("layer", "rms"))
+
+
 def parse_norm(text: str) -> Callable[[int], nn.Module]:
     """A norm from its name: `layer` or `rms`.
 
     Raises:
         ValueError: for any other text.
     """
-    norms: dict[str, Callable[[int], nn.Module]] = {"layer": LayerNorm, "rms": RMSNorm}
-    if text not in norms:
-        raise ValueError(f"norm {text!r}: choose {', '.join(norms)}")
-    return norms[text]
+    return {"layer": LayerNorm, "rms": RMSNorm}[choose("norm", text, NORM.choices)[0]]
 
 
 # --- attention ------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures.layers import Initial, normal, starts, zeros
+from architectures.options import Option, choose
 from architectures.sublayer import Adaptive, Vectors, modulate
 
 # --- the maps -------------------------------------------------------------------------------------------------------
@@ -124,9 +125,9 @@ class Placement:
         """One block's own part of the map, trunk's output -> (B, k D)."""
         return self._starts(nn.Linear(self.width, self.out))
 
-    def head(self) -> Head | None:
-        """The head of one block; None if its sub-layers are told nothing."""
-        return Head(self.affine(), [sublayer.slots for sublayer in self.told]) if self.out else None
+    def head(self) -> Head:
+        """The head of one block."""
+        return Head(self.affine(), [sublayer.slots for sublayer in self.told])
 
     def rows(self, initial: Initial) -> Initial:
         """Fills k groups of rows: `initial` everywhere but for the gates that have a rule of their own."""
@@ -191,24 +192,35 @@ class SharedLowRank(Shared):
         return LowRank(self.width, self.rank, self.out)
 
 
+HEAD = Option(
+    "where shift, scale, gate come from: a map of each block's own, one for all, one plus a table or a low-rank map a "
+    "block, or each block's own behind a shared bottleneck",
+    ("per-block", "shared", "shared+table", "bottleneck(64)", "low-rank(16)"),
+)
+
+
 def parse_placement(text: str, width: int, told: Sequence[Adaptive], initial: Initial | None = None) -> Placement:
     """A placement from its name: `per-block`, `shared`, `shared+table`, `bottleneck(R)`, `low-rank(R)`.
 
     `initial` None is the placement's own rule: zero where each block has its map, N(0, 0.02^2) where it is shared.
 
     Raises:
-        ValueError: for any other text.
+        ValueError: for any other text, or if no sub-layer takes a vector.
     """
-    kinds: dict[str, type[Placement]] = {"per-block": Placement, "shared": Shared, "shared+table": SharedTable}
-    if text in kinds:
-        return kinds[text](width, told, initial or (zeros if text == "per-block" else normal(0.02)))
-    name, _, argument = text.removesuffix(")").partition("(")
-    if text.endswith(")") and argument.isdigit() and int(argument) > 0:
-        if name == "bottleneck":
-            return Bottleneck(width, told, initial or zeros, int(argument))
-        if name == "low-rank":
-            return SharedLowRank(width, told, initial or normal(0.02), int(argument))
-    raise ValueError(f"head {text!r}: choose per-block, shared, shared+table, bottleneck(64) or low-rank(16)")
+    name, number = choose("head", text, HEAD.choices)
+    if not any(sublayer.slots for sublayer in told):
+        raise ValueError("modulation 'none' without a gate leaves nothing to tell: choose another modulation or gate")
+    if number is not None:
+        ranked = {"bottleneck": (Bottleneck, zeros), "low-rank": (SharedLowRank, normal(0.02))}
+        made, begins = ranked[name]
+        return made(width, told, initial or begins, int(number))
+    kinds = {
+        "per-block": (Placement, zeros),
+        "shared": (Shared, normal(0.02)),
+        "shared+table": (SharedTable, normal(0.02)),
+    }
+    kind, begins = kinds[name]
+    return kind(width, told, initial or begins)
 
 
 # --- before the output ----------------------------------------------------------------------------------------------

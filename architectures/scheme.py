@@ -11,14 +11,15 @@ The backbone calls a scheme so, and only so:
 from __future__ import annotations
 
 import difflib
-import inspect
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from architectures import options as declared
 from architectures.layers import MLPS, CrossAttention, RoPE, SelfAttention
+from architectures.options import Option, choose
 from architectures.prompt import Encoded
 from architectures.sublayer import Condition
 
@@ -109,6 +110,7 @@ class Facts:
         reads: which parts of the encoded prompt it uses, of `tokens` and `pooled`.
         identity_at_init: whether every block begins as x <- x.
         modulation_parameters: their number, a formula in `d` (width) and `n` (depth).
+        replaces: which of the backbone's `attention` and `mlp` the scheme has modules of its own for.
     """
 
     source: str
@@ -117,18 +119,23 @@ class Facts:
     reads: frozenset[str]
     identity_at_init: bool
     modulation_parameters: str = "0"
+    replaces: frozenset[str] = frozenset()
+
+
+SIGNALS = Option("what is summed to c", ("timestep", "timestep+pooled"))
 
 
 class Scheme(nn.Module):
     """How timestep and prompt enter the backbone. A subclass writes its equations in its docstring, declares its
-    `facts`, and builds each block in `block`. Its options are the keyword arguments of its `__init__`.
+    `facts`, and builds each block in `block`. Its options are the keyword arguments of its `__init__`, annotated with
+    what they may be (`architectures/options.py`).
 
     Args:
         backbone: what is held fixed.
         image_size: in pixels; with the backbone's patch it gives N.
     """
 
-    facts: ClassVar[Facts]
+    facts: Facts  # of the class; an option that changes them sets its own instance's
 
     def __init__(self, backbone: BackboneConfig, image_size: int) -> None:
         super().__init__()
@@ -149,6 +156,22 @@ class Scheme(nn.Module):
     def mlp(self) -> nn.Module:
         """The backbone's MLP."""
         return MLPS[self.backbone.mlp](self.backbone.width, self.backbone.mlp_ratio)
+
+    def hears(self, signals: str) -> None:
+        """Sets what the scheme says of itself for an option `signals`: what c sums, and so what it reads.
+
+        Raises:
+            ValueError: for other words than `timestep` and `timestep+pooled`.
+        """
+        pooled = choose("signals", signals, SIGNALS.choices)[0] == "timestep+pooled"
+        reads = (self.facts.reads | {"pooled"}) if pooled else (self.facts.reads - {"pooled"})
+        ways = [way for way in self.facts.prompt.split(" + ") if way != "modulation"]
+        self.facts = replace(
+            self.facts,
+            vector="timestep + pooled prompt" if pooled else "timestep",
+            prompt=" + ".join((["modulation"] if pooled else []) + ways),
+            reads=reads,
+        )
 
     # --- the hooks --------------------------------------------------------------------------------------------------
 
@@ -171,17 +194,16 @@ class Scheme(nn.Module):
     # --- options ----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def options(cls) -> dict[str, Any]:
-        """Option -> default, from the signature of `__init__`."""
-        parameters = inspect.signature(cls.__init__).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    def options(cls) -> dict[str, Option]:
+        """Option -> what it decides, its choices and default, from the signature of `__init__`."""
+        return declared.of(cls)
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
         """All options with their values.
 
         Raises:
-            ValueError: for an unknown one, with the choices and the nearest.
+            ValueError: for an unknown one or a value that it cannot have, with the choices and the nearest.
         """
         known = cls.options()
         for name in options:
@@ -190,7 +212,8 @@ class Scheme(nn.Module):
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 choices = ", ".join(known) or "none"
                 raise ValueError(f"unknown option {name!r} (options: {choices}){hint}")
-        return {**known, **options}
+        given = {name: known[name].check(name, value) for name, value in options.items()}
+        return {**{name: option.default for name, option in known.items()}, **given}
 
 
 @dataclass(frozen=True)
@@ -200,5 +223,5 @@ class Description:
     name: str
     equations: str
     facts: Facts
-    options: dict[str, Any]
+    options: dict[str, Option]
     origin: dict[str, str] = field(default_factory=dict)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from architectures.layers import Initial, normal, zeros
+from architectures.options import Option, choose
 
 
 class Condition(NamedTuple):
@@ -49,6 +50,7 @@ def modulate(x: Tensor, shift: Tensor | None = None, scale: Tensor | None = None
 
 
 MODULATIONS: dict[str, tuple[str, ...]] = {"none": (), "scale": ("scale",), "scale+shift": ("shift", "scale")}
+MODULATION = Option("what is done to a normalised activation: nothing, x (1 + s), or x (1 + s) + b", tuple(MODULATIONS))
 
 # --- gate: 1 | g | tanh g | 1 + g -----------------------------------------------------------------------------------
 
@@ -72,6 +74,12 @@ OPEN = Gate(None)
 LINEAR = Gate(identity)
 
 
+GATE = Option(
+    "how a branch is weighed: g from 0, g from N(0, S^2), tanh g from 0, g as the head's other rows, or not at all",
+    ("zero", "gaussian(1e-3)", "tanh", "random", "one"),
+)
+
+
 def parse_gate(text: str) -> Gate:
     """A gate from its name: `zero` (g, begins at 0), `gaussian(S)` (g, begins N(0, S^2)), `tanh` (tanh g, begins at 0),
     `random` (g, begins as the head's other rows do), `one` (no gate).
@@ -79,15 +87,10 @@ def parse_gate(text: str) -> Gate:
     Raises:
         ValueError: for any other text.
     """
-    named = {"zero": Gate(identity, zeros), "tanh": Gate(torch.tanh, zeros), "one": OPEN, "random": Gate(identity)}
-    if text in named:
-        return named[text]
-    if text.startswith("gaussian(") and text.endswith(")"):
-        try:
-            return Gate(identity, normal(float(text[len("gaussian(") : -1])))
-        except ValueError:
-            pass
-    raise ValueError(f"gate {text!r}: choose zero, gaussian(1e-3), tanh, random or one")
+    name, number = choose("gate", text, GATE.choices)
+    if number is not None:
+        return Gate(identity, normal(number))
+    return {"zero": Gate(identity, zeros), "tanh": Gate(torch.tanh, zeros), "one": OPEN, "random": Gate(identity)}[name]
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,7 @@ class Adaptive:
     gate: Gate = OPEN
 
     def __post_init__(self) -> None:
-        if self.modulation not in MODULATIONS:
-            raise ValueError(f"modulation {self.modulation!r}: choose {', '.join(MODULATIONS)}")
+        choose("modulation", self.modulation, MODULATION.choices)
 
     @property
     def slots(self) -> tuple[str, ...]:

@@ -359,8 +359,8 @@ def describe(scheme: str, plugin: Plugins = None) -> None:
     print(f"{told.name}\n\n{inspect.cleandoc(told.equations)}\n")
     for field in ("source", "vector", "prompt", "identity_at_init", "modulation_parameters"):
         print(f"{field.replace('_', ' '):22} {getattr(told.facts, field)}")
-    for option, default in told.options.items():
-        print(f"option {option:15} default {default}")
+    for option, told_of in told.options.items():
+        print(f"option {option:15} default {told_of.default}")
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------

@@ -152,10 +152,10 @@ MEASURING = ("painter", "scenes", "data", "prompts", "batches", "diffusion", "co
 
 def code_files(scheme_module: str | None) -> Iterator[Path]:
     """The sources that can change a cell's numbers: the shared architecture, the scheme's own file, the measuring part
-    of the harness. Report, tracking and command line are not among them."""
+    of the harness. Laws, report, tracking and command line are not among them."""
     here = Path(__file__).resolve().parent
     architectures = here.parent / "architectures"
-    yield from sorted(architectures.glob("*.py"))
+    yield from sorted(file for file in architectures.glob("*.py") if file.name != "laws.py")
     if scheme_module and scheme_module.startswith("architectures."):
         yield architectures.parent / (scheme_module.replace(".", "/") + ".py")
     yield from (here / f"{name}.py" for name in MEASURING if (here / f"{name}.py").exists())

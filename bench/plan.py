@@ -110,7 +110,8 @@ def _planned(cell: Cell, matrix: Matrix, store: Store, command: str, progress: P
         origin = architectures.origin(config["scheme"])
         digests |= {"code": code_digest(origin["name"] if origin["kind"] == "built-in" else None)}
         digests |= {"plugin": origin.get("sha256", "") if origin["kind"] != "built-in" else ""}
-        cost = count(config, told.kind)
+        reason = architectures.sound(config["scheme"], config["options"])
+        cost = count(config, told.kind) if not reason else {}
     except architectures.UnknownScheme:
         if not broken:
             raise

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*(ROOT / "architectures").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
 
 # Left never imports right.
-ARCHITECTURES = ["layers", "sublayer", "modulation", "prompt", "scheme", "registry", "backbone"]
+ARCHITECTURES = ["options", "layers", "sublayer", "modulation", "prompt", "scheme", "registry", "backbone", "laws"]
 BENCH = [
     ["files", "painter"],
     ["result", "scenes"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -11,219 +11,75 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import architectures
-from architectures import BackboneConfig, Captions, FeatureBatch, Features, Labels
+from architectures import Captions, DiT, laws
+from architectures.laws import Subject, inputs, randomised
 from architectures.modulation import Placement, parse_placement
 from architectures.sublayer import Adaptive, parse_gate
 
 SCHEMES = architectures.schemes()
-CONFIG = BackboneConfig(width=32, depth=3, heads=2, patch=4)
-PROMPTS: dict[str, Any] = {"labels": Labels(5), "captions": Captions(20, 7, depth=1), "features": Features(12, 10, 6)}
 
 
-def build(scheme: str, kind: Any = PROMPTS["labels"], *, size: int = 16, seed: int = 0, config=CONFIG, **options: Any):
-    return architectures.create(scheme, config, image_size=size, in_channels=3, prompt=kind, seed=seed, **options)
+def build(scheme: str, kind: Any = laws.LABELS, **more: Any) -> DiT:
+    return Subject(scheme).build(kind, **more)
 
 
-def randomised(model: torch.nn.Module, seed: int = 0, scale: float = 0.2) -> torch.nn.Module:
-    """Every parameter drawn anew, norm weights around 1: zeros would hide what is wrong."""
-    g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.normal_(std=scale, generator=g)
-            if "norm" in name.rpartition(".")[0].rpartition(".")[2] and name.endswith("weight") and parameter.ndim == 1:
-                parameter.add_(1)
-            if ".post." in name:
-                parameter.add_(1)
-    return model
+def run(model: torch.nn.Module) -> torch.Tensor:
+    return model(*inputs())
 
-
-def inputs(kind: Any, batch: int = 4, size: int = 16, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, Any]:
-    g = torch.Generator().manual_seed(seed)
-    x, t = torch.randn(batch, 3, size, size, generator=g), torch.rand(batch, generator=g)
-    if isinstance(kind, Labels):
-        return x, t, torch.arange(batch) % kind.classes
-    if isinstance(kind, Captions):
-        ids = torch.randint(1, kind.vocabulary, (batch, kind.length), generator=g)
-        ids[1:, -3:] = 0
-        return x, t, ids
-    mask = torch.ones(batch, kind.length, dtype=torch.bool)
-    mask[1:, -2:] = False
-    tokens = torch.randn(batch, kind.length, kind.width, generator=g)
-    return x, t, FeatureBatch(tokens, mask, torch.randn(batch, kind.pooled_width, generator=g))
-
-
-def rows(prompt: Any, order: torch.Tensor) -> Any:
-    return architectures.index_prompt(prompt, order)
-
-
-each_scheme = pytest.mark.parametrize("scheme", SCHEMES)
-each_prompt = pytest.mark.parametrize("kind", PROMPTS.values(), ids=PROMPTS)
 
 # --- laws -----------------------------------------------------------------------------------------------------------
 
 
-@each_scheme
-@pytest.mark.parametrize(("size", "patch"), [(16, 4), (8, 2), (24, 8)])
-def test_shapes(scheme: str, size: int, patch: int) -> None:
-    config = CONFIG.with_changes(patch=patch)
-    model = architectures.create(
-        scheme, config, image_size=size, in_channels=3, out_channels=6, prompt=Labels(5), seed=0
-    )
-    x, t, prompt = inputs(Labels(5), size=size)
-    assert model(x, t, prompt).shape == (4, 6, size, size)
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("law", laws.LAWS, ids=str)
+def test_law(law: laws.Law, scheme: str) -> None:
+    assert law.hold(scheme)
 
 
-@each_scheme
-@each_prompt
-def test_depends_on_image_time_and_prompt_row_by_row(scheme: str, kind: Any) -> None:
-    model = randomised(build(scheme, kind))
-    x, t, prompt = inputs(kind)
-    out = model(x, t, prompt)
-    for changed in (
-        model(x + 0.1, t, prompt),
-        model(x, t * 0.5, prompt),
-        model(x, t, rows(prompt, torch.tensor([1, 2, 3, 0]))),
-    ):
-        assert (changed - out).flatten(1).abs().amax(1).min() > 1e-4
-    order = torch.tensor([2, 0, 3, 1])
-    assert torch.allclose(model(x[order], t[order], rows(prompt, order)), out[order], atol=1e-5)
-
-
-@each_scheme
-@each_prompt
-def test_null_is_another_prompt_and_dropping_is_null(scheme: str, kind: Any) -> None:
-    model = randomised(build(scheme, kind))
-    x, t, prompt = inputs(kind)
-    null = model(x, t, kind.null(4))
-    assert (null - model(x, t, prompt)).flatten(1).abs().amax(1).min() > 1e-4
-    dropped = model(x, t, kind.drop(prompt, torch.tensor([True, False, True, False])))
-    assert torch.allclose(dropped[[0, 2]], null[[0, 2]], atol=1e-5)
-    assert torch.allclose(dropped[[1, 3]], model(x, t, prompt)[[1, 3]], atol=1e-5)
-
-
-@each_scheme
-def test_padding_is_not_seen(scheme: str) -> None:
-    kind = PROMPTS["features"]
-    model = randomised(build(scheme, kind))
-    x, t, prompt = inputs(kind)
-    other = prompt._replace(tokens=torch.where(prompt.mask[..., None], prompt.tokens, 9.0))
-    assert torch.allclose(model(x, t, other), model(x, t, prompt), atol=1e-6)
-    captions = PROMPTS["captions"]
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_caption_is_the_same_in_a_longer_table(scheme: str) -> None:
+    captions, longer = laws.CAPTIONS, Subject(scheme).random(Captions(20, 9, depth=1))
     short = build(scheme, captions)
-    longer = randomised(build(scheme, Captions(20, 9, depth=1)))
-    state = {k: v[:7] if k == "prompt.positions" else v for k, v in longer.state_dict().items()}
-    short.load_state_dict(state)
-    ids = inputs(captions)[2]
-    padded = torch.nn.functional.pad(ids, (0, 2))
-    assert torch.allclose(short(x, t, ids), longer(x, t, padded), atol=1e-5)
-
-
-@each_scheme
-@each_prompt
-def test_every_parameter_learns(scheme: str, kind: Any) -> None:
-    model = randomised(build(scheme, kind))
-    x, t, prompt = inputs(kind)
-    prompt = kind.drop(prompt, torch.tensor([False, False, False, True]))
-    model(x, t, prompt).square().mean().backward()
-    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert silent == []
-
-
-@each_scheme
-def test_it_begins_as_it_says(scheme: str) -> None:
-    model, facts = build(scheme), architectures.describe(scheme).facts
-    x, t, prompt = inputs(Labels(5))
-    assert model(x, t, prompt).abs().max() == 0, "the output Linear begins at zero"
-    c = model.scheme.embed(model.time(t), model.prompt(prompt))
-    h = model.scheme.enter(torch.randn(4, 16, 32), c)
-    still = [torch.equal(block(h, c), h) for block in model.blocks]
-    assert all(still) if facts.identity_at_init else not any(still)
-
-
-@each_scheme
-@pytest.mark.parametrize(("width", "depth"), [(32, 3), (48, 5)])
-def test_its_modulation_has_the_declared_parameters(scheme: str, width: int, depth: int) -> None:
-    model = build(scheme, config=CONFIG.with_changes(width=width, depth=depth))
-    formula = architectures.describe(scheme).facts.modulation_parameters
-    assert eval(formula, {"__builtins__": {}}, {"d": width, "n": depth}) == model.parameter_split()["modulation"]
-    assert model.parameter_split()["total"] == sum(p.numel() for p in model.parameters())
-
-
-@each_scheme
-def test_it_reads_what_it_says(scheme: str) -> None:
-    """A scheme that reads the pooled prompt alone does not see the tokens, and the other way round."""
-    kind, facts = PROMPTS["features"], architectures.describe(scheme).facts
-    model = randomised(build(scheme, kind))
-    x, t, prompt = inputs(kind)
-    out = model(x, t, prompt)
-    assert ("tokens" in facts.reads) != torch.allclose(
-        model(x, t, prompt._replace(tokens=prompt.tokens + 1 * prompt.tokens.roll(1))), out, atol=1e-6
-    )
-    assert ("pooled" in facts.reads) != torch.allclose(
-        model(x, t, prompt._replace(pooled=prompt.pooled.roll(1, 0))), out, atol=1e-6
-    )
-
-
-@each_scheme
-def test_same_backbone_from_the_same_seed(scheme: str) -> None:
-    """Whatever a scheme adds, what all have begins alike; and another seed is another."""
-    model, other = build(scheme), build("adaln-zero")
-    mine, theirs = dict(model.named_parameters()), dict(other.named_parameters())
-    common = [n for n in theirs if n.startswith(("patches.", "time.", "head.", "prompt.")) or ".op." in n]
-    assert set(common) <= set(mine) and all(torch.equal(mine[n], theirs[n]) for n in common)
-    torch.manual_seed(123)
-    assert all(torch.equal(p, dict(build(scheme).named_parameters())[n]) for n, p in mine.items())
-    assert not torch.equal(mine["patches.weight"], build(scheme, seed=1).patches.weight)
-
-
-@each_scheme
-def test_saves_loads_and_keeps_no_state(scheme: str) -> None:
-    model, again = randomised(build(scheme)), build(scheme, seed=5)
-    again.load_state_dict(copy.deepcopy(model.state_dict()))
-    x, t, prompt = inputs(Labels(5))
-    first = model(x, t, prompt)
-    model(x * 2, t, prompt)
-    assert torch.equal(model(x, t, prompt), first) and torch.equal(again(x, t, prompt), first)
-
-
-@each_scheme
-def test_low_precision_agrees(scheme: str) -> None:
-    model = randomised(build(scheme), scale=0.1)
-    x, t, prompt = inputs(Labels(5))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        low = model(x, t, prompt).float()
-    high = model(x, t, prompt)
-    assert (low - high).norm() / high.norm() < 0.05
-
-
-@each_scheme
-def test_compiles_whole(scheme: str) -> None:
-    model = randomised(build(scheme, PROMPTS["captions"]))
-    x, t, prompt = inputs(PROMPTS["captions"])
-    torch._dynamo.reset()
-    whole = torch.compile(model, backend="eager", fullgraph=True)
-    assert torch.allclose(whole(x, t, prompt), model(x, t, prompt), atol=1e-6)
+    short.load_state_dict({k: v[:7] if k == "prompt.positions" else v for k, v in longer.state_dict().items()})
+    x, t, ids = inputs(captions)
+    assert torch.allclose(short(x, t, ids), longer(x, t, torch.nn.functional.pad(ids, (0, 2))), atol=1e-5)
 
 
 # --- options --------------------------------------------------------------------------------------------------------
 
-CHOICES = {
-    "gate": ["zero", "gaussian(1e-3)", "tanh", "random", "one"],
-    "modulation": ["none", "scale", "scale+shift"],
-    "norm": ["layer", "rms"],
-    "head": ["per-block", "shared", "shared+table", "bottleneck(8)", "low-rank(4)"],
-}
+
+@pytest.mark.parametrize("signals", ["timestep", "timestep+pooled"])
+@pytest.mark.parametrize("scheme", ["adaln-zero-cross", "shared-modulation"])
+def test_the_whole_product_of_parts_can_be_built(scheme: str, signals: str) -> None:
+    """Every gate x modulation x norm x head, but for the one that tells the blocks nothing."""
+    parts = architectures.describe(scheme).options
+    names = ("gate", "modulation", "norm", "head")
+    with torch.device("meta"):
+        for values in itertools.product(*(parts[name].choices for name in names)):
+            chosen = dict(zip(names, values, strict=True))
+            if chosen["gate"] == "one" and chosen["modulation"] == "none":
+                with pytest.raises(ValueError, match="leaves nothing to tell"):
+                    build(scheme, signals=signals, **chosen)
+            else:
+                model = build(scheme, signals=signals, **chosen)
+                assert ("pooled" in model.scheme.facts.reads) == (signals == "timestep+pooled")
 
 
-@each_scheme
-def test_every_option_builds_runs_and_differs(scheme: str) -> None:
-    x, t, prompt = inputs(Labels(5))
-    for option in set(architectures.describe(scheme).options) & set(CHOICES):
-        for choice in CHOICES[option]:
-            model = randomised(build(scheme, **{option: choice}))
-            assert model(x, t, prompt).isfinite().all()
-        with pytest.raises(ValueError, match="choose"):
-            build(scheme, **{option: "nonsense"})
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"gate": "tnah"}, "gate 'tnah': choose zero.*did you mean 'tanh'"),
+        ({"gate": "gaussian(x)"}, "gate 'gaussian.x.': choose"),
+        ({"gate": "gaussian(-1)"}, "choose"),
+        ({"head": "bottleneck(1.5)"}, "choose per-block"),
+        ({"head": "bottleneck"}, r"did you mean 'bottleneck\(64\)'"),
+        ({"gate": 1}, "gate 1: choose"),
+        ({"modulation": "none", "gate": "one"}, "leaves nothing to tell"),
+    ],
+)
+def test_a_wrong_value_names_its_choices(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build("adaln-zero", **options)
 
 
 def test_an_unknown_option_names_the_nearest() -> None:
@@ -242,10 +98,6 @@ def test_gates_begin_as_their_names_say() -> None:
 
 
 # --- identities -----------------------------------------------------------------------------------------------------
-
-
-def run(model: torch.nn.Module) -> torch.Tensor:
-    return model(*inputs(Labels(5)))
 
 
 def test_adaln_is_adaln_zero_with_gates_pinned_to_one() -> None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Annotated
+
 from torch import Tensor, nn
 
-from architectures.layers import parse_norm, xavier
-from architectures.modulation import FinalNorm, parse_placement
+from architectures.layers import NORM, parse_norm, xavier
+from architectures.modulation import HEAD, FinalNorm, parse_placement
 from architectures.prompt import Encoded
 from architectures.scheme import BackboneConfig, Facts, Scheme
-from architectures.sublayer import Adaptive, Block, Condition, SubLayer
+from architectures.sublayer import MODULATION, Adaptive, Block, Condition, SubLayer
 
 
 class AdaLN(Scheme):
@@ -37,9 +40,9 @@ class AdaLN(Scheme):
         backbone: BackboneConfig,
         image_size: int,
         *,
-        modulation: str = "scale+shift",
-        norm: str = "layer",
-        head: str = "per-block",
+        modulation: Annotated[str, replace(MODULATION, choices=("scale", "scale+shift"))] = "scale+shift",
+        norm: Annotated[str, NORM] = "layer",
+        head: Annotated[str, HEAD] = "per-block",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width

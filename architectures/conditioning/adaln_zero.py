@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
-from architectures.layers import parse_norm
-from architectures.modulation import FinalNorm, parse_placement
+from architectures.layers import NORM, parse_norm
+from architectures.modulation import HEAD, FinalNorm, parse_placement
 from architectures.prompt import Encoded
 from architectures.scheme import BackboneConfig, Facts, Scheme
-from architectures.sublayer import Adaptive, Block, Condition, SubLayer, parse_gate
+from architectures.sublayer import GATE, MODULATION, Adaptive, Block, Condition, SubLayer, parse_gate
 
 
 class AdaLNZero(Scheme):
@@ -36,10 +38,10 @@ class AdaLNZero(Scheme):
         backbone: BackboneConfig,
         image_size: int,
         *,
-        gate: str = "zero",
-        modulation: str = "scale+shift",
-        norm: str = "layer",
-        head: str = "per-block",
+        gate: Annotated[str, GATE] = "zero",
+        modulation: Annotated[str, MODULATION] = "scale+shift",
+        norm: Annotated[str, NORM] = "layer",
+        head: Annotated[str, HEAD] = "per-block",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
-from architectures.layers import LayerNorm
+from architectures.layers import NORM, parse_norm
 from architectures.prompt import Encoded
-from architectures.scheme import Facts, Scheme
+from architectures.scheme import BackboneConfig, Facts, Scheme
 from architectures.sublayer import Block, Condition, SubLayer, joint_mask
 
 
@@ -30,6 +32,10 @@ class InContext(Scheme):
         identity_at_init=False,
     )
 
+    def __init__(self, backbone: BackboneConfig, image_size: int, *, norm: Annotated[str, NORM] = "layer") -> None:
+        super().__init__(backbone, image_size)
+        self.norm = parse_norm(norm)
+
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         k = torch.cat([e_t[:, None], prompt.tokens], dim=1)  # (B, 1 + L, D)
         if prompt.mask is None:
@@ -44,8 +50,8 @@ class InContext(Scheme):
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
         return Block(
-            attention=SubLayer(self.self_attention(), LayerNorm(d), context=joint_mask),
-            mlp=SubLayer(self.mlp(), LayerNorm(d)),
+            attention=SubLayer(self.self_attention(), self.norm(d), context=joint_mask),
+            mlp=SubLayer(self.mlp(), self.norm(d)),
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
-from architectures.layers import LayerNorm, starts, zeros
-from architectures.modulation import FinalTable, parse_placement
+from architectures.layers import NORM, parse_norm, starts, zeros
+from architectures.modulation import HEAD, FinalTable, parse_placement
 from architectures.prompt import Encoded
-from architectures.scheme import BackboneConfig, Facts, Scheme
-from architectures.sublayer import PLAIN, Adaptive, Block, Condition, SubLayer, parse_gate, prompt_tokens
+from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
+from architectures.sublayer import (
+    GATE,
+    MODULATION,
+    PLAIN,
+    Adaptive,
+    Block,
+    Condition,
+    SubLayer,
+    parse_gate,
+    prompt_tokens,
+)
 
 
 class SharedModulation(Scheme):
@@ -35,17 +47,28 @@ class SharedModulation(Scheme):
     )
 
     def __init__(
-        self, backbone: BackboneConfig, image_size: int, *, gate: str = "random", head: str = "shared+table"
+        self,
+        backbone: BackboneConfig,
+        image_size: int,
+        *,
+        gate: Annotated[str, GATE] = "random",
+        modulation: Annotated[str, MODULATION] = "scale+shift",
+        norm: Annotated[str, NORM] = "layer",
+        head: Annotated[str, HEAD] = "shared+table",
+        signals: Annotated[str, SIGNALS] = "timestep",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
-        self.told = Adaptive("scale+shift", parse_gate(gate))
+        self.hears(signals)
+        self.norm = parse_norm(norm)
+        self.told = Adaptive(modulation, parse_gate(gate))
         self.heads = parse_placement(head, d, [self.told, PLAIN, self.told])
         self.trunk = self.heads.trunk()
         self.final = FinalTable(d)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        return Condition(vector=e_t, modulation=self.trunk(e_t), tokens=prompt.tokens, mask=prompt.mask)
+        c = e_t + prompt.pooled if "pooled" in self.facts.reads else e_t  # (B, D)
+        return Condition(vector=c, modulation=self.trunk(c), tokens=prompt.tokens, mask=prompt.mask)
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
@@ -53,9 +76,9 @@ class SharedModulation(Scheme):
         starts(cross.out, weight=zeros)
         return Block(
             self.heads.head(),
-            attention=SubLayer(self.self_attention(), LayerNorm(d), self.told),
+            attention=SubLayer(self.self_attention(), self.norm(d), self.told),
             cross=SubLayer(cross, context=prompt_tokens),
-            mlp=SubLayer(self.mlp(), LayerNorm(d), self.told),
+            mlp=SubLayer(self.mlp(), self.norm(d), self.told),
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:

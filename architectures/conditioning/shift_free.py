@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
-from architectures.layers import LayerNorm, RMSNorm
-from architectures.modulation import FinalNorm, parse_placement
+from architectures.layers import NORM, LayerNorm, RMSNorm, parse_norm
+from architectures.modulation import HEAD, FinalNorm, parse_placement
 from architectures.prompt import Encoded
 from architectures.scheme import BackboneConfig, Facts, Scheme
-from architectures.sublayer import Adaptive, Block, Condition, SubLayer, parse_gate
+from architectures.sublayer import GATE, MODULATION, Adaptive, Block, Condition, SubLayer, parse_gate
 
 
 class ShiftFree(Scheme):
@@ -34,14 +36,22 @@ class ShiftFree(Scheme):
     )
 
     def __init__(
-        self, backbone: BackboneConfig, image_size: int, *, gate: str = "tanh", head: str = "per-block"
+        self,
+        backbone: BackboneConfig,
+        image_size: int,
+        *,
+        gate: Annotated[str, GATE] = "tanh",
+        modulation: Annotated[str, MODULATION] = "scale",
+        norm: Annotated[str, NORM] = "rms",
+        head: Annotated[str, HEAD] = "per-block",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
-        self.told = Adaptive("scale", parse_gate(gate))
+        self.norm = parse_norm(norm)
+        self.told = Adaptive(modulation, parse_gate(gate))
         self.heads = parse_placement(head, d, [self.told, self.told])
         self.trunk = self.heads.trunk()
-        self.final = FinalNorm(LayerNorm(d), "scale", d)
+        self.final = FinalNorm(LayerNorm(d), modulation, d)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = e_t + prompt.pooled  # (B, D)
@@ -51,8 +61,8 @@ class ShiftFree(Scheme):
         d = self.backbone.width
         return Block(
             self.heads.head(),
-            attention=SubLayer(self.self_attention(), RMSNorm(d), self.told, post=RMSNorm(d)),
-            mlp=SubLayer(self.mlp(), RMSNorm(d), self.told, post=RMSNorm(d)),
+            attention=SubLayer(self.self_attention(), self.norm(d), self.told, post=RMSNorm(d)),
+            mlp=SubLayer(self.mlp(), self.norm(d), self.told, post=RMSNorm(d)),
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:
