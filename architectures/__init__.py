@@ -16,7 +16,7 @@ from architectures.registry import PluginError, UnknownScheme, check_name, load_
 
 if TYPE_CHECKING:
     from architectures.backbone import DiT, create, describe, resolve_options
-    from architectures.laws import Verdict, check, sound
+    from architectures.laws import LAWS, Verdict, check, sound
     from architectures.layers import initialise
     from architectures.options import Option
     from architectures.prompt import Captions, FeatureBatch, Features, Labels, PromptKind, index_prompt
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "architectures.backbone": ("DiT", "create", "describe", "resolve_options"),
-    "architectures.laws": ("Verdict", "check", "sound"),
+    "architectures.laws": ("LAWS", "Verdict", "check", "sound"),
     "architectures.layers": ("initialise",),
     "architectures.options": ("Option",),
     "architectures.prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "index_prompt"),
@@ -41,6 +41,7 @@ __all__ = [
     "Facts",
     "FeatureBatch",
     "Features",
+    "LAWS",
     "Labels",
     "Option",
     "PluginError",

@@ -54,7 +54,7 @@ class Subject:
 
     def build(self, kind: PromptKind = LABELS, *, size: int = 16, seed: int = 0, **more: Any) -> DiT:
         """Its model with its first weights. `more`: config, in_channels, out_channels, or options."""
-        made = {"config": CONFIG, "in_channels": 3, "out_channels": None} | more
+        made: dict[str, Any] = {"config": CONFIG, "in_channels": 3, "out_channels": None} | more
         config = made.pop("config")
         return create(self.scheme, config, image_size=size, prompt=kind, seed=seed, **{**self.options, **made})
 
@@ -224,7 +224,7 @@ def builds(s: Subject) -> str:
     formula(facts.modulation_parameters, d=8, n=2)
     model = s.build()
     with torch.device("meta"):
-        s.build()(torch.empty(2, 3, 16, 16), torch.empty(2), LABELS.null(2, "meta"))
+        s.build()
     return f"{sum(p.numel() for p in model.parameters()):,} parameters at width {CONFIG.width}, depth {CONFIG.depth}"
 
 
@@ -233,10 +233,18 @@ def shapes(s: Subject) -> str:
     for size, patch, kind in ((16, 4, LABELS), (8, 2, CAPTIONS), (24, 8, FEATURES)):
         config = CONFIG.with_changes(patch=patch)
         x, t, prompt = inputs(kind, size=size)
-        out = s.build(kind, size=size, config=config, out_channels=6)(x, t, prompt)
-        expected = (4, 6, size, size)
+        model = s.build(kind, size=size, config=config, out_channels=6)
+        c = model.scheme.embed(model.time(t), model.prompt(prompt))
+        h = model.scheme.enter(torch.zeros(4, (size // patch) ** 2, config.width), c)
+        for block in model.blocks:
+            h = block(h, c)
+        left, due = model.scheme.leave(h, c), (4, (size // patch) ** 2, config.width)
+        _need(left.shape == due, f"leave gives {tuple(left.shape)} where (B, N, D) is {due}")
+        out, expected = model(x, t, prompt), (4, 6, size, size)
         _need(out.shape == expected, f"{tuple(out.shape)} where {expected} is due ({size} px, patch {patch})")
         _need(out.dtype == torch.float32, f"{out.dtype} where float32 went in")
+    with torch.device("meta"):  # where a plan counts what it costs
+        s.build()(torch.empty(2, 3, 16, 16), torch.empty(2), LABELS.null(2, "meta"))
     return "16, 8 and 24 px; labels, captions, features"
 
 
@@ -276,7 +284,7 @@ def depends_on_prompt(s: Subject) -> str:
         _need(moved > SEEN, f"another prompt ({name}) gives the same output (it moved by {moved:.1e})")
         null = model(x, t, kind.null(4))
         _need(_far(null, out).min() > SEEN, f"the null prompt ({name}) gives the output of a prompt")
-        dropped = model(x, t, kind.drop(prompt, torch.tensor([True, False, True, False])))  # type: ignore[arg-type]
+        dropped = model(x, t, kind.drop(prompt, torch.tensor([True, False, True, False])))
         whole = torch.stack([null[0], out[1], null[2], out[3]])
         _need(_far(dropped, whole).max() < 1e-4, f"a dropped prompt ({name}) is not the null prompt")
         least = min(least, moved.item())
@@ -307,7 +315,7 @@ def batch(s: Subject) -> str:
 def gradients(s: Subject) -> str:
     for kind in PROMPTS.values():
         model, (x, t, prompt) = s.random(kind), inputs(kind)
-        prompt = kind.drop(prompt, torch.tensor([False, False, False, True]))  # type: ignore[arg-type]
+        prompt = kind.drop(prompt, torch.tensor([False, False, False, True]))
         model(x, t, prompt).square().mean().backward()
         asked = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         silent = [n for n, p in asked if p.grad is None or not p.grad.abs().sum() > 0]
@@ -346,9 +354,9 @@ def feeds(s: Subject) -> str:
     vector = getattr(model.scheme.embed(e_t, told), "vector", None)
     found: set[str] = set()
     if vector is not None:
-        other = getattr(model.scheme.embed(model.time(t * 0.5), told), "vector", None)
+        other: Any = model.scheme.embed(model.time(t * 0.5), told).vector
         found |= {"timestep"} if not torch.allclose(vector, other, atol=1e-6) else set()
-        other = getattr(model.scheme.embed(e_t, told._replace(pooled=told.pooled.roll(1, 0))), "vector", None)
+        other = model.scheme.embed(e_t, told._replace(pooled=told.pooled.roll(1, 0))).vector
         found |= {"pooled prompt"} if not torch.allclose(vector, other, atol=1e-6) else set()
     words = " + ".join(sorted(found, reverse=True)) or "none"
     _need(found == said, f"facts.vector is {model.scheme.facts.vector!r}, but c.vector depends on: {words}")
@@ -407,14 +415,14 @@ def options(s: Subject) -> str:
     for name, option in made.options().items():
         for choice in option.choices:
             try:
-                model = s.random(**{name: choice})
+                model = Subject(s.scheme, {name: choice}).random()
             except ValueError as error:
                 raise Broken(f"its option {name} offers {choice!r}, but: {error}") from error
             _need(model(x, t, prompt).isfinite().all(), f"{name}={choice} gives NaN or Inf")
             tried += 1
         if option.choices:
             try:
-                s.build(**{name: "nonsense"})
+                Subject(s.scheme, {name: "nonsense"}).build()
             except ValueError:
                 continue
             raise Broken(f"its option {name} takes 'nonsense'")

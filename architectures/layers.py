@@ -104,7 +104,8 @@ def parse_norm(text: str) -> Callable[[int], nn.Module]:
     Raises:
         ValueError: for any other text.
     """
-    return {"layer": LayerNorm, "rms": RMSNorm}[choose("norm", text, NORM.choices)[0]]
+    norms: dict[str, Callable[[int], nn.Module]] = {"layer": LayerNorm, "rms": RMSNorm}
+    return norms[choose("norm", text, NORM.choices)[0]]
 
 
 # --- attention ------------------------------------------------------------------------------------------------------

@@ -26,7 +26,11 @@ app = typer.Typer(
 
 Root = Annotated[Path, typer.Option(envvar="DITBENCH_ROOT", help="The results directory.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes as key=value, such as train.steps=100.")]
-Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file that registers schemes.")]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", envvar="DITBENCH_PLUGINS", help="A Python file that registers schemes; may be repeated."),
+]
+Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
 Name = Annotated[str | None, typer.Argument(help="A matrix, by its name; the last one run if left out.")]
 RUNS = Path("runs")
 
@@ -174,7 +178,7 @@ def cell(folder: Annotated[Path, typer.Argument(help="A cell's folder, made by `
 def status(
     name: Name = None,
     root: Root = RUNS,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show where a matrix stands.
 
@@ -329,22 +333,26 @@ def dashboard(
 
 
 @app.command()
-def schemes(plugin: Plugins = None) -> None:
+def schemes(plugin: Plugins = None, as_json: Json = False) -> None:
     """List the conditioning schemes, plugins included.
 
     Example: ditbench schemes --plugin my_gate.py
     """
     import architectures
 
-    for path in plugin or []:
-        architectures.load_plugin(path)
-    for name in architectures.schemes():
-        found = architectures.origin(name)
-        print(name if found["kind"] == "built-in" else f"{name}  ({found['kind']} {found['name']})")
+    _load(plugin)
+    found = {name: architectures.origin(name) for name in architectures.schemes()}
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    for name, origin in found.items():
+        print(name if origin["kind"] == "built-in" else f"{name}  ({origin['kind']} {origin['name']})")
 
 
 @app.command()
-def describe(scheme: str, plugin: Plugins = None) -> None:
+def describe(
+    scheme: Annotated[str, typer.Argument(help="A scheme, see `ditbench schemes`.")], plugin: Plugins = None
+) -> None:
     """Print a scheme's equations, facts and options.
 
     Example: ditbench describe adaln-zero
@@ -353,17 +361,105 @@ def describe(scheme: str, plugin: Plugins = None) -> None:
 
     import architectures
 
-    for path in plugin or []:
-        architectures.load_plugin(path)
+    _load(plugin)
     told = architectures.describe(scheme)
-    print(f"{told.name}\n\n{inspect.cleandoc(told.equations)}\n")
+    console = _console()
+    console.print(f"[bold]{told.name}[/bold]\n", highlight=False)
+    console.print(inspect.cleandoc(told.equations) + "\n", markup=False, highlight=False)
     for field in ("source", "vector", "prompt", "identity_at_init", "modulation_parameters"):
-        print(f"{field.replace('_', ' '):22} {getattr(told.facts, field)}")
-    for option, told_of in told.options.items():
-        print(f"option {option:15} default {told_of.default}")
+        console.print(f"{field.replace('_', ' '):22} {getattr(told.facts, field)}", markup=False, highlight=False)
+    console.print(f"{'origin':22} {' '.join(told.origin.values())}\n", markup=False, highlight=False)
+    from rich.table import Table
+
+    table = Table("option", "default", "choices", "what it decides", title="Options", title_justify="left")
+    for name, option in told.options.items():
+        table.add_row(name, str(option.default), " | ".join(option.choices) or option.kind.__name__, option.says)
+    console.print(table if told.options else "no options")
+
+
+@app.command()
+def check(
+    scheme: Annotated[str, typer.Argument(help="A scheme, see `ditbench schemes`.")],
+    options: Annotated[list[str] | None, typer.Argument(help="Its options as key=value, such as gate=one.")] = None,
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Hold a scheme to the laws that every scheme obeys, in seconds on a CPU; exit code 1 if it breaks one.
+
+    Example: ditbench check my-gate --plugin my_gate.py
+    """
+    from dataclasses import asdict
+
+    import architectures
+
+    _load(plugin)
+    chosen = _key_values(options or [])
+    verdicts = []
+    with _progress(as_json) as progress:
+        for verdict in architectures.check(scheme, chosen):
+            verdicts.append(verdict)
+            progress(f"check {scheme}", len(verdicts), len(architectures.LAWS))
+    if as_json:
+        found = {"scheme": scheme, "origin": architectures.origin(scheme), "options": chosen}
+        print(json.dumps(found | {"laws": [asdict(verdict) for verdict in verdicts]}, indent=2))
+    else:
+        _console().print(_check_table(scheme, verdicts))
+    sys.exit(any(verdict.outcome != "holds" for verdict in verdicts))
+
+
+def _check_table(scheme: str, verdicts: list[Any]) -> Any:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    styles = {"holds": "green", "broken": "bold red", "not tried": "dim"}
+    table = Table("law", "", "what it says", "what was seen", title=f"{scheme} against the laws", title_justify="left")
+    for one in verdicts:
+        table.add_row(one.law, Text(one.outcome, styles[one.outcome]), one.says, Text(one.words))
+    broken = [one.law for one in verdicts if one.outcome != "holds"]
+    seconds = sum(one.seconds for one in verdicts)
+    last = f"{len(verdicts) - len(broken)} of {len(verdicts)} laws hold ({seconds:.1f} s)"
+    return Group(table, Text(last + (f"; not: {', '.join(broken)}" if broken else "")))
+
+
+@app.command("new-scheme")
+def new_scheme(
+    name: Annotated[str, typer.Argument(help="Its name: lower-case letters, digits and '-'.")],
+    package: Annotated[
+        Path | None, typer.Option("--package", help="Write an installable package into this folder.")
+    ] = None,
+) -> None:
+    """Write a new scheme that works, with its test: a file here, or a package.
+
+    Example: ditbench new-scheme my-gate --package ditbench-my-gate
+    """
+    from bench import scaffold
+
+    folder = package or Path()
+    for path in scaffold.new_scheme(name, folder, package=package is not None):
+        print(f"wrote  {_near(path)}")
+    if package is not None:
+        print(f"next   pip install -e {folder} && ditbench check {name}")
+    else:
+        file = name.replace("-", "_") + ".py"
+        print(f"next   ditbench check {name} --plugin {file}")
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------
+
+
+def _load(plugins: list[Path] | None) -> None:
+    import architectures
+
+    for path in plugins or []:
+        architectures.load_plugin(path)
+
+
+def _key_values(words: list[str]) -> dict[str, Any]:
+    """`gate=one` and `tokens=4`, values as YAML reads them."""
+    from bench.config import pairs
+
+    return pairs(words)
 
 
 def _matrix(store: Store, name: str | None) -> str:

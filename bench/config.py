@@ -223,6 +223,19 @@ def _parse_override(override: str) -> Any:
         raise ConfigError(f"{override!r}: {_first_line(error)}") from error
 
 
+def pairs(words: list[str]) -> dict[str, Any]:
+    """`gate=one` and the like as a mapping, values as YAML reads them.
+
+    Raises:
+        ConfigError: for a word without `=`.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        plain: Any = OmegaConf.to_container(_parse_override(word))
+        found |= plain
+    return found
+
+
 def _merge(tree: Any, given: Any, where: str) -> Any:
     for key, choices in _unknown_keys(OmegaConf.to_container(given), Matrix, ""):
         near = difflib.get_close_matches(key.rpartition(".")[2], choices, n=1)

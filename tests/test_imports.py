@@ -17,6 +17,7 @@ SOURCES = sorted([*(ROOT / "architectures").rglob("*.py"), *(ROOT / "bench").rgl
 ARCHITECTURES = ["options", "layers", "sublayer", "modulation", "prompt", "scheme", "registry", "backbone", "laws"]
 BENCH = [
     ["files", "painter"],
+    ["scaffold"],
     ["result", "scenes"],
     ["journal", "store", "config", "provenance"],
     ["matrix", "data", "tables"],
@@ -43,6 +44,7 @@ DOORS = {
 }
 # Read by a command line that must answer at once, and by a report made from a committed record alone.
 WITHOUT_TORCH = {"files", "result", "journal", "store", "config", "matrix", "tables", "figures", "report", "record"}
+WITHOUT_TORCH |= {"scaffold"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
