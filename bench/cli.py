@@ -210,20 +210,36 @@ def status(
 
 
 @app.command()
-def report(name: Name = None, root: Root = RUNS) -> None:
-    """Write a matrix's report: table, pictures, curves.
+def report(
+    name: Annotated[
+        str | None, typer.Argument(help="A matrix, by its name (the last one run if left out), or a record's folder.")
+    ] = None,
+    root: Root = RUNS,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Of a record: the folder to write into.")] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Write a matrix's report, one page that holds everything, or that of a committed record.
 
-    Example: ditbench report quickstart
+    Example: ditbench report quickstart --open
     """
     from bench import report as reports
     from bench.store import Store
 
-    store = Store(root.resolve())
-    matrix = _matrix(store, name)
-    path = reports.write_report(store, matrix)
+    if name and (Path(name) / "cells.json").is_file():
+        from bench.record import load_record
+
+        table, folder = load_record(Path(name)), out or RUNS / "records" / Path(name).resolve().parent.name
+        reports.write_files(table, folder, page=True, kept=Path(name))
+        path = (folder / "report.html").resolve()
+    else:
+        store = Store(root.resolve())
+        matrix = _matrix(store, name)
+        path, table = reports.write_report(store, matrix), reports.collect(store, matrix)
     console = _console()
-    console.print(reports.terminal(reports.collect(store, matrix)))
+    console.print(reports.terminal(table))
     console.print(f"report     {_near(path)}", markup=False, highlight=False)
+    if open_page:
+        typer.launch(path.as_uri())
 
 
 @app.command()

@@ -8,14 +8,14 @@ from __future__ import annotations
 import io
 import json
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.files import write_atomic
-from bench.tables import Table, columns, summaries
+from bench.tables import Cell, Table, columns, name_of, summaries
 
 # Okabe and Ito's colours, told apart by every eye; with dashes and markers also without colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -33,23 +33,45 @@ def style(index: int) -> dict[str, Any]:
     }
 
 
-def draw_all(table: Table, folder: Path) -> list[tuple[str, str]]:
-    """Draws every figure there is something for, and returns (file name, caption)."""
-    made = [
-        ("samples.png", "The same prompts and the same noise, a row a variant.", samples(table)),
-        ("loss.png", "Training loss (mean over windows of steps), the first seed of each variant.", loss(table)),
-        ("heldout.png", "Held-out loss by timestep, mean over seeds: 0 is data, 1 is noise.", heldout(table)),
-        (
-            "quality-cost.png",
-            "Quality against cost: means over seeds, bars their 95 % intervals.",
-            quality_cost(table),
-        ),
+Drawn = tuple[bytes, list[dict[str, Any]]]  # a PNG, and the numbers it shows
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of the report.
+
+    Attributes:
+        file: name of its PNG. data: the numbers it shows, a row a point; empty for pictures.
+    """
+
+    file: str
+    title: str
+    caption: str
+    png: bytes
+    data: list[dict[str, Any]]
+
+
+def draw_all(table: Table, kept: Path | None = None) -> list[Figure]:
+    """Draws every figure there is something for.
+
+    Args:
+        kept: a record's folder, whose pictures are shown where those they are made of are not there.
+    """
+    made: list[tuple[str, str, str, Callable[[Table], Drawn | None]]] = [
+        ("quality-cost.png", "Quality against cost", "Means over seeds, bars their 95 % intervals.", quality_cost),
+        ("samples.png", "Samples", "The same prompts and the same noise, a row a variant.", samples),
+        ("training.png", "Samples over training", "One prompt, the same noise, after more and more steps.", training),
+        ("loss.png", "Training loss", "Mean over windows of steps, the first seed of each variant.", loss),
+        ("heldout.png", "Held-out loss by timestep", "Mean over seeds: 0 is data, 1 is noise.", heldout),
+        ("parameters.png", "Where the parameters are", "By what they serve; equal but for the scheme.", parameters),
     ]
     shown = []
-    for name, caption, png in made:
-        if png is not None:
-            write_atomic(folder / name, png)
-            shown.append((name, caption))
+    for file, title, caption, draw in made:
+        drawn = draw(table)
+        if drawn is None and kept is not None and (kept / file).is_file():
+            drawn = (kept / file).read_bytes(), []
+        if drawn is not None:
+            shown.append(Figure(file, title, caption, *drawn))
     return shown
 
 
@@ -71,43 +93,59 @@ def _png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
-def samples(table: Table, most: int = 8) -> bytes | None:
+def _first_cells(table: Table) -> dict[str, Cell]:
+    """The first finished seed of each variant, by the row's name."""
+    first: dict[str, Cell] = {}
+    for cell in table.done:
+        first.setdefault(name_of(cell.row), cell)
+    return first
+
+
+def samples(table: Table, most: int = 8) -> Drawn | None:
     """Rows variants, columns prompts; the first seed of each variant."""
-    first: dict[str, Path] = {}
-    for cell in table.cells:
-        if cell.grid is not None and cell.result is not None:
-            name = cell.row.variant + "".join(f" {k.rpartition('.')[2]}={v}" for k, v in cell.row.axes.items())
-            first.setdefault(name, cell.grid)
-    if not first:
+    grids = {name: cell.grid for name, cell in _first_cells(table).items() if cell.grid is not None}
+    if not grids:
         return None
-    grids = {name: np.load(path) for name, path in first.items()}
-    about = json.loads(next(iter(first.values())).with_suffix(".json").read_text())
-    count = min(most, *(len(grid) for grid in grids.values()))
-    figure, axes = _figure(1.25 * count + 1.6, 1.25 * len(grids) + 1.0, nrows=len(grids), ncols=count, squeeze=False)
-    for row, (name, grid) in zip(axes, grids.items(), strict=True):
-        for column, axis in enumerate(row):
-            axis.imshow(grid[column], interpolation="nearest")
+    pictures = {name: np.load(path) for name, path in grids.items()}
+    prompts = json.loads(next(iter(grids.values())).with_suffix(".json").read_text())["prompts"]
+    count = min(most, *(len(grid) for grid in pictures.values()))
+    titles = [textwrap.fill(textwrap.shorten(prompt, 110, placeholder=" ..."), 20) for prompt in prompts[:count]]
+    return _pictures(list(pictures), [list(grid[:count]) for grid in pictures.values()], titles), []
+
+
+def training(table: Table, most: int = 8) -> Drawn | None:
+    """Rows variants, columns steps of training; the last prompt's picture, from the same noise each time."""
+    found = {name: cell.grids for name, cell in _first_cells(table).items() if len(cell.grids) > 1}
+    steps = sorted(set.intersection(*(set(grids) for grids in found.values()))) if found else []
+    if len(steps) < 2:
+        return None
+    steps = [steps[k] for k in np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))]
+    rows = [[np.load(grids[step])[-1] for step in steps] for grids in found.values()]
+    return _pictures(list(found), rows, [f"step {step:,}" for step in steps], size=8), []
+
+
+def _pictures(names: list[str], rows: list[list[np.ndarray]], titles: list[str], size: float = 5.5) -> bytes:
+    """Pictures in rows under titles, each row with its name."""
+    height, width = 1.25 * len(rows) + 1.0, 1.25 * len(titles) + 1.6
+    figure, axes = _figure(width, height, nrows=len(rows), ncols=len(titles), squeeze=False)
+    for line, pictures, name in zip(axes, rows, names, strict=True):
+        for axis, picture in zip(line, pictures, strict=True):
+            axis.imshow(picture, interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
-        row[0].set_ylabel(
-            "\n".join(textwrap.wrap(name.replace("-", "- "), 14)).replace("- ", "-"),
-            rotation=0,
-            ha="right",
-            va="center",
-            fontsize=8,
-        )
-    for axis, prompt in zip(axes[0], about["prompts"], strict=False):
-        axis.set_title(textwrap.fill(textwrap.shorten(prompt, 110, placeholder=" ..."), 20), fontsize=5.5)
+        label = "\n".join(textwrap.wrap(name.replace("-", "- "), 14)).replace("- ", "-")
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=size)
     return _png(figure)
 
 
-def loss(table: Table) -> bytes | None:
+def loss(table: Table) -> Drawn | None:
     """Training loss over steps."""
     lines: dict[str, dict[int, float]] = {}
     for cell in table.cells:
-        name = cell.row.variant + "".join(f" {k.rpartition('.')[2]}={v}" for k, v in cell.row.axes.items())
-        if cell.curves.get("loss") and name not in lines:
-            lines[name] = cell.curves["loss"]
+        if cell.curves.get("loss"):
+            lines.setdefault(name_of(cell.row), cell.curves["loss"])
     if not lines:
         return None
     figure, axis = _figure(7, 4)
@@ -121,7 +159,7 @@ def loss(table: Table) -> bytes | None:
     )
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    return _png(figure)
+    return _png(figure), [{"variant": n, "step": k, "loss": v} for n, p in lines.items() for k, v in p.items()]
 
 
 def _smooth(values: list[float], window: int = 3) -> list[float]:
@@ -134,7 +172,7 @@ def _robust(values: Iterable[float]) -> tuple[float, float]:
     return float(found.min() * 0.95), float(np.quantile(found, 0.9) * 1.1)
 
 
-def heldout(table: Table) -> bytes | None:
+def heldout(table: Table) -> Drawn | None:
     """Held-out loss by timestep bin."""
     rows = [row for row in summaries(table) if "heldout_loss_bin0" in row.values]
     if not rows:
@@ -148,10 +186,15 @@ def heldout(table: Table) -> bytes | None:
     axis.set(xlabel="timestep t (0 data, 1 noise)", ylabel="held-out loss (lower is better)", xlim=(0, 1))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    return _png(figure)
+    data = [
+        {"variant": row.name, "t": float(t), "heldout_loss": row.mean(f"heldout_loss_bin{k}")}
+        for row in rows
+        for k, t in enumerate(places)
+    ]
+    return _png(figure), data
 
 
-def quality_cost(table: Table) -> bytes | None:
+def quality_cost(table: Table) -> Drawn | None:
     """The first quality column against throughput and parameters."""
     rows = [row for row in summaries(table) if row.values]
     if not rows:
@@ -183,4 +226,28 @@ def quality_cost(table: Table) -> bytes | None:
     axes[0].set_ylabel(f"{quality.heading} ({quality.better} is better)")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)
-    return _png(figure)
+    keys = (quality.key, *(key for key, _, _ in costs))
+    data = [{"variant": row.name} | {k: row.mean(k) for k in keys} for row in rows]
+    data = [told | {f"{k}_ci95": row.interval(k) for k in keys} for told, row in zip(data, rows, strict=True)]
+    return _png(figure), data
+
+
+def parameters(table: Table) -> Drawn | None:
+    """Bars of parameters by what they serve; told apart by hatches too."""
+    parts = ("backbone", "modulation", "prompt")
+    rows = [row for row in summaries(table) if all(f"parameters_{part}" in row.values for part in parts)]
+    if not rows:
+        return None
+    figure, axis = _figure(7, 0.45 * len(rows) + 1.4)
+    left = np.zeros(len(rows))
+    for part, colour, hatch in zip(parts, ("#DDDDDD", COLOURS[0], COLOURS[4]), ("", "//", ".."), strict=True):
+        widths = np.array([row.values[f"parameters_{part}"][0] / 1e6 for row in rows])
+        axis.barh(
+            [row.name for row in rows], widths, left=left, color=colour, hatch=hatch, edgecolor="black", label=part
+        )
+        left += widths
+    axis.invert_yaxis()
+    axis.set_xlabel("parameters, M")
+    axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    keys = [f"parameters_{part}" for part in parts]
+    return _png(figure), [{"variant": row.name} | {key: row.values[key][0] for key in keys} for row in rows]

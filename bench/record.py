@@ -105,7 +105,7 @@ def _scrub(value: Any) -> Any:
 
 
 def _write(table: Table, folder: Path) -> None:
-    write_files(table, folder)
+    write_files(table, folder, page=False)
     write_atomic(folder / "config.yaml", yaml.safe_dump(table.manifest["config"], sort_keys=False, width=100))
     cells = [
         {

@@ -1,4 +1,5 @@
-"""The report of a matrix: table first, then pictures, then where it all came from. Needs neither torch nor MLflow."""
+"""The report of a matrix: table, pictures, then where it all came from; as Markdown and as a page of its own. Needs
+neither torch nor MLflow."""
 
 from __future__ import annotations
 
@@ -7,36 +8,49 @@ from pathlib import Path
 
 from bench import figures
 from bench.files import write_atomic
+from bench.page import html
 from bench.store import Store
-from bench.tables import Table, as_csv, collect, markdown, notes, terminal
+from bench.tables import Table, as_csv, collect, latex, markdown, notes, terminal
 
 __all__ = ["collect", "terminal", "write_files", "write_report"]
 
 
 def write_report(store: Store, name: str) -> Path:
-    """Writes `matrices/<name>/report/` and returns its `report.md`.
+    """Writes `matrices/<name>/report/` and returns its `report.html`.
 
     Raises:
         FileNotFoundError: if no such matrix was planned.
     """
-    return write_files(collect(store, name), store.matrix_folder(name) / "report")
+    folder = store.matrix_folder(name) / "report"
+    write_files(collect(store, name), folder, page=True)
+    return folder / "report.html"
 
 
-def write_files(table: Table, folder: Path) -> Path:
-    """Writes `report.md`, `cells.csv` and the figures into a folder, and returns the first."""
+def write_files(table: Table, folder: Path, *, page: bool, kept: Path | None = None) -> None:
+    """Writes `report.md`, `cells.csv`, `table.tex`, the figures and, if asked, `report.html` into a folder.
+
+    Args:
+        kept: a record's folder, whose pictures are shown where those they are made of are not there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    shown = figures.draw_all(table, folder)
+    shown = figures.draw_all(table, kept)
+    for figure in shown:
+        write_atomic(folder / figure.file, figure.png)
     write_atomic(folder / "cells.csv", as_csv(table))
+    write_atomic(folder / "table.tex", latex(table))
     write_atomic(folder / "report.md", text(table, shown))
-    return folder / "report.md"
+    if page:
+        command, told = table.manifest["command"], _provenance(table)
+        write_atomic(folder / "report.html", html(table, shown, what=_what(table), command=command, provenance=told))
 
 
-def text(table: Table, shown: list[tuple[str, str]]) -> str:
+def text(table: Table, shown: list[figures.Figure]) -> str:
     """The report in Markdown."""
-    parts = [f"# {table.name}\n", _what(table), markdown(table)]
+    parts = [f"# {table.name}\n", _what(table) + "\n", markdown(table)]
     parts.append("\n".join(f"- {note}" for note in notes(table)) + "\n")
-    parts += [f"![{caption}]({name})\n\n{caption}\n" for name, caption in shown]
-    parts.append(_provenance(table))
+    parts += [f"## {one.title}\n\n![{one.caption}]({one.file})\n\n{one.caption}\n" for one in shown]
+    parts.append(f"## Where the numbers come from\n\nCommand: `{table.manifest['command']}`\n")
+    parts.append("".join(f"- {label}: {'; '.join(values)}\n" for label, values in _provenance(table)))
     return "\n".join(parts)
 
 
@@ -47,32 +61,40 @@ def _what(table: Table) -> str:
         f"{len(table.done)} of {len(table.cells)} cells done. {backbone['name']} on {table.cells[0].row.data} at "
         f"{data['image_size']} px; {train['steps']:,} steps of {train['batch']}, learning rate {train['lr']:g}, EMA "
         f"{train['ema']:g}; sampled by {sample['sampler']} in {sample['steps']} steps with guidance "
-        f"{sample['guidance']:g}, EMA weights.\n"
+        f"{sample['guidance']:g}, EMA weights."
     )
 
 
-def _provenance(table: Table) -> str:
-    """Command, commits, hardware, versions; and whether every cell agrees on them."""
-    out = ["## Where the numbers come from\n", f"Command: `{table.manifest['command']}`\n"]
+def _provenance(table: Table) -> list[tuple[str, list[str]]]:
+    """Commits, hardware, versions, plugins: all that occur, so that cells which disagree are seen."""
     told = [cell.result.provenance for cell in table.cells if cell.result]
     if not told:
-        return "\n".join(out)
-    for label, found in (
-        ("Commit", {p["commit"] + (" with uncommitted changes" if p.get("dirty") else "") for p in told}),
-        ("Hardware", {_hardware(p["hardware"]) for p in told}),
-        ("Versions", {", ".join(f"{k} {v}" for k, v in p["versions"].items()) for p in told}),
-        ("Data digest", {p["digests"]["data"] for p in told}),
-        (
-            "First weights of the backbone",
-            {f"{p['digests']['initial_backbone_weights']} (seed {p['seeds']['train']})" for p in told},
-        ),
-        ("Extractor", {p["measured"]["extractor"] for p in told}),
-    ):
-        out.append(f"- {label}: {'; '.join(sorted(found))}")
+        return []
+    found = {
+        "Commit": {p["commit"] + (" with uncommitted changes" if p.get("dirty") else "") for p in told},
+        "Hardware": {_hardware(p["hardware"]) for p in told},
+        "Versions": {", ".join(f"{k} {v}" for k, v in p["versions"].items()) for p in told},
+        "Data digest": {p["digests"]["data"] for p in told},
+        "First weights of the backbone": {
+            f"{p['digests']['initial_backbone_weights']} (seed {p['seeds']['train']})" for p in told
+        },
+        "Extractor": {p["measured"]["extractor"] for p in told},
+        "Plugins": {_plugin(p.get("scheme", {})) for p in told},
+    }
+    found["Plugins"].discard("")
     first, last = min(p["started"] for p in told), max(p["ended"] for p in told)
     attempts = sum(p["attempts"] for p in told)
-    out.append(f"- Measured: {_when(first)} to {_when(last)} UTC, {attempts} attempts for {len(told)} cells")
-    return "\n".join(out) + "\n"
+    measured = f"{_when(first)} to {_when(last)} UTC, {attempts} attempts for {len(told)} cells"
+    return [(label, sorted(values)) for label, values in found.items() if values] + [("Measured", [measured])]
+
+
+def _plugin(scheme: dict) -> str:
+    """Which plugin a scheme came from: distribution and version or file, and the digest of its source."""
+    origin = scheme.get("origin", {})
+    if origin.get("kind", "built-in") == "built-in":
+        return ""
+    words = [origin["name"], origin.get("version", ""), f"sha256 {origin.get('sha256', 'unknown')[:16]}"]
+    return f"{scheme['name']} of {' '.join(word for word in words if word)}"
 
 
 def _hardware(machine: dict) -> str:

@@ -21,7 +21,7 @@ class Cell:
 
     Attributes:
         result: None while there is none. curves: metric -> step -> value, of the journal.
-        grid: pictures of its sample grid as a `.npy` file, or None.
+        grid: pictures of its sample grid as a `.npy` file, or None. grids: the same by step of training.
     """
 
     row: Row
@@ -30,6 +30,7 @@ class Cell:
     result: Result | None
     curves: dict[str, dict[int, float]] = field(default_factory=dict)
     grid: Path | None = None
+    grids: dict[int, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ def collect(store: Store, name: str) -> Table:
         folder = store.cell(row.cell)
         status, reason = folder.status()
         grid = folder.samples / "grid.npy"
+        steps = {int(path.stem.removeprefix("step-")): path for path in sorted(folder.samples.glob("step-*.npy"))}
         cells.append(
-            Cell(row, status, reason, folder.result(), curves(folder.journal), grid if grid.exists() else None)
+            Cell(row, status, reason, folder.result(), curves(folder.journal), grid if grid.exists() else None, steps)
         )
     return Table(name, cells, store.manifest(name))
 
@@ -177,12 +179,16 @@ class Summary:
         return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
 
 
+def name_of(row: Row) -> str:
+    """A row of the table: the variant, and its point of the axes."""
+    return row.variant + "".join(f" {key.rpartition('.')[2]}={value}" for key, value in row.axes.items())
+
+
 def summaries(table: Table) -> list[Summary]:
     """One for each variant and point of the axes, in the matrix's order."""
     groups: dict[str, list[Cell]] = {}
     for cell in table.cells:
-        axes = "".join(f" {key.rpartition('.')[2]}={value}" for key, value in cell.row.axes.items())
-        groups.setdefault(cell.row.variant + axes, []).append(cell)
+        groups.setdefault(name_of(cell.row), []).append(cell)
     return [_summary(name, cells) for name, cells in groups.items()]
 
 
@@ -224,14 +230,17 @@ def written(row: Summary, column: Column) -> str:
     return f"{column.write(mean)} ± {column.write(half)}"
 
 
-def lines(table: Table, leave_out: tuple[str, ...] = ()) -> tuple[list[str], list[list[str]], list[set[int]]]:
+def lines(
+    table: Table, leave_out: tuple[str, ...] = (), last: tuple[str, ...] = ()
+) -> tuple[list[str], list[list[str]], list[set[int]]]:
     """Headings, cells of text a row, and for each row the columns in which it is best.
 
     Args:
-        leave_out: columns whose keys begin so are not shown.
+        leave_out: columns whose keys begin so are not shown. last: those stand at the end.
     """
     rows = summaries(table)
     cols = [column for column in columns(rows) if not column.key.startswith(leave_out or ("\0",))]
+    cols.sort(key=lambda column: column.key.startswith(last or ("\0",)))
     headings = ["variant", "seeds", *(column.heading + ARROWS[column.better] for column in cols)]
     marks = [best(rows, column) for column in cols]
     text, top = [], []
@@ -287,6 +296,31 @@ def markdown(table: Table) -> str:
         cells = [f"**{value}**" if k in marks and value else value for k, value in enumerate(row)]
         out.append("| " + " | ".join(cells) + " |")
     return "\n".join(out) + "\n"
+
+
+def latex(table: Table) -> str:
+    """The table in LaTeX (booktabs), the best of each column bold."""
+    headings, text, top = lines(table)
+    rows = [
+        " & ".join(f"\\textbf{{{_tex(value)}}}" if k in marks and value else _tex(value) for k, value in enumerate(row))
+        for row, marks in zip(text, top, strict=True)
+    ]
+    head = " & ".join(f"\\shortstack{{{_tex(heading)}}}" for heading in headings)
+    body = "\n".join(f"{row} \\\\" for row in rows)
+    said = "\n".join(f"% {note}" for note in notes(table))
+    columns = "l" + "r" * (len(headings) - 1)
+    return (
+        f"{said}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n"
+        "\\bottomrule\n\\end{tabular}\n"
+    )
+
+
+TEX = {"\\": r"\textbackslash{}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "±": r"$\pm$", "~": r"\textasciitilde{}"}
+TEX |= {"^": r"\textasciicircum{}", **{character: "\\" + character for character in "&%$#_{}"}}
+
+
+def _tex(text: str) -> str:
+    return "".join(TEX.get(character, character) for character in text)
 
 
 def terminal(table: Table) -> Any:

@@ -22,7 +22,8 @@ BENCH = [
     ["journal", "store", "config", "provenance"],
     ["matrix", "data", "tables"],
     ["prompts", "diffusion", "cost", "metrics", "figures"],
-    ["batches", "report"],
+    ["batches", "page"],
+    ["report"],
     ["train", "evaluate", "record"],
     ["cell", "tracking"],
     ["plan", "executors", "sample", "dashboard"],
@@ -39,11 +40,24 @@ DOORS = {
     "datasets": {"data"},
     "transformers": {"prompts"},
     "typer": {"cli"},
+    "jinja2": {"page"},
     "matplotlib": {"figures"},
     "psutil": {"provenance"},
 }
 # Read by a command line that must answer at once, and by a report made from a committed record alone.
-WITHOUT_TORCH = {"files", "result", "journal", "store", "config", "matrix", "tables", "figures", "report", "record"}
+WITHOUT_TORCH = {
+    "files",
+    "result",
+    "journal",
+    "store",
+    "config",
+    "matrix",
+    "tables",
+    "figures",
+    "page",
+    "report",
+    "record",
+}
 WITHOUT_TORCH |= {"scaffold"}
 
 

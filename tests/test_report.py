@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
 import re
 import statistics
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench import record, report, tables
+from bench import figures, record, report, tables
 from bench.files import write_json
 from bench.journal import Journal
 from bench.result import Result
@@ -62,6 +64,10 @@ def result(id: str, kid: float, seed: int, root: Path, commit: str, dirty: bool)
         "hardware": {"device": "cpu", "cpu": "AMD EPYC", "cores": 2, "memory_bytes": 2**34},
         "versions": {"torch": "2.14"},
         "seeds": {"train": seed},
+        "scheme": {
+            "name": "mine",
+            "origin": {"kind": "package", "name": "a-package", "version": "1.2", "sha256": "ab" * 32},
+        },
         "digests": {"data": "d", "initial_backbone_weights": "w"},
         "measured": {"extractor": "efficientnet-lite0"},
         "attempts": 1,
@@ -130,12 +136,58 @@ def test_the_terminal_shows_it(tmp_path: Path) -> None:
 )
 def test_the_report_is_written_whatever_there_is(tmp_path: Path, values: dict[str, Any]) -> None:
     path = report.write_report(made(tmp_path, values), "made")
-    text = path.read_text()
+    text = path.with_suffix(".md").read_text()
     for name in [line.rpartition("(")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]:
         assert (path.parent / name).read_bytes()[:4] == b"\x89PNG"
     finished = any(value is not None for kids in values.values() for value in kids)
     assert (path.parent / "samples.png").exists() == finished and ("No cell has a result" in text) != finished
     assert "Where the numbers come from" in text and (path.parent / "cells.csv").exists()
+
+
+def test_the_page_holds_everything_it_shows(tmp_path: Path) -> None:
+    """One file, no network, no script; every figure's numbers are a link; a failure is a row; names are escaped."""
+    store = made(tmp_path, {"adaln": [0.5, 0.6], "adaln-zero": [0.2, None], "third": [0.4, 0.5]})
+    text = report.write_report(store, "made").read_text()
+    assert len(text) < 5_000_000 and "<script" not in text
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", text) and "http" not in re.sub(r"data:[^\"]*", "", text)
+    links = dict(re.findall(r'download="made-([\w-]+)\.?\w*" href="data:text/\w+;base64,([^"]+)"', text))
+    assert {"cells", "loss", "heldout", "quality-cost"} <= set(links)
+    points = list(csv.DictReader(io.StringIO(base64.b64decode(links["quality-cost"]).decode())))
+    assert float(points[0]["kid_efficientnet_lite0_400"]) == pytest.approx(0.55)
+    assert re.search(r'<tr class="failed"><td>adaln-zero</td><td>1/2 \(1 diverged\)</td>', text)
+    assert text.index("<table>") < text.index("<img") and "ditbench run made.yaml" in text
+    assert "mine of a-package 1.2 sha256 abab" in text
+    assert '<td class="best">0.4500 ± ' in text
+
+
+def test_the_page_of_a_committed_record_needs_neither_torch_nor_mlflow(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent
+    folder = sorted((root / "results").glob("*/*/cells.json"))[0].parent
+    code = (
+        "import sys\nfor name in ('torch', 'mlflow', 'lightning', 'datasets', 'omegaconf'): sys.modules[name] = None\n"
+    )
+    code += "sys.argv = ['ditbench', 'report', sys.argv[1], '-o', sys.argv[2]]\nfrom bench.cli import main\nmain()"
+    subprocess.run([sys.executable, "-c", code, str(folder), str(tmp_path)], check=True, cwd=root, capture_output=True)
+    text = (tmp_path / "report.html").read_text()
+    assert "Samples" in text and "Held-out loss by timestep" in text and len(text) < 5_000_000
+
+
+def test_the_table_in_latex(tmp_path: Path) -> None:
+    text = tables.latex(tables.collect(made(tmp_path, THREE), "made"))
+    assert r"\textbf{0.3000 $\pm$ 0.2484}" in text and r"25.0\%" in text and r"\bottomrule" in text
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len({len(re.findall(r"(?<!\\)&", row)) for row in rows}) == 1
+    assert tables._tex("a_b & 5%~{}^") == r"a\_b \& 5\%\textasciitilde{}\{\}\textasciicircum{}"
+
+
+def test_pictures_over_training(tmp_path: Path) -> None:
+    store = made(tmp_path, {"adaln": [0.5], "adaln-zero": [0.2]})
+    assert figures.training(tables.collect(store, "made")) is None
+    for row in store.rows("made"):
+        for step in (100, 200, 300):
+            np.save(store.cell(row.cell).samples / f"step-{step:09d}.npy", np.zeros((4, 16, 16, 3), np.uint8))
+    drawn = figures.training(tables.collect(store, "made"))
+    assert drawn is not None and drawn[0][:4] == b"\x89PNG"
 
 
 @pytest.fixture

@@ -1,0 +1,64 @@
+"""The report as one HTML page that holds everything it shows: no network, no script. Needs neither torch nor MLflow."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from importlib.resources import files
+from typing import Any
+
+from bench.figures import Figure
+from bench.tables import Table, as_csv, latex, lines, notes, summaries
+
+
+def html(
+    table: Table, figures: list[Figure], *, what: str, command: str, provenance: list[tuple[str, list[str]]]
+) -> str:
+    """The page: table, notes, figures each with its data as a link, provenance and the command."""
+    from jinja2 import Environment
+
+    headings, text, top = lines(table, last=("precision", "recall"))
+    complete = [row.complete for row in summaries(table)]
+    rows = [
+        {"cells": cells, "best": best, "complete": done} for cells, best, done in zip(text, top, complete, strict=True)
+    ]
+    template = files("bench").joinpath("report.html.j2").read_text(encoding="utf-8")
+    return (
+        Environment(autoescape=True, trim_blocks=True)
+        .from_string(template)
+        .render(
+            name=table.name,
+            what=what,
+            headings=headings,
+            rows=rows,
+            notes=notes(table),
+            cells_csv=_inline("text/csv", as_csv(table).encode()),
+            latex=_inline("text/plain", latex(table).encode()),
+            figures=[_shown(figure) for figure in figures],
+            command=command,
+            provenance=provenance,
+        )
+    )
+
+
+def _shown(figure: Figure) -> dict[str, Any]:
+    return {
+        "title": figure.title,
+        "caption": figure.caption,
+        "stem": figure.file.partition(".")[0],
+        "src": _inline("image/png", figure.png),
+        "csv": _inline("text/csv", _csv(figure.data).encode()) if figure.data else "",
+    }
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _inline(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
