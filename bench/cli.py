@@ -333,16 +333,18 @@ def dashboard(
         str, typer.Option(help="Other than loopback exposes everything logged to that network.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Serve MLflow on this machine and print the address of the experiment.
 
-    Example: ditbench dashboard quickstart
+    Example: ditbench dashboard quickstart --open
     """
     from bench import dashboard as dashboards
     from bench.store import Store
 
     store = Store(root.resolve())
-    dashboards.run(store, _matrix(store, name), host=host, port=port)
+    show = typer.launch if open_page else lambda url: None
+    dashboards.run(store, _matrix(store, name), host=host, port=port, show=show)
 
 
 # --- schemes --------------------------------------------------------------------------------------------------------

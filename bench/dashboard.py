@@ -32,6 +32,16 @@ class Server:
     base: str
     url: str
 
+    @property
+    def by_cell(self) -> str:
+        """The run table, a row a cell."""
+        return f"{self.url}?viewStateShareKey={tracking.VIEW}"
+
+    @property
+    def by_variant(self) -> str:
+        """The run table, a row a variant over its seeds."""
+        return f"{self.url}?viewStateShareKey={tracking.VIEW_OF_SEEDS}"
+
     def stop(self) -> None:
         """Stops the server and the workers it started."""
         if self.child.poll() is None:
@@ -43,8 +53,19 @@ class Server:
                 self.child.wait()
 
 
-def run(store: Store, name: str, *, host: str, port: int, say: Callable[[str], None] = print) -> None:
+def run(
+    store: Store,
+    name: str,
+    *,
+    host: str,
+    port: int,
+    say: Callable[[str], None] = print,
+    show: Callable[[str], object] = lambda url: None,
+) -> None:
     """Feeds MLflow, serves it until Ctrl-C, and prints the address of the matrix's experiment.
+
+    Args:
+        show: is given the address once the page is up (a browser).
 
     Raises:
         DashboardError: if the port is taken or the server does not come up.
@@ -57,10 +78,14 @@ def run(store: Store, name: str, *, host: str, port: int, say: Callable[[str], N
         say(f"the experiment is on the server you named: {uri.rstrip('/')}/#/experiments/{experiment}")
         return
     if host not in LOOPBACK:
-        say(f"warning: {host} shows every run, picture and artifact to whoever reaches this machine on port {port}")
+        say(
+            f"warning: on {host} whoever reaches this machine on port {port} can read every run, picture and artifact, "
+            "and change or delete them: MLflow asks for no password"
+        )
     say("starting MLflow (about 10 seconds) ...")
     server = serve(store, name, host=host, port=port)
-    say(f"dashboard  {server.url}\nstop it with Ctrl-C")
+    say(f"by cell    {server.by_cell}\nby variant {server.by_variant}\nstop it with Ctrl-C")
+    show(server.by_cell)
     try:
         server.child.wait()
     except KeyboardInterrupt:

@@ -84,6 +84,18 @@ def _figure(width: float, height: float, **grid: Any) -> tuple[Any, Any]:
     return plt.subplots(figsize=(width, height), layout="constrained", **grid)
 
 
+def _legend(figure: Any, axis: Any) -> None:
+    """Inside the axis while the lines are few; else beside it, on a figure made as large as it needs."""
+    handles, labels = axis.get_legend_handles_labels()
+    if len(labels) <= 10:
+        axis.legend(fontsize=8)
+        return
+    columns = -(-len(labels) // 24)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width + 2.0 * columns, max(height, 4.5))
+    figure.legend(handles, labels, loc="outside right upper", ncols=columns, fontsize=6)
+
+
 def _png(figure: Any) -> bytes:
     import matplotlib.pyplot as plt
 
@@ -125,18 +137,20 @@ def training(table: Table, most: int = 8) -> Drawn | None:
 
 
 def _pictures(names: list[str], rows: list[list[np.ndarray]], titles: list[str], size: float = 5.5) -> bytes:
-    """Pictures in rows under titles, each row with its name."""
-    height, width = 1.25 * len(rows) + 1.0, 1.25 * len(titles) + 1.6
-    figure, axes = _figure(width, height, nrows=len(rows), ncols=len(titles), squeeze=False)
-    for line, pictures, name in zip(axes, rows, names, strict=True):
-        for axis, picture in zip(line, pictures, strict=True):
-            axis.imshow(picture, interpolation="nearest")
-            axis.set_xticks([])
-            axis.set_yticks([])
-        label = "\n".join(textwrap.wrap(name.replace("-", "- "), 14)).replace("- ", "-")
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
-    for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title, fontsize=size)
+    """Pictures in rows under titles, each row with its name. One canvas: many axes would take minutes."""
+    height, width, gap = rows[0][0].shape[0], rows[0][0].shape[1], max(1, rows[0][0].shape[0] // 16)
+    canvas = np.full((len(rows) * (height + gap) - gap, len(titles) * (width + gap) - gap, 3), 255, np.uint8)
+    for i, pictures in enumerate(rows):
+        for j, picture in enumerate(pictures):
+            y, x = i * (height + gap), j * (width + gap)
+            canvas[y : y + height, x : x + width] = picture
+    figure, axis = _figure(1.25 * len(titles) + 1.6, 1.25 * len(rows) + 1.0)
+    axis.imshow(canvas, interpolation="nearest")
+    labels = ["\n".join(textwrap.wrap(name.replace("-", "- "), 14)).replace("- ", "-") for name in names]
+    axis.set_yticks([i * (height + gap) + height / 2 for i in range(len(rows))], labels, fontsize=8)
+    axis.set_xticks([j * (width + gap) + width / 2 for j in range(len(titles))], titles, fontsize=size)
+    axis.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+    axis.spines[:].set_visible(False)
     return _png(figure)
 
 
@@ -158,7 +172,7 @@ def loss(table: Table) -> Drawn | None:
         ylim=_robust([v for p in lines.values() for v in p.values()]),
     )
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    _legend(figure, axis)
     return _png(figure), [{"variant": n, "step": k, "loss": v} for n, p in lines.items() for k, v in p.items()]
 
 
@@ -185,7 +199,7 @@ def heldout(table: Table) -> Drawn | None:
         axis.plot(places, values, label=row.name, **style(index))
     axis.set(xlabel="timestep t (0 data, 1 noise)", ylabel="held-out loss (lower is better)", xlim=(0, 1))
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    _legend(figure, axis)
     data = [
         {"variant": row.name, "t": float(t), "heldout_loss": row.mean(f"heldout_loss_bin{k}")}
         for row in rows
@@ -225,7 +239,11 @@ def quality_cost(table: Table) -> Drawn | None:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(f"{quality.heading} ({quality.better} is better)")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)
+    lines = -(-len(labels) // 4)
+    figure.set_size_inches(9, 3.7 + 0.17 * lines)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8 if lines < 4 else 6
+    )
     keys = (quality.key, *(key for key, _, _ in costs))
     data = [{"variant": row.name} | {k: row.mean(k) for k in keys} for row in rows]
     data = [told | {f"{k}_ci95": row.interval(k) for k in keys} for told, row in zip(data, rows, strict=True)]

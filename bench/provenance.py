@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,24 @@ def hardware(device: str) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(0)
         found |= {"gpu": properties.name, "gpu_memory_bytes": properties.total_memory, "cuda": torch.version.cuda}
         found |= _nvidia_smi()
+    return found
+
+
+_process = psutil.Process()
+
+
+def usage(device: str) -> dict[str, float]:
+    """What this process takes of the machine now, by MLflow's names for it; the CPU's share is since the last call."""
+    found = {
+        "system/cpu_utilization_percentage": _process.cpu_percent(),
+        "system/system_memory_usage_megabytes": _process.memory_info().rss / 1e6,
+    }
+    if device == "cuda":
+        import torch
+
+        found["system/gpu_0_memory_usage_megabytes"] = torch.cuda.memory_reserved() / 1e6
+        with suppress(Exception):  # NVML's Python binding is not there, or the driver will not tell
+            found["system/gpu_0_utilization_percentage"] = float(torch.cuda.utilization())
     return found
 
 

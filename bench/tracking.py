@@ -40,6 +40,13 @@ EVERY = 50  # steps between two points of a curve, at least
 BATCH = 900  # metrics in one call; MLflow takes 1,000
 STATUS = {"planned": "SCHEDULED", "running": "RUNNING", "done": "FINISHED", "killed": "KILLED"}  # all else FAILED
 FINAL = ("train_peak_", "train_seconds")  # of the journal, what is no curve but part of the result
+VIEW, VIEW_OF_SEEDS = "ditbench", "ditbench-seeds"  # shared views of the run table, by their keys
+SHOWN = (  # costs in the run table's first columns
+    "train_images_per_second",
+    "train_peak_resident_bytes",
+    "train_peak_allocated_bytes",
+    "parameters_total",
+)
 MAIN = ("train_images_per_second", "sample_images_per_second", "parameters_total", "heldout_loss")
 
 for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow"):
@@ -144,6 +151,7 @@ def sync(store: Store, name: str, *, rebuild: bool = False) -> Synced:
         for id in set(found) - {cell.row.cell for cell in table.cells} - {"parent"}:
             client.delete_run(found[id].info.run_id)  # of an earlier plan under this name; MLflow can restore it
         feed.summary(parent, table, store.matrix_folder(name) / "report")
+        feed.views(experiment, table)
     return feed.sent
 
 
@@ -233,6 +241,29 @@ class _Feed:
             self.client.log_artifacts(run.info.run_id, str(report), "report")
             self._tag(run, {"ditbench.report": stamp})
 
+    def views(self, experiment: Experiment, table: Table) -> None:
+        """Two shared views of the run table, in the form that MLflow's own Share button writes: one run a row, and one
+        variant a row over its seeds. Their first columns are those that a reader of a benchmark wants first."""
+        rows = summaries(table)
+        quality = [column.key for column in quality_columns(key for row in rows for key in row.values)]
+        metrics = sorted(quality, key=lambda key: key.partition("_")[0] not in ("fid", "kid"))
+        known = {key for row in rows for key in row.values}
+        metrics = [_metric_name(key) for key in (*metrics, *SHOWN) if key in known]
+        columns = ["params.`variant`", "params.`seed`", "tags.`status`", *(f"metrics.`{key}`" for key in metrics)]
+        view: dict[str, Any] = {
+            "selectedColumns": columns,
+            "columnOrder": columns,
+            "orderByKey": "attributes.start_time",
+        }
+        view |= {"orderByAsc": True, "runsHiddenMode": "FIRST_20_RUNS", "hideEmptyCharts": True}
+        flat = view | {"searchFilter": "tags.kind = 'cell'"}
+        keys = [{"mode": "param", "groupByData": "variant"}]
+        grouped = flat | {"groupBy": {"aggregateFunction": "average", "groupByKeys": keys}}
+        for name, content in ((VIEW, flat), (VIEW_OF_SEEDS, grouped)):
+            key, text = f"mlflow.sharedViewState.{name}", json.dumps(content)
+            if experiment.tags.get(key) != text:
+                self.client.set_experiment_tag(self.experiment, key, text)
+
     # --- a cell's run
 
     def cell(self, run: MlflowRun | None, cell: Cell, folder: CellFolder, matrix: str, parent: MlflowRun) -> None:
@@ -295,7 +326,7 @@ class _Feed:
             for own, value in entry.get("metrics", {}).items():
                 if own.startswith(FINAL):
                     continue
-                key = "train/" + own.removeprefix("train_")
+                key = own if own.startswith("system/") else "train/" + own.removeprefix("train_")
                 mark = last.get(key)
                 if mark is None:
                     mark = last[key] = self._last_step(run, key)

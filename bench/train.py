@@ -24,6 +24,7 @@ from bench.cost import Stopwatch
 from bench.diffusion import draw, flow_loss, from_pictures
 from bench.files import file_digest, publish, write_atomic
 from bench.journal import Journal
+from bench.provenance import usage
 
 
 class Diverged(RuntimeError):
@@ -263,7 +264,7 @@ class Keeper(lightning.Callback):
         if self.warm and seconds > 0:
             values["train_images_per_second"] = (step - self._window_from) * self.config["batch"] / seconds
         self.warm = True
-        self.journal.metrics(step, values)
+        self.journal.metrics(step, values | usage(module.device.type))
 
     def _checkpoint(self, trainer: Any, step: int) -> None:
         """Writes a checkpoint and keeps the one before it: if this one is damaged, that one serves."""

@@ -1,0 +1,111 @@
+"""Results that nobody measured, to try table, report and dashboard at any size: `python tests/synthetic.py DIR 40 5`.
+
+They say so wherever a real result says where it came from, and `ditbench record` refuses them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.evaluate import save_grid
+from bench.files import write_json
+from bench.journal import Journal
+from bench.result import Result
+from bench.store import Store
+
+NOTE = "synthetic: nobody measured this"
+COSTS = {"train_images_per_second": 200.0, "sample_images_per_second": 20.0, "train_peak_resident_bytes": 1.3e9}
+
+
+def generate(root: Path, *, variants: int, seeds: int, steps: int = 2000, name: str = "synthetic") -> Store:
+    """A results directory with `variants` x `seeds` finished cells but for the last, which diverged."""
+    store, rows = Store(root), []
+    for variant in range(variants):
+        for seed in range(seeds):
+            failed = variants > 1 and (variant, seed) == (variants - 1, seeds - 1)
+            rows.append(
+                _cell(store, f"variant-{variant:02d}", seed, steps, np.random.default_rng([variant, seed]), failed)
+            )
+    config = {
+        "name": name,
+        "variants": sorted({row["variant"] for row in rows}),
+        "seeds": list(range(seeds)),
+        "backbone": {"name": "DiT-S/2"},
+        "data": {"source": "scenes", "image_size": 32, "path": None},
+        "train": {"steps": steps, "batch": 64, "lr": 1e-4, "ema": 0.999},
+        "sample": {"sampler": "euler", "steps": 20, "guidance": 2.0},
+    }
+    manifest = {"schema": 1, "name": name, "config": config, "command": NOTE, "created": 1.7e9, "launch": "synthetic"}
+    manifest |= {"code": [], "data": [], "reasons": {}, "cells": rows}
+    write_json(store.matrix_folder(name) / "manifest.json", manifest)
+    return store
+
+
+def _cell(store: Store, variant: str, seed: int, steps: int, draw: Any, failed: bool) -> dict[str, Any]:
+    folder = store.cell(f"{variant}-{seed:012x}")
+    config = {"scheme": variant, "options": {}, "seed": seed, "train": {"steps": steps}, "data": {"path": None}}
+    write_json(folder.config, config)
+    level = 0.4 + 0.1 * draw.random()
+    journal = Journal(folder.journal)
+    journal._append = _fast(journal)  # type: ignore[method-assign]
+    for step in range(50, steps + 1, 50):
+        values = {"loss": level + 50 / step, "grad_norm": 1 + draw.random(), "lr": 1e-4}
+        journal.metrics(step, values | {"train_images_per_second": 200.0, "system/cpu_utilization_percentage": 150.0})
+    grid = {"sample": {"guidance": 2.0}, "evaluate": {"seed": 0}}
+    for step in (steps // 2, steps):
+        name = "grid" if step == steps else f"step-{step:09d}"
+        pictures = (255 * draw.random((4, 16, 16, 3))).astype(np.uint8)
+        save_grid(folder.samples / f"{name}.png", pictures, ["a small red ring"] * 4, grid)
+        journal.image(step, "samples", f"samples/{name}.png")
+    journal.close()
+    folder.log.write_text(f"{NOTE}\n")
+    reason = f"the loss is nan at step {steps} ({NOTE})" if failed else ""
+    folder.write_note("diverged" if failed else "done", reason, started=1.7e9)
+    if not failed:
+        _result(folder.id, seed, level, draw, config).write(folder.result_file)
+    row = {"cell": folder.id, "variant": variant, "scheme": variant, "seed": seed, "options": {}, "axes": {}}
+    return row | {"backbone": "DiT-S/2", "data": "scenes"}
+
+
+def _fast(journal: Journal) -> Any:
+    """Writing without waiting for the disk at every line: nothing here could be lost."""
+
+    def append(step: int, **content: Any) -> None:
+        journal._file.write(json.dumps({"time": 1.7e9 + step, "attempt": 1, "step": step, **content}) + "\n")
+
+    return append
+
+
+def _result(id: str, seed: int, level: float, draw: Any, config: dict[str, Any]) -> Result:
+    quality = {"kid_efficientnet_lite0_400": level + 0.01 * draw.standard_normal(), "heldout_loss": level}
+    quality |= {"fid_efficientnet_lite0_400": 1000 * level} | {
+        f"heldout_loss_bin{k}": level + k / 10 for k in range(10)
+    }
+    parts = {"parameters_backbone": 3e7, "parameters_modulation": 1e7 * level, "parameters_prompt": 1e6}
+    cost = {key: value * (0.9 + 0.2 * draw.random()) for key, value in COSTS.items()} | parts
+    told = {
+        "commit": NOTE,
+        "dirty": True,
+        "command": NOTE,
+        "hardware": {"device": "cpu", "cpu": NOTE, "cores": 2, "memory_bytes": 2**34},
+        "versions": {},
+        "seeds": {"train": seed},
+        "digests": {"data": NOTE, "initial_backbone_weights": NOTE},
+        "measured": {"extractor": NOTE},
+        "scheme": {"name": id.rpartition("-")[0], "origin": {"kind": "built-in"}},
+        "attempts": 1,
+        "started": 1.7e9,
+        "ended": 1.7e9 + 60,
+    }
+    artifacts = {"checkpoint": {"path": "none", "sha256": "0" * 64, "bytes": 0}}
+    return Result(id, quality, cost | {"parameters_total": sum(parts.values())}, config, told, artifacts)
+
+
+if __name__ == "__main__":
+    made = generate(Path(sys.argv[1]), variants=int(sys.argv[2]), seeds=int(sys.argv[3]))
+    print(f"{len(made.rows('synthetic'))} cells in {sys.argv[1]}")
