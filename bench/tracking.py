@@ -243,17 +243,18 @@ class _Feed:
 
     def views(self, experiment: Experiment, table: Table) -> None:
         """Two shared views of the run table, in the form that MLflow's own Share button writes: one run a row, and one
-        variant a row over its seeds. Their first columns are those that a reader of a benchmark wants first."""
+        variant a row over its seeds. Their first columns are those that a reader of a benchmark wants first. Sorted by
+        variant, since MLflow folds runs into their parent when it sorts by date."""
         rows = summaries(table)
         quality = [column.key for column in quality_columns(key for row in rows for key in row.values)]
-        metrics = sorted(quality, key=lambda key: key.partition("_")[0] not in ("fid", "kid"))
+        main = sorted(key for key in quality if key.startswith(("fid_", "kid_")))
         known = {key for row in rows for key in row.values}
-        metrics = [_metric_name(key) for key in (*metrics, *SHOWN) if key in known]
+        metrics = [_metric_name(key) for key in dict.fromkeys((*main, *SHOWN, *quality)) if key in known]
         columns = ["params.`variant`", "params.`seed`", "tags.`status`", *(f"metrics.`{key}`" for key in metrics)]
         view: dict[str, Any] = {
             "selectedColumns": columns,
             "columnOrder": columns,
-            "orderByKey": "attributes.start_time",
+            "orderByKey": "params.`variant`",
         }
         view |= {"orderByAsc": True, "runsHiddenMode": "FIRST_20_RUNS", "hideEmptyCharts": True}
         flat = view | {"searchFilter": "tags.kind = 'cell'"}
