@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test slow lint type smoke overhead clean
+.PHONY: help setup quickstart test slow browser lint type smoke overhead clean
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ test: setup                 ## the tests that take no GPU and no minutes
 
 slow: setup                 ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+browser: setup              ## the dashboard and the report in a real Chromium
+	$(BIN)/python -m pytest -m browser
 
 lint: setup                 ## ruff: style and formatting
 	$(BIN)/ruff check .

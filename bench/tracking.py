@@ -41,6 +41,7 @@ BATCH = 900  # metrics in one call; MLflow takes 1,000
 STATUS = {"planned": "SCHEDULED", "running": "RUNNING", "done": "FINISHED", "killed": "KILLED"}  # all else FAILED
 FINAL = ("train_peak_", "train_seconds")  # of the journal, what is no curve but part of the result
 VIEW, VIEW_OF_SEEDS = "ditbench", "ditbench-seeds"  # shared views of the run table, by their keys
+PICTURES = "pictures"  # section of the chart page
 SHOWN = (  # costs in the run table's first columns
     "train_images_per_second",
     "train_peak_resident_bytes",
@@ -257,7 +258,7 @@ class _Feed:
             "orderByKey": "params.`variant`",
         }
         view |= {"orderByAsc": True, "runsHiddenMode": "FIRST_20_RUNS", "hideEmptyCharts": True}
-        flat = view | {"searchFilter": "tags.kind = 'cell'"}
+        flat = view | _charts(table) | {"searchFilter": "tags.kind = 'cell'"}
         keys = [{"mode": "param", "groupByData": "variant"}]
         grouped = flat | {"groupBy": {"aggregateFunction": "average", "groupByKeys": keys}}
         for name, content in ((VIEW, flat), (VIEW_OF_SEEDS, grouped)):
@@ -357,7 +358,7 @@ class _Feed:
         for (key, step), path in wanted.items():
             if (key, step) not in there and (folder.path / path).is_file():
                 with Image.open(folder.path / path) as picture:
-                    self.client.log_image(run.info.run_id, picture.convert("RGB"), key=key, step=step)
+                    self.client.log_image(run.info.run_id, picture.convert("RGB"), key=f"{PICTURES}/{key}", step=step)
                 self.sent.images += 1
         self._tag(run, {"ditbench.images": str(len(wanted))})
 
@@ -365,16 +366,15 @@ class _Feed:
         """(key, step) of the pictures that MLflow holds: it writes them into the files' names."""
         files = self.client.list_artifacts(run.info.run_id, "images")
         names = (re.match(r"(.+)[+%]step[+%](\d+)[+%]timestamp", Path(file.path).name) for file in files)
-        return {(name[1], int(name[2])) for name in names if name}
+        return {(re.split("[#/~]", name[1])[-1], int(name[2])) for name in names if name}
 
     def _result(self, run: MlflowRun, cell: Cell) -> None:
-        """Final quality and cost, and where the checkpoint lies."""
+        """Final quality and cost, and where the checkpoint lies. At step 0, so that MLflow draws bars."""
         if cell.result is None:
             return
-        kept = {_metric_name(key): value for key, value in numbers(cell.result).items()}
-        step = cell.result.config["train"]["steps"]
+        kept = {_shelf(key): value for key, value in numbers(cell.result).items()}
         now = int(cell.result.provenance["ended"] * 1000)
-        new = [Metric(key, value, now, step) for key, value in kept.items() if run.data.metrics.get(key) != value]
+        new = [Metric(key, value, now, 0) for key, value in kept.items() if run.data.metrics.get(key) != value]
         self._log(run, new)
         self.sent.points += len(new)
         told = cell.result.provenance
@@ -415,6 +415,32 @@ class _Feed:
                 self.client.update_run(run.info.run_id, status=wanted)
             else:
                 self.client.set_terminated(run.info.run_id, status=wanted)
+
+
+def _charts(table: Table) -> dict[str, Any]:
+    """The chart page's sections in a reader's order, the long ones folded, and the pictures at the last step. MLflow
+    adds a chart of each metric to the section that its name begins with."""
+    sections = {"Model metrics": True, PICTURES: True, "train": True}
+    sections |= {"cost": False, "heldout_loss_by_timestep": False, "System metrics": False}
+    shown = {"isReordered": False, "deleted": False, "isGenerated": True}
+    pictures = {"uuid": "ditbench-pictures", "type": "IMAGE", "imageKeys": [f"{PICTURES}/samples"], "deleted": False}
+    pictures |= {"metricSectionId": f"ditbench-{PICTURES}", "isGenerated": True, "runsCountToCompare": 10}
+    return {
+        "compareRunCharts": [pictures | {"step": table.manifest["config"]["train"]["steps"]}],
+        "compareRunSections": [
+            {"uuid": f"ditbench-{name}", "name": name, "display": unfolded} | shown
+            for name, unfolded in sections.items()
+        ],
+        "isAccordionReordered": True,
+    }
+
+
+def _shelf(key: str) -> str:
+    """A result's name in MLflow: what one compares first stands alone, the rest in sections of the chart page."""
+    if key.startswith("heldout_loss_bin"):
+        return f"heldout_loss_by_timestep/{key.removeprefix('heldout_loss_')}"
+    first = key in MAIN or key in SHOWN or key.startswith(("fid_", "kid_", "precision_", "recall_"))
+    return _metric_name(key if first else f"cost/{key}")
 
 
 def _metric_name(key: str) -> str:

@@ -1,0 +1,124 @@
+"""The dashboard and the report as a reader sees them: the real server, a real browser (`make browser`)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import generate
+
+from bench import dashboard, report, tracking
+
+pytestmark = pytest.mark.browser
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSER = os.environ.get("DITBENCH_BROWSER") or next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if BROWSER is None:
+        pytest.skip("no Chromium here (set DITBENCH_BROWSER to one)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        made = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dashboard.Server, str, str]]:
+    """A served matrix of two variants and two seeds, one cell of which diverged; ids of its parent and of a cell."""
+    store = generate(tmp_path_factory.mktemp("runs"), variants=2, seeds=2, steps=400)
+    report.write_report(store, "synthetic")
+    tracking.sync(store, "synthetic")
+    client = tracking.connect(store)
+    experiment = client.get_experiment_by_name("synthetic")
+    runs = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment.experiment_id])}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    served = dashboard.serve(store, "synthetic", port=port)
+    yield served, runs["synthetic"], runs["variant-00 seed 0"]
+    served.stop()
+
+
+def page(browser: Any, url: str, shot: Path, width: int = 1700) -> Any:
+    """A fresh page at an address, with MLflow's assistant out of the way."""
+    made = browser.new_page(viewport={"width": width, "height": 950})
+    made.set_default_timeout(60_000)
+    made.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
+    made.goto(url)
+    made.shot = lambda: made.screenshot(path=str(shot))
+    return made
+
+
+def test_the_run_table_shows_every_cell_and_what_a_reader_wants_first(
+    browser: Any, server: Any, tmp_path: Path
+) -> None:
+    shown = page(browser, server[0].by_cell, tmp_path / "cells.png")
+    shown.get_by_text("variant-01 seed 1").first.wait_for()
+    text = shown.locator(".ag-root").inner_text()
+    for name in ("variant-00 seed 0", "variant-00 seed 1", "variant-01 seed 0", "variant-01 seed 1", "diverged"):
+        assert name in text
+    headings = shown.locator(".ag-header-cell:not(.ag-column-hover):visible")
+    places = {h.inner_text().strip(): h.bounding_box()["x"] for h in headings.all() if h.inner_text().strip()}
+    order = sorted(places, key=lambda heading: places[heading])
+    assert order[2:5] == ["variant", "seed", "status"] and order[5].startswith("fid_") and order[6].startswith("kid_")
+    assert order[7].startswith("train_images") and order[8].startswith("train_peak")
+    shown.shot()
+
+
+def test_variants_are_grouped_over_their_seeds(browser: Any, server: Any, tmp_path: Path) -> None:
+    shown = page(browser, server[0].by_variant, tmp_path / "variants.png")
+    shown.get_by_text("variant-01").first.wait_for()
+    assert {"Group: variant-00", "Group: variant-01"} <= set(shown.locator(".ag-root").inner_text().splitlines())
+    shown.shot()
+
+
+def test_charts_and_image_grids_are_drawn(browser: Any, server: Any, tmp_path: Path) -> None:
+    shown = page(browser, server[0].by_cell + "&compareRunsMode=CHART", tmp_path / "charts.png")
+    shown.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for()
+    assert shown.get_by_text("train/loss").first.is_visible()
+    shown.shot()
+    shown.get_by_text("pictures/samples").first.scroll_into_view_if_needed()
+    picture = shown.locator("img[src*='artifact'], img[src^='blob:']").first
+    picture.wait_for()
+    assert picture.evaluate("one => one.naturalWidth") > 0
+    shown.screenshot(path=str(tmp_path / "images.png"))
+
+
+def test_the_report_opens_as_an_artifact_of_the_parent_run(browser: Any, server: Any, tmp_path: Path) -> None:
+    served, parent, _ = server
+    url = served.url.removesuffix("/runs") + f"/runs/{parent}/artifacts/report/report.html"
+    shown = page(browser, url, tmp_path / "artifact.png")
+    frame = shown.frame_locator("iframe").first
+    frame.get_by_role("heading", name="Quality against cost").wait_for()
+    shown.shot()
+
+
+def test_system_metrics_of_a_cell(browser: Any, server: Any, tmp_path: Path) -> None:
+    served, _, cell = server
+    shown = page(browser, served.url.removesuffix("/runs") + f"/runs/{cell}/system-metrics", tmp_path / "system.png")
+    shown.get_by_text("cpu_utilization_percentage").first.wait_for()
+    shown.shot()
+
+
+@pytest.mark.parametrize("width", [390, 1300])
+def test_the_page_of_a_report_fits_a_phone_and_a_desk(browser: Any, tmp_path: Path, width: int) -> None:
+    """No sideways scrolling of the page itself, no request to anywhere, every picture there."""
+    path = report.write_report(generate(tmp_path, variants=3, seeds=2, steps=400), "synthetic")
+    asked: list[str] = []
+    shown = browser.new_page(viewport={"width": width, "height": 900})
+    shown.on("request", lambda request: asked.append(request.url))
+    shown.goto(path.as_uri())
+    assert shown.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert all(url.startswith(("file:", "data:")) for url in asked)
+    assert shown.evaluate("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
+    assert shown.locator("tr.failed").count() == 1
+    shown.screenshot(path=str(tmp_path / f"report-{width}.png"), full_page=True)
