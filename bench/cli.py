@@ -31,8 +31,32 @@ Plugins = Annotated[
     typer.Option("--plugin", envvar="DITBENCH_PLUGINS", help="A Python file that registers schemes; may be repeated."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
-Name = Annotated[str | None, typer.Argument(help="A matrix, by its name; the last one run if left out.")]
 RUNS = Path("runs")
+
+
+def _schemes(incomplete: str) -> list[str]:
+    """Names of schemes that begin so, for the shell."""
+    from architectures import schemes
+
+    return [name for name in schemes() if name.startswith(incomplete)]
+
+
+def _places(context: typer.Context, incomplete: str) -> list[str]:
+    """Matrices, and after a slash their variants, for the shell."""
+    from bench.store import Store
+
+    store = Store(Path(context.params.get("root") or RUNS).resolve())
+    names = store.matrices()
+    matrix, slash, _ = incomplete.partition("/")
+    if slash and matrix in names:
+        names = [f"{matrix}/{variant}" for variant in dict.fromkeys(row.variant for row in store.rows(matrix))]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+Name = Annotated[
+    str | None, typer.Argument(help="A matrix, by its name; the last one run if left out.", autocompletion=_places)
+]
+Scheme = Annotated[str, typer.Argument(help="A scheme, see `ditbench schemes`.", autocompletion=_schemes)]
 
 
 def main() -> None:
@@ -275,36 +299,79 @@ def record(
 
 @app.command()
 def sample(
-    cell: Annotated[str, typer.Argument(help="A cell: its folder, its id, or MATRIX/VARIANT.")],
+    cell: Annotated[
+        str,
+        typer.Argument(
+            help="A cell: its folder, its id, or MATRIX/VARIANT; with --all a matrix.", autocompletion=_places
+        ),
+    ],
     prompts: Annotated[list[str], typer.Argument(help="Captions, or class names or numbers.")],
     root: Root = RUNS,
     out: Annotated[Path, typer.Option("--out", "-o", help="The PNG to write.")] = Path("sample.png"),
+    everything: Annotated[bool, typer.Option("--all", help="Every variant of a matrix, a row each.")] = False,
     count: Annotated[int, typer.Option(min=1, max=1000, help="Pictures of each prompt.")] = 4,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Of the sampler; the cell's own if left out.")] = None,
     guidance: Annotated[float | None, typer.Option(help="The cell's own if left out.")] = None,
+    plugin: Plugins = None,
 ) -> None:
-    """Draw pictures from a trained cell.
+    """Draw pictures from a trained cell, or with --all from every variant of a matrix, with the same noise.
 
-    Example: ditbench sample quickstart/adaln-zero "a small red ring at the top left, night"
+    Example: ditbench sample quickstart "a small red ring at the top left, night" --all
     """
-    from bench.sample import draw_prompts
+    from bench import sample as samples
+    from bench.files import write_atomic
     from bench.store import Store
 
-    folder = _cell(Store(root.resolve()), cell)
+    _load(plugin)
+    store = Store(root.resolve())
     with _progress(False) as progress:
-        path = draw_prompts(
-            folder,
-            prompts,
-            out=out,
-            count=count,
-            seed=seed,
-            steps=steps,
-            guidance=guidance,
-            progress=progress,
-            warn=lambda text: print(f"ditbench: {text}", file=sys.stderr),
-        )
-    print(path)
+        warn = lambda text: print(f"ditbench: {text}", file=sys.stderr)  # noqa: E731
+        how = samples.Drawing(count, seed, steps, guidance, progress, warn)
+        if everything:
+            if len(prompts) > 1:
+                raise ValueError("--all draws one prompt, a row a variant; give one")
+            picture = samples.draw_variants(_first_seeds(store, _matrix(store, cell)), prompts[0], how)
+        else:
+            picture = samples.draw_prompts(_cell(store, cell), prompts, how)
+    write_atomic(out, picture)
+    print(out)
+
+
+def _first_seeds(store: Store, matrix: str) -> dict[str, CellFolder]:
+    """The first cell of each row of a matrix's table."""
+    from bench.tables import name_of
+
+    found: dict[str, CellFolder] = {}
+    for row in store.rows(matrix):
+        found.setdefault(name_of(row), store.cell(row.cell))
+    return found
+
+
+@app.command()
+def doctor(root: Root = RUNS, as_json: Json = False) -> None:
+    """Look whether this machine can run a benchmark: Python, torch, GPU, extractor, store, disk, clock, plugins.
+
+    Example: ditbench doctor
+    """
+    from dataclasses import asdict
+
+    from bench import doctor as doctors
+    from bench.store import Store
+
+    findings = list(doctors.examine(Store(root.resolve())))
+    if as_json:
+        print(json.dumps([asdict(one) for one in findings], indent=2))
+    else:
+        from rich.table import Table
+        from rich.text import Text
+
+        styles = {"ok": "green", "note": "yellow", "bad": "bold red"}
+        table = Table("item", "", "what was found", "what to do")
+        for one in findings:
+            table.add_row(one.item, Text(one.state, styles[one.state]), Text(one.words), Text(one.remedy))
+        _console().print(table)
+    sys.exit(any(one.state == "bad" for one in findings))
 
 
 @app.command()
@@ -368,9 +435,7 @@ def schemes(plugin: Plugins = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def describe(
-    scheme: Annotated[str, typer.Argument(help="A scheme, see `ditbench schemes`.")], plugin: Plugins = None
-) -> None:
+def describe(scheme: Scheme, plugin: Plugins = None) -> None:
     """Print a scheme's equations, facts and options.
 
     Example: ditbench describe adaln-zero
@@ -397,7 +462,7 @@ def describe(
 
 @app.command()
 def check(
-    scheme: Annotated[str, typer.Argument(help="A scheme, see `ditbench schemes`.")],
+    scheme: Scheme,
     options: Annotated[list[str] | None, typer.Argument(help="Its options as key=value, such as gate=one.")] = None,
     plugin: Plugins = None,
     as_json: Json = False,

@@ -122,7 +122,7 @@ def samples(table: Table, most: int = 8) -> Drawn | None:
     prompts = json.loads(next(iter(grids.values())).with_suffix(".json").read_text())["prompts"]
     count = min(most, *(len(grid) for grid in pictures.values()))
     titles = [textwrap.fill(textwrap.shorten(prompt, 110, placeholder=" ..."), 20) for prompt in prompts[:count]]
-    return _pictures(list(pictures), [list(grid[:count]) for grid in pictures.values()], titles), []
+    return pictures_in_rows(list(pictures), [list(grid[:count]) for grid in pictures.values()], titles), []
 
 
 def training(table: Table, most: int = 8) -> Drawn | None:
@@ -133,10 +133,10 @@ def training(table: Table, most: int = 8) -> Drawn | None:
         return None
     steps = [steps[k] for k in np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))]
     rows = [[np.load(grids[step])[-1] for step in steps] for grids in found.values()]
-    return _pictures(list(found), rows, [f"step {step:,}" for step in steps], size=8), []
+    return pictures_in_rows(list(found), rows, [f"step {step:,}" for step in steps], size=8), []
 
 
-def _pictures(names: list[str], rows: list[list[np.ndarray]], titles: list[str], size: float = 5.5) -> bytes:
+def pictures_in_rows(names: list[str], rows: list[list[np.ndarray]], titles: list[str], size: float = 5.5) -> bytes:
     """Pictures in rows under titles, each row with its name. One canvas: many axes would take minutes."""
     height, width, gap = rows[0][0].shape[0], rows[0][0].shape[1], max(1, rows[0][0].shape[0] // 16)
     canvas = np.full((len(rows) * (height + gap) - gap, len(titles) * (width + gap) - gap, 3), 255, np.uint8)

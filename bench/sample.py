@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bench import data as datasets
@@ -13,16 +15,19 @@ from bench.cell import Order
 from bench.cost import build
 from bench.diffusion import starting_noise
 from bench.evaluate import Subject, draw, png, tile
-from bench.files import write_atomic
 from bench.store import CellFolder
 from bench.train import load_checkpoint, newest_checkpoint
+
+
+class NoCheckpoint(ValueError):
+    """A cell that has not been trained far enough to draw from."""
 
 
 def load_subject(folder: CellFolder, cache: Path, device: str | None = None) -> Subject:
     """A cell's model with its averaged weights, from its newest whole checkpoint.
 
     Raises:
-        ValueError: if the cell has no checkpoint yet.
+        NoCheckpoint: if the cell has none yet.
     """
     import architectures
 
@@ -31,7 +36,7 @@ def load_subject(folder: CellFolder, cache: Path, device: str | None = None) -> 
         architectures.load_plugin(plugin)
     path = newest_checkpoint(folder.checkpoints)
     if path is None:
-        raise ValueError(f"cell {folder.id} has no checkpoint yet; run its matrix first")
+        raise NoCheckpoint(f"cell {folder.id} has no checkpoint yet; run its matrix first")
     config = order.config
     config["train"]["compile"] = "off"  # a handful of pictures do not repay it
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -44,19 +49,24 @@ def load_subject(folder: CellFolder, cache: Path, device: str | None = None) -> 
     return Subject(model.to(where).eval(), data, prompts, config, where)
 
 
-def draw_prompts(
-    folder: CellFolder,
-    texts: list[str],
-    *,
-    out: Path,
-    count: int,
-    seed: int,
-    steps: int | None,
-    guidance: float | None,
-    progress: Callable[[str, int, int], None],
-    warn: Callable[[str], None],
-) -> Path:
-    """Writes a PNG with a row of `count` pictures for each prompt, the same noise in every row.
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are drawn.
+
+    Attributes:
+        count: pictures of each prompt. seed: of the noise. steps, guidance: None takes the cell's own.
+    """
+
+    count: int = 4
+    seed: int = 0
+    steps: int | None = None
+    guidance: float | None = None
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    warn: Callable[[str], None] = lambda text: None
+
+
+def drawn(folder: CellFolder, texts: list[str], how: Drawing, name: str = "draw") -> np.ndarray:
+    """Pictures (len(texts) * count, H, W, 3) of a cell, prompt by prompt, the same noise for each.
 
     Raises:
         ValueError: for a prompt that the cell cannot take, or a cell without a checkpoint.
@@ -64,19 +74,39 @@ def draw_prompts(
     subject = load_subject(folder, folder.path.parent.parent / "cache")
     settings = subject.config["sample"]
     settings |= {
-        "steps": steps or settings["steps"],
-        "guidance": settings["guidance"] if guidance is None else guidance,
+        "steps": how.steps or settings["steps"],
+        "guidance": settings["guidance"] if how.guidance is None else how.guidance,
     }
-    prompt, unknown = subject.prompts.encode([text for text in texts for _ in range(count)])
+    prompt, unknown = subject.prompts.encode([text for text in texts for _ in range(how.count)])
     if unknown:
-        warn(f"this cell never saw the words {', '.join(unknown)}")
-    noise = starting_noise(seed, range(count), subject.shape).repeat(len(texts), 1, 1, 1)
-    pictures = draw(
-        subject,
-        prompt,
-        noise,
-        batch=settings["batch"],
-        told=lambda done: progress("draw", done, len(noise)),
-    )
-    write_atomic(out, png(tile(pictures, columns=count)))
-    return out
+        how.warn(f"this cell never saw the words {', '.join(unknown)}")
+    noise = starting_noise(how.seed, range(how.count), subject.shape).repeat(len(texts), 1, 1, 1)
+    return draw(subject, prompt, noise, batch=settings["batch"], told=lambda done: how.progress(name, done, len(noise)))
+
+
+def draw_prompts(folder: CellFolder, texts: list[str], how: Drawing) -> bytes:
+    """A PNG with a row of pictures for each prompt, the same noise in every row.
+
+    Raises:
+        ValueError: for a prompt that the cell cannot take, or a cell without a checkpoint.
+    """
+    return png(tile(drawn(folder, texts, how), columns=how.count))
+
+
+def draw_variants(cells: dict[str, CellFolder], text: str, how: Drawing) -> bytes:
+    """A PNG with a named row for each cell: one prompt, the same noise in every row.
+
+    Raises:
+        ValueError: for a prompt that a cell cannot take, or if none has a checkpoint.
+    """
+    from bench.figures import pictures_in_rows
+
+    rows: dict[str, list[np.ndarray]] = {}
+    for name, folder in cells.items():
+        try:
+            rows[name] = list(drawn(folder, [text], how, name))
+        except NoCheckpoint as error:
+            how.warn(str(error))
+    if not rows:
+        raise ValueError("no cell of this matrix has a checkpoint yet; run it first")
+    return pictures_in_rows(list(rows), list(rows.values()), [f"noise {k}" for k in range(how.count)], size=8)

@@ -26,7 +26,7 @@ BENCH = [
     ["report"],
     ["train", "evaluate", "record"],
     ["cell", "tracking"],
-    ["plan", "executors", "sample", "dashboard"],
+    ["plan", "executors", "sample", "dashboard", "doctor"],
     ["run", "overhead"],
     ["cli"],
 ]

@@ -1,15 +1,17 @@
 """Quality of generated pictures. The only door to torch-fidelity and torchmetrics."""
 
-from bench.metrics.extractors import Extractor, MetricError, resolve
+from bench.metrics.extractors import INCEPTION_WEIGHTS, Extractor, MetricError, inception_here, resolve
 from bench.metrics.frechet import Moments, frechet_distance, moments
 from bench.metrics.sets import count_name, reference_features, set_metrics
 
 __all__ = [
+    "INCEPTION_WEIGHTS",
     "Extractor",
     "MetricError",
     "Moments",
     "count_name",
     "frechet_distance",
+    "inception_here",
     "moments",
     "reference_features",
     "resolve",

@@ -178,11 +178,12 @@ def _inception() -> Extractor:
     return Extractor("inception", "inception", INCEPTION, "2048", weights, digest)
 
 
-def inception_weights() -> Path:
-    """The Inception weights: a file named by DITBENCH_INCEPTION_WEIGHTS, or torch's cache, or a download into it.
+def inception_here() -> Path | None:
+    """The Inception weights on this machine: a file named by DITBENCH_INCEPTION_WEIGHTS, or of torch's cache; None if
+    they would have to be downloaded.
 
     Raises:
-        MetricError: if they cannot be had, saying how.
+        MetricError: if the file that was named is not there, or the cached one is damaged.
     """
     given = os.environ.get(INCEPTION_WEIGHTS)
     if given:
@@ -191,12 +192,26 @@ def inception_weights() -> Path:
         return Path(given)
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(URL_INCEPTION_V3).path).name
     if not cached.is_file():
-        _download(cached)
+        return None
     if not file_digest(cached).startswith(cached.stem.rpartition("-")[2]):
         raise MetricError(
             f"the Inception weights {cached.name} in torch's cache are damaged; delete them and run again"
         )
     return cached
+
+
+def inception_weights() -> Path:
+    """The Inception weights, downloaded into torch's cache if they are not here.
+
+    Raises:
+        MetricError: if they cannot be had, saying how.
+    """
+    here = inception_here()
+    if here is None:
+        _download(Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(URL_INCEPTION_V3).path).name)
+        here = inception_here()
+    assert here is not None
+    return here
 
 
 def _download(target: Path) -> None:

@@ -1,0 +1,111 @@
+"""The command line as a user meets it: its help, its completion, what it says of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer
+from synthetic import generate
+from tiny import ditbench, planned, run_all
+
+from bench import cli, doctor
+from bench.store import Store
+
+HELP = Path(__file__).parent / "help.txt"
+
+
+def described() -> Iterator[str]:
+    """Every command with its arguments, options and help, one a line: what a changed flag changes."""
+    group: Any = typer.main.get_command(cli.app)
+    for name, command in sorted(group.commands.items()):
+        yield f"ditbench {name}"
+        yield from (f"    {line}".rstrip() for line in (command.help or "").splitlines())
+        for one in command.params:
+            words = " ".join([*getattr(one, "opts", []), *getattr(one, "secondary_opts", [])])
+            kind = "argument" if isinstance(one, click.Argument) or one.param_type_name == "argument" else "option"
+            default = "" if one.default in (None, False, ()) or callable(one.default) else f" [{one.default}]"
+            yield f"  {kind} {words}{default}  {getattr(one, 'help', '') or ''}".rstrip()
+        yield ""
+
+
+def test_the_help_is_the_committed_one() -> None:
+    """DITBENCH_UPDATE=1 writes it anew; the change then shows in review."""
+    text = "\n".join(described())
+    if os.environ.get("DITBENCH_UPDATE"):
+        HELP.write_text(text)
+    assert text == HELP.read_text()
+
+
+def test_every_command_has_an_example_that_names_it() -> None:
+    group: Any = typer.main.get_command(cli.app)
+    for name, command in group.commands.items():
+        assert f"Example: ditbench {name}" in command.help, name
+
+
+def test_completion_knows_schemes_matrices_and_variants(tmp_path: Path) -> None:
+    generate(tmp_path, variants=2, seeds=1, steps=100, name="made")
+    assert cli._schemes("adaln-zero") == ["adaln-zero", "adaln-zero-cross"]
+
+    class Context:
+        params = {"root": tmp_path}
+
+    assert cli._places(Context(), "ma") == ["made"]  # type: ignore[arg-type]
+    assert cli._places(Context(), "made/") == ["made/variant-00", "made/variant-01"]  # type: ignore[arg-type]
+
+
+def found(store: Store) -> dict[str, doctor.Finding]:
+    return {one.item: one for one in doctor.examine(store)}
+
+
+def test_the_doctor_finds_a_sound_machine_sound(tmp_path: Path) -> None:
+    told = json.loads(ditbench("doctor", "--json", cwd=tmp_path).stdout)
+    assert {one["item"] for one in told} >= {"Python", "torch", "GPU", "extractor", "MLflow store", "disk", "clock"}
+    assert {one["state"] for one in told if one["item"] != "disk"} <= {"ok", "note"}
+
+
+def test_the_doctor_names_what_is_wrong_and_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "SUPPORTED", ((3, 7), (3, 8)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("DITBENCH_INCEPTION_WEIGHTS", str(tmp_path / "absent.pth"))
+    told = found(Store(tmp_path / "runs"))
+    assert told["Python"].state == "bad" and "3.11" in told["Python"].remedy
+    assert told["disk"].state == "bad" and "--root" in told["disk"].remedy
+    assert told["MLflow store"].state == "bad" and "does not answer" in told["MLflow store"].words
+    assert told["extractor"].state == "bad" and "absent.pth" in told["extractor"].words
+    assert told["torch"].state == "ok", "one bad item hides no other"
+
+
+def test_a_store_of_another_mlflow_and_none_at_all_are_said_with_the_way_out(tmp_path: Path) -> None:
+    env = {"MLFLOW_TRACKING_URI": ""}
+    none = ditbench("dashboard", cwd=tmp_path, code=2, **env)
+    assert "no matrix was run in runs; start with: ditbench run" in none.stderr
+    generate(tmp_path / "runs", variants=1, seeds=1, steps=100, name="made")
+    ditbench("sync", "made", cwd=tmp_path, code=0, **env)
+    base = sqlite3.connect(tmp_path / "runs" / "mlflow.db")
+    base.execute("UPDATE alembic_version SET version_num = 'of-another-time'")
+    base.commit()
+    base.close()
+    said = ditbench("dashboard", "made", cwd=tmp_path, code=2, **env).stderr
+    assert "another MLflow" in said and "mlflow db upgrade" in said and len(said.splitlines()) == 1
+    told = json.loads(ditbench("doctor", "--json", cwd=tmp_path, code=1, **env).stdout)
+    assert "another MLflow" in next(one["words"] for one in told if one["item"] == "MLflow store")
+
+
+def test_sample_draws_every_variant_with_the_same_noise(tmp_path: Path) -> None:
+    made, store = planned(tmp_path, variants=["adaln-zero", "adaln", "shift-free"], train__steps=2, train__warmup=1)
+    made.cells.pop()  # one variant is planned but never trained
+    run_all(made, store)
+    words = ["sample", "tiny", "a small red ring", "--all", "--count", "2", "-o", "all.png"]
+    done = ditbench(*words, cwd=tmp_path, code=0)
+    assert (tmp_path / "all.png").read_bytes()[:4] == b"\x89PNG" and "has no checkpoint yet" in done.stderr
+    two = ditbench("sample", "tiny", "a", "b", "--all", cwd=tmp_path, code=2)
+    assert "draws one prompt" in two.stderr
