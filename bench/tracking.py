@@ -152,7 +152,7 @@ def sync(store: Store, name: str, *, rebuild: bool = False) -> Synced:
         for id in set(found) - {cell.row.cell for cell in table.cells} - {"parent"}:
             client.delete_run(found[id].info.run_id)  # of an earlier plan under this name; MLflow can restore it
         feed.summary(parent, table, store.matrix_folder(name) / "report")
-        feed.views(experiment, table)
+        feed.views(experiment, table, parent)
     return feed.sent
 
 
@@ -168,8 +168,7 @@ def _experiment(client: MlflowClient, store: Store, name: str) -> Experiment:
     if experiment is None:
         local = not tracking_uri(store).startswith("http")
         where = (store.root / "mlartifacts" / name).as_uri() if local else None
-        note = f"ditbench matrix `{name}`: one run a cell below the run `{name}`, whose artifacts hold the report."
-        tags = {"mlflow.note.content": note, "mlflow.experimentKind": "custom_model_development"}
+        tags = {"mlflow.experimentKind": "custom_model_development"}
         return client.get_experiment(client.create_experiment(name, artifact_location=where, tags=tags))
     if experiment.lifecycle_stage == "deleted":
         raise TrackingError(
@@ -242,7 +241,7 @@ class _Feed:
             self.client.log_artifacts(run.info.run_id, str(report), "report")
             self._tag(run, {"ditbench.report": stamp})
 
-    def views(self, experiment: Experiment, table: Table) -> None:
+    def views(self, experiment: Experiment, table: Table, parent: MlflowRun) -> None:
         """Two shared views of the run table, in the form that MLflow's own Share button writes: one run a row, and one
         variant a row over its seeds. Their first columns are those that a reader of a benchmark wants first. Sorted by
         variant, since MLflow folds runs into their parent when it sorts by date."""
@@ -261,8 +260,16 @@ class _Feed:
         flat = view | _charts(table) | {"searchFilter": "tags.kind = 'cell'"}
         keys = [{"mode": "param", "groupByData": "variant"}]
         grouped = flat | {"groupBy": {"aggregateFunction": "average", "groupByKeys": keys}}
-        for name, content in ((VIEW, flat), (VIEW_OF_SEEDS, grouped)):
-            key, text = f"mlflow.sharedViewState.{name}", json.dumps(content)
+        here = f"#/experiments/{self.experiment}/runs"
+        tags = {f"mlflow.sharedViewState.{VIEW}": json.dumps(flat)}
+        tags |= {f"mlflow.sharedViewState.{VIEW_OF_SEEDS}": json.dumps(grouped)}
+        tags["mlflow.note.content"] = (
+            f"ditbench matrix **{table.name}**: [by cell]({here}?viewStateShareKey={VIEW}), "
+            f"[by variant]({here}?viewStateShareKey={VIEW_OF_SEEDS}), "
+            f"[curves and pictures]({here}?viewStateShareKey={VIEW}&compareRunsMode=CHART), "
+            f"[report]({here}/{parent.info.run_id}/artifacts/report/report.html)"
+        )
+        for key, text in tags.items():
             if experiment.tags.get(key) != text:
                 self.client.set_experiment_tag(self.experiment, key, text)
 

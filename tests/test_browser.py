@@ -32,8 +32,8 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dashboard.Server, str, str]]:
-    """A served matrix of two variants and two seeds, one cell of which diverged; ids of its parent and of a cell."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dashboard.Server, str]]:
+    """A served matrix of two variants and two seeds, one cell of which diverged; the id of a cell's run."""
     store = generate(tmp_path_factory.mktemp("runs"), variants=2, seeds=2, steps=400)
     report.write_report(store, "synthetic")
     tracking.sync(store, "synthetic")
@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dashboard
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     served = dashboard.serve(store, "synthetic", port=port)
-    yield served, runs["synthetic"], runs["variant-00 seed 0"]
+    yield served, runs["variant-00 seed 0"]
     served.stop()
 
 
@@ -81,6 +81,20 @@ def test_variants_are_grouped_over_their_seeds(browser: Any, server: Any, tmp_pa
     shown.shot()
 
 
+def test_the_experiment_s_own_page_leads_to_the_views_and_the_report(browser: Any, server: Any, tmp_path: Path) -> None:
+    shown = page(browser, server[0].url, tmp_path / "experiment.png")
+    shown.get_by_role("link", name="report", exact=True).first.wait_for()
+    places = {
+        name: shown.get_by_role("link", name=name, exact=True).first.get_attribute("href")
+        for name in ("by cell", "by variant", "curves and pictures", "report")
+    }
+    assert server[0].by_cell.endswith(places["by cell"]) and server[0].by_variant.endswith(places["by variant"])
+    assert places["curves and pictures"].endswith("compareRunsMode=CHART")
+    report_page = page(browser, server[0].base + "/" + places["report"], tmp_path / "artifact.png")
+    report_page.frame_locator("iframe").first.get_by_role("heading", name="Quality against cost").wait_for()
+    shown.shot()
+
+
 def test_charts_and_image_grids_are_drawn(browser: Any, server: Any, tmp_path: Path) -> None:
     """On a tall page: MLflow draws what is in view alone."""
     shown = page(browser, server[0].by_cell + "&compareRunsMode=CHART", tmp_path / "charts.png", height=3000)
@@ -98,17 +112,8 @@ def test_charts_and_image_grids_are_drawn(browser: Any, server: Any, tmp_path: P
     shown.shot()
 
 
-def test_the_report_opens_as_an_artifact_of_the_parent_run(browser: Any, server: Any, tmp_path: Path) -> None:
-    served, parent, _ = server
-    url = served.url.removesuffix("/runs") + f"/runs/{parent}/artifacts/report/report.html"
-    shown = page(browser, url, tmp_path / "artifact.png")
-    frame = shown.frame_locator("iframe").first
-    frame.get_by_role("heading", name="Quality against cost").wait_for()
-    shown.shot()
-
-
 def test_system_metrics_of_a_cell(browser: Any, server: Any, tmp_path: Path) -> None:
-    served, _, cell = server
+    served, cell = server
     shown = page(browser, served.url.removesuffix("/runs") + f"/runs/{cell}/system-metrics", tmp_path / "system.png")
     shown.get_by_text("cpu_utilization_percentage").first.wait_for()
     shown.shot()

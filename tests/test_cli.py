@@ -100,12 +100,15 @@ def test_a_store_of_another_mlflow_and_none_at_all_are_said_with_the_way_out(tmp
     assert "another MLflow" in next(one["words"] for one in told if one["item"] == "MLflow store")
 
 
-def test_sample_draws_every_variant_with_the_same_noise(tmp_path: Path) -> None:
-    made, store = planned(tmp_path, variants=["adaln-zero", "adaln", "shift-free"], train__steps=2, train__warmup=1)
+def test_sample_draws_what_is_typed_and_every_variant_with_the_same_noise(tmp_path: Path) -> None:
+    made, store = planned(tmp_path, variants=["adaln-zero", "adaln"], train__steps=2, train__warmup=1)
     made.cells.pop()  # one variant is planned but never trained
     run_all(made, store)
-    words = ["sample", "tiny", "a small red ring", "--all", "--count", "2", "-o", "all.png"]
-    done = ditbench(*words, cwd=tmp_path, code=0)
+    done = ditbench("sample", "tiny/adaln-zero", "a small red ring, quux", "--count", "2", cwd=tmp_path, code=0)
+    assert (tmp_path / "sample.png").read_bytes()[:4] == b"\x89PNG" and "quux" in done.stderr
+    wrong = ditbench("sample", "tiny/adaln-zer", "x", cwd=tmp_path, code=2)
+    assert "variants: adaln, adaln-zero" in wrong.stderr and "Traceback" not in wrong.stderr
+    done = ditbench("sample", "tiny", "a small red ring", "--all", "-o", "all.png", cwd=tmp_path, code=0)
     assert (tmp_path / "all.png").read_bytes()[:4] == b"\x89PNG" and "has no checkpoint yet" in done.stderr
     two = ditbench("sample", "tiny", "a", "b", "--all", cwd=tmp_path, code=2)
     assert "draws one prompt" in two.stderr

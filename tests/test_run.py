@@ -63,15 +63,6 @@ def test_a_matrix_end_to_end_with_a_plugin_and_a_failure(tmp_path: Path) -> None
     assert sorted(cell["status"] for cell in told["cells"]) == ["diverged", "diverged", "done", "done"]
 
 
-def test_a_broken_plugin_is_named_and_the_others_run(tmp_path: Path) -> None:
-    (tmp_path / "broken.py").write_text("import nothing_of_that_name")
-    path = matrix_file(tmp_path, variants=["adaln", "mine"], plugins=["broken.py"], train__steps=2, train__warmup=1)
-    done = ditbench("run", str(path), "--no-track", cwd=tmp_path, code=1)
-    assert "broken.py" in done.stdout and "nothing_of_that_name" in done.stdout
-    store = Store(tmp_path / "runs")
-    assert [store.cell(row.cell).status()[0] for row in store.rows("tiny")] == ["done", "failed"]
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -147,33 +138,13 @@ def test_ctrl_c_writes_checkpoints_and_says_how_to_go_on(tmp_path: Path) -> None
     assert not cell.is_locked()
 
 
-def test_a_result_that_was_tampered_with_is_not_believed(tmp_path: Path) -> None:
-    made, store = planned(tmp_path, train__steps=2, train__warmup=1)
-    run_all(made, store)
-    cell = store.cell(made.cells[0].row.cell)
-    content = json.loads(cell.result_file.read_text())
-    content["quality"]["heldout_loss"] = 0.0
-    cell.result_file.write_text(json.dumps(content))
-    assert cell.result() is None and cell.status()[0] == "failed"
-    assert run_all(made, store)[0].status == "done", "only the evaluation is made anew"
-
-
-def test_sample_draws_what_is_typed(tmp_path: Path) -> None:
-    made, store = planned(tmp_path, train__steps=2, train__warmup=1)
-    run_all(made, store)
-    done = ditbench("sample", "tiny/adaln-zero", "a small red ring, quux", "--count", "2", cwd=tmp_path, code=0)
-    assert (tmp_path / "sample.png").read_bytes()[:4] == b"\x89PNG" and "quux" in done.stderr
-    wrong = ditbench("sample", "tiny/adaln-zer", "x", cwd=tmp_path, code=2)
-    assert "variants: adaln-zero" in wrong.stderr and "Traceback" not in wrong.stderr
-
-
 def test_a_cell_that_takes_too_long_is_a_row(tmp_path: Path) -> None:
     made, store = planned(tmp_path, run__timeout=1.0)
     (state,) = run_all(made, store)
     assert state.status == "timeout" and "run.timeout, 1 s" in state.reason
 
 
-def test_two_launches_share_the_work(tmp_path: Path) -> None:
+def test_two_launches_share_the_work_and_a_result_tampered_with_is_made_anew(tmp_path: Path) -> None:
     """A cell that another process holds is waited for, not trained twice."""
     made, store = planned(tmp_path, train__steps=2, train__warmup=1)
     cell = store.cell(made.cells[0].row.cell)
@@ -182,3 +153,8 @@ def test_two_launches_share_the_work(tmp_path: Path) -> None:
         child = subprocess.run([sys.executable, "-m", "bench.cell", str(cell.path)], capture_output=True, text=True)
         assert child.returncode == 1 and "another process" in child.stdout
     assert run_all(made, store)[0].status == "done"
+    content = json.loads(cell.result_file.read_text())
+    content["quality"]["heldout_loss"] = 0.0
+    cell.result_file.write_text(json.dumps(content))
+    assert cell.result() is None and cell.status()[0] == "failed"
+    assert run_all(made, store)[0].status == "done", "only the evaluation is made anew"

@@ -74,18 +74,21 @@ def test_check_tells_sound_from_wrong_and_speaks_to_scripts(tmp_path: Path) -> N
 
 def test_a_matrix_names_the_law_that_a_plugin_breaks_and_runs_the_others(tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text(WRONG)
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name")
     path = matrix_file(
         tmp_path,
-        variants=["adaln", "not-a-number", "too-long", "no-block"],
-        plugins=["wrong.py"],
+        variants=["adaln", "not-a-number", "too-long", "no-block", "mine"],
+        plugins=["wrong.py", "broken.py"],
         train__steps=2,
         train__warmup=1,
     )
     done = ditbench("run", str(path), "--no-track", cwd=tmp_path, code=1)
+    assert "broken.py" in done.stdout and "nothing_of_that_name" in done.stdout
     store = Store(tmp_path / "runs")
     told = {row.variant: store.cell(row.cell).status() for row in store.rows("tiny")}
     assert told["adaln"][0] == "done", done.stdout
     assert "the law 'numbers'" in told["not-a-number"][1] and "NaN" in told["not-a-number"][1]
+    assert told["mine"][0] == "failed" and "could not be imported" in told["mine"][1]
     assert "the law 'shapes'" in told["too-long"][1]
     assert "the law 'builds'" in told["no-block"][1] and "depth" in told["no-block"][1]
 
