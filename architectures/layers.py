@@ -139,22 +139,42 @@ class RoPE(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """softmax(q k^T / sqrt(d)) v over one sequence: qkv and out with bias."""
+    """softmax(q k^T / sqrt(d)) v over one sequence: qkv and out with bias.
 
-    def __init__(self, width: int, heads: int, *, qk_norm: bool = False, rope: RoPE | None = None) -> None:
+    `read_only` leaves `out` away: the sequence is read by another one and not written (the last text side of SD3).
+    """
+
+    def __init__(
+        self, width: int, heads: int, *, qk_norm: bool = False, rope: RoPE | None = None, read_only: bool = False
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.out = nn.Linear(width, width) if not read_only else None
         self.q_norm = RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
         self.rope = rope or nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, N, D), mask (B, N) true where a token may be seen -> (B, N, D)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, N, d)
-        q, k = self.rope(self.q_norm(q)), self.rope(self.k_norm(k))
-        return self.out(attend(q, k, v, mask))
+        assert self.out is not None
+        return self.out(attend(*self.split(x), mask))
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, N, D) -> q, k, v, each (B, H, N, d), normed and turned."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.rope(self.q_norm(q)), self.rope(self.k_norm(k)), v
+
+
+def attend_jointly(
+    x: Tensor, y: Tensor, image: SelfAttention, text: SelfAttention, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """One softmax over two streams, each with qkv and out of its own: x (B, N, D), y (B, L, D), mask (B, N + L) -> the
+    same; None for a text side that is only read."""
+    q, k, v = (torch.cat(pair, dim=2) for pair in zip(image.split(x), text.split(y), strict=True))
+    a = attend(q, k, v, mask)
+    assert image.out is not None
+    return image.out(a[:, : x.shape[1]]), text.out(a[:, x.shape[1] :]) if text.out is not None else None
 
 
 class CrossAttention(nn.Module):

@@ -169,8 +169,16 @@ class SubLayer(nn.Module):
         self.gate, self.context, self.carry = adaptive.gate, context, carry
 
     def forward(self, x: Tensor, c: Condition, m: Vectors) -> Tensor:
-        u = modulate(self.norm(x), m.shift, m.scale)
-        y = self.post(self.op(u, *self.context(c)))
+        u = self.before(x, m)
+        return self.after(x, u, self.op(u, *self.context(c)), m)
+
+    def before(self, x: Tensor, m: Vectors) -> Tensor:
+        """u: what the op sees."""
+        return modulate(self.norm(x), m.shift, m.scale)
+
+    def after(self, x: Tensor, u: Tensor, y: Tensor, m: Vectors) -> Tensor:
+        """What the op gave, through post and gate, added to what is carried."""
+        y = self.post(y)
         if self.gate.function is not None and m.gate is not None:
             y = self.gate.function(m.gate).unsqueeze(1) * y
         return self.carry(x, u) + y

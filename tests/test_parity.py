@@ -99,7 +99,7 @@ def attention_pairs(source: Any, target: Any) -> list[tuple[Tensor, Tensor]]:
 # --- in-context and cross-attention: the plain transformer block ----------------------------------------------------
 
 
-def plain_blocks(model: Any, cross: bool) -> list[Any]:
+def plain_blocks(model: Any, cross: bool, affine: bool = False) -> list[Any]:
     from diffusers.models.attention import BasicTransformerBlock
 
     made = []
@@ -111,24 +111,27 @@ def plain_blocks(model: Any, cross: bool) -> list[Any]:
             activation_fn="gelu-approximate",
             attention_bias=True,
             norm_type="layer_norm",
-            norm_elementwise_affine=False,
-            norm_eps=1e-6,
+            norm_elementwise_affine=affine,
+            norm_eps=1e-5 if affine else 1e-6,
             cross_attention_dim=D if cross else None,
         )
         put_attention(block.attention.op, other.attn1)
         put_mlp(block.mlp.op, other.ff)
+        if affine:
+            for own, theirs in ((block.attention, other.norm1), (block.cross, other.norm2), (block.mlp, other.norm3)):
+                theirs.load_state_dict(own.norm.state_dict())
         if cross:
             put_attention(block.cross.op, other.attn2)
         made.append(other)
     return made
 
 
-@pytest.mark.parametrize("scheme", ["in-context", "cross-attention"])
+@pytest.mark.parametrize("scheme", ["in-context", "cross-attention", "ldm"])
 def test_paper_schemes_are_the_standard_block(scheme: str) -> None:
     """The whole network: e_t and the label are tokens beside the image's, or the context of cross-attention."""
-    cross = scheme == "cross-attention"
+    cross = scheme != "in-context"
     model = ours(scheme)
-    blocks = plain_blocks(model, cross)
+    blocks = plain_blocks(model, cross, affine=scheme == "ldm")
     x, t, y = draw(3, 4, 8, 8).requires_grad_(), torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0, 3, CLASSES])
     image = torch.nn.functional.conv2d(x, model.patches.weight.reshape(D, 4, 2, 2), model.patches.bias, stride=2)
     tokens = image.flatten(2).transpose(1, 2) + model.positions
@@ -316,11 +319,12 @@ def test_shared_modulation_is_pixart(masked: bool) -> None:
 # --- shift-free: Lumina-Image 2.0 -----------------------------------------------------------------------------------
 
 
-def test_shift_free_modulation_is_luminas() -> None:
+@pytest.mark.parametrize("scheme", ["shift-free", "lumina2"])
+def test_its_modulation_is_luminas(scheme: str) -> None:
     """The block's modulation, norms and gates around our attention and MLP, by diffusers' own Lumina 2.0 parts."""
     from diffusers.models.normalization import LuminaLayerNormContinuous, LuminaRMSNormZero
 
-    model = ours("shift-free")
+    model = ours(scheme)
     c, x = draw(3, D, seed=3).requires_grad_(), draw(3, 16, D, seed=4).requires_grad_()
     trunk = model.scheme.trunk(c)
     told = Condition(vector=c, modulation=trunk)
@@ -349,3 +353,54 @@ def test_shift_free_modulation_is_luminas() -> None:
     with torch.no_grad():
         own.attention.post.weight.mul_(1.5)
     assert not torch.allclose(mine, model.scheme.leave(own(x, told), told), atol=1e-3)
+
+
+# --- SD3: two streams -----------------------------------------------------------------------------------------------
+
+
+def joint_block(block: Any, last: bool) -> Any:
+    """diffusers' joint block with our weights; its last text head reads (scale, shift), SD3's gives (shift, scale)."""
+    from diffusers.models.attention import JointTransformerBlock
+
+    other = JointTransformerBlock(D, H, D // H, context_pre_only=last)
+    put(block.head.affine, other.norm1.linear)
+    put_attention(block.attention.op, other.attn)
+    put_mlp(block.mlp.op, other.ff)
+    text = block.text_attention if last else block.text_attention.op
+    put_rows(text.qkv, [other.attn.add_q_proj, other.attn.add_k_proj, other.attn.add_v_proj])
+    if last:
+        own = block.text_norm.head.affine
+        with torch.no_grad():
+            other.norm1_context.linear.weight.copy_(torch.cat(own.weight.chunk(2)[::-1]))
+            other.norm1_context.linear.bias.copy_(torch.cat(own.bias.chunk(2)[::-1]))
+    else:
+        put(block.text_head.affine, other.norm1_context.linear)
+        put(text.out, other.attn.to_add_out)
+        put_mlp(block.text_mlp.op, other.ff_context)
+    return other
+
+
+def test_sd3_blocks_are_the_joint_blocks() -> None:
+    """All blocks in turn, the last with its text side only read; unequal streams, gradients to both."""
+    model = ours("sd3")
+    x, y, c = (draw(3, n, D, seed=s).requires_grad_() for n, s in ((16, 3), (5, 4), (1, 5)))
+    told = model.scheme.embed(c[:, 0], Encoded(y, None, torch.zeros(3, D)))
+    blocks = [joint_block(block, last=k == N - 1) for k, block in enumerate(model.blocks)]
+
+    def theirs(scale: float = 1.0) -> Tensor:
+        h, text = x, y * scale
+        for block in blocks:
+            text, h = block(h, text, c[:, 0])
+        return h
+
+    h = (x, y)
+    for block in model.blocks:
+        h = block(h, told)
+    pairs = [p for a, b in zip(model.blocks, blocks, strict=True) for p in attention_pairs(a.attention.op, b.attn)]
+    pairs += [(model.blocks[k].text_attention.op.out.weight, blocks[k].attn.to_add_out.weight) for k in range(N - 1)]
+    compare(h[0], theirs(), [x, y, c], pairs)
+    assert not torch.allclose(h[0], theirs(1.1), atol=1e-3)
+    own = model.blocks[-1].text_norm.head.affine  # without the swap of (shift, scale) it must fail
+    with torch.no_grad():
+        blocks[-1].norm1_context.linear.weight.copy_(own.weight)
+    assert not torch.allclose(h[0], theirs(), atol=1e-3)

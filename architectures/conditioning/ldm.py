@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from architectures.prompt import Encoded
+from architectures.scheme import Facts, Scheme
+from architectures.sublayer import Block, Condition, SubLayer, prompt_tokens
+
+
+class LDM(Scheme):
+    """The transformer block of Stable Diffusion 1.5 and XL: weighted norms, cross-attention to the prompt.
+
+        k = [e_t ; prompt tokens]
+        x <- x + SA(LN_w(x))
+        x <- x + CA(LN_w(x), k)
+        x <- x + MLP(LN_w(x))
+        x = LN(x)
+
+    LN_w has weight and bias, eps 1e-5. Rombach et al. 2022 (arXiv 2112.10752), section 3.3. There time enters by the
+    convolutions around the block; this backbone has none, so it is a token beside the prompt's. Their MLP is GEGLU and
+    their q, k, v have no bias: those belong to the backbone here (`backbone.mlp`), so that conditioning alone differs.
+    """
+
+    facts = Facts(
+        source="Latent diffusion, arXiv 2112.10752, section 3.3",
+        vector="none",
+        prompt="cross-attention",
+        reads=frozenset({"tokens"}),
+        identity_at_init=False,
+    )
+
+    def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
+        k = torch.cat([e_t[:, None], prompt.tokens], dim=1)  # (B, 1 + L, D)
+        if prompt.mask is None:
+            return Condition(tokens=k)
+        return Condition(tokens=k, mask=torch.cat([torch.ones_like(prompt.mask[:, :1]), prompt.mask], dim=1))
+
+    def block(self, index: int) -> nn.Module:
+        d = self.backbone.width
+        return Block(
+            attention=SubLayer(self.self_attention(), nn.LayerNorm(d, eps=1e-5)),
+            cross=SubLayer(self.cross_attention(), nn.LayerNorm(d, eps=1e-5), context=prompt_tokens),
+            mlp=SubLayer(self.mlp(), nn.LayerNorm(d, eps=1e-5)),
+        )

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from architectures.layers import LayerNorm, RMSNorm
+from architectures.modulation import HEAD, FinalNorm, parse_placement
+from architectures.prompt import Encoded
+from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
+from architectures.sublayer import GATE, Adaptive, Block, Condition, SubLayer, joint_mask, parse_gate
+
+
+class Lumina2(Scheme):
+    """Lumina-Image 2.0: image and prompt are one sequence; time scales and gates it between two weighted RMSNorms.
+
+        c = e_t
+        z = [x ; prompt tokens]
+        s1, g1, s2, g2 = W_i silu(c) + b_i                  (W_i and b_i begin at zero)
+        z <- z + tanh(g1) RMS( SA( RMS(z) (1 + s1) ) )
+        z <- z + tanh(g2) RMS( MLP( RMS(z) (1 + s2) ) )
+        s = W silu(c) + b
+        x = LN(z[:N]) (1 + s)
+
+    Qin et al. 2025 (arXiv 2503.21758), eps 1e-5. Its refiner blocks, rotary positions, grouped queries and SwiGLU
+    belong to its backbone, not to its conditioning; there c has min(D, 1024) channels.
+    """
+
+    facts = Facts(
+        source="Lumina-Image 2.0, arXiv 2503.21758",
+        vector="timestep",
+        prompt="in-context",
+        reads=frozenset({"tokens"}),
+        identity_at_init=True,
+        modulation_parameters="n*(4*d*d + 4*d) + d*d + d",
+    )
+
+    def __init__(
+        self,
+        backbone: BackboneConfig,
+        image_size: int,
+        *,
+        gate: Annotated[str, GATE] = "tanh",
+        head: Annotated[str, HEAD] = "per-block",
+        signals: Annotated[str, SIGNALS] = "timestep",
+    ) -> None:
+        super().__init__(backbone, image_size)
+        d = backbone.width
+        self.hears(signals)
+        self.told = Adaptive("scale", parse_gate(gate))
+        self.heads = parse_placement(head, d, [self.told, self.told])
+        self.trunk = self.heads.trunk()
+        self.final = FinalNorm(LayerNorm(d), "scale", d)
+
+    def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
+        c = e_t + prompt.pooled if "pooled" in self.facts.reads else e_t  # (B, D)
+        mask = prompt.mask
+        if mask is not None:
+            mask = torch.cat([mask.new_ones(len(mask), self.grid**2), mask], dim=1)  # (B, N + L)
+        return Condition(vector=c, modulation=self.trunk(c), tokens=prompt.tokens, mask=mask)
+
+    def enter(self, x: Tensor, c: Condition) -> Tensor:
+        assert c.tokens is not None
+        return torch.cat([x, c.tokens], dim=1)  # (B, N + L, D)
+
+    def block(self, index: int) -> nn.Module:
+        d = self.backbone.width
+        return Block(
+            self.heads.head(),
+            attention=SubLayer(self.self_attention(), RMSNorm(d), self.told, post=RMSNorm(d), context=joint_mask),
+            mlp=SubLayer(self.mlp(), RMSNorm(d), self.told, post=RMSNorm(d)),
+        )
+
+    def leave(self, h: Tensor, c: Condition) -> Tensor:
+        return self.final(h[:, : self.grid**2], c.vector)
