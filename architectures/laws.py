@@ -304,9 +304,10 @@ def padding(s: Subject) -> str:
 def batch(s: Subject) -> str:
     model, (x, t, prompt) = s.random(CAPTIONS).eval(), inputs(CAPTIONS)
     out, order = model(x, t, prompt), [2, 0, 3, 1]
-    moved = _far(model(x[order], t[order], _rows(prompt, order)), out[order]).max()
+    size = out.abs().max().clamp(min=1)
+    moved = _far(model(x[order], t[order], _rows(prompt, order)), out[order]).max() / size
     _need(moved < 1e-4, f"the order of the batch moves a picture's output by {moved:.1e}")
-    alone = _far(model(x[:1], t[:1], _rows(prompt, [0])), out[:1]).max()
+    alone = _far(model(x[:1], t[:1], _rows(prompt, [0])), out[:1]).max() / size
     _need(alone < 1e-4, f"a picture alone differs from the same in a batch by {alone:.1e}")
     return f"differences up to {max(moved.item(), alone.item()):.0e}"
 

@@ -1,7 +1,7 @@
 """Where shift, scale and gate come from. All placements are one family, a per-block affine map S_i of a(c) = silu(c):
 
     per-block       S_i(c) = W_i a(c) + b_i                        DiT, SD3, FLUX, Qwen-Image
-    bottleneck(r)   S_i(c) = W_i a(V c + v) + b_i,  V: D -> r      Lumina 2.0, Z-Image
+    bottleneck(r)   S_i(c) = W_i a(V c + v) + b_i,  V: D -> r      Lumina 2.0 (Z-Image: without a)
     shared          S_i(c) = W a(c) + b                            DiT-Air
     shared+table    S_i(c) = W a(c) + b + E_i                      PixArt
     low-rank(r)     S_i(c) = W a(c) + b + B_i A_i a(c)             FiTv2, Cosmos
@@ -161,6 +161,19 @@ class Bottleneck(Placement):
         return self._starts(nn.Linear(self.rank, self.out))
 
 
+class ModulationLinear(nn.Linear):
+    """V c + v."""
+
+    role = "modulation"
+
+
+class Projected(Bottleneck):
+    """W_i (V c + v) + b_i, V: D -> r: a bottleneck without an activation (Z-Image)."""
+
+    def trunk(self) -> nn.Module:
+        return ModulationLinear(self.width, self.rank)
+
+
 class Shared(Placement):
     """W a(c) + b, the same in every block."""
 
@@ -229,11 +242,17 @@ def parse_placement(text: str, width: int, told: Sequence[Adaptive], initial: In
 class FinalNorm(nn.Module):
     """modulate(norm(x), shift, scale): what stands before the output Linear. Begins as the bare norm."""
 
-    def __init__(self, norm: nn.Module, modulation: str, width: int) -> None:
+    def __init__(self, norm: nn.Module, modulation: str, width: int, told_by: int | None = None) -> None:
+        """Args:
+        width: D. told_by: channels of c, D by default.
+        """
         super().__init__()
         self.norm = norm
         slots = Adaptive(modulation).slots
-        self.head = Head(starts(SiLULinear(width, len(slots) * width), weight=zeros), [slots]) if slots else None
+        self.head = None
+        if slots:
+            linear = SiLULinear(told_by or width, len(slots) * width)
+            self.head = Head(starts(linear, weight=zeros), [slots])
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """x (B, N, D), c (B, D) -> (B, N, D)."""

@@ -28,9 +28,11 @@ BUILT_IN = {
     "adaln-zero": "architectures.conditioning.adaln_zero:AdaLNZero",
     "adaln-zero-cross": "architectures.conditioning.adaln_zero_cross:AdaLNZeroCross",
     "shift-free": "architectures.conditioning.shift_free:ShiftFree",
+    "hdm": "architectures.conditioning.hdm:HDM",
     "ldm": "architectures.conditioning.ldm:LDM",
     "lumina2": "architectures.conditioning.lumina2:Lumina2",
     "sd3": "architectures.conditioning.sd3:SD3",
+    "z-image": "architectures.conditioning.z_image:ZImage",
     "shared-modulation": "architectures.conditioning.shared_modulation:SharedModulation",
 }
 

@@ -70,19 +70,23 @@ def identity(g: Tensor) -> Tensor:
     return g
 
 
+def one_plus(g: Tensor) -> Tensor:
+    return 1 + g
+
+
 OPEN = Gate(None)
 LINEAR = Gate(identity)
 
 
 GATE = Option(
-    "how a branch is weighed: g from 0, g from N(0, S^2), tanh g from 0, g as the head's other rows, or not at all",
-    ("zero", "gaussian(1e-3)", "tanh", "random", "one"),
+    "how a branch is weighed: g from 0, g from N(0, S^2), tanh g from 0, 1 + g from 1, g as its head's rows, or not",
+    ("zero", "gaussian(1e-3)", "tanh", "one+zero", "random", "one"),
 )
 
 
 def parse_gate(text: str) -> Gate:
     """A gate from its name: `zero` (g, begins at 0), `gaussian(S)` (g, begins N(0, S^2)), `tanh` (tanh g, begins at 0),
-    `random` (g, begins as the head's other rows do), `one` (no gate).
+    `one+zero` (1 + g, begins at 1), `random` (g, begins as the head's other rows do), `one` (no gate).
 
     Raises:
         ValueError: for any other text.
@@ -90,7 +94,8 @@ def parse_gate(text: str) -> Gate:
     name, number = choose("gate", text, GATE.choices)
     if number is not None:
         return Gate(identity, normal(number))
-    return {"zero": Gate(identity, zeros), "tanh": Gate(torch.tanh, zeros), "one": OPEN, "random": Gate(identity)}[name]
+    named = {"zero": Gate(identity, zeros), "tanh": Gate(torch.tanh, zeros), "one+zero": Gate(one_plus, zeros)}
+    return {**named, "random": Gate(identity), "one": OPEN}[name]
 
 
 @dataclass(frozen=True)

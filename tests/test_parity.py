@@ -404,3 +404,94 @@ def test_sd3_blocks_are_the_joint_blocks() -> None:
     with torch.no_grad():
         blocks[-1].norm1_context.linear.weight.copy_(own.weight)
     assert not torch.allclose(h[0], theirs(), atol=1e-3)
+
+
+# --- Z-Image and HDM ------------------------------------------------------------------------------------------------
+
+
+def test_z_image_s_block_modulation_is_theirs() -> None:
+    """A whole block of diffusers', its own attention and feed-forward replaced by ours, told by the narrow vector."""
+    from diffusers.models.transformers.transformer_z_image import ZImageTransformerBlock
+
+    model = ours("z-image", rank=D)
+    own, c, x = model.blocks[0], draw(3, D, seed=3).requires_grad_(), draw(3, 16, D, seed=4).requires_grad_()
+    other = ZImageTransformerBlock(0, D, H, H, 1e-5, True)
+    put(own.head.affine, other.adaLN_modulation[0])
+    with torch.no_grad():
+        for theirs, mine in (
+            (other.attention_norm1, own.attention.norm),
+            (other.attention_norm2, own.attention.post),
+            (other.ffn_norm1, own.mlp.norm),
+            (other.ffn_norm2, own.mlp.post),
+        ):
+            theirs.weight.copy_(mine.weight)
+    other.attention, other.feed_forward = Ours(own.attention.op), own.mlp.op
+    told = Condition(vector=c, modulation=c)
+    mine = own(x, told)
+    compare(
+        mine, other(x, None, None, adaln_input=c), [x, c], [(own.head.affine.weight, other.adaLN_modulation[0].weight)]
+    )
+    with torch.no_grad():
+        other.attention_norm2.weight.mul_(1.5)
+    assert not torch.allclose(mine, other(x, None, None, adaln_input=c), atol=1e-3)
+
+
+class Ours(nn.Module):
+    """Our attention where theirs takes a mask and positions."""
+
+    def __init__(self, op: nn.Module) -> None:
+        super().__init__()
+        self.op = op
+
+    def forward(self, x: Tensor, **unused: Any) -> Tensor:
+        return self.op(x)
+
+
+class ModulatedNorm(nn.Module):
+    def __init__(self, norm: nn.RMSNorm, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.norm, self.scale, self.shift = norm, scale, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x) * (1 + self.scale[:, None]) + self.shift[:, None]
+
+
+def test_hdm_is_a_post_norm_transformer_with_the_modulation_in_its_norms() -> None:
+    """All blocks against torch's own post-norm layer, shifted by one norm: gates at 1 + 0."""
+    model = ours("hdm")
+    with torch.no_grad():
+        for head in (model.scheme.attention_head, model.scheme.mlp_head):
+            head.out.weight[2 * D :].zero_()
+            head.out.bias[2 * D :].zero_()
+    x, e_t, y = (draw(3, n, D, seed=s).requires_grad_() for n, s in ((16, 3), (1, 4), (5, 5)))
+    c = model.scheme.embed(e_t[:, 0], Encoded(y, None, torch.zeros(3, D)))
+    h = model.scheme.enter(x, c)
+    for block in model.blocks:
+        h = block(h, c)
+
+    def theirs(factor: float = 1.0) -> Tensor:
+        told = model.scheme.embed(e_t[:, 0], Encoded(y, None, torch.zeros(3, D)))
+        (scale, b1, _), (s2, b2, _) = (m.chunk(3, dim=-1) for m in told.modulation)
+        scale = scale * factor
+        z = ModulatedNorm(model.blocks[0].attention.norm, scale, b1)(torch.cat([x, y], dim=1))
+        for k, block in enumerate(model.blocks):
+            gelu = nn.GELU(approximate="tanh")
+            layer = nn.TransformerEncoderLayer(D, H, 4 * D, dropout=0.0, activation=gelu, batch_first=True)
+            layer.self_attn.in_proj_weight, layer.self_attn.in_proj_bias = block.attention.op.qkv.parameters()
+            layer.self_attn.out_proj.weight, layer.self_attn.out_proj.bias = block.attention.op.out.parameters()
+            layer.linear1, layer.linear2 = block.mlp.op.up, block.mlp.op.down
+            layer.norm1 = ModulatedNorm(block.mlp.norm, s2, b2)
+            last = k == N - 1
+            layer.norm2 = nn.Identity() if last else ModulatedNorm(model.blocks[k + 1].attention.norm, scale, b1)
+            z = layer(z)
+        return z
+
+    compare(h, theirs(), [x, e_t, y], [])
+    assert not torch.allclose(h, theirs(1.1), atol=1e-3)
+    with torch.no_grad():
+        model.scheme.mlp_head.out.bias[2 * D :].add_(0.5)
+    c = model.scheme.embed(e_t[:, 0], Encoded(y, None, torch.zeros(3, D)))
+    gated = model.scheme.enter(x, c)
+    for block in model.blocks:
+        gated = block(gated, c)
+    assert not torch.allclose(gated, h, atol=1e-3), "a gate of 1 + 0.5 is another network"

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from architectures.layers import LayerNorm, RMSNorm, zeros
+from architectures.modulation import FinalNorm, Projected
+from architectures.options import Option
+from architectures.prompt import Encoded
+from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
+from architectures.sublayer import GATE, Adaptive, Block, Condition, SubLayer, joint_mask, parse_gate
+
+
+class ZImage(Scheme):
+    """Z-Image (S3-DiT): image and prompt are one sequence; time reaches every block through one narrow vector.
+
+        c = V e_t + v                                       (256 channels)
+        z = [x ; prompt tokens]
+        s1, g1, s2, g2 = W_i c + b_i                        (no silu; W_i and b_i begin at zero)
+        z <- z + tanh(g1) RMS( SA( RMS(z) (1 + s1) ) )
+        z <- z + tanh(g2) RMS( MLP( RMS(z) (1 + s2) ) )
+        s = W silu(c) + b                                   (silu here, though the blocks have none)
+        x = LN(z[:N]) (1 + s)
+
+    Z-Image team 2025 (arXiv 2511.22699), eps 1e-5. The released code leaves open how the heads begin: zero here, as in
+    Lumina-Image 2.0, whose block it is. Its refiner blocks, rotary positions, SwiGLU and learned padding belong to its
+    backbone, not to its conditioning.
+    """
+
+    facts = Facts(
+        source="Z-Image, arXiv 2511.22699",
+        vector="timestep",
+        prompt="in-context",
+        reads=frozenset({"tokens"}),
+        identity_at_init=True,
+        modulation_parameters="256*d + 256 + n*4*257*d + 257*d",
+    )
+
+    def __init__(
+        self,
+        backbone: BackboneConfig,
+        image_size: int,
+        *,
+        gate: Annotated[str, GATE] = "tanh",
+        rank: Annotated[int, Option("channels of c")] = 256,
+        signals: Annotated[str, SIGNALS] = "timestep",
+    ) -> None:
+        super().__init__(backbone, image_size)
+        if rank < 1:
+            raise ValueError(f"rank {rank}: at least 1")
+        d = backbone.width
+        self.hears(signals)
+        self.told = Adaptive("scale", parse_gate(gate))
+        self.heads = Projected(d, [self.told, self.told], zeros, rank)
+        self.trunk = self.heads.trunk()
+        self.final = FinalNorm(LayerNorm(d), "scale", d, told_by=rank)
+
+    def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
+        c = self.trunk(e_t + prompt.pooled if "pooled" in self.facts.reads else e_t)  # (B, 256)
+        mask = prompt.mask
+        if mask is not None:
+            mask = torch.cat([mask.new_ones(len(mask), self.grid**2), mask], dim=1)  # (B, N + L)
+        return Condition(vector=c, modulation=c, tokens=prompt.tokens, mask=mask)
+
+    def enter(self, x: Tensor, c: Condition) -> Tensor:
+        assert c.tokens is not None
+        return torch.cat([x, c.tokens], dim=1)  # (B, N + L, D)
+
+    def block(self, index: int) -> nn.Module:
+        d = self.backbone.width
+        return Block(
+            self.heads.head(),
+            attention=SubLayer(self.self_attention(), RMSNorm(d), self.told, post=RMSNorm(d), context=joint_mask),
+            mlp=SubLayer(self.mlp(), RMSNorm(d), self.told, post=RMSNorm(d)),
+        )
+
+    def leave(self, h: Tensor, c: Condition) -> Tensor:
+        return self.final(h[:, : self.grid**2], c.vector)
