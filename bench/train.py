@@ -231,8 +231,9 @@ class Keeper(lightning.Callback):
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
         step, last = trainer.global_step, trainer.global_step == self.config["steps"]
+        stop = self.stop_signal  # read once: one that comes below waits for the next step, and finds its checkpoint
         log = step % self.config["log_every"] == 0 or last
-        keep = step % self.config["checkpoint_every"] == 0 or last or self.stop_signal is not None
+        keep = step % self.config["checkpoint_every"] == 0 or last or stop is not None
         grid = step % self.grid_every == 0 and not last
         if not (log or keep or grid):
             return
@@ -242,8 +243,8 @@ class Keeper(lightning.Callback):
             self._log(trainer, module, step)
         if keep:
             self._checkpoint(trainer, step)
-        if self.stop_signal is not None and not last:
-            raise Stopped(f"stopped by {signal.Signals(self.stop_signal).name} after step {step}; run again to go on")
+        if stop is not None and not last:
+            raise Stopped(f"stopped by {signal.Signals(stop).name} after step {step}; run again to go on")
         if grid:
             with module.ema.swapped():
                 self.draw_grid(step)

@@ -194,3 +194,15 @@ def test_schemes_see_the_same_and_begin_alike(tmp_path: Path) -> None:
     assert digests[0]["initial_weights"] != digests[1]["initial_weights"]
     grids = [json.loads((store.cell(c.row.cell).samples / "grid.json").read_text()) for c in made.cells]
     assert grids[0] == grids[1]
+
+
+def test_a_signal_while_a_step_is_logged_waits_for_a_checkpoint(tmp_path: Path) -> None:
+    """It once ended the cell between the decision to write a checkpoint and the stop."""
+    made, store = planned(tmp_path, train__steps=6, train__warmup=1, train__checkpoint_every=6)
+    cell = store.cell(made.cells[0].row.cell)
+    code = "import os, signal, sys, pathlib\nfrom bench import cell, train\nlog = train.Keeper._log\n"
+    code += "def logs(self, trainer, module, step):\n    log(self, trainer, module, step)\n"
+    code += "    if step == 2: os.kill(os.getpid(), signal.SIGTERM)\n"
+    code += "train.Keeper._log = logs\nprint(cell.run(pathlib.Path(sys.argv[1])))"
+    subprocess.run([sys.executable, "-c", code, str(cell.path)], check=True, capture_output=True)
+    assert cell.status()[0] == "killed" and [p.name for p in cell.checkpoints.glob("*.ckpt")] == ["step-000000003.ckpt"]
