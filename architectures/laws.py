@@ -14,6 +14,7 @@ import ast
 import copy
 import io
 import operator
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -181,17 +182,10 @@ def check(scheme: str, options: dict[str, Any] | None = None, *, only: tuple[str
 def _said(error: Exception, scheme: str) -> str:
     """An error in a sentence, with the line of the scheme's own file that it came through."""
     words = " ".join(str(error).split())[:300]
-    own = scheme_class(scheme).__module__
-    file = next((f for f in (_file(own),) if f), "")
+    file = getattr(sys.modules.get(scheme_class(scheme).__module__), "__file__", None) or ""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     where = f"{Path(file).name}, line {lines[-1]}: " if lines else ""
     return f"{where}{type(error).__name__}: {words}"
-
-
-def _file(module: str) -> str:
-    import sys
-
-    return getattr(sys.modules.get(module), "__file__", "") or ""
 
 
 def _need(holds: Any, words: str) -> None:
@@ -540,10 +534,17 @@ def formula(text: str, **values: int) -> int:
 
 
 def sound(scheme: str, options: dict[str, Any]) -> str:
-    """Which of the quick laws a scheme breaks, in a sentence; empty if none. A built-in scheme is not asked."""
+    """Which of the quick laws a scheme breaks, in a sentence; empty if none. A built-in scheme is not asked, another
+    once for the same options: a matrix asks for every seed."""
     if origin(scheme)["kind"] == "built-in":
         return ""
-    for verdict in check(scheme, options, only=QUICK):
-        if verdict.outcome == "broken":
-            return f"scheme {scheme!r} breaks the law {verdict.law!r} ({verdict.says}): {verdict.words}"
-    return ""
+    key = (scheme_class(scheme), repr(sorted(options.items())))
+    if key not in _asked:
+        broken = [verdict for verdict in check(scheme, options, only=QUICK) if verdict.outcome == "broken"]
+        _asked[key] = "".join(
+            f"scheme {scheme!r} breaks the law {one.law!r} ({one.says}): {one.words}" for one in broken[:1]
+        )
+    return _asked[key]
+
+
+_asked: dict[tuple[type, str], str] = {}

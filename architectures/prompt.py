@@ -185,6 +185,12 @@ class FeatureEncoder(nn.Module):
         return Encoded(tokens, mask, pooled)
 
 
+def with_time(e_t: Tensor, prompt: Encoded) -> tuple[Tensor, Tensor | None]:
+    """[e_t ; prompt tokens] (B, 1 + L, D) and its mask, in which time is always seen (None: all)."""
+    k, mask = torch.cat([e_t[:, None], prompt.tokens], dim=1), prompt.mask
+    return k, None if mask is None else torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
+
+
 def index_prompt(prompt: Any, index: Any) -> Any:
     """Rows of a prompt, whatever its kind."""
     return FeatureBatch(*(part[index] for part in prompt)) if isinstance(prompt, FeatureBatch) else prompt[index]

@@ -14,6 +14,7 @@ import difflib
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -172,6 +173,14 @@ class Scheme(nn.Module):
             prompt=" + ".join((["modulation"] if pooled else []) + ways),
             reads=reads,
         )
+
+    def signal(self, e_t: Tensor, prompt: Encoded) -> Tensor:
+        """c (B, D) as `hears` was told: e_t, or e_t + the pooled prompt."""
+        return e_t + prompt.pooled if "pooled" in self.facts.reads else e_t
+
+    def joint_mask(self, mask: Tensor | None) -> Tensor | None:
+        """Of tokens (B, L) -> of the image's N and those tokens (B, N + L); None, where all may be seen, stays None."""
+        return None if mask is None else torch.cat([mask.new_ones(len(mask), self.grid**2), mask], dim=1)
 
     # --- the hooks --------------------------------------------------------------------------------------------------
 

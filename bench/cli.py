@@ -158,8 +158,9 @@ def _finish(name: str, store: Store, track: bool) -> None:
     from bench import report
 
     console = _console()
-    console.print(report.terminal(report.collect(store, name)))
-    path = report.write_report(store, name)
+    table = report.collect(store, name)
+    console.print(report.terminal(table))
+    path = report.write_files(table, store.matrix_folder(name) / "report", page=True)
     if track:
         _sync_quietly(store, name)()
     console.print(f"report     {_near(path)}", markup=False, highlight=False)
@@ -253,12 +254,12 @@ def report(
         from bench.record import load_record
 
         table, folder = load_record(Path(name)), out or RUNS / "records" / Path(name).resolve().parent.name
-        reports.write_files(table, folder, page=True, kept=Path(name))
-        path = (folder / "report.html").resolve()
+        path = reports.write_files(table, folder, page=True, kept=Path(name)).resolve()
     else:
         store = Store(root.resolve())
         matrix = _matrix(store, name)
-        path, table = reports.write_report(store, matrix), reports.collect(store, matrix)
+        table = reports.collect(store, matrix)
+        path = reports.write_files(table, store.matrix_folder(matrix) / "report", page=True)
     console = _console()
     console.print(reports.terminal(table))
     console.print(f"report     {_near(path)}", markup=False, highlight=False)
@@ -474,9 +475,10 @@ def check(
     from dataclasses import asdict
 
     import architectures
+    from bench.config import pairs
 
     _load(plugin)
-    chosen = _key_values(options or [])
+    chosen = pairs(options or [])
     verdicts = []
     with _progress(as_json) as progress:
         for verdict in architectures.check(scheme, chosen):
@@ -536,13 +538,6 @@ def _load(plugins: list[Path] | None) -> None:
 
     for path in plugins or []:
         architectures.load_plugin(path)
-
-
-def _key_values(words: list[str]) -> dict[str, Any]:
-    """`gate=one` and `tokens=4`, values as YAML reads them."""
-    from bench.config import pairs
-
-    return pairs(words)
 
 
 def _matrix(store: Store, name: str | None) -> str:

@@ -21,13 +21,12 @@ def write_report(store: Store, name: str) -> Path:
     Raises:
         FileNotFoundError: if no such matrix was planned.
     """
-    folder = store.matrix_folder(name) / "report"
-    write_files(collect(store, name), folder, page=True)
-    return folder / "report.html"
+    return write_files(collect(store, name), store.matrix_folder(name) / "report", page=True)
 
 
-def write_files(table: Table, folder: Path, *, page: bool, kept: Path | None = None) -> None:
-    """Writes `report.md`, `cells.csv`, `table.tex`, the figures and, if asked, `report.html` into a folder.
+def write_files(table: Table, folder: Path, *, page: bool, kept: Path | None = None) -> Path:
+    """Writes `report.md`, `cells.csv`, `table.tex`, the figures and, if asked, `report.html` into a folder, and returns
+    the last of the reports.
 
     Args:
         kept: a record's folder, whose pictures are shown where those they are made of are not there.
@@ -39,9 +38,11 @@ def write_files(table: Table, folder: Path, *, page: bool, kept: Path | None = N
     write_atomic(folder / "cells.csv", as_csv(table))
     write_atomic(folder / "table.tex", latex(table))
     write_atomic(folder / "report.md", text(table, shown))
-    if page:
-        command, told = table.manifest["command"], _provenance(table)
-        write_atomic(folder / "report.html", html(table, shown, what=_what(table), command=command, provenance=told))
+    if not page:
+        return folder / "report.md"
+    command, told = table.manifest["command"], _provenance(table)
+    write_atomic(folder / "report.html", html(table, shown, what=_what(table), command=command, provenance=told))
+    return folder / "report.html"
 
 
 def text(table: Table, shown: list[figures.Figure]) -> str:

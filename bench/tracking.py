@@ -34,7 +34,7 @@ from mlflow.tracking import MlflowClient
 
 from bench.journal import read_journal
 from bench.store import CellFolder, Store
-from bench.tables import Cell, Table, collect, numbers, quality_columns, summaries
+from bench.tables import Cell, Table, collect, name_of, numbers, quality_columns, summaries
 
 EVERY = 50  # steps between two points of a curve, at least
 BATCH = 900  # metrics in one call; MLflow takes 1,000
@@ -293,11 +293,10 @@ class _Feed:
 
     def _create(self, cell: Cell, folder: CellFolder, matrix: str, parent: MlflowRun) -> MlflowRun:
         row = cell.row
-        axes = "".join(f" {key.rpartition('.')[2]}={value}" for key, value in row.axes.items())
         return self.client.create_run(
             self.experiment,
             start_time=int(folder.note().get("started", time.time()) * 1000),
-            run_name=f"{row.variant}{axes} seed {row.seed}",
+            run_name=f"{name_of(row)} seed {row.seed}",
             tags={
                 "mlflow.parentRunId": parent.info.run_id,
                 "ditbench.cell": row.cell,

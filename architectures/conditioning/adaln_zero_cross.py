@@ -66,7 +66,7 @@ class AdaLNZeroCross(Scheme):
         self.final = FinalNorm(self.norm(d), modulation, d)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = e_t + prompt.pooled if "pooled" in self.facts.reads else e_t  # (B, D)
+        c = self.signal(e_t, prompt)  # (B, D)
         return Condition(vector=c, modulation=self.trunk(c), tokens=prompt.tokens, mask=prompt.mask)
 
     def block(self, index: int) -> nn.Module:

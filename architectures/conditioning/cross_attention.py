@@ -2,11 +2,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from torch import Tensor, nn
 
 from architectures.layers import NORM, parse_norm
-from architectures.prompt import Encoded
+from architectures.prompt import Encoded, with_time
 from architectures.scheme import BackboneConfig, Facts, Scheme
 from architectures.sublayer import Block, Condition, SubLayer, prompt_tokens
 
@@ -36,10 +35,8 @@ class CrossAttentionScheme(Scheme):
         self.norm = parse_norm(norm)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        k = torch.cat([e_t[:, None], prompt.tokens], dim=1)  # (B, 1 + L, D)
-        if prompt.mask is None:
-            return Condition(tokens=k)
-        return Condition(tokens=k, mask=torch.cat([torch.ones_like(prompt.mask[:, :1]), prompt.mask], dim=1))
+        k, mask = with_time(e_t, prompt)
+        return Condition(tokens=k, mask=mask)
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from architectures.layers import NORM, parse_norm
-from architectures.prompt import Encoded
+from architectures.prompt import Encoded, with_time
 from architectures.scheme import BackboneConfig, Facts, Scheme
 from architectures.sublayer import Block, Condition, SubLayer, joint_mask
 
@@ -37,11 +37,8 @@ class InContext(Scheme):
         self.norm = parse_norm(norm)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        k = torch.cat([e_t[:, None], prompt.tokens], dim=1)  # (B, 1 + L, D)
-        if prompt.mask is None:
-            return Condition(tokens=k)
-        image_and_time = prompt.mask.new_ones(len(k), self.grid**2 + 1)
-        return Condition(tokens=k, mask=torch.cat([image_and_time, prompt.mask], dim=1))
+        k, mask = with_time(e_t, prompt)
+        return Condition(tokens=k, mask=self.joint_mask(mask))
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
         assert c.tokens is not None

@@ -54,10 +54,8 @@ class Lumina2(Scheme):
         self.final = FinalNorm(LayerNorm(d), "scale", d)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = e_t + prompt.pooled if "pooled" in self.facts.reads else e_t  # (B, D)
-        mask = prompt.mask
-        if mask is not None:
-            mask = torch.cat([mask.new_ones(len(mask), self.grid**2), mask], dim=1)  # (B, N + L)
+        c = self.signal(e_t, prompt)  # (B, D)
+        mask = self.joint_mask(prompt.mask)
         return Condition(vector=c, modulation=self.trunk(c), tokens=prompt.tokens, mask=mask)
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import torch
 from torch import Tensor, nn
 
 from architectures.layers import LayerNorm, SelfAttention, attend_jointly
@@ -59,10 +58,8 @@ class SD3(Scheme):
         self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = e_t + prompt.pooled if "pooled" in self.facts.reads else e_t  # (B, D)
-        mask = prompt.mask
-        if mask is not None:
-            mask = torch.cat([mask.new_ones(len(mask), self.grid**2), mask], dim=1)  # (B, N + L)
+        c = self.signal(e_t, prompt)  # (B, D)
+        mask = self.joint_mask(prompt.mask)
         return Condition(c, (self.trunk(c), self.text_trunk(c)), prompt.tokens, mask)
 
     def enter(self, x: Tensor, c: Condition) -> Pair:

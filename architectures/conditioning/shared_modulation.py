@@ -67,7 +67,7 @@ class SharedModulation(Scheme):
         self.final = FinalTable(d)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = e_t + prompt.pooled if "pooled" in self.facts.reads else e_t  # (B, D)
+        c = self.signal(e_t, prompt)  # (B, D)
         return Condition(vector=c, modulation=self.trunk(c), tokens=prompt.tokens, mask=prompt.mask)
 
     def block(self, index: int) -> nn.Module:

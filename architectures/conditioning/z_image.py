@@ -58,10 +58,8 @@ class ZImage(Scheme):
         self.final = FinalNorm(LayerNorm(d), "scale", d, told_by=rank)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = self.trunk(e_t + prompt.pooled if "pooled" in self.facts.reads else e_t)  # (B, 256)
-        mask = prompt.mask
-        if mask is not None:
-            mask = torch.cat([mask.new_ones(len(mask), self.grid**2), mask], dim=1)  # (B, N + L)
+        c = self.trunk(self.signal(e_t, prompt))  # (B, 256)
+        mask = self.joint_mask(prompt.mask)
         return Condition(vector=c, modulation=c, tokens=prompt.tokens, mask=mask)
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
