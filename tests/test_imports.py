@@ -14,7 +14,18 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*(ROOT / "architectures").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
 
 # Left never imports right.
-ARCHITECTURES = ["options", "layers", "sublayer", "modulation", "prompt", "scheme", "registry", "backbone", "laws"]
+ARCHITECTURES = [
+    "options",
+    "layers",
+    "sublayer",
+    "modulation",
+    "prompt",
+    "scheme",
+    "streams",
+    "registry",
+    "backbone",
+    "laws",
+]
 BENCH = [
     ["files", "painter"],
     ["scaffold"],

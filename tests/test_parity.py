@@ -406,6 +406,127 @@ def test_sd3_blocks_are_the_joint_blocks() -> None:
     assert not torch.allclose(h[0], theirs(), atol=1e-3)
 
 
+# --- FLUX and Qwen-Image: two streams, then one ----------------------------------------------------------------------
+
+NORMED = CONFIG.with_changes(qk_norm=True)
+
+
+def put_streams(block: Any, attn: Any) -> None:
+    """Both streams' attention with normed queries and keys into diffusers' one module."""
+    put_attention(block.attention.op, attn)
+    text = block.text_attention.op
+    put_rows(text.qkv, [attn.add_q_proj, attn.add_k_proj, attn.add_v_proj])
+    put(text.out, attn.to_add_out)
+    with torch.no_grad():
+        for mine, theirs in (
+            (block.attention.op.q_norm, attn.norm_q),
+            (block.attention.op.k_norm, attn.norm_k),
+            (text.q_norm, attn.norm_added_q),
+            (text.k_norm, attn.norm_added_k),
+        ):
+            theirs.weight.copy_(mine.weight)
+
+
+def streams_of(scheme: str) -> tuple[Any, Tensor, Tensor, Tensor, Any]:
+    model = randomised(
+        architectures.create(
+            scheme, NORMED, image_size=8, in_channels=4, out_channels=8, prompt=Labels(CLASSES), seed=0
+        )
+    )
+    x, y, c = (draw(3, n, D, seed=s).requires_grad_() for n, s in ((16, 3), (5, 4), (1, 5)))
+    return model, x, y, c, model.scheme.embed(c[:, 0], Encoded(y, None, torch.zeros(3, D)))
+
+
+def test_flux_blocks_are_theirs() -> None:
+    """A block of two streams, then blocks of one: theirs fuses the two output Linears of the parallel branch."""
+    from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock, FluxTransformerBlock
+
+    model, x, y, c, told = streams_of("flux")
+    first, *rest = model.blocks
+    two = FluxTransformerBlock(D, H, D // H)
+    put(first.head.affine, two.norm1.linear)
+    put(first.text_head.affine, two.norm1_context.linear)
+    put_streams(first, two.attn)
+    put_mlp(first.mlp.op, two.ff)
+    put_mlp(first.text_mlp.op, two.ff_context)
+    ones = []
+    for block in rest:
+        one = FluxSingleTransformerBlock(D, H, D // H)
+        put(block.head.affine, one.norm.linear)
+        op = block.attention.op
+        put_rows(op.qkv, [one.attn.to_q, one.attn.to_k, one.attn.to_v])
+        put(block.mlp.op.up, one.proj_mlp)
+        with torch.no_grad():
+            one.attn.norm_q.weight.copy_(op.q_norm.weight)
+            one.attn.norm_k.weight.copy_(op.k_norm.weight)
+            one.proj_out.weight.copy_(torch.cat([op.out.weight, block.mlp.op.down.weight], dim=1))
+            one.proj_out.bias.copy_(op.out.bias + block.mlp.op.down.bias)
+        ones.append(one)
+
+    def theirs(scale: float = 1.0) -> Tensor:
+        text, h = two(x, y * scale, c[:, 0])
+        for one in ones:
+            text, h = one(h, text, c[:, 0])
+        return h
+
+    h = (x, y)
+    for block in model.blocks:
+        h = block(h, told)
+    mine = h[:, :16]  # type: ignore[call-overload]
+    pairs = [(a.head.affine.weight, b.norm.linear.weight) for a, b in zip(rest, ones, strict=True)]
+    pairs += [(a.mlp.op.up.weight, b.proj_mlp.weight) for a, b in zip(rest, ones, strict=True)]
+    pairs += attention_pairs(first.attention.op, two.attn) + [
+        (first.text_mlp.op.up.weight, two.ff_context.net[0].proj.weight)
+    ]
+    compare(mine, theirs(), [x, y, c], pairs)
+    assert not torch.allclose(mine, theirs(1.1), atol=1e-3)
+
+
+def test_qwen_image_blocks_are_theirs() -> None:
+    """All blocks in turn; theirs writes y once more in the last block, which nothing reads."""
+    from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformerBlock
+
+    model, x, y, c, told = streams_of("qwen-image")
+    blocks = []
+    for k, block in enumerate(model.blocks):
+        other = randomised(QwenImageTransformerBlock(D, H, D // H))
+        put(block.head.affine, other.img_mod[1])
+        put_mlp(block.mlp.op, other.img_mlp)
+        if k < N - 1:
+            put(block.text_head.affine, other.txt_mod[1])
+            put_mlp(block.text_mlp.op, other.txt_mlp)
+            put_streams(block, other.attn)
+        else:
+            put_attention(block.attention.op, other.attn)
+            text = block.text_attention
+            put_rows(text.qkv, [other.attn.add_q_proj, other.attn.add_k_proj, other.attn.add_v_proj])
+            with torch.no_grad():
+                other.txt_mod[1].weight[: 2 * D] = block.text_norm.head.affine.weight
+                other.txt_mod[1].bias[: 2 * D] = block.text_norm.head.affine.bias
+                for mine, theirs_norm in (
+                    (block.attention.op.q_norm, other.attn.norm_q),
+                    (block.attention.op.k_norm, other.attn.norm_k),
+                    (text.q_norm, other.attn.norm_added_q),
+                    (text.k_norm, other.attn.norm_added_k),
+                ):
+                    theirs_norm.weight.copy_(mine.weight)
+        blocks.append(other)
+
+    def theirs(scale: float = 1.0) -> Tensor:
+        h, text = x, y * scale
+        for block in blocks:
+            text, h = block(h, text, None, c[:, 0])
+        return h
+
+    h = (x, y)
+    for block in model.blocks:
+        h = block(h, told)
+    pairs = [(a.head.affine.weight, b.img_mod[1].weight) for a, b in zip(model.blocks, blocks, strict=True)]
+    pairs += [p for a, b in zip(model.blocks, blocks, strict=True) for p in attention_pairs(a.attention.op, b.attn)]
+    compare(h[0], theirs(), [x, y, c], pairs)
+    assert not torch.allclose(h[0], theirs(1.1), atol=1e-3)
+
+
 # --- Z-Image and HDM ------------------------------------------------------------------------------------------------
 
 

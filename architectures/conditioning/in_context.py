@@ -5,7 +5,8 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from architectures.layers import NORM, parse_norm
+from architectures.layers import NORM, normal, parse_norm, starts
+from architectures.options import Option
 from architectures.prompt import Encoded, with_time
 from architectures.scheme import BackboneConfig, Facts, Scheme
 from architectures.sublayer import Block, Condition, SubLayer, joint_mask
@@ -15,7 +16,7 @@ class InContext(Scheme):
     """In-context conditioning: time and prompt are tokens beside the image's.
 
         k = [e_t ; prompt tokens]
-        z = [x ; k]
+        z = [x ; k]                                         (`tokens`=m > 1: [x ; k + P_1 ; ... ; k + P_m], P learned)
         z <- z + SA(LN(z))
         z <- z + MLP(LN(z))
         x = LN(z[:N])
@@ -32,12 +33,28 @@ class InContext(Scheme):
         identity_at_init=False,
     )
 
-    def __init__(self, backbone: BackboneConfig, image_size: int, *, norm: Annotated[str, NORM] = "layer") -> None:
+    def __init__(
+        self,
+        backbone: BackboneConfig,
+        image_size: int,
+        *,
+        norm: Annotated[str, NORM] = "layer",
+        tokens: Annotated[int, Option("tokens a signal: how often time and each prompt token are repeated")] = 1,
+    ) -> None:
         super().__init__(backbone, image_size)
+        if tokens < 1:
+            raise ValueError(f"tokens {tokens}: at least 1")
         self.norm = parse_norm(norm)
+        self.repeats = tokens
+        if tokens > 1:
+            self.places = nn.Parameter(torch.empty(tokens, backbone.width))
+            starts(self, places=normal(0.02))
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         k, mask = with_time(e_t, prompt)
+        if self.repeats > 1:
+            k = (k[:, None] + self.places[:, None]).flatten(1, 2)  # (B, m (1 + L), D)
+            mask = None if mask is None else mask.repeat(1, self.repeats)
         return Condition(tokens=k, mask=self.joint_mask(mask))
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+from torch import Tensor, nn
+
+from architectures.layers import LayerNorm
+from architectures.modulation import HEAD, FinalNorm, parse_placement
+from architectures.options import Option
+from architectures.prompt import Encoded
+from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
+from architectures.streams import Pair, ParallelBlock, dual_block
+from architectures.sublayer import GATE, Adaptive, Condition, SubLayer, joint_mask, parse_gate
+
+DUAL = Option("how many of the blocks, from the first on, have two streams", ("third", "none", "half", "all"))
+
+
+class Flux(Scheme):
+    """FLUX.1: a third of the blocks have two streams, the others one, where attention stands beside the MLP.
+
+        c = e_t + prompt
+        the first n // 3 blocks, each stream told by a head of its own (all heads begin at zero):
+            b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i
+            a_x, a_y = Attention([LN(x) (1 + s1) + b1 ; LN(y) (1 + s1) + b1])
+            x <- x + g1 a_x,  y <- y + g1 a_y
+            x <- x + g2 MLP(LN(x) (1 + s2) + b2),  y likewise
+        the others, on z = [x ; y]:
+            b, s, g = W_i silu(c) + b_i
+            u = LN(z) (1 + s) + b
+            z <- z + g (SA(u) + MLP(u))
+        b, s = W silu(c) + b
+        x = LN(z[:N]) (1 + s) + b
+
+    y begins as the prompt's tokens; `prompt` is the pooled prompt. Black Forest Labs 2024, as its code computes it (19
+    blocks of two streams, then 38). How the heads begin is not published: zero here. The guidance embedding of FLUX.1
+    dev belongs to its distillation; rotary positions and normed queries and keys belong to its backbone.
+    """
+
+    facts = Facts(
+        source="FLUX.1, black-forest-labs/flux",
+        vector="timestep + pooled prompt",
+        prompt="modulation + dual stream",
+        reads=frozenset({"pooled", "tokens"}),
+        identity_at_init=True,
+        modulation_parameters="n//3*(12*d*d + 12*d) + (n - n//3)*(3*d*d + 3*d) + 2*d*d + 2*d",
+    )
+
+    def __init__(
+        self,
+        backbone: BackboneConfig,
+        image_size: int,
+        *,
+        dual: Annotated[str, DUAL] = "third",
+        gate: Annotated[str, GATE] = "zero",
+        head: Annotated[str, HEAD] = "per-block",
+        signals: Annotated[str, SIGNALS] = "timestep+pooled",
+    ) -> None:
+        super().__init__(backbone, image_size)
+        d, n = backbone.width, backbone.depth
+        self.hears(signals)
+        self.dual = {"third": n // 3, "none": 0, "half": n // 2, "all": n}[dual]
+        self.told = Adaptive("scale+shift", parse_gate(gate))
+        self.heads = parse_placement(head, d, [self.told, self.told])  # of a stream of two
+        self.joint_heads = parse_placement(head, d, [self.told])  # of the joined sequence
+        two, one = self.dual > 0, self.dual < n
+        placed = [self.heads] * 2 * two + [self.joint_heads] * one
+        self.trunks = nn.ModuleList(heads.trunk() for heads in placed)
+        self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
+
+    def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
+        c = self.signal(e_t, prompt)  # (B, D)
+        told = tuple(trunk(c) for trunk in self.trunks)
+        return Condition(c, told, prompt.tokens, self.joint_mask(prompt.mask))
+
+    def enter(self, x: Tensor, c: Condition) -> Pair:
+        assert c.tokens is not None
+        return x, c.tokens
+
+    def block(self, index: int) -> nn.Module:
+        if index < self.dual:
+            return dual_block(self, self.heads, self.told, last=index == self.backbone.depth - 1)
+        attention = SubLayer(self.self_attention(), LayerNorm(self.backbone.width), self.told, context=joint_mask)
+        return ParallelBlock(self.joint_heads.head(), attention=attention, mlp=SubLayer(self.mlp()))
+
+    def leave(self, h: Pair | Tensor, c: Condition) -> Tensor:
+        x = h[0] if isinstance(h, tuple) else h[:, : self.grid**2]
+        return self.final(x, c.vector)

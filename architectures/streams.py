@@ -1,0 +1,119 @@
+"""Blocks over two streams, x (B, N, D) of the image and y (B, L, D) of the prompt, and over both as one sequence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from architectures.layers import LayerNorm, SelfAttention, attend_jointly
+from architectures.modulation import FinalNorm, Placement
+from architectures.options import Option
+from architectures.scheme import Scheme
+from architectures.sublayer import PLAIN, Adaptive, Condition, SubLayer, Vectors, joint_mask
+
+Pair = tuple[Tensor, Tensor]  # x (B, N, D) and y (B, L, D)
+
+TEXT = Option("what the prompt's stream is told: vectors of its own, or nothing", ("modulated", "plain"))
+
+
+class DualBlock(nn.Module):
+    """(x, y) -> (x, y): each stream told by a head of its own, one attention over both, two MLPs.
+
+    c.modulation begins with what the image's head reads and what the prompt's head reads (None: it is told nothing).
+    """
+
+    def __init__(
+        self,
+        head: nn.Module,
+        text_head: nn.Module | None,
+        *,
+        attention: SubLayer,
+        mlp: SubLayer,
+        text_attention: SubLayer,
+        text_mlp: SubLayer,
+    ) -> None:
+        super().__init__()
+        self.head, self.attention, self.mlp = head, attention, mlp
+        self.text_head = text_head
+        self.text_attention, self.text_mlp = prompt_path(text_attention), prompt_path(text_mlp)
+
+    def forward(self, h: Pair, c: Condition) -> Pair:
+        (x, y), (told, told_y, *_) = h, c.modulation  # type: ignore[misc]
+        m1, m2 = self.head(told)
+        n1, n2 = self.text_head(told_y) if self.text_head is not None else (Vectors(), Vectors())
+        u, w = self.attention.before(x, m1), self.text_attention.before(y, n1)
+        a, b = attend_jointly(u, w, self.attention.op, self.text_attention.op, *self.attention.context(c))  # type: ignore[arg-type]
+        x, y = self.attention.after(x, u, a, m1), self.text_attention.after(y, w, b, n1)
+        return self.mlp(x, c, m2), self.text_mlp(y, c, n2)
+
+
+class LastDualBlock(nn.Module):
+    """(x, y) -> (x, y): y is only read, normed and told by `text_norm`: q, k, v, and no more (SD3's last block)."""
+
+    def __init__(
+        self, head: nn.Module, text_norm: nn.Module, *, attention: SubLayer, mlp: SubLayer, text_attention: nn.Module
+    ) -> None:
+        super().__init__()
+        self.head, self.attention, self.mlp = head, attention, mlp
+        self.text_norm, self.text_attention = text_norm, prompt_path(text_attention)
+
+    def forward(self, h: Pair, c: Condition) -> Pair:
+        (x, y), (told, *_) = h, c.modulation  # type: ignore[misc]
+        m1, m2 = self.head(told)
+        u, w = self.attention.before(x, m1), self.text_norm(y, c.vector)
+        a, _ = attend_jointly(u, w, self.attention.op, self.text_attention, *self.attention.context(c))  # type: ignore[arg-type]
+        return self.mlp(self.attention.after(x, u, a, m1), c, m2), y
+
+
+class ParallelBlock(nn.Module):
+    """z <- z + g (SA(u) + MLP(u)), u = LN(z) (1 + s) + b: attention beside MLP, one triple for both (FLUX).
+
+    The first of them receives two streams and joins them: z = [x ; y]. c.modulation ends with what the head reads.
+    """
+
+    def __init__(self, head: nn.Module, *, attention: SubLayer, mlp: SubLayer) -> None:
+        """Args:
+        attention: norm, modulation and gate are its own. mlp: a bare sub-layer, whose op sees what attention sees.
+        """
+        super().__init__()
+        self.head, self.attention, self.mlp = head, attention, mlp
+
+    def forward(self, h: Pair | Tensor, c: Condition) -> Tensor:
+        z = torch.cat(h, dim=1) if isinstance(h, tuple) else h  # (B, N + L, D)
+        assert c.modulation is not None
+        (m,) = self.head(c.modulation[-1])
+        u = self.attention.before(z, m)
+        y = self.attention.op(u, *self.attention.context(c)) + self.mlp.op(u)
+        return self.attention.after(z, u, y, m)
+
+
+def dual_block(scheme: Scheme, heads: Placement, told: Adaptive, *, last: bool, plain: bool = False) -> nn.Module:
+    """A `DualBlock` of the backbone's own parts, each stream told `told` by a head of its own.
+
+    Args:
+        last: nothing reads y after it, so y is only read here (`LastDualBlock`). plain: y is told nothing.
+    """
+    config, d = scheme.backbone, scheme.backbone.width
+    attention = SubLayer(scheme.self_attention(), LayerNorm(d), told, context=joint_mask)
+    mlp = SubLayer(scheme.mlp(), LayerNorm(d), told)
+    own = SelfAttention(d, config.heads, qk_norm=config.qk_norm, read_only=last)
+    if last:
+        text_norm = FinalNorm(LayerNorm(d), "none" if plain else told.modulation, d)
+        return LastDualBlock(heads.head(), text_norm, attention=attention, mlp=mlp, text_attention=own)
+    text_told = PLAIN if plain else told
+    return DualBlock(
+        heads.head(),
+        None if plain else heads.head(),
+        attention=attention,
+        mlp=mlp,
+        text_attention=SubLayer(own, LayerNorm(d), text_told),
+        text_mlp=SubLayer(scheme.mlp(), LayerNorm(d), text_told),
+    )
+
+
+def prompt_path(module: nn.Module) -> Any:
+    """Counts a module's parameters to the prompt's path."""
+    module.role = "prompt"  # type: ignore[assignment]
+    return module
