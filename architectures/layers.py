@@ -132,61 +132,101 @@ class RoPE(nn.Module):
     def forward(self, q: Tensor) -> Tensor:
         """Turns queries or keys (B, H, N + L, d)."""
         count = self.cos.shape[0]
-        image, rest = q[:, :, :count], q[:, :, count:]
-        even, odd = image.float().unflatten(-1, (-1, 2)).unbind(-1)
-        turned = torch.stack([even * self.cos - odd * self.sin, even * self.sin + odd * self.cos], dim=-1)
-        return torch.cat([turned.flatten(-2).to(q.dtype), rest], dim=2)
+        return torch.cat([rotate(q[:, :, :count], self.cos, self.sin), q[:, :, count:]], dim=2)
+
+
+def rotate(q: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns the adjacent channel pairs (2i, 2i+1) of q (B, H, N, d); cos and sin (N, d/2), or of each batch and head."""
+    even, odd = q.float().unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).to(q.dtype)
+
+
+class Turned(nn.Module):
+    """Rotary positions that come with the sequence: as angles (B, N, d/2)."""
+
+    def forward(self, q: Tensor, angles: Tensor) -> Tensor:
+        """Turns queries or keys (B, H, N, d)."""
+        return rotate(q, angles.cos()[:, None], angles.sin()[:, None])
 
 
 class SelfAttention(nn.Module):
-    """softmax(q k^T / sqrt(d)) v over one sequence: qkv and out with bias.
+    """softmax(q k^T / sqrt(d)) v over one sequence.
 
-    `read_only` leaves `out` away: the sequence is read by another one and not written (the last text side of SD3).
+    Args:
+        width: D. heads: H. kv_heads: fewer heads of k and v, each for H / kv_heads heads of q (grouped queries).
+        bias: of qkv and of out. qk_norm: RMS-normalise queries and keys, each head with one weight; qk_eps its eps.
+        rope: turns queries and keys; `Turned()` where positions come with the sequence.
+        read_only: `out` is left away: the sequence is read by another one and not written (SD3's last text side).
     """
 
     def __init__(
-        self, width: int, heads: int, *, qk_norm: bool = False, rope: RoPE | None = None, read_only: bool = False
+        self,
+        width: int,
+        heads: int,
+        *,
+        kv_heads: int | None = None,
+        bias: tuple[bool, bool] = (True, True),
+        qk_norm: bool = False,
+        qk_eps: float = 1e-6,
+        rope: nn.Module | None = None,
+        read_only: bool = False,
     ) -> None:
         super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width) if not read_only else None
-        self.q_norm = RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.heads, self.kv_heads = heads, kv_heads or heads
+        d = width // heads
+        self.qkv = nn.Linear(width, (heads + 2 * self.kv_heads) * d, bias=bias[0])
+        self.out = nn.Linear(width, width, bias=bias[1]) if not read_only else None
+        self.q_norm = RMSNorm(d, eps=qk_eps) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(d, eps=qk_eps) if qk_norm else nn.Identity()
         self.rope = rope or nn.Identity()
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x (B, N, D), mask (B, N) true where a token may be seen -> (B, N, D)."""
+    def forward(self, x: Tensor, mask: Tensor | None = None, *where: Tensor) -> Tensor:
+        """x (B, N, D), mask (B, N) true where a token may be seen, where: what rope needs to know -> (B, N, D)."""
         assert self.out is not None
-        return self.out(attend(*self.split(x), mask))
+        return self.out(attend(*self.split(x, *where), mask))
 
-    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def split(self, x: Tensor, *where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, N, D) -> q, k, v, each (B, H, N, d), normed and turned."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.rope(self.q_norm(q)), self.rope(self.k_norm(k)), v
+        qkv = self.qkv(x).unflatten(-1, (self.heads + 2 * self.kv_heads, -1)).transpose(1, 2)
+        q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        if self.kv_heads < self.heads:
+            k, v = (u.repeat_interleave(self.heads // self.kv_heads, dim=1) for u in (k, v))
+        return self.rope(self.q_norm(q), *where), self.rope(self.k_norm(k), *where), v
 
 
 def attend_jointly(
-    x: Tensor, y: Tensor, image: SelfAttention, text: SelfAttention, mask: Tensor | None = None
+    x: Tensor,
+    y: Tensor,
+    image: SelfAttention,
+    text: SelfAttention,
+    mask: Tensor | None = None,
+    angles: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """One softmax over two streams, each with qkv and out of its own: x (B, N, D), y (B, L, D), mask (B, N + L) -> the
-    same; None for a text side that is only read."""
-    q, k, v = (torch.cat(pair, dim=2) for pair in zip(image.split(x), text.split(y), strict=True))
+    """One softmax over two streams, each with qkv and out of its own: x (B, N, D), y (B, L, D), mask (B, N + L), angles
+    (B, N + L, d/2) -> the same; None for a text side that is only read."""
+    where_x, where_y = ((), ()) if angles is None else ((angles[:, : x.shape[1]],), (angles[:, x.shape[1] :],))
+    q, k, v = (torch.cat(pair, 2) for pair in zip(image.split(x, *where_x), text.split(y, *where_y), strict=True))
     a = attend(q, k, v, mask)
     assert image.out is not None
     return image.out(a[:, : x.shape[1]]), text.out(a[:, x.shape[1] :]) if text.out is not None else None
 
 
 class CrossAttention(nn.Module):
-    """Image tokens ask, prompt tokens answer: q, kv and out with bias."""
+    """Image tokens ask, prompt tokens answer: q, kv and out.
+
+    Args:
+        width: D. heads: H. context: width of the prompt tokens, D by default. bias: of q and kv (out has one).
+    """
 
     role = "prompt"
 
-    def __init__(self, width: int, heads: int, *, qk_norm: bool = False) -> None:
+    def __init__(
+        self, width: int, heads: int, *, context: int | None = None, bias: bool = True, qk_norm: bool = False
+    ) -> None:
         super().__init__()
         self.heads = heads
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(width, 2 * width)
+        self.q = nn.Linear(width, width, bias=bias)
+        self.kv = nn.Linear(context or width, 2 * width, bias=bias)
         self.out = nn.Linear(width, width)
         self.q_norm = RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
@@ -210,10 +250,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 class MLP(nn.Module):
     """D -> 4D -> D with tanh-GELU (DiT)."""
 
-    def __init__(self, width: int, ratio: float = 4.0) -> None:
+    def __init__(self, width: int, ratio: float = 4.0, *, out_bias: bool = True) -> None:
         super().__init__()
         self.up = nn.Linear(width, int(width * ratio))
-        self.down = nn.Linear(int(width * ratio), width)
+        self.down = nn.Linear(int(width * ratio), width, bias=out_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.gelu(self.up(x), approximate="tanh"))
@@ -222,11 +262,22 @@ class MLP(nn.Module):
 class GatedMLP(nn.Module):
     """D -> 2M -> M -> D, a(u) * v (SwiGLU: a = silu; GEGLU: a = gelu); M = 2/3 of 4D keeps the parameters equal."""
 
-    def __init__(self, width: int, ratio: float = 4.0, *, activation: Callable[[Tensor], Tensor] = F.silu) -> None:
+    def __init__(
+        self,
+        width: int,
+        ratio: float = 4.0,
+        *,
+        hidden: int | None = None,
+        bias: bool = True,
+        activation: Callable[[Tensor], Tensor] = F.silu,
+    ) -> None:
+        """Args:
+        width: D. ratio: of 4D over D. hidden: M itself. activation: a.
+        """
         super().__init__()
-        hidden = int(width * ratio * 2 / 3)
-        self.up = nn.Linear(width, 2 * hidden)
-        self.down = nn.Linear(hidden, width)
+        hidden = hidden or int(width * ratio * 2 / 3)
+        self.up = nn.Linear(width, 2 * hidden, bias=bias)
+        self.down = nn.Linear(hidden, width, bias=bias)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -245,18 +296,28 @@ MLPS: dict[str, Callable[..., nn.Module]] = {
 
 def sincos_positions(width: int, grid: int) -> Tensor:
     """Fixed 2-D sin-cos positions (grid * grid, D), row-major: first half column, second half row (DiT)."""
+    return sincos_at(width, torch.arange(grid), torch.arange(grid))
+
+
+def sincos_at(width: int, rows: Tensor, columns: Tensor) -> Tensor:
+    """Sin-cos positions (h w, D) of a grid with the given coordinates, rows (h,) and columns (w,)."""
     if width % 4:
         raise ValueError(f"sin-cos positions need a width divisible by 4, got {width}")
-    frequency = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
+    frequency = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64, device=rows.device) / (width // 4))
+    row, column = torch.meshgrid(rows, columns, indexing="ij")
     angles = [p.flatten()[:, None] * frequency for p in (column, row)]
     return torch.cat([part for a in angles for part in (a.sin(), a.cos())], dim=1).float()
 
 
 def timestep_sinusoid(t: Tensor, width: int = 256) -> Tensor:
     """t (B,) in [0, 1] -> [cos(1000 t f) | sin(1000 t f)] (B, width), f_i = 10000^(-i / (width / 2)), in float32."""
-    frequency = torch.exp(-math.log(10000.0) / (width // 2) * torch.arange(width // 2, device=t.device))
-    angle = 1000.0 * t.float()[:, None] * frequency
+    return sinusoid(1000.0 * t.float(), width)
+
+
+def sinusoid(s: Tensor, width: int = 256) -> Tensor:
+    """s (B,) -> [cos(s f) | sin(s f)] (B, width), f_i = 10000^(-i / (width / 2)), in float32."""
+    frequency = torch.exp(-math.log(10000.0) / (width // 2) * torch.arange(width // 2, device=s.device))
+    angle = s.float()[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
@@ -279,8 +340,8 @@ def patchify(image: Tensor, patch: int) -> Tensor:
     return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
-def unpatchify(x: Tensor, patch: int, channels: int) -> Tensor:
-    """(B, N, p p C) -> (B, C, H, W) for a square image; the order within a patch is DiT's."""
-    grid = math.isqrt(x.shape[1])
-    x = x.unflatten(1, (grid, grid)).unflatten(-1, (patch, patch, channels))  # (B, h, w, p, q, C)
+def unpatchify(x: Tensor, patch: int, channels: int, grid: tuple[int, int] | None = None) -> Tensor:
+    """(B, N, p p C) -> (B, C, H, W), square unless the grid is given; the order within a patch is DiT's."""
+    grid = grid or (math.isqrt(x.shape[1]), math.isqrt(x.shape[1]))
+    x = x.unflatten(1, grid).unflatten(-1, (patch, patch, channels))  # (B, h, w, p, q, C)
     return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)

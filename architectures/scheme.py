@@ -154,6 +154,11 @@ class Scheme(nn.Module):
         """Image tokens ask, prompt tokens answer."""
         return CrossAttention(self.backbone.width, self.backbone.heads, qk_norm=self.backbone.qk_norm)
 
+    def text_attention(self, *, last: bool = False) -> SelfAttention:
+        """Attention of a prompt's own stream; `last`: nothing reads the stream after this block, so it is only read."""
+        config = self.backbone
+        return SelfAttention(config.width, config.heads, qk_norm=config.qk_norm, read_only=last)
+
     def mlp(self) -> nn.Module:
         """The backbone's MLP."""
         return MLPS[self.backbone.mlp](self.backbone.width, self.backbone.mlp_ratio)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 from architectures.layers import LayerNorm, SelfAttention, attend_jointly
 from architectures.modulation import FinalNorm, Placement
 from architectures.options import Option
-from architectures.scheme import Scheme
 from architectures.sublayer import PLAIN, Adaptive, Condition, SubLayer, Vectors, joint_mask
 
 Pair = tuple[Tensor, Tensor]  # x (B, N, D) and y (B, L, D)
@@ -89,27 +89,36 @@ class ParallelBlock(nn.Module):
         return self.attention.after(z, u, y, m)
 
 
-def dual_block(scheme: Scheme, heads: Placement, told: Adaptive, *, last: bool, plain: bool = False) -> nn.Module:
-    """A `DualBlock` of the backbone's own parts, each stream told `told` by a head of its own.
+def dual_block(
+    heads: Placement,
+    told: Adaptive,
+    *,
+    attention: SelfAttention,
+    text_attention: SelfAttention,
+    mlp: Callable[[], nn.Module],
+    plain: bool = False,
+    context: Callable[[Condition], tuple] = joint_mask,
+) -> nn.Module:
+    """A block of two streams, each told `told` by a head of its own, with LN before each branch.
 
     Args:
-        last: nothing reads y after it, so y is only read here (`LastDualBlock`). plain: y is told nothing.
+        text_attention: if it is only read, so is y: nothing reads it after this block (`LastDualBlock`).
+        plain: y is told nothing. context: what the attention is told of mask and positions.
     """
-    config, d = scheme.backbone, scheme.backbone.width
-    attention = SubLayer(scheme.self_attention(), LayerNorm(d), told, context=joint_mask)
-    mlp = SubLayer(scheme.mlp(), LayerNorm(d), told)
-    own = SelfAttention(d, config.heads, qk_norm=config.qk_norm, read_only=last)
-    if last:
+    d = heads.width
+    own = SubLayer(attention, LayerNorm(d), told, context=context)
+    if text_attention.out is None:
         text_norm = FinalNorm(LayerNorm(d), "none" if plain else told.modulation, d)
-        return LastDualBlock(heads.head(), text_norm, attention=attention, mlp=mlp, text_attention=own)
+        own_mlp = SubLayer(mlp(), LayerNorm(d), told)
+        return LastDualBlock(heads.head(), text_norm, attention=own, mlp=own_mlp, text_attention=text_attention)
     text_told = PLAIN if plain else told
     return DualBlock(
         heads.head(),
         None if plain else heads.head(),
-        attention=attention,
-        mlp=mlp,
-        text_attention=SubLayer(own, LayerNorm(d), text_told),
-        text_mlp=SubLayer(scheme.mlp(), LayerNorm(d), text_told),
+        attention=own,
+        mlp=SubLayer(mlp(), LayerNorm(d), told),
+        text_attention=SubLayer(text_attention, LayerNorm(d), text_told),
+        text_mlp=SubLayer(mlp(), LayerNorm(d), text_told),
     )
 
 

@@ -29,12 +29,14 @@ class Condition(NamedTuple):
         modulation: what the heads of the blocks read (the output of the trunk); its form is the head placement's own.
         tokens: (B, L, D), or None.
         mask: (B, L) true where a token may be seen (in-context: (B, N + L), the image's tokens first), or None.
+        positions: of the same tokens, where they come with the sequence: rotary angles (B, N + L, d/2), or None.
     """
 
     vector: Tensor | None = None
     modulation: Tensor | tuple[Tensor, ...] | None = None
     tokens: Tensor | None = None
     mask: Tensor | None = None
+    positions: Tensor | None = None
 
 
 # --- modulate: nothing | scale | scale and shift --------------------------------------------------------------------
@@ -144,6 +146,11 @@ def prompt_tokens(c: Condition) -> tuple[Tensor | None, Tensor | None]:
 def joint_mask(c: Condition) -> tuple[Tensor | None]:
     """An op over image and prompt tokens in one sequence, of which some may be padding."""
     return (c.mask,)
+
+
+def placed(c: Condition) -> tuple[Tensor | None, Tensor | None]:
+    """An op that is told where each token stands, too."""
+    return c.mask, c.positions
 
 
 class SubLayer(nn.Module):

@@ -78,7 +78,13 @@ class Flux(Scheme):
 
     def block(self, index: int) -> nn.Module:
         if index < self.dual:
-            return dual_block(self, self.heads, self.told, last=index == self.backbone.depth - 1)
+            return dual_block(
+                self.heads,
+                self.told,
+                attention=self.self_attention(),
+                text_attention=self.text_attention(last=index == self.backbone.depth - 1),
+                mlp=self.mlp,
+            )
         attention = SubLayer(self.self_attention(), LayerNorm(self.backbone.width), self.told, context=joint_mask)
         return ParallelBlock(self.joint_heads.head(), attention=attention, mlp=SubLayer(self.mlp()))
 

@@ -65,7 +65,13 @@ class QwenImage(Scheme):
         return x, c.tokens
 
     def block(self, index: int) -> nn.Module:
-        return dual_block(self, self.heads, self.told, last=index == self.backbone.depth - 1)
+        return dual_block(
+            self.heads,
+            self.told,
+            attention=self.self_attention(),
+            text_attention=self.text_attention(last=index == self.backbone.depth - 1),
+            mlp=self.mlp,
+        )
 
     def leave(self, h: Pair, c: Condition) -> Tensor:
         return self.final(h[0], c.vector)
