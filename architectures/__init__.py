@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from architectures.options import Option
     from architectures.prompt import Captions, FeatureBatch, Features, Labels, PromptKind, index_prompt
     from architectures.scheme import BackboneConfig, Description, Facts, Scheme
+    from architectures.systems.catalogue import PUBLISHED, published
+    from architectures.systems.weights import WeightsError, load_published
 
 _LAZY = {
     "architectures.backbone": ("DiT", "create", "describe", "resolve_options"),
@@ -28,6 +30,8 @@ _LAZY = {
     "architectures.layers": ("initialise",),
     "architectures.options": ("Option",),
     "architectures.prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "index_prompt"),
+    "architectures.systems.catalogue": ("PUBLISHED", "published"),
+    "architectures.systems.weights": ("WeightsError", "load_published"),
     "architectures.scheme": ("BackboneConfig", "Description", "Facts", "Scheme"),
     "architectures.registry": ("scheme_class",),
 }
@@ -42,6 +46,7 @@ __all__ = [
     "FeatureBatch",
     "Features",
     "LAWS",
+    "PUBLISHED",
     "Labels",
     "Option",
     "PluginError",
@@ -49,6 +54,7 @@ __all__ = [
     "Scheme",
     "UnknownScheme",
     "Verdict",
+    "WeightsError",
     "check",
     "check_name",
     "create",
@@ -56,7 +62,9 @@ __all__ = [
     "index_prompt",
     "initialise",
     "load_plugin",
+    "load_published",
     "origin",
+    "published",
     "register",
     "resolve_options",
     "schemes",

@@ -136,7 +136,7 @@ class RoPE(nn.Module):
 
 
 def rotate(q: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns the adjacent channel pairs (2i, 2i+1) of q (B, H, N, d); cos and sin (N, d/2), or of each batch and head."""
+    """Turns adjacent channel pairs (2i, 2i+1) of q (B, H, N, d); cos and sin (N, d/2), or of each batch and head."""
     even, odd = q.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).to(q.dtype)
 
@@ -314,10 +314,10 @@ def timestep_sinusoid(t: Tensor, width: int = 256) -> Tensor:
     return sinusoid(1000.0 * t.float(), width)
 
 
-def sinusoid(s: Tensor, width: int = 256) -> Tensor:
-    """s (B,) -> [cos(s f) | sin(s f)] (B, width), f_i = 10000^(-i / (width / 2)), in float32."""
+def sinusoid(s: Tensor, width: int = 256, scale: float = 1.0) -> Tensor:
+    """s (B,) -> [cos(scale s f) | sin(scale s f)] (B, width), f_i = 10000^(-i / (width / 2)), in float32."""
     frequency = torch.exp(-math.log(10000.0) / (width // 2) * torch.arange(width // 2, device=s.device))
-    angle = s.float()[:, None] * frequency
+    angle = scale * (s.float()[:, None] * frequency)
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 

@@ -1,0 +1,54 @@
+"""Published systems as they are: each one's own transformer, from the same parts as the schemes.
+
+model = architectures.published("sd3")                       # or dit-s, flux-schnell, ...
+layout = architectures.load_published(model, state_dict)     # of the released file, or of diffusers
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any
+
+from torch import nn
+
+from architectures.systems.weights import WeightsError, load_published
+
+__all__ = ["PUBLISHED", "WeightsError", "load_published", "published"]
+
+# Name -> class, and sizes that differ from the class's own.
+PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
+    "dit": ("dit:DiT", {}),
+    "dit-s": ("dit:DiT", dict(width=384, depth=12, heads=6)),
+    "dit-b": ("dit:DiT", dict(width=768, depth=12, heads=12)),
+    "dit-l": ("dit:DiT", dict(width=1024, depth=24, heads=16)),
+    "sd3": ("mmdit:SD3", {}),
+    "sd3-large": ("mmdit:SD3", dict(depth=38, qk_norm=True)),
+    "flux": ("mmdit:Flux", {}),
+    "flux-schnell": ("mmdit:Flux", dict(guidance=False)),
+    "qwen-image": ("mmdit:QwenImage", {}),
+}
+
+
+def published(name: str, **sizes: Any) -> nn.Module:
+    """A published system's own transformer, at its published size unless `sizes` say otherwise.
+
+    Under `torch.device("meta")` nothing is allocated. Inputs are the system's own: see the class's docstring.
+
+    Raises:
+        ValueError: for an unknown name or size, with the choices and the nearest.
+    """
+    if name not in PUBLISHED:
+        near = difflib.get_close_matches(name, PUBLISHED, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown published system {name!r} (systems: {', '.join(PUBLISHED)}){hint}")
+    where, own = PUBLISHED[name]
+    module, _, attribute = where.partition(":")
+    kind = getattr(importlib.import_module(f"architectures.systems.{module}"), attribute)
+    known = kind.__init__.__kwdefaults__ or {}
+    for size in sizes:
+        if size not in known:
+            near = difflib.get_close_matches(size, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{name}: unknown size {size!r} (sizes: {', '.join(known)}){hint}")
+    return kind(**{**own, **sizes})

@@ -1,0 +1,373 @@
+"""Stable Diffusion 3, FLUX.1 and Qwen-Image: two streams with one attention."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from architectures.layers import MLP, LayerNorm, SelfAttention, Turned, patchify, sincos_at, unpatchify
+from architectures.modulation import FinalNorm, Placement
+from architectures.prompt import FeatureBatch
+from architectures.streams import ParallelBlock, dual_block, prompt_path
+from architectures.sublayer import LINEAR, Adaptive, Condition, SubLayer, placed
+from architectures.systems.parts import (
+    NormedLinear,
+    TimeEmbedding,
+    TwoLinear,
+    angles,
+    check_axes,
+    grid_positions,
+    too_long,
+)
+from architectures.systems.weights import (
+    Move,
+    channels_last,
+    cut,
+    linear,
+    rows,
+    swap,
+    weight,
+)
+
+TOLD = Adaptive("scale+shift", LINEAR)
+
+
+class SD3(nn.Module):
+    """Stable Diffusion 3's MM-DiT: d = 64 n, h = n; positions are the middle of a large sin-cos grid.
+
+    forward(x (B, 16, H, W), t (B,) = 1000 sigma, prompt of tokens (B, L, 4096) and pooled (B, 2048)) -> (B, 16, H, W);
+    it has no mask of captions. Esser et al. 2024 (arXiv 2403.03206).
+    """
+
+    system = "sd3"
+    unused = ()
+
+    def __init__(
+        self,
+        *,
+        depth: int = 24,
+        width: int | None = None,
+        patch: int = 2,
+        channels: int = 16,
+        text_width: int = 4096,
+        pooled_width: int = 2048,
+        max_grid: int = 192,
+        base_grid: int = 64,
+        qk_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        d, h = width or 64 * depth, depth
+        self.patch, self.channels, self.max_grid, self.depth, self.qk_norm = patch, channels, max_grid, depth, qk_norm
+        self.patches = nn.Linear(channels * patch**2, d)
+        self.time = TimeEmbedding(d)
+        self.pooled = prompt_path(TwoLinear(pooled_width, d))
+        self.text = prompt_path(nn.Linear(text_width, d))
+        heads = Placement(d, [TOLD, TOLD])
+        self.trunk = heads.trunk()
+        self.blocks = nn.ModuleList(
+            dual_block(
+                heads,
+                TOLD,
+                attention=SelfAttention(d, h, qk_norm=qk_norm),
+                text_attention=SelfAttention(d, h, qk_norm=qk_norm, read_only=k == depth - 1),
+                mlp=partial(MLP, d),
+            )
+            for k in range(depth)
+        )
+        self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
+        self.head = nn.Linear(d, patch**2 * channels)
+        place = torch.arange(max_grid) / (max_grid / base_grid)
+        self.positions: Tensor
+        self.register_buffer("positions", sincos_at(d, place, place))
+
+    def forward(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:
+        h, w = (side // self.patch for side in x.shape[-2:])
+        too_long("tokens a side", max(h, w), self.max_grid)
+        top, left = (self.max_grid - h) // 2, (self.max_grid - w) // 2
+        middle = self.positions.unflatten(0, (self.max_grid, -1))[top : top + h, left : left + w].flatten(0, 1)
+        x = self.patches(patchify(x, self.patch)) + middle
+        c = self.time(t) + self.pooled(prompt.pooled)
+        told = self.trunk(c)
+        z = (x, self.text(prompt.tokens))
+        for block in self.blocks:
+            z = block(z, Condition(c, (told, told)))
+        return unpatchify(self.head(self.final(z[0], c)), self.patch, self.channels, (h, w))
+
+    def moves(self, layout: str) -> list[Move]:
+        """How the released file (`original`) or diffusers' (`diffusers`) becomes these parameters."""
+        norms = [("q_norm", "q"), ("k_norm", "k")] if self.qk_norm else []
+        if layout == "original":
+            made = linear("patches", "x_embedder.proj") + [Move("positions", "pos_embed", change=lambda p: p[0])]
+            made += linear("time.up", "t_embedder.mlp.0") + linear("time.out", "t_embedder.mlp.2")
+            made += linear("pooled.up", "y_embedder.mlp.0") + linear("pooled.out", "y_embedder.mlp.2")
+            made += linear("text", "context_embedder") + linear("head", "final_layer.linear")
+            made += linear("final.head.affine", "final_layer.adaLN_modulation.1")
+            for k in range(self.depth):
+                last, ours = k == self.depth - 1, f"blocks.{k}"
+                for own, side in (("", "x_block"), ("text_", "context_block")):
+                    theirs, read_only = f"joint_blocks.{k}.{side}", last and own != ""
+                    op = f"{ours}.text_attention" if read_only else f"{ours}.{own}attention.op"
+                    head = f"{ours}.text_norm.head.affine" if read_only else f"{ours}.{own}head.affine"
+                    made += linear(head, f"{theirs}.adaLN_modulation.1") + linear(f"{op}.qkv", f"{theirs}.attn.qkv")
+                    for mine, u in norms:
+                        made += weight(f"{op}.{mine}", f"{theirs}.attn.ln_{u}")
+                    if not read_only:
+                        made += linear(f"{op}.out", f"{theirs}.attn.proj")
+                        made += linear(f"{ours}.{own}mlp.op.up", f"{theirs}.mlp.fc1")
+                        made += linear(f"{ours}.{own}mlp.op.down", f"{theirs}.mlp.fc2")
+            return made
+        made = linear("patches", "pos_embed.proj") + [Move("positions", "pos_embed.pos_embed", change=lambda p: p[0])]
+        made += _combined(pooled=True)
+        made += linear("text", "context_embedder") + linear("head", "proj_out")
+        made += linear("final.head.affine", "norm_out.linear", swap)
+        for k in range(self.depth):
+            made += _dual(k, last=k == self.depth - 1, qk_norm=self.qk_norm)
+        return made
+
+
+class Flux(nn.Module):
+    """FLUX.1: blocks of two streams, then blocks of one where attention stands beside the MLP; rotary positions.
+
+    forward(x (B, 16, H, W), t (B,) in [0, 1], 1 noise, prompt of tokens (B, L, 4096) and pooled (B, 768), guidance (B,)
+    for dev) -> (B, 16, H, W); latents are packed 2 x 2 inside. It has no mask of captions. black-forest-labs/flux.
+    """
+
+    system = "flux"
+    unused = ()
+
+    def __init__(
+        self,
+        *,
+        width: int = 3072,
+        heads: int = 24,
+        dual: int = 19,
+        single: int = 38,
+        channels: int = 16,
+        patch: int = 2,
+        text_width: int = 4096,
+        pooled_width: int = 768,
+        axes: tuple[int, ...] = (16, 56, 56),
+        theta: float = 10000.0,
+        guidance: bool = True,
+    ) -> None:
+        super().__init__()
+        check_axes(axes, width, heads)
+        d = self.width = width
+        self.patch, self.channels, self.axes, self.theta, self.dual, self.single = (
+            patch, channels, axes, theta, dual, single,
+        )  # fmt: skip
+        self.patches = nn.Linear(channels * patch**2, d)
+        self.time = TimeEmbedding(d, factor=1000.0)
+        self.guidance = TimeEmbedding(d, factor=1000.0) if guidance else None
+        self.pooled = prompt_path(TwoLinear(pooled_width, d))
+        self.text = prompt_path(nn.Linear(text_width, d))
+        two, one = Placement(d, [TOLD, TOLD]), Placement(d, [TOLD])
+        self.trunk = two.trunk()
+
+        def attention(bias: tuple[bool, bool] = (True, True)) -> SelfAttention:
+            return SelfAttention(d, heads, bias=bias, qk_norm=True, rope=Turned())
+
+        self.blocks = nn.ModuleList(
+            dual_block(
+                two, TOLD, attention=attention(), text_attention=attention(), mlp=partial(MLP, d), context=placed
+            )
+            for _ in range(dual)
+        )
+        self.blocks.extend(  # one output Linear over [attention | MLP]: one bias, which is attention's here
+            ParallelBlock(
+                one.head(),
+                attention=SubLayer(attention(), LayerNorm(d), TOLD, context=placed),
+                mlp=SubLayer(MLP(d, out_bias=False)),
+            )
+            for _ in range(single)
+        )
+        self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
+        self.head = nn.Linear(d, patch**2 * channels)
+
+    def forward(self, x: Tensor, t: Tensor, prompt: FeatureBatch, guidance: Tensor | None = None) -> Tensor:
+        h, w = (side // self.patch for side in x.shape[-2:])
+        c = self.time(t) + self.pooled(prompt.pooled)
+        if self.guidance is not None:
+            if guidance is None:
+                raise ValueError("FLUX.1 dev is told a guidance scale; schnell (guidance=False) is not")
+            c = c + self.guidance(guidance)
+        told = self.trunk(c)
+        places = grid_positions(torch.arange(h, device=x.device), torch.arange(w, device=x.device))
+        places = torch.cat([places, places.new_zeros(prompt.tokens.shape[1], 3)])  # text is not turned
+        condition = Condition(c, (told, told, told), positions=angles(places, self.axes, self.theta)[None])
+        z = (self.patches(patchify(x, self.patch)), self.text(prompt.tokens))
+        for block in self.blocks:
+            z = block(z, condition)
+        out = z[0] if isinstance(z, tuple) else z[:, : h * w]
+        return unpatchify(self.head(self.final(out, c)), self.patch, self.channels, (h, w))
+
+    def moves(self, layout: str) -> list[Move]:
+        """How the released file (`original`) or diffusers' (`diffusers`) becomes these parameters."""
+        d, packed = self.width, channels_last(self.patch)
+        made = linear("head", "final_layer.linear" if layout == "original" else "proj_out", packed)
+        if layout == "original":
+            made += linear("patches", "img_in") + linear("text", "txt_in")
+            made += linear("final.head.affine", "final_layer.adaLN_modulation.1")
+            names = [("time", "time_in"), ("pooled", "vector_in")] + [("guidance", "guidance_in")] * bool(self.guidance)
+            for ours, theirs in names:
+                made += linear(f"{ours}.up", f"{theirs}.in_layer") + linear(f"{ours}.out", f"{theirs}.out_layer")
+            for k in range(self.dual):
+                for own, side in (("", "img"), ("text_", "txt")):
+                    ours, theirs = f"blocks.{k}.{own}", f"double_blocks.{k}.{side}"
+                    made += linear(f"{ours}head.affine", f"{theirs}_mod.lin")
+                    made += linear(f"{ours}attention.op.qkv", f"{theirs}_attn.qkv")
+                    made += linear(f"{ours}attention.op.out", f"{theirs}_attn.proj")
+                    for u, name in (("q", "query"), ("k", "key")):
+                        made += [Move(f"{ours}attention.op.{u}_norm.weight", f"{theirs}_attn.norm.{name}_norm.scale")]
+                    made += linear(f"{ours}mlp.op.up", f"{theirs}_mlp.0") + linear(
+                        f"{ours}mlp.op.down", f"{theirs}_mlp.2"
+                    )
+            for k in range(self.single):
+                ours, theirs = f"blocks.{self.dual + k}", f"single_blocks.{k}"
+                made += linear(f"{ours}.head.affine", f"{theirs}.modulation.lin")
+                made += linear(f"{ours}.attention.op.qkv", f"{theirs}.linear1", cut(0, 3 * d))
+                made += linear(f"{ours}.mlp.op.up", f"{theirs}.linear1", cut(3 * d, 7 * d))
+                made += _fused_out(ours, f"{theirs}.linear2", d)
+                for u, name in (("q", "query"), ("k", "key")):
+                    made += [Move(f"{ours}.attention.op.{u}_norm.weight", f"{theirs}.norm.{name}_norm.scale")]
+            return made
+        made += linear("patches", "x_embedder") + linear("text", "context_embedder")
+        made += linear("final.head.affine", "norm_out.linear", swap)
+        made += _combined(pooled=True, guidance=self.guidance is not None)
+        for k in range(self.dual):
+            made += _dual(k, last=False, qk_norm=True)
+        for k in range(self.single):
+            ours, theirs = f"blocks.{self.dual + k}", f"single_transformer_blocks.{k}"
+            made += linear(f"{ours}.head.affine", f"{theirs}.norm.linear")
+            made += rows(f"{ours}.attention.op.qkv", [f"{theirs}.attn.to_{u}" for u in "qkv"])
+            made += linear(f"{ours}.mlp.op.up", f"{theirs}.proj_mlp") + _fused_out(ours, f"{theirs}.proj_out", d)
+            for u in "qk":
+                made += weight(f"{ours}.attention.op.{u}_norm", f"{theirs}.attn.norm_{u}")
+        return made
+
+
+class QwenImage(nn.Module):
+    """Qwen-Image: two streams in every block, told the timestep alone; rotary positions with the image's origin in its
+    middle and the caption after it on all three axes.
+
+    forward(x (B, 16, H, W), t (B,) in [0, 1], 1 noise, prompt of tokens (B, L, 3584) and mask (B, L)) -> (B, 16, H, W);
+    latents are packed 2 x 2 inside. As diffusers computes it; the last block writes a caption stream that nothing reads.
+    """
+
+    system = "qwen-image"
+    unused = ()
+
+    def __init__(
+        self,
+        *,
+        width: int = 3072,
+        heads: int = 24,
+        depth: int = 60,
+        channels: int = 16,
+        patch: int = 2,
+        text_width: int = 3584,
+        axes: tuple[int, ...] = (16, 56, 56),
+        theta: float = 10000.0,
+    ) -> None:
+        super().__init__()
+        check_axes(axes, width, heads)
+        d = width
+        self.patch, self.channels, self.axes, self.theta, self.depth = patch, channels, axes, theta, depth
+        self.patches = nn.Linear(channels * patch**2, d)
+        self.time = TimeEmbedding(d, scale=1000.0)
+        self.text = NormedLinear(text_width, d, eps=1e-6)
+        two = Placement(d, [TOLD, TOLD])
+        self.trunk = two.trunk()
+        self.blocks = nn.ModuleList(
+            dual_block(
+                two,
+                TOLD,
+                attention=SelfAttention(d, heads, qk_norm=True, rope=Turned()),
+                text_attention=SelfAttention(d, heads, qk_norm=True, rope=Turned()),
+                mlp=partial(MLP, d),
+                context=placed,
+            )
+            for _ in range(depth)
+        )
+        self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
+        self.head = nn.Linear(d, patch**2 * channels)
+
+    def forward(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:
+        h, w = (side // self.patch for side in x.shape[-2:])
+        c = self.time(t)
+        told = self.trunk(c)
+        rows_, columns = (torch.arange(n, device=x.device) - (n - n // 2) for n in (h, w))  # -ceil(n/2) ..
+        image = grid_positions(rows_, columns)
+        text = torch.arange(prompt.tokens.shape[1], device=x.device) + max(h // 2, w // 2)
+        places = torch.cat([image, text[:, None].expand(-1, 3)])
+        mask = None
+        if prompt.mask is not None:
+            mask = torch.cat([prompt.mask.new_ones(len(x), h * w), prompt.mask], dim=1)
+        condition = Condition(c, (told, told), mask=mask, positions=angles(places, self.axes, self.theta)[None])
+        z = (self.patches(patchify(x, self.patch)), self.text(prompt.tokens))
+        for block in self.blocks:
+            z = block(z, condition)
+        return unpatchify(self.head(self.final(z[0], c)), self.patch, self.channels, (h, w))
+
+    def moves(self, layout: str) -> list[Move]:
+        """diffusers' layout is the released one."""
+        if layout == "original":
+            return []
+        made = linear("patches", "img_in") + linear("text.out", "txt_in") + weight("text.norm", "txt_norm")
+        made += linear("head", "proj_out", channels_last(self.patch))
+        made += linear("final.head.affine", "norm_out.linear", swap) + _combined(pooled=False)
+        for k in range(self.depth):
+            made += _dual(k, last=False, qk_norm=True, names=("img_mod.1", "txt_mod.1", "img_mlp", "txt_mlp"))
+        return made
+
+
+def _combined(*, pooled: bool, guidance: bool = False) -> list[Move]:
+    """diffusers' embedders of what c sums."""
+    names = [("time", "timestep")] + [("pooled", "text")] * pooled + [("guidance", "guidance")] * guidance
+    made = []
+    for ours, theirs in names:
+        source = f"time_text_embed.{theirs}_embedder"
+        made += linear(f"{ours}.up", f"{source}.linear_1") + linear(f"{ours}.out", f"{source}.linear_2")
+    return made
+
+
+def _dual(
+    k: int,
+    *,
+    last: bool,
+    qk_norm: bool,
+    names: tuple[str, ...] = ("norm1.linear", "norm1_context.linear", "ff", "ff_context"),
+) -> list[Move]:
+    """diffusers' block of two streams; `last`: its caption side is only read, and told (scale, shift)."""
+    ours, theirs = f"blocks.{k}", f"transformer_blocks.{k}"
+    mod, text_mod, ff, text_ff = names
+    made = linear(f"{ours}.head.affine", f"{theirs}.{mod}")
+    made += rows(f"{ours}.attention.op.qkv", [f"{theirs}.attn.to_{u}" for u in "qkv"])
+    made += linear(f"{ours}.attention.op.out", f"{theirs}.attn.to_out.0")
+    made += linear(f"{ours}.mlp.op.up", f"{theirs}.{ff}.net.0.proj") + linear(
+        f"{ours}.mlp.op.down", f"{theirs}.{ff}.net.2"
+    )
+    text = f"{ours}.text_attention" if last else f"{ours}.text_attention.op"
+    made += rows(f"{text}.qkv", [f"{theirs}.attn.add_{u}_proj" for u in "qkv"])
+    if last:
+        made += linear(f"{ours}.text_norm.head.affine", f"{theirs}.{text_mod}", swap)
+    else:
+        made += linear(f"{ours}.text_head.affine", f"{theirs}.{text_mod}")
+        made += linear(f"{text}.out", f"{theirs}.attn.to_add_out")
+        made += linear(f"{ours}.text_mlp.op.up", f"{theirs}.{text_ff}.net.0.proj")
+        made += linear(f"{ours}.text_mlp.op.down", f"{theirs}.{text_ff}.net.2")
+    for u in "qk" if qk_norm else "":
+        made += weight(f"{ours}.attention.op.{u}_norm", f"{theirs}.attn.norm_{u}")
+        made += weight(f"{text}.{u}_norm", f"{theirs}.attn.norm_added_{u}")
+    return made
+
+
+def _fused_out(ours: str, source: str, d: int) -> list[Move]:
+    """One output Linear over [attention | MLP], in two."""
+    return [
+        Move(f"{ours}.attention.op.out.weight", f"{source}.weight", change=cut(0, d, axis=1)),
+        Move(f"{ours}.attention.op.out.bias", f"{source}.bias"),
+        Move(f"{ours}.mlp.op.down.weight", f"{source}.weight", change=cut(d, 5 * d, axis=1)),
+    ]

@@ -1,0 +1,140 @@
+"""What published transformers have beside the backbone's parts: time and caption embedders, positions, sandwiches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from architectures.layers import GatedMLP, RMSNorm, SelfAttention, Turned, sinusoid
+from architectures.modulation import Head
+from architectures.sublayer import PLAIN, Adaptive, Block, SubLayer, parse_gate, placed
+
+
+class TwoLinear(nn.Module):
+    """W2 a(W1 x + b1) + b2: (B, ..., I) -> (B, ..., D).
+
+    Args:
+        inputs: I. width: D. hidden: between them, D by default. activation: a.
+    """
+
+    def __init__(
+        self, inputs: int, width: int, hidden: int | None = None, activation: Callable[[Tensor], Tensor] = F.silu
+    ) -> None:
+        super().__init__()
+        self.up = nn.Linear(inputs, hidden or width)
+        self.out = nn.Linear(hidden or width, width)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.activation(self.up(x)))
+
+
+class TimeEmbedding(TwoLinear):
+    """W2 silu(W1 sinusoid(factor t) + b1) + b2: (B,) -> (B, D).
+
+    `scale` multiplies after t f instead: the same but for rounding, which at 1000 shows (Qwen-Image).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int | None = None,
+        *,
+        factor: float = 1.0,
+        scale: float = 1.0,
+        activation: Any = F.silu,
+    ) -> None:
+        super().__init__(256, width, hidden, activation)
+        self.factor, self.scale = factor, scale
+
+    def forward(self, t: Tensor) -> Tensor:
+        return super().forward(sinusoid(self.factor * t.float(), scale=self.scale).to(self.up.weight.dtype))
+
+
+class NormedLinear(nn.Module):
+    """W RMS(y) + b: a frozen text encoder's tokens (B, L, I) -> (B, L, D)."""
+
+    role = "prompt"
+
+    def __init__(self, inputs: int, width: int, eps: float) -> None:
+        super().__init__()
+        self.norm = RMSNorm(inputs, eps=eps)
+        self.out = nn.Linear(inputs, width)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.out(self.norm(y))
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+def check_axes(axes: Sequence[int], width: int, heads: int) -> None:
+    """Raises:
+    ValueError: if the rotary axes do not fill a head.
+    """
+    if sum(axes) != width // heads:
+        raise ValueError(f"rotary axes {tuple(axes)} sum to {sum(axes)}, a head has {width // heads} channels")
+
+
+def angles(positions: Tensor, axes: Sequence[int], theta: float) -> Tensor:
+    """Rotary angles (..., d/2) of positions (..., A); axis a turns axes[a] channels, one axis after another."""
+    turned = []
+    for k, width in enumerate(axes):
+        frequency = theta ** (-torch.arange(0, width, 2, dtype=torch.float64, device=positions.device) / width)
+        turned.append(positions[..., k, None].double() * frequency)
+    return torch.cat(turned, dim=-1).float()
+
+
+def grid_positions(rows: Tensor, columns: Tensor) -> Tensor:
+    """(h w, 3): 0, row, column of each token, row-major."""
+    row, column = torch.meshgrid(rows, columns, indexing="ij")
+    return torch.stack([torch.zeros_like(row), row, column], dim=-1).flatten(0, 1)
+
+
+def lengths(mask: Tensor) -> Tensor:
+    """Seen tokens of each row, (B,), of a mask (B, L).
+
+    Raises:
+        ValueError: if padding comes before a token.
+    """
+    if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+        raise ValueError("captions are padded at the end: a mask is true, then false")
+    return mask.sum(1)
+
+
+def too_long(what: str, asked: int, limit: int) -> None:
+    """Raises:
+    ValueError: with both numbers.
+    """
+    if asked > limit:
+        raise ValueError(f"{what}: {asked}, but the model's limit is {limit}")
+
+
+GATE_TANH = parse_gate("tanh")
+
+
+class Sandwich(Block):
+    """z <- z + tanh(g1) RMS(SA(RMS(z) (1 + s1))), z <- z + tanh(g2) RMS(MLP(RMS(z) (1 + s2))): bias-free, with normed
+    queries and keys, SwiGLU (Lumina 2.0, Z-Image). Told nothing, a refiner of captions: no scale and no gate.
+
+    Args:
+        width: D. heads, kv_heads: H. hidden: of SwiGLU. qk_eps: of the norm of queries and keys.
+        told_by: channels of what its head reads; None: it is told nothing.
+    """
+
+    def __init__(self, width: int, heads: int, kv_heads: int, hidden: int, qk_eps: float, told_by: int | None) -> None:
+        told = Adaptive("scale", GATE_TANH) if told_by else PLAIN
+        attention = SelfAttention(
+            width, heads, kv_heads=kv_heads, bias=(False, False), qk_norm=True, qk_eps=qk_eps, rope=Turned()
+        )
+        mlp = GatedMLP(width, hidden=hidden, bias=False)
+        super().__init__(
+            Head(nn.Linear(told_by, 4 * width), [told.slots] * 2) if told_by else None,
+            attention=SubLayer(attention, RMSNorm(width), told, post=RMSNorm(width), context=placed),
+            mlp=SubLayer(mlp, RMSNorm(width), told, post=RMSNorm(width)),
+        )
