@@ -236,6 +236,36 @@ def parse_placement(text: str, width: int, told: Sequence[Adaptive], initial: In
     return kind(width, told, initial or begins)
 
 
+# --- one map for all blocks of a kind (HDM) --------------------------------------------------------------------------
+
+
+class SharedMLP(nn.Module):
+    """W mish(V LN_w(c) + v) + w: (B, D) -> (B, 3 D), or 2 D where there is no gate."""
+
+    role = "modulation"
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=1e-5)
+        self.up = nn.Linear(width, 4 * width)
+        self.out = starts(nn.Linear(4 * width, count * width), weight=zeros)
+
+    def forward(self, c: Tensor) -> Tensor:
+        return self.out(F.mish(self.up(self.norm(c))))
+
+
+class Told(nn.Module):
+    """Scale, shift and, where there is one, gate of each sub-layer, in HDM's order."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.slots = ("scale", "shift", "gate")[:count]
+
+    def forward(self, modulation: tuple[Tensor, ...]) -> list[Vectors]:
+        chunks = (m.chunk(len(self.slots), dim=-1) for m in modulation)
+        return [Vectors(**dict(zip(self.slots, one, strict=True))) for one in chunks]
+
+
 # --- before the output ----------------------------------------------------------------------------------------------
 
 

@@ -196,6 +196,11 @@ class SubLayer(nn.Module):
         return self.carry(x, u) + y
 
 
+def modulated(x: Tensor, u: Tensor) -> Tensor:
+    """What is carried: u."""
+    return u
+
+
 class Block(nn.Module):
     """Sub-layers in order, each told its vectors by the head. Their names are the parameters' names, so that
     `attention` and `mlp` begin with the same weights in every scheme."""

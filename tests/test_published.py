@@ -7,6 +7,7 @@ so that every parameter's gradient is compared.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -74,8 +75,16 @@ OTHERS: dict[str, Callable[[], nn.Module]] = {
     "flux": lambda: diffusers.FluxTransformer2DModel(guidance_embeds=True),
     "flux-schnell": lambda: diffusers.FluxTransformer2DModel(),
     "qwen-image": lambda: diffusers.QwenImageTransformer2DModel(),
+    "pixart": lambda: diffusers.PixArtTransformer2DModel(
+        caption_channels=4096, sample_size=32, use_additional_conditions=False
+    ),
+    "pixart-1024": lambda: diffusers.PixArtTransformer2DModel(caption_channels=4096, sample_size=128),
+    "lumina2": lambda: diffusers.Lumina2Transformer2DModel(cap_feat_dim=2304),
+    "z-image": lambda: diffusers.ZImageTransformer2DModel(),
 }  # fmt: skip
 MILLIONS = {"sd3": 2028.3, "sd3-large": 8056.6, "flux": 11901.4, "flux-schnell": 11891.2, "qwen-image": 20430.4}
+MILLIONS |= {"pixart": 610.9, "pixart-1024": 611.3, "lumina2": 2609.8, "z-image": 6154.9}
+HDM = {"hdm-small": 237.29, "hdm": 343.18, "hdm-large": 555.63}
 
 
 def total(model: nn.Module) -> int:
@@ -94,6 +103,12 @@ def test_totals_are_diffusers_own(name: str) -> None:
         mine, theirs = architectures.published(name), OTHERS[name]()
     assert total(mine) == total(theirs)
     assert round(total(mine) / 1e6, 1) == MILLIONS[name]
+
+
+@pytest.mark.parametrize("name", HDM)
+def test_totals_of_hdm(name: str) -> None:
+    with torch.device("meta"):
+        assert round(total(architectures.published(name)) / 1e6, 2) == HDM[name]
 
 
 # --- outputs and gradients --------------------------------------------------------------------------------------------
@@ -239,3 +254,317 @@ def test_qwen_image_is_theirs(size: tuple[int, int]) -> None:
         return unpack(out, *size)
 
     agree(mine, theirs, lambda x, y: mine(x, t, FeatureBatch(y, p.mask, p.pooled)), other, [x, y])
+
+
+@pytest.mark.parametrize("sized", [False, True])
+def test_pixart_is_theirs(sized: bool) -> None:
+    theirs = randomised(
+        diffusers.PixArtTransformer2DModel(
+            num_attention_heads=H,
+            attention_head_dim=24,
+            in_channels=4,
+            out_channels=8,
+            num_layers=2,
+            cross_attention_dim=48,
+            sample_size=8,
+            patch_size=2,
+            norm_eps=1e-6,
+            caption_channels=12,
+            use_additional_conditions=sized,
+            interpolation_scale=2,
+        )  # fmt: skip
+    )
+    mine = architectures.published(
+        "pixart", width=48, heads=H, depth=2, text_width=12, base_grid=4, interpolation=2.0, size_conditions=sized
+    )
+    p, t = prompts(12), torch.tensor([3, 700])
+    size, aspect = torch.tensor([[8.0, 12.0], [16.0, 8.0]]), torch.tensor([0.7, 1.5])
+    added = dict(resolution=size if sized else None, aspect_ratio=aspect[:, None] if sized else None)
+    x, y = draw(2, 4, 8, 12).requires_grad_(), p.tokens.requires_grad_()
+
+    def other(x: Tensor, y: Tensor) -> Tensor:
+        return theirs(x, y, t, added, encoder_attention_mask=p.mask.float(), return_dict=False)[0]
+
+    agree(mine, theirs, lambda x, y: mine(x, t, FeatureBatch(y, p.mask, p.pooled), size, aspect), other, [x, y])
+
+
+@pytest.mark.parametrize("seen", [(7, 4), (7, 7)])
+def test_lumina2_is_theirs(seen: tuple[int, int]) -> None:
+    theirs = randomised(
+        diffusers.Lumina2Transformer2DModel(
+            in_channels=4,
+            hidden_size=64,
+            num_layers=2,
+            num_refiner_layers=2,
+            num_attention_heads=4,
+            num_kv_heads=2,
+            multiple_of=256,
+            axes_dim_rope=AXES,
+            axes_lens=(20, 16, 16),
+            cap_feat_dim=12,
+        )  # fmt: skip
+    )
+    for module in theirs.modules():  # the original's eps; diffusers has 1e-5 there
+        if hasattr(module, "norm_q"):
+            module.norm_q.eps = module.norm_k.eps = 1e-6
+    mine = architectures.published(
+        "lumina2", width=64, heads=4, kv_heads=2, depth=2, channels=4, text_width=12, axes=AXES, limits=(20, 16, 16)
+    )
+    p, t = prompts(12, lengths=seen), torch.tensor([0.1, 0.8])
+    x, y = draw(2, 4, 8, 12).requires_grad_(), p.tokens.requires_grad_()
+    agree(
+        mine, theirs,
+        lambda x, y: mine(x, t, FeatureBatch(y, p.mask, p.pooled)),
+        lambda x, y: theirs(x, t, y, p.mask, return_dict=False)[0],
+        [x, y],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="caption tokens: 31, but the model's limit is 20"):
+        mine(x, t, prompts(12, lengths=(30, 4)))
+
+
+@pytest.mark.parametrize(("seen", "size"), [((7, 4), (8, 12)), ((40, 5), (8, 12)), ((32, 32), (8, 16))])
+def test_z_image_is_theirs(seen: tuple[int, int], size: tuple[int, int]) -> None:
+    theirs = randomised(
+        diffusers.ZImageTransformer2DModel(
+            in_channels=4,
+            dim=D,
+            n_layers=2,
+            n_refiner_layers=2,
+            n_heads=H,
+            n_kv_heads=H,
+            cap_feat_dim=12,
+            axes_dims=list(AXES),
+            axes_lens=[80, 16, 16],
+        )  # fmt: skip
+    )
+    mine = architectures.published(
+        "z-image", width=D, heads=H, depth=2, channels=4, text_width=12, axes=AXES, limits=(80, 16, 16)
+    )
+    p, t = prompts(12, lengths=seen), torch.tensor([0.1, 0.8])
+    x, y = draw(2, 4, *size).requires_grad_(), p.tokens.requires_grad_()
+
+    def other(x: Tensor, y: Tensor) -> Tensor:
+        captions = [one[:count] for one, count in zip(y, seen, strict=True)]
+        return torch.stack(theirs([one[:, None] for one in x], t, captions, return_dict=False)[0])[:, :, 0]
+
+    agree(mine, theirs, lambda x, y: mine(x, t, FeatureBatch(y, p.mask, p.pooled)), other, [x, y])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_unet_s_block_is_theirs(masked: bool) -> None:
+    from diffusers.models.attention import BasicTransformerBlock
+
+    theirs = randomised(BasicTransformerBlock(D, H, D // H, cross_attention_dim=12))
+    mine = architectures.published("sd15", width=D, heads=H, context=12)
+    p = prompts(12)
+    x, y = draw(2, 9, D).requires_grad_(), p.tokens.requires_grad_()
+    bias = torch.where(p.mask, 0.0, -1e4)[:, None] if masked else None
+    agree(
+        mine, theirs,
+        lambda x, y: mine(x, y, p.mask if masked else None),
+        lambda x, y: theirs(x, encoder_hidden_states=y, encoder_attention_mask=bias),
+        [x, y],
+    )  # fmt: skip
+
+
+# --- HDM: nobody else has it ------------------------------------------------------------------------------------------
+
+
+def tiny_hdm() -> nn.Module:
+    made = architectures.published(
+        "hdm", width=D, heads=H, hidden=48, encoder=2, decoder=2, decoder_blocks=2, text_width=12
+    )
+    return randomised(made)
+
+
+def test_hdm_is_the_post_norm_network_of_its_equations() -> None:
+    """z = Norm(x) obeys z <- Norm(z + (1 + g) F(z)): written out here with torch's functions, skips and all."""
+    model = tiny_hdm()
+    p, t, aspect = prompts(12), torch.tensor([0.1, 0.8]), torch.tensor([0.7, 1.5])
+    x = draw(2, 4, 8, 12)
+    f = torch.nn.functional
+    half = torch.exp(-torch.log(torch.tensor(10000.0)) * torch.arange(D // 2) / (D // 2))
+    angle = 1000 * t[:, None] * half
+    c = f.mish(model.time(torch.cat([angle.cos(), angle.sin()], 1))) + model.aspect(aspect[:, None])
+    told = {
+        name: head.out(f.mish(head.up(f.layer_norm(c, (D,), head.norm.weight, head.norm.bias)))).chunk(3, -1)
+        for name, head in (("attention", model.attention_head), ("cross", model.cross_head), ("mlp", model.mlp_head))
+    }
+    ys, xs = torch.meshgrid((torch.arange(4) + 0.5) / 3 - 4 / 6, (torch.arange(6) + 0.5) / 3 - 1, indexing="ij")
+    places = torch.cat([torch.stack([ys, xs], -1).flatten(0, 1), torch.zeros(7, 2)])
+
+    def heads(u: Tensor) -> Tensor:
+        return u.unflatten(-1, (H, D // H)).transpose(1, 2)
+
+    def turn(u: Tensor, rope: Any) -> Tensor:
+        a = torch.einsum("np,hkp->hnkp", places, rope.frequencies.exp()).flatten(2)
+        z = torch.view_as_complex(heads(u).unflatten(-1, (-1, 2)).contiguous()) * torch.polar(torch.ones_like(a), a)
+        return torch.view_as_real(z).flatten(-2)
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, op: Any) -> Tensor:
+        w = (turn(q, op.rope) @ turn(k, op.rope).transpose(-1, -2) / (D // H) ** 0.5).softmax(-1)
+        return op.out((w @ heads(v)).transpose(1, 2).flatten(2))
+
+    def branch(name: str, op: Any, u: Tensor, memory: Tensor) -> Tensor:
+        if name == "attention":
+            return attention(*op.qkv(u).chunk(3, -1), op)
+        if name == "cross":
+            return attention(op.q(u), *op.kv(memory).chunk(2, -1), op)
+        a, b = op.up(u).chunk(2, -1)
+        return op.down(f.silu(a) * b)
+
+    patches = f.unfold(x, 2, stride=2).transpose(1, 2)
+    stream = torch.cat([model.patches(patches), model.text(p.tokens)], 1)
+    memory = stream
+    for k, block in enumerate([*model.before, *model.encoder, *model.decoder, *model.after]):
+        if k == len(model.before) + len(model.encoder):
+            memory = stream
+        for name in block.order:
+            part, (scale, shift, gate) = getattr(block, name), told[name]
+            norm = stream / (stream.square().mean(-1, keepdim=True) + 1e-6).sqrt() * part.norm.weight
+            u = norm * (1 + scale[:, None]) + shift[:, None]
+            stream = u + (1 + gate[:, None]) * branch(name, part.op, u, memory)
+    out = model.head(stream[:, :24]).unflatten(-1, (2, 2, 4)).permute(0, 1, 4, 2, 3).flatten(2).transpose(1, 2)
+    theirs = f.fold(out.contiguous(), (8, 12), 2, stride=2)
+    mine = model(x, t, p, aspect)
+    assert torch.allclose(mine, theirs, atol=1e-4), (mine - theirs).abs().max()
+    model.cross_head.out.bias.data.add_(0.1)
+    assert not torch.allclose(model(x, t, p, aspect), theirs, atol=1e-3)
+
+
+# --- what is wrong is said --------------------------------------------------------------------------------------------
+
+
+def tiny(**more: Any) -> nn.Module:
+    return architectures.published("flux", width=D, heads=H, dual=1, single=1, channels=4, axes=AXES, **more)
+
+
+def a_flux() -> nn.Module:
+    return randomised(
+        diffusers.FluxTransformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            axes_dims_rope=AXES,
+            guidance_embeds=True,
+        )  # fmt: skip
+    )
+
+
+def released_flux(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """diffusers' file as the released one has it: fused qkv and linear1, (shift, scale) at the end."""
+    old: dict[str, Tensor] = {}
+    for part in ("weight", "bias"):
+        joined = {u: f".{part}" for u in ("q", "k", "v")}
+        for theirs, ours in (("timestep", "time_in"), ("text", "vector_in"), ("guidance", "guidance_in")):
+            for k, name in ((1, "in_layer"), (2, "out_layer")):
+                old[f"{ours}.{name}.{part}"] = state[f"time_text_embed.{theirs}_embedder.linear_{k}.{part}"]
+        old[f"img_in.{part}"], old[f"txt_in.{part}"] = state[f"x_embedder.{part}"], state[f"context_embedder.{part}"]
+        scale, shift = state[f"norm_out.linear.{part}"].chunk(2)
+        old[f"final_layer.adaLN_modulation.1.{part}"] = torch.cat([shift, scale])
+        old[f"final_layer.linear.{part}"] = state[f"proj_out.{part}"]
+        two, one = "transformer_blocks.0", "single_transformer_blocks.0"
+        for side, norm, qkv, out, ff in (
+            ("img", "norm1", "to_{}", "to_out.0", "ff"),
+            ("txt", "norm1_context", "add_{}_proj", "to_add_out", "ff_context"),
+        ):
+            old[f"double_blocks.0.{side}_mod.lin.{part}"] = state[f"{two}.{norm}.linear.{part}"]
+            old[f"double_blocks.0.{side}_attn.qkv.{part}"] = torch.cat(
+                [state[f"{two}.attn.{qkv.format(u)}{end}"] for u, end in joined.items()]
+            )
+            old[f"double_blocks.0.{side}_attn.proj.{part}"] = state[f"{two}.attn.{out}.{part}"]
+            old[f"double_blocks.0.{side}_mlp.0.{part}"] = state[f"{two}.{ff}.net.0.proj.{part}"]
+            old[f"double_blocks.0.{side}_mlp.2.{part}"] = state[f"{two}.{ff}.net.2.{part}"]
+        old[f"single_blocks.0.modulation.lin.{part}"] = state[f"{one}.norm.linear.{part}"]
+        rows = [state[f"{one}.attn.to_{u}{end}"] for u, end in joined.items()] + [state[f"{one}.proj_mlp.{part}"]]
+        old[f"single_blocks.0.linear1.{part}"] = torch.cat(rows)
+        old[f"single_blocks.0.linear2.{part}"] = state[f"{one}.proj_out.{part}"]
+    for name, u in (("query", "q"), ("key", "k")):
+        old[f"double_blocks.0.img_attn.norm.{name}_norm.scale"] = state[f"{two}.attn.norm_{u}.weight"]
+        old[f"double_blocks.0.txt_attn.norm.{name}_norm.scale"] = state[f"{two}.attn.norm_added_{u}.weight"]
+        old[f"single_blocks.0.norm.{name}_norm.scale"] = state[f"{one}.attn.norm_{u}.weight"]
+    return old
+
+
+def test_flux_s_released_layout_is_the_same_model() -> None:
+    state = dict(a_flux().state_dict())
+    mine, other = tiny(), tiny()
+    assert architectures.load_published(mine, state) == "diffusers"
+    old = {f"model.diffusion_model.{name}": value for name, value in released_flux(state).items()}
+    assert architectures.load_published(other, old) == "original"
+    for (name, a), b in zip(mine.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def old_names(mine: nn.Module) -> dict[str, Tensor]:
+    """Random tensors under the released names; each fused one has the sum of its parts' shapes."""
+    own = mine.state_dict()
+    return (
+        {
+            move.sources: draw(*own[move.target].shape, seed=k)
+            for k, move in enumerate(mine.moves("original"))  # type: ignore[operator]
+            if isinstance(move.sources, str)
+        }
+        | {
+            name: draw(own[move.target].shape[0] // len(move.sources), *own[move.target].shape[1:], seed=k)
+            for k, move in enumerate(mine.moves("original"))  # type: ignore[operator]
+            if not isinstance(move.sources, str)
+            for name in move.sources
+        }
+    )
+
+
+@pytest.mark.parametrize("system", ["sd3", "z-image"])
+def test_a_released_file_is_what_diffusers_makes_of_it(system: str) -> None:
+    """Through diffusers' own converter and its model's layout, or straight: the same weights."""
+    from diffusers.loaders import single_file_utils as theirs
+
+    if system == "sd3":
+        sizes = dict(
+            depth=2, width=D, channels=4, text_width=12, pooled_width=5, max_grid=12, base_grid=8, qk_norm=True
+        )
+        convert_theirs = theirs.convert_sd3_transformer_checkpoint_to_diffusers
+    else:
+        sizes = dict(width=D, heads=H, depth=2, channels=4, text_width=12, axes=AXES)
+        convert_theirs = theirs.convert_z_image_transformer_checkpoint_to_diffusers
+    straight, around = (architectures.published(system, **sizes) for _ in range(2))
+    old = old_names(straight)
+    if system == "sd3":  # the released file's shapes: a convolution, a leading axis
+        old["x_embedder.proj.weight"] = old["x_embedder.proj.weight"].reshape(D, 4, 2, 2)
+        old["pos_embed"] = old["pos_embed"][None]
+    assert architectures.load_published(straight, old) == "original"
+    assert architectures.load_published(around, convert_theirs(dict(old))) == "diffusers"
+    differing = [
+        name
+        for (name, a), b in zip(straight.state_dict().items(), around.state_dict().values(), strict=True)
+        if not torch.equal(a, b)
+    ]
+    assert not differing, differing
+
+
+def test_an_unknown_system_or_size_is_named_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="unknown published system 'sd4'.*sd3.*did you mean"):
+        architectures.published("sd4")
+    with pytest.raises(ValueError, match="sd3: unknown size 'dept'.*did you mean 'depth'"):
+        architectures.published("sd3", dept=2)
+    with pytest.raises(ValueError, match=r"axes \(16, 56, 56\) sum to 128, a head has 16"):
+        architectures.published("flux", width=32, heads=2)
+
+
+def test_weights_that_do_not_fit_are_named() -> None:
+    state = dict(a_flux().state_dict())
+    assert architectures.load_published(tiny(), state) == "diffusers"
+    with pytest.raises(architectures.WeightsError, match="1 missing .proj_out.bias."):
+        architectures.load_published(tiny(), {k: v for k, v in state.items() if k != "proj_out.bias"})
+    with pytest.raises(architectures.WeightsError, match="1 left over .surprise."):
+        architectures.load_published(tiny(), state | {"surprise": torch.zeros(1)})
+    with pytest.raises(
+        architectures.WeightsError, match=r"proj_out.bias \(3,\) does not make the model.s head.bias \(16,\)"
+    ):
+        architectures.load_published(tiny(), state | {"proj_out.bias": torch.zeros(3)})
+    with pytest.raises(architectures.WeightsError, match="not weights of sd3.*they look like flux"):
+        architectures.load_published(architectures.published("sd3", depth=2, width=D), state)
+    with pytest.raises(architectures.WeightsError, match="no layout of its weights is known"):
+        architectures.load_published(tiny_hdm(), state)

@@ -3,13 +3,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from architectures.layers import RMSNorm, starts, zeros
+from architectures.layers import RMSNorm
+from architectures.modulation import SharedMLP, Told
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
-from architectures.sublayer import GATE, Adaptive, Block, Condition, SubLayer, Vectors, joint_mask, parse_gate
+from architectures.sublayer import GATE, Adaptive, Block, Condition, SubLayer, joint_mask, modulated, parse_gate
 
 
 class HDM(Scheme):
@@ -74,35 +74,3 @@ class HDM(Scheme):
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:
         return h[:, : self.grid**2]
-
-
-def modulated(x: Tensor, u: Tensor) -> Tensor:
-    """What is carried: u."""
-    return u
-
-
-class SharedMLP(nn.Module):
-    """W mish(V LN_w(c) + v) + w: (B, D) -> (B, 3 D), or 2 D where there is no gate."""
-
-    role = "modulation"
-
-    def __init__(self, width: int, count: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, eps=1e-5)
-        self.up = nn.Linear(width, 4 * width)
-        self.out = starts(nn.Linear(4 * width, count * width), weight=zeros)
-
-    def forward(self, c: Tensor) -> Tensor:
-        return self.out(F.mish(self.up(self.norm(c))))
-
-
-class Told(nn.Module):
-    """Scale, shift and, where there is one, gate of each sub-layer, in HDM's order."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.slots = ("scale", "shift", "gate")[:count]
-
-    def forward(self, modulation: tuple[Tensor, ...]) -> list[Vectors]:
-        chunks = (m.chunk(len(self.slots), dim=-1) for m in modulation)
-        return [Vectors(**dict(zip(self.slots, one, strict=True))) for one in chunks]

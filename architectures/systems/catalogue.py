@@ -22,11 +22,20 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
     "dit-s": ("dit:DiT", dict(width=384, depth=12, heads=6)),
     "dit-b": ("dit:DiT", dict(width=768, depth=12, heads=12)),
     "dit-l": ("dit:DiT", dict(width=1024, depth=24, heads=16)),
+    "pixart": ("pixart:PixArt", {}),
+    "pixart-1024": ("pixart:PixArt", dict(base_grid=64, interpolation=2.0, size_conditions=True)),
     "sd3": ("mmdit:SD3", {}),
     "sd3-large": ("mmdit:SD3", dict(depth=38, qk_norm=True)),
     "flux": ("mmdit:Flux", {}),
     "flux-schnell": ("mmdit:Flux", dict(guidance=False)),
     "qwen-image": ("mmdit:QwenImage", {}),
+    "lumina2": ("next_dit:Lumina2", {}),
+    "z-image": ("next_dit:ZImage", {}),
+    "hdm": ("hdm:HDM", {}),
+    "hdm-small": ("hdm:HDM", dict(width=896, heads=14, decoder_blocks=2, text_width=640)),
+    "hdm-large": ("hdm:HDM", dict(width=1280, heads=20, hidden=4096, text_width=1152)),
+    "sd15": ("unet:UNetBlock", {}),
+    "sdxl": ("unet:UNetBlock", dict(heads=20, context=2048)),
 }
 
 

@@ -97,11 +97,14 @@ def convert(model: Any, state: Mapping[str, Tensor], layout: str) -> dict[str, T
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     made = {}
     for move in model.moves(layout):
-        tensor = move(state)
-        if tensor.numel() != shapes[move.target].numel() or _misfit(tensor, shapes[move.target]):
-            raise WeightsError(
-                f"{' + '.join(move.names)} has shape {tuple(tensor.shape)}, the model has {tuple(shapes[move.target])}"
-            )
+        shape = shapes[move.target]
+        try:
+            tensor = move(state)
+        except (RuntimeError, IndexError):  # a shape that cannot be cut or joined as the layout has it
+            tensor = None
+        if tensor is None or tensor.numel() != shape.numel() or _misfit(tensor, shape):
+            theirs = " + ".join(f"{name} {tuple(state[name].shape)}" for name in move.names)
+            raise WeightsError(f"{theirs} does not make the model's {move.target} {tuple(shape)}: another size?")
         made[move.target] = tensor.reshape(shapes[move.target])
     return made
 

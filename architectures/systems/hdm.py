@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from architectures.layers import GatedMLP, RMSNorm, SelfAttention, attend, patchify, rotate, sinusoid, unpatchify
+from architectures.modulation import SharedMLP, Told
+from architectures.prompt import FeatureBatch
+from architectures.streams import prompt_path
+from architectures.sublayer import Adaptive, Block, Condition, SubLayer, modulated, parse_gate, placed
+from architectures.systems.parts import TwoLinear
+from architectures.systems.weights import Move
+
+
+class LearnedRoPE(nn.Module):
+    """Rotary angles exp(f) p with learned f for each head, channel pair and axis; all begin at pi, as released."""
+
+    def __init__(self, heads: int, head_width: int) -> None:
+        super().__init__()
+        self.frequencies = nn.Parameter(torch.full((heads, head_width // 4, 2), math.log(math.pi)))
+
+    def forward(self, q: Tensor, positions: Tensor) -> Tensor:
+        """q (B, H, N, d), positions (B, N, 2) -> q, turned."""
+        angle = (positions[:, None, :, None] * self.frequencies.exp()[:, None]).flatten(-2)  # (B, H, N, d/2)
+        return rotate(q, angle.cos(), angle.sin())
+
+
+class Across(nn.Module):
+    """Cross-attention from the sequence to an earlier state of itself, both turned by the same positions."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width, bias=False)
+        self.kv = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width)
+        self.rope = LearnedRoPE(heads, width // heads)
+
+    def forward(self, x: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
+        q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k, v = self.kv(tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.out(attend(self.rope(q, positions), self.rope(k, positions), v, None))
+
+
+def earlier(c: Condition) -> tuple[Tensor | None, Tensor | None]:
+    return c.tokens, c.positions
+
+
+class HDM(nn.Module):
+    """HDM (XUT): encoder blocks, then decoder levels whose first block asks the encoder's last output; one modulation
+    for all blocks of a kind; the modulated stream replaces the stream; no norm before the output.
+
+    forward(x (B, 4, H, W), t (B,) in [0, 1], 1 noise, prompt of tokens (B, L, 1024), aspect (B,) width over height) ->
+    (B, 4, H, W). KohakuBlueleaf/HDM as its code computes it, at rest: TREAD, which drops image tokens between the outer
+    blocks while training, is left out.
+    """
+
+    system = "hdm"
+    unused = ()
+
+    def __init__(
+        self,
+        *,
+        width: int = 1024,
+        heads: int = 16,
+        hidden: int = 3072,
+        before: int = 1,
+        encoder: int = 4,
+        decoder: int = 4,
+        decoder_blocks: int = 3,
+        after: int = 3,
+        patch: int = 2,
+        channels: int = 4,
+        text_width: int = 1024,
+    ) -> None:
+        super().__init__()
+        d = self.width = width
+        self.patch, self.channels = patch, channels
+        self.patches = nn.Linear(channels * patch**2, d)
+        self.time = nn.Linear(d, d)
+        self.aspect = TwoLinear(1, d, activation=F.mish)
+        self.text = prompt_path(nn.Linear(text_width, d))
+        self.attention_head, self.cross_head, self.mlp_head = (SharedMLP(d, 3) for _ in range(3))
+        told = Adaptive("scale+shift", parse_gate("one+zero"))
+
+        def block(across: bool = False) -> Block:
+            own = SelfAttention(d, heads, bias=(False, True), rope=LearnedRoPE(heads, d // heads))
+            parts = {"attention": SubLayer(own, RMSNorm(d, 1e-6), told, context=placed, carry=modulated)}
+            if across:
+                op = Across(d, heads)
+                parts["cross"] = SubLayer(op, RMSNorm(d, 1e-6), told, context=earlier, carry=modulated)
+            parts["mlp"] = SubLayer(GatedMLP(d, hidden=hidden), RMSNorm(d, 1e-6), told, carry=modulated)
+            return Block(Told(3), **parts)
+
+        self.before = nn.ModuleList(block() for _ in range(before))
+        self.encoder = nn.ModuleList(block() for _ in range(encoder))
+        self.decoder = nn.ModuleList(block(k % decoder_blocks == 0) for k in range(decoder * decoder_blocks))
+        self.after = nn.ModuleList(block() for _ in range(after))
+        self.head = nn.Linear(d, patch**2 * channels)
+
+    def forward(self, x: Tensor, t: Tensor, prompt: FeatureBatch, aspect: Tensor | None = None) -> Tensor:
+        h, w = (side // self.patch for side in x.shape[-2:])
+        c = F.mish(self.time(sinusoid(1000.0 * t.float(), self.width)))
+        if aspect is not None:
+            c = c + self.aspect(aspect[:, None])
+        a, b, m = self.attention_head(c), self.cross_head(c), self.mlp_head(c)
+        y = self.text(prompt.tokens)
+        image, text = centres(h, w, x.device), torch.zeros(y.shape[1], 2, device=x.device)
+        places = torch.cat([image, text])[None]
+        plain = Condition(modulation=(a, m), positions=places)
+        z = torch.cat([self.patches(patchify(x, self.patch)), y], dim=1)
+        for block in (*self.before, *self.encoder):
+            z = block(z, plain)
+        across = Condition(modulation=(a, b, m), tokens=z, positions=places)
+        for block in self.decoder:
+            z = block(z, across if hasattr(block, "cross") else plain)
+        for block in self.after:
+            z = block(z, plain)
+        return unpatchify(self.head(z[:, : h * w]), self.patch, self.channels, (h, w))
+
+    def moves(self, layout: str) -> list[Move]:
+        """The layout of its files is not known here."""
+        return []
+
+
+def centres(h: int, w: int, device: torch.device) -> Tensor:
+    """Middles of the tokens (h w, 2), the longer side of the picture spanning [-1, 1]."""
+    rows, columns = (torch.arange(n, device=device) * 2 + 1 - n for n in (h, w))
+    row, column = torch.meshgrid(rows / max(h, w), columns / max(h, w), indexing="ij")
+    return torch.stack([row, column], dim=-1).flatten(0, 1)
