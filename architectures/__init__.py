@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from architectures.registry import PluginError, UnknownScheme, check_name, load_plugin, origin, register, schemes
 
 if TYPE_CHECKING:
-    from architectures.backbone import DiT, create, describe, resolve_options
+    from architectures.backbone import DiT, create, describe, parameter_split, resolve_options
+    from architectures.gallery import gallery, shares
     from architectures.laws import LAWS, Verdict, check, sound
     from architectures.layers import initialise
     from architectures.options import Option
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from architectures.systems.weights import WeightsError, load_published
 
 _LAZY = {
-    "architectures.backbone": ("DiT", "create", "describe", "resolve_options"),
+    "architectures.backbone": ("DiT", "create", "describe", "parameter_split", "resolve_options"),
+    "architectures.gallery": ("gallery", "shares"),
     "architectures.laws": ("LAWS", "Verdict", "check", "sound"),
     "architectures.layers": ("initialise",),
     "architectures.options": ("Option",),
@@ -59,15 +61,18 @@ __all__ = [
     "check_name",
     "create",
     "describe",
+    "gallery",
     "index_prompt",
     "initialise",
     "load_plugin",
     "load_published",
     "origin",
+    "parameter_split",
     "published",
     "register",
     "resolve_options",
     "schemes",
+    "shares",
     "sound",
 ]
 

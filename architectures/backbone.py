@@ -51,12 +51,17 @@ class DiT(nn.Module):
         return unpatchify(self.head(x), self.patch, self.out_channels)
 
     def parameter_split(self) -> dict[str, int]:
-        """Trainable parameters by what they serve: `backbone`, `modulation`, `prompt` (encoder and cross-attention)
-        and `total`."""
-        split = {"backbone": 0, "modulation": 0, "prompt": 0}
-        for role, parameter in _roles(self, "backbone"):
-            split[role] += parameter.numel() if parameter.requires_grad else 0
-        return split | {"total": sum(split.values())}
+        """Trainable parameters by what they serve, see `parameter_split`."""
+        return parameter_split(self)
+
+
+def parameter_split(model: nn.Module) -> dict[str, int]:
+    """Trainable parameters by what they serve: `backbone`, `modulation`, `prompt` (its encoder, cross-attention and
+    stream) and `total`."""
+    split = {"backbone": 0, "modulation": 0, "prompt": 0}
+    for role, parameter in _roles(model, "backbone"):
+        split[role] += parameter.numel() if parameter.requires_grad else 0
+    return split | {"total": sum(split.values())}
 
 
 def _roles(module: nn.Module, role: str) -> Iterator[tuple[str, nn.Parameter]]:

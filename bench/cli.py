@@ -436,29 +436,74 @@ def schemes(plugin: Plugins = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def describe(scheme: Scheme, plugin: Plugins = None) -> None:
-    """Print a scheme's equations, facts and options.
+def describe(
+    scheme: Annotated[str | None, typer.Argument(help="A scheme, see `ditbench schemes`; none with --all.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Compare what every scheme costs.")] = False,
+    backbone: Annotated[str, typer.Option(help="What it stands on: DiT-XS/2 to DiT-XL/2, any patch.")] = "DiT-B/2",
+    image_size: Annotated[int, typer.Option(help="Pixels, or latents, a side.")] = 32,
+    tokens: Annotated[int, typer.Option(help="Prompt tokens of 768 channels; 0: a class label of 1000.")] = 64,
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Print a scheme's equations, facts, options and cost; with --all, what each scheme would cost.
 
-    Example: ditbench describe adaln-zero
+    Example: ditbench describe adaln-zero --backbone DiT-S/2
+
+    Example: ditbench describe --all --backbone DiT-B/2
     """
     import inspect
 
     import architectures
+    from bench import cost
 
     _load(plugin)
-    told = architectures.describe(scheme)
+    if everything == (scheme is not None):
+        raise typer.BadParameter("name one scheme, or give --all")
+    names = architectures.schemes() if everything else [scheme]
+    prompt = architectures.Features(768, 768, tokens) if tokens else architectures.Labels(1000)
+
+    def counted(name: str) -> dict[str, float]:
+        config = {
+            "scheme": name, "backbone": {"name": backbone}, "options": {}, "data": {"image_size": image_size},
+        }  # fmt: skip
+        return cost.count(config, prompt)
+
+    costs = {name: counted(name) for name in names if name}
+    if as_json:
+        found = {"backbone": backbone, "image_size": image_size, "tokens": tokens, "schemes": costs}
+        print(json.dumps(found, indent=2))
+        return
     console = _console()
+    from rich.table import Column, Table
+
+    what = f"{backbone}, {image_size} px, {f'{tokens} prompt tokens' if tokens else 'a class label'}"
+    split = Table(
+        "scheme", *(Column(name, justify="right") for name in ("parameters", "modulation", "share", "prompt", "GMAC")),
+        title=f"Cost on {what}", title_justify="left",
+    )  # fmt: skip
+    for name, one in costs.items():
+        total, steered = one["parameters_total"], one["parameters_modulation"]
+        millions = [f"{total / 1e6:,.2f} M", f"{steered / 1e6:,.2f} M", f"{100 * steered / total:.1f} %"]
+        split.add_row(name, *millions, f"{one['parameters_prompt'] / 1e6:,.2f} M", f"{one['macs_forward'] / 1e9:,.3f}")
+    if everything:
+        console.print(split)
+        return
+    assert scheme is not None
+    told = architectures.describe(scheme)
     console.print(f"[bold]{told.name}[/bold]\n", highlight=False)
     console.print(inspect.cleandoc(told.equations) + "\n", markup=False, highlight=False)
     for field in ("source", "vector", "prompt", "identity_at_init", "modulation_parameters"):
         console.print(f"{field.replace('_', ' '):22} {getattr(told.facts, field)}", markup=False, highlight=False)
-    console.print(f"{'origin':22} {' '.join(told.origin.values())}\n", markup=False, highlight=False)
-    from rich.table import Table
-
+    console.print(f"{'origin':22} {' '.join(told.origin.values())}", markup=False, highlight=False)
+    for system, (modulation, total) in architectures.shares(scheme).items():
+        said = f"{total / 1e6:,.2f} M parameters, {100 * modulation / total:.2f} % modulation"
+        console.print(f"{'as published':22} {system}: {said}", markup=False, highlight=False)
+    console.print()
     table = Table("option", "default", "choices", "what it decides", title="Options", title_justify="left")
     for name, option in told.options.items():
         table.add_row(name, str(option.default), " | ".join(option.choices) or option.kind.__name__, option.says)
     console.print(table if told.options else "no options")
+    console.print(split)
 
 
 @app.command()

@@ -25,6 +25,8 @@ ARCHITECTURES = [
     "registry",
     "backbone",
     "laws",
+    "systems",
+    "gallery",
 ]
 BENCH = [
     ["files", "painter"],

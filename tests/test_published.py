@@ -6,7 +6,9 @@ so that every parameter's gradient is compared.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -430,6 +432,31 @@ def test_hdm_is_the_post_norm_network_of_its_equations() -> None:
     assert torch.allclose(mine, theirs, atol=1e-4), (mine - theirs).abs().max()
     model.cross_head.out.bias.data.add_(0.1)
     assert not torch.allclose(model(x, t, p, aspect), theirs, atol=1e-3)
+
+
+# --- shares and the gallery -------------------------------------------------------------------------------------------
+
+MODULATION = {
+    "dit": 225.80, "pixart": 8.17, "sd3": 675.20, "flux": 3247.4, "qwen-image": 6815.9, "lumina2": 266.86,
+    "z-image": 127.31, "hdm": 50.36, "sd15": 0.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODULATION)
+def test_modulation_s_share_is_the_published_one(name: str) -> None:
+    with torch.device("meta"):
+        count = architectures.parameter_split(architectures.published(name))["modulation"] / 1e6
+    # without the embedders that make c, which the reference counts with Lumina 2.0 and Z-Image
+    assert abs(count - MODULATION[name]) <= 0.06 or name in ("lumina2", "z-image"), count
+
+
+def test_the_gallery_is_current() -> None:
+    page = Path(architectures.__file__).parent / "README.md"
+    head, mark, rest = page.read_text().partition("## Gallery\n\n")
+    note, wanted = rest.split("\n\n", 1)[0], architectures.gallery()
+    if os.environ.get("DITBENCH_UPDATE"):
+        page.write_text(f"{head}{mark}{note}\n\n{wanted}")
+    assert page.read_text().endswith(f"{note}\n\n{wanted}"), "DITBENCH_UPDATE=1 pytest -k gallery writes it"
 
 
 # --- what is wrong is said --------------------------------------------------------------------------------------------

@@ -16,26 +16,26 @@ from architectures.systems.weights import WeightsError, load_published
 
 __all__ = ["PUBLISHED", "WeightsError", "load_published", "published"]
 
-# Name -> class, and sizes that differ from the class's own.
-PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
-    "dit": ("dit:DiT", {}),
-    "dit-s": ("dit:DiT", dict(width=384, depth=12, heads=6)),
-    "dit-b": ("dit:DiT", dict(width=768, depth=12, heads=12)),
-    "dit-l": ("dit:DiT", dict(width=1024, depth=24, heads=16)),
-    "pixart": ("pixart:PixArt", {}),
-    "pixart-1024": ("pixart:PixArt", dict(base_grid=64, interpolation=2.0, size_conditions=True)),
-    "sd3": ("mmdit:SD3", {}),
-    "sd3-large": ("mmdit:SD3", dict(depth=38, qk_norm=True)),
-    "flux": ("mmdit:Flux", {}),
-    "flux-schnell": ("mmdit:Flux", dict(guidance=False)),
-    "qwen-image": ("mmdit:QwenImage", {}),
-    "lumina2": ("next_dit:Lumina2", {}),
-    "z-image": ("next_dit:ZImage", {}),
-    "hdm": ("hdm:HDM", {}),
-    "hdm-small": ("hdm:HDM", dict(width=896, heads=14, decoder_blocks=2, text_width=640)),
-    "hdm-large": ("hdm:HDM", dict(width=1280, heads=20, hidden=4096, text_width=1152)),
-    "sd15": ("unet:UNetBlock", {}),
-    "sdxl": ("unet:UNetBlock", dict(heads=20, context=2048)),
+# Name -> its conditioning as a scheme on the fixed backbone, its class, and sizes that differ from the class's own.
+PUBLISHED: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "dit": ("adaln-zero", "dit:DiT", {}),
+    "dit-s": ("adaln-zero", "dit:DiT", dict(width=384, depth=12, heads=6)),
+    "dit-b": ("adaln-zero", "dit:DiT", dict(width=768, depth=12, heads=12)),
+    "dit-l": ("adaln-zero", "dit:DiT", dict(width=1024, depth=24, heads=16)),
+    "pixart": ("pixart", "pixart:PixArt", {}),
+    "pixart-1024": ("pixart", "pixart:PixArt", dict(base_grid=64, interpolation=2.0, size_conditions=True)),
+    "sd3": ("sd3", "mmdit:SD3", {}),
+    "sd3-large": ("sd3", "mmdit:SD3", dict(depth=38, qk_norm=True)),
+    "flux": ("flux", "mmdit:Flux", {}),
+    "flux-schnell": ("flux", "mmdit:Flux", dict(guidance=False)),
+    "qwen-image": ("qwen-image", "mmdit:QwenImage", {}),
+    "lumina2": ("lumina2", "next_dit:Lumina2", {}),
+    "z-image": ("z-image", "next_dit:ZImage", {}),
+    "hdm": ("hdm", "hdm:HDM", {}),
+    "hdm-small": ("hdm", "hdm:HDM", dict(width=896, heads=14, decoder_blocks=2, text_width=640)),
+    "hdm-large": ("hdm", "hdm:HDM", dict(width=1280, heads=20, hidden=4096, text_width=1152)),
+    "sd15": ("ldm", "unet:UNetBlock", {}),
+    "sdxl": ("ldm", "unet:UNetBlock", dict(heads=20, context=2048)),
 }
 
 
@@ -51,7 +51,7 @@ def published(name: str, **sizes: Any) -> nn.Module:
         near = difflib.get_close_matches(name, PUBLISHED, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown published system {name!r} (systems: {', '.join(PUBLISHED)}){hint}")
-    where, own = PUBLISHED[name]
+    _, where, own = PUBLISHED[name]
     module, _, attribute = where.partition(":")
     kind = getattr(importlib.import_module(f"architectures.systems.{module}"), attribute)
     known = kind.__init__.__kwdefaults__ or {}

@@ -253,8 +253,8 @@ class QwenImage(nn.Module):
     middle and the caption after it on all three axes.
 
     forward(x (B, 16, H, W), t (B,) in [0, 1], 1 noise, prompt of tokens (B, L, 3584) and mask (B, L)) ->
-    (B, 16, H, W); latents are packed 2 x 2 inside. As diffusers computes it; the last block writes a caption stream that
-    nothing reads.
+    (B, 16, H, W); latents are packed 2 x 2 inside. As diffusers computes it; the last block writes a caption stream
+    that nothing reads.
     """
 
     system = "qwen-image"

@@ -19,8 +19,8 @@ MARKS = {
         "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight",
     ),
     "pixart": ("blocks.0.scale_shift_table", "transformer_blocks.0.scale_shift_table"),
-    "sd3": ("joint_blocks.0.x_block.attn.qkv.weight", "transformer_blocks.0.norm1_context.linear.weight"),
     "flux": ("double_blocks.0.img_mod.lin.weight", "single_transformer_blocks.0.proj_mlp.weight"),
+    "sd3": ("joint_blocks.0.x_block.attn.qkv.weight", "transformer_blocks.0.norm1_context.linear.weight"),
     "qwen-image": ("transformer_blocks.0.img_mod.1.weight",),
     "z-image": ("cap_pad_token",),
     "lumina2": ("context_refiner.0.attention_norm1.weight", "time_caption_embed.caption_embedder.0.weight"),
@@ -137,13 +137,13 @@ def load_published(model: nn.Module, state: Mapping[str, Tensor]) -> str:
         raise WeightsError(f"{system}: no layout of its weights is known")
     layout = max(wanted, key=lambda one: len(wanted[one] & state.keys()) / len(wanted[one]))
     names = wanted[layout]
-    if len(names & state.keys()) < len(names) / 2:
-        known = [other for other, marks in MARKS.items() if other != system and any(mark in state for mark in marks)]
-        hint = f"; they look like {known[0]}" if known else ""
-        raise WeightsError(f"these are not weights of {system}: {len(names & state.keys())} of {len(names)} keys{hint}")
     unused = [re.compile(pattern) for pattern in model.unused]  # type: ignore[union-attr]
     missing = sorted(names - state.keys())
     left = sorted(key for key in state.keys() - names if not any(pattern.fullmatch(key) for pattern in unused))
+    looks = next((other for other, marks in MARKS.items() if any(mark in state for mark in marks)), system)
+    if missing and (looks != system or len(missing) > len(names) / 2):
+        hint = f"; they look like {looks}" if looks != system else ""
+        raise WeightsError(f"these are not weights of {system}: {len(missing)} of {len(names)} keys are missing{hint}")
     if missing or left:
         parts = [
             f"{len(keys)} {word} ({_few(keys)})" for word, keys in (("missing", missing), ("left over", left)) if keys

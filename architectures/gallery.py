@@ -1,0 +1,45 @@
+"""The page of all built-in schemes, written from what each says of itself; a test holds the README to it."""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+
+from architectures.backbone import describe, parameter_split
+from architectures.registry import BUILT_IN
+from architectures.systems.catalogue import PUBLISHED, published
+
+
+def shares(scheme: str) -> dict[str, tuple[int, int]]:
+    """Published systems that are told as this scheme is: name -> parameters of modulation, of all (nothing is made)."""
+    made = {}
+    for name, (told_as, _, _) in PUBLISHED.items():
+        if told_as == scheme:
+            with torch.device("meta"):
+                split = parameter_split(published(name))
+            made[name] = (split["modulation"], split["total"])
+    return made
+
+
+def gallery() -> str:
+    """Markdown: a table of all built-in schemes, then the equations of each."""
+    rows = [
+        "| scheme | c | the prompt enters by | modulation parameters (width d, n blocks) | as published | begins |",
+        "|---|---|---|---|---|---|",
+    ]
+    pages = []
+    for name in sorted(BUILT_IN):
+        told = describe(name)
+        facts, systems = told.facts, shares(name)
+        as_published = ", ".join(f"{100 * m / total:.1f} % of {system}" for system, (m, total) in systems.items() if m)
+        begins = "identity" if facts.identity_at_init else "open"
+        rows.append(
+            f"| [`{name}`](#{name}) | {facts.vector} | {facts.prompt} | `{facts.modulation_parameters}` | "
+            f"{as_published or '-'} | {begins} |"
+        )
+        lines = [f"### {name}", "", f"{facts.source}.", "", "```text", inspect.cleandoc(told.equations), "```"]
+        for system, (m, total) in systems.items():
+            lines.append(f"- `published({system!r})`: {total:,} parameters, {m:,} of them modulation")
+        pages.append("\n".join(lines))
+    return "\n".join(rows) + "\n\n" + "\n\n".join(pages) + "\n"
