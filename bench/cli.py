@@ -301,12 +301,13 @@ def record(
 @app.command()
 def sample(
     cell: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            help="A cell: its folder, its id, or MATRIX/VARIANT; with --all a matrix.", autocompletion=_places
+            help="A cell: its folder, its id, or MATRIX/VARIANT; with --all a matrix; none with --published.",
+            autocompletion=_places,
         ),
-    ],
-    prompts: Annotated[list[str], typer.Argument(help="Captions, or class names or numbers.")],
+    ] = None,
+    prompts: Annotated[list[str] | None, typer.Argument(help="Captions, or class names or numbers.")] = None,
     root: Root = RUNS,
     out: Annotated[Path, typer.Option("--out", "-o", help="The PNG to write.")] = Path("sample.png"),
     everything: Annotated[bool, typer.Option("--all", help="Every variant of a matrix, a row each.")] = False,
@@ -314,9 +315,17 @@ def sample(
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Of the sampler; the cell's own if left out.")] = None,
     guidance: Annotated[float | None, typer.Option(help="The cell's own if left out.")] = None,
+    published: Annotated[str | None, typer.Option(help="Draw with a published system's weights, such as dit.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Its weights: a safetensors file, or a folder of them.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Its encoded prompts, a safetensors file.")] = None,
+    vae: Annotated[Path | None, typer.Option(help="A local AutoencoderKL; without it, latents are saved.")] = None,
+    latent: Annotated[int, typer.Option(min=1, help="Latents a side, with --published.")] = 32,
+    set_size: Annotated[list[str] | None, typer.Option("--size", help="A size of it as key=value.")] = None,
     plugin: Plugins = None,
 ) -> None:
     """Draw pictures from a trained cell, or with --all from every variant of a matrix, with the same noise.
+
+    Example: ditbench sample --published dit --weights DiT-XL-2-256.safetensors 207 360
 
     Example: ditbench sample quickstart "a small red ring at the top left, night" --all
     """
@@ -325,18 +334,93 @@ def sample(
     from bench.store import Store
 
     _load(plugin)
+    texts = prompts or []
+    if published is not None:
+        labels = [text for text in (cell, *texts) if text is not None]
+        shape = (latent, latent)
+        print(
+            _draw_published(
+                published,
+                weights,
+                features,
+                labels,
+                vae,
+                shape,
+                set_size or [],
+                out,
+                (count, seed, steps or 50, guidance or 4.0),
+            )
+        )
+        return
+    if cell is None or not texts:
+        raise typer.BadParameter("name a cell and at least one prompt, or give --published")
     store = Store(root.resolve())
     with _progress(False) as progress:
         warn = lambda text: print(f"ditbench: {text}", file=sys.stderr)  # noqa: E731
         how = samples.Drawing(count, seed, steps, guidance, progress, warn)
         if everything:
-            if len(prompts) > 1:
+            if len(texts) > 1:
                 raise ValueError("--all draws one prompt, a row a variant; give one")
-            picture = samples.draw_variants(_first_seeds(store, _matrix(store, cell)), prompts[0], how)
+            picture = samples.draw_variants(_first_seeds(store, _matrix(store, cell)), texts[0], how)
         else:
-            picture = samples.draw_prompts(_cell(store, cell), prompts, how)
+            picture = samples.draw_prompts(_cell(store, cell), texts, how)
     write_atomic(out, picture)
     print(out)
+
+
+def _draw_published(
+    system: str,
+    weights: Path | None,
+    features: Path | None,
+    labels: list[str],
+    vae: Path | None,
+    shape: tuple[int, int],
+    sizes: list[str],
+    out: Path,
+    how: tuple[int, int, int, float],
+) -> Path:
+    """Draws with a published system's weights: a PNG where a VAE is given, else the latents beside it."""
+    import torch
+
+    import architectures
+    from bench import weights as files
+    from bench.config import pairs
+
+    count, seed, steps, guidance = how
+    prompt: Any
+    null: Any
+    if system not in architectures.PUBLISHED:
+        architectures.published(system)  # says so, with the nearest
+    if weights is None:
+        raise ValueError("--published needs --weights FILE, a safetensors file")
+    model, layout = files.load(system, weights, pairs(sizes))
+    print(f"ditbench: {weights} is {system} in the {layout} layout", file=sys.stderr)
+    if hasattr(model, "prompt_kind"):
+        classes = model.prompt_kind.classes
+        wrong = [text for text in labels if not text.isdigit() or int(text) >= classes]
+        if wrong or not labels:
+            raise ValueError(f"{system} draws classes: give numbers from 0 to {classes - 1}, not {wrong or 'nothing'}")
+        prompt = torch.tensor([int(text) for text in labels])
+        null = model.prompt_kind.null(len(labels))
+        channels = 4
+    elif features is None:
+        raise ValueError(f"{system} is told by a text encoder's output: give --features FILE (tokens, mask, pooled)")
+    else:
+        prompt, null = files.features(features)
+        channels = model.channels
+    drawn = files.latents(
+        model, prompt, null, (channels, *shape), count=count, seed=seed, steps=steps, guidance=guidance
+    )
+    if vae is None:
+        out = out.with_suffix(".safetensors")
+        files.write(out, drawn)
+        return out
+    from bench.diffusion import to_pictures
+    from bench.evaluate import png, tile
+    from bench.files import write_atomic
+
+    write_atomic(out, png(tile(to_pictures(files.decode(vae, drawn)).numpy(), columns=count)))
+    return out
 
 
 def _first_seeds(store: Store, matrix: str) -> dict[str, CellFolder]:

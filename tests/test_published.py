@@ -595,3 +595,75 @@ def test_weights_that_do_not_fit_are_named() -> None:
         architectures.load_published(architectures.published("sd3", depth=2, width=D), state)
     with pytest.raises(architectures.WeightsError, match="no layout of its weights is known"):
         architectures.load_published(tiny_hdm(), state)
+
+
+# --- drawing with weights from a file ---------------------------------------------------------------------------------
+
+
+def test_euler_on_the_straight_path_is_ddim() -> None:
+    """A step of diffusers' DDIM scheduler and a step of ours, with the same model of the noise."""
+    from diffusers import DDIMScheduler
+
+    from architectures.systems.parts import epsilon_velocity
+
+    scheduler = DDIMScheduler(1000, 1e-4, 0.02, "linear", clip_sample=False)
+    scheduler.set_timesteps(10)
+    now, then = (int(step) for step in scheduler.timesteps[3:5])
+    kept = scheduler.alphas_cumprod[[now, then]]
+    total = kept.sqrt() + (1 - kept).sqrt()
+    t, t_next = (1 - kept).sqrt() / total
+
+    def predict(x: Tensor, steps: Tensor) -> Tensor:
+        return torch.tanh(x) + steps[:, None, None, None] / 1000
+
+    x = draw(2, 4, 4, 4)
+    theirs = scheduler.step(predict(x, torch.full((2,), float(now))), now, x).prev_sample
+    flow = x / total[0]
+    mine = (flow + (t_next - t) * epsilon_velocity(predict, flow, t.repeat(2))) * total[1]
+    assert torch.allclose(mine, theirs, atol=1e-4), (mine - theirs).abs().max()
+    assert not torch.allclose(mine, x, atol=1e-2)
+
+
+def test_a_file_of_weights_draws_and_bad_files_are_named(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+    from typer.testing import CliRunner
+
+    from bench import weights as files
+    from bench.cli import app
+
+    sizes = dict(width=D, heads=H, depth=2, image_size=8, classes=7)
+    model = randomised(architectures.published("dit", **sizes))
+    old = old_names(model)
+    old["x_embedder.proj.weight"] = old["x_embedder.proj.weight"].reshape(D, 4, 2, 2)
+    file = tmp_path / "dit.safetensors"
+    save_file({name: value * 0.05 for name, value in old.items()}, file)
+    command = ["sample", "--published", "dit", "--weights", str(file), "--latent", "8", "--steps", "3", "--count", "2"]
+    command += [f"--size={key}={value}" for key, value in sizes.items()] + ["--out", str(tmp_path / "out.png")]
+    result = CliRunner().invoke(app, [*command, "2", "5"])
+    assert result.exit_code == 0, result.output
+    drawn = load_file(tmp_path / "out.safetensors")["latents"]
+    assert drawn.shape == (4, 4, 8, 8) and drawn.isfinite().all() and not torch.equal(drawn[:2], drawn[2:])
+
+    half = tmp_path / "half.safetensors"
+    half.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(files.FileError, match="half.safetensors: not a whole safetensors file"):
+        files.load("dit", half, sizes)
+    ran = tmp_path / "ran"
+    torch.save({"weight": Boom(str(ran))}, tmp_path / "bad.safetensors")
+    with pytest.raises(files.FileError, match="a pickle, which could run anything"):
+        files.read(tmp_path / "bad.safetensors")
+    assert not ran.exists()
+    with pytest.raises(files.FileError, match="no safetensors file there"):
+        files.read(tmp_path / "none.safetensors")
+    with pytest.raises(architectures.WeightsError, match="another size"):
+        files.load("dit", file, sizes | {"width": 64})
+
+
+class Boom:
+    """A pickle that makes a file when it is opened."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return open, (self.path, "w")

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from architectures.backbone import create
 from architectures.prompt import Labels
 from architectures.scheme import BackboneConfig
+from architectures.systems.parts import epsilon_velocity
 from architectures.systems.weights import Move, linear, rows
 
 
@@ -29,10 +30,11 @@ class DiT(nn.Module):
         classes: int = 1000,
     ) -> None:
         super().__init__()
+        self.prompt_kind = Labels(classes)
         config = BackboneConfig(width=width, depth=depth, heads=heads, patch=patch)
         self.net = create(
             "adaln-zero", config, image_size=image_size, in_channels=channels, out_channels=out_channels,
-            prompt=Labels(classes), seed=0,
+            prompt=self.prompt_kind, seed=0,
         )  # fmt: skip
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
@@ -41,6 +43,10 @@ class DiT(nn.Module):
                 f"an image of {tuple(x.shape[-2:])}: this model's positions are for {self.net.size} a side"
             )
         return self.net(x, t.float() / 1000, labels)
+
+    def velocity(self, x: Tensor, t: Tensor, prompt: Tensor) -> Tensor:
+        """v (B, 4, H, W) on the straight path, t in [0, 1], 1 noise; prompt: labels."""
+        return epsilon_velocity(lambda x_s, steps: self(x_s, steps, prompt), x, t)
 
     def moves(self, layout: str) -> list[Move]:
         """How the released file (`original`) or diffusers' (`diffusers`) becomes these parameters."""

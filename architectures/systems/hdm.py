@@ -121,6 +121,10 @@ class HDM(nn.Module):
             z = block(z, plain)
         return unpatchify(self.head(z[:, : h * w]), self.patch, self.channels, (h, w))
 
+    def velocity(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:
+        """v (B, 4, H, W), t in [0, 1], 1 noise."""
+        return self(x, t, prompt, torch.full_like(t, x.shape[-1] / x.shape[-2]))
+
     def moves(self, layout: str) -> list[Move]:
         """The layout of its files is not known here."""
         return []

@@ -95,6 +95,10 @@ class SD3(nn.Module):
             z = block(z, Condition(c, (told, told)))
         return unpatchify(self.head(self.final(z[0], c)), self.patch, self.channels, (h, w))
 
+    def velocity(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:
+        """v (B, 16, H, W), t in [0, 1], 1 noise."""
+        return self(x, 1000 * t, prompt)
+
     def moves(self, layout: str) -> list[Move]:
         """How the released file (`original`) or diffusers' (`diffusers`) becomes these parameters."""
         norms = [("q_norm", "q"), ("k_norm", "k")] if self.qk_norm else []
@@ -202,6 +206,10 @@ class Flux(nn.Module):
             z = block(z, condition)
         out = z[0] if isinstance(z, tuple) else z[:, : h * w]
         return unpatchify(self.head(self.final(out, c)), self.patch, self.channels, (h, w))
+
+    def velocity(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:
+        """v (B, 16, H, W), t in [0, 1], 1 noise; dev is told a guidance of 3.5."""
+        return self(x, t, prompt, torch.full_like(t, 3.5))
 
     def moves(self, layout: str) -> list[Move]:
         """How the released file (`original`) or diffusers' (`diffusers`) becomes these parameters."""
@@ -311,6 +319,10 @@ class QwenImage(nn.Module):
         for block in self.blocks:
             z = block(z, condition)
         return unpatchify(self.head(self.final(z[0], c)), self.patch, self.channels, (h, w))
+
+    def velocity(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:
+        """v (B, 16, H, W), t in [0, 1], 1 noise."""
+        return self(x, t, prompt)
 
     def moves(self, layout: str) -> list[Move]:
         """diffusers' layout is the released one."""

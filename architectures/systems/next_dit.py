@@ -67,6 +67,10 @@ class NextDiT(nn.Module):
         z = self.final(z[:, : size[0] * size[1]], c)
         return unpatchify(self.head(z), self.patch, self.channels, size)
 
+    def velocity(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:
+        """v (B, 16, H, W), t in [0, 1], 1 noise: the model's own time and output run the other way."""
+        return -self(x, 1 - t, prompt)
+
     def block_moves(self, names: dict[str, str], *, fused: bool, modulation: str, plain_norm: str) -> list[Move]:
         """All blocks and refiners; `names` are theirs of a block's parts, `plain_norm` the first norm of a refiner."""
         made = []

@@ -8,7 +8,7 @@ from architectures.modulation import FinalTable, SharedTable
 from architectures.prompt import FeatureBatch
 from architectures.streams import prompt_path
 from architectures.sublayer import LINEAR, PLAIN, Adaptive, Block, Condition, SubLayer, prompt_tokens
-from architectures.systems.parts import TimeEmbedding, TwoLinear, gelu_tanh
+from architectures.systems.parts import TimeEmbedding, TwoLinear, epsilon_velocity, gelu_tanh
 from architectures.systems.weights import Move, linear, rows
 
 
@@ -75,6 +75,14 @@ class PixArt(nn.Module):
         for block in self.blocks:
             x = block(x, condition)
         return unpatchify(self.head(self.final(self.norm(x), c)), self.patch, 2 * self.channels, (h, w))
+
+    def velocity(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:
+        """v (B, 4, H, W) on the straight path, t in [0, 1], 1 noise; a 1024 model is told the picture's own size."""
+        size = aspect = None
+        if self.side is not None:
+            size = torch.tensor([[8.0 * side for side in x.shape[-2:]]], device=x.device).repeat(len(x), 1)
+            aspect = size[:, 0] / size[:, 1]
+        return epsilon_velocity(lambda x_s, steps: self(x_s, steps, prompt, size, aspect), x, t)
 
     def moves(self, layout: str) -> list[Move]:
         """How the released file (`original`) or diffusers' (`diffusers`) becomes these parameters."""
