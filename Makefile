@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test slow browser lint type smoke overhead clean
+.PHONY: help setup quickstart test slow browser lint type smoke overhead peers clean
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ smoke: setup                ## a matrix of two tiny cells, from plan to report, 
 
 overhead: setup             ## the harness's training step against a bare loop of the same, paired
 	$(BIN)/python -m bench.overhead
+
+peers: setup                ## training steps of published systems against diffusers' models, paired
+	$(BIN)/python -m bench.peers
 
 clean:                      ## delete .venv and caches; results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -142,11 +142,11 @@ def rotate(q: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Turned(nn.Module):
-    """Rotary positions that come with the sequence: as angles (B, N, d/2)."""
+    """Rotary positions that come with the sequence: cosines and sines (B, N, d/2, 2), made once a pass."""
 
-    def forward(self, q: Tensor, angles: Tensor) -> Tensor:
+    def forward(self, q: Tensor, turns: Tensor) -> Tensor:
         """Turns queries or keys (B, H, N, d)."""
-        return rotate(q, angles.cos()[:, None], angles.sin()[:, None])
+        return rotate(q, *turns[:, None].unbind(-1))
 
 
 class SelfAttention(nn.Module):
@@ -200,11 +200,11 @@ def attend_jointly(
     image: SelfAttention,
     text: SelfAttention,
     mask: Tensor | None = None,
-    angles: Tensor | None = None,
+    turns: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """One softmax over two streams, each with qkv and out of its own: x (B, N, D), y (B, L, D), mask (B, N + L), angles
-    (B, N + L, d/2) -> the same; None for a text side that is only read."""
-    where_x, where_y = ((), ()) if angles is None else ((angles[:, : x.shape[1]],), (angles[:, x.shape[1] :],))
+    """One softmax over two streams, each with qkv and out of its own: x (B, N, D), y (B, L, D), mask (B, N + L), turns
+    (B, N + L, d/2, 2) -> the same; None for a text side that is only read."""
+    where_x, where_y = ((), ()) if turns is None else ((turns[:, : x.shape[1]],), (turns[:, x.shape[1] :],))
     q, k, v = (torch.cat(pair, 2) for pair in zip(image.split(x, *where_x), text.split(y, *where_y), strict=True))
     a = attend(q, k, v, mask)
     assert image.out is not None

@@ -29,7 +29,7 @@ class Condition(NamedTuple):
         modulation: what the heads of the blocks read (the output of the trunk); its form is the head placement's own.
         tokens: (B, L, D), or None.
         mask: (B, L) true where a token may be seen (in-context: (B, N + L), the image's tokens first), or None.
-        positions: of the same tokens, where they come with the sequence: rotary angles (B, N + L, d/2), or None.
+        positions: of the same tokens, where they come with the sequence: rotary turns (B, N + L, d/2, 2), or None.
     """
 
     vector: Tensor | None = None

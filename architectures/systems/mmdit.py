@@ -16,10 +16,10 @@ from architectures.systems.parts import (
     NormedLinear,
     TimeEmbedding,
     TwoLinear,
-    angles,
     check_axes,
     grid_positions,
     too_long,
+    turns,
 )
 from architectures.systems.weights import (
     Move,
@@ -49,6 +49,7 @@ class SD3(nn.Module):
         *,
         depth: int = 24,
         width: int | None = None,
+        heads: int | None = None,
         patch: int = 2,
         channels: int = 16,
         text_width: int = 4096,
@@ -58,7 +59,7 @@ class SD3(nn.Module):
         qk_norm: bool = False,
     ) -> None:
         super().__init__()
-        d, h = width or 64 * depth, depth
+        d, h = width or 64 * depth, heads or depth
         self.patch, self.channels, self.max_grid, self.depth, self.qk_norm = patch, channels, max_grid, depth, qk_norm
         self.patches = nn.Linear(channels * patch**2, d)
         self.time = TimeEmbedding(d)
@@ -200,7 +201,7 @@ class Flux(nn.Module):
         told = self.trunk(c)
         places = grid_positions(torch.arange(h, device=x.device), torch.arange(w, device=x.device))
         places = torch.cat([places, places.new_zeros(prompt.tokens.shape[1], 3)])  # text is not turned
-        condition = Condition(c, (told, told, told), positions=angles(places, self.axes, self.theta)[None])
+        condition = Condition(c, (told, told, told), positions=turns(places, self.axes, self.theta)[None])
         z = (self.patches(patchify(x, self.patch)), self.text(prompt.tokens))
         for block in self.blocks:
             z = block(z, condition)
@@ -314,7 +315,7 @@ class QwenImage(nn.Module):
         mask = None
         if prompt.mask is not None:
             mask = torch.cat([prompt.mask.new_ones(len(x), h * w), prompt.mask], dim=1)
-        condition = Condition(c, (told, told), mask=mask, positions=angles(places, self.axes, self.theta)[None])
+        condition = Condition(c, (told, told), mask=mask, positions=turns(places, self.axes, self.theta)[None])
         z = (self.patches(patchify(x, self.patch)), self.text(prompt.tokens))
         for block in self.blocks:
             z = block(z, condition)

@@ -15,11 +15,11 @@ from architectures.systems.parts import (
     NormedLinear,
     Sandwich,
     TimeEmbedding,
-    angles,
     check_axes,
     grid_positions,
     lengths,
     too_long,
+    turns,
 )
 from architectures.systems.weights import Move, channels_first, linear, rows, weight
 
@@ -55,7 +55,7 @@ class NextDiT(nn.Module):
     ) -> Tensor:
         """x (B, N, D) and y (B, L, D) through refiners and blocks; seen (B, L), places (B, N + L, 3)."""
         N = x.shape[1]
-        turned = angles(places, self.sizes["axes"], self.sizes["theta"])
+        turned = turns(places, self.sizes["axes"], self.sizes["theta"])
         for block in self.text_refiners:
             y = block(y, Condition(mask=seen, positions=turned[:, N:]))
         for block in self.image_refiners:

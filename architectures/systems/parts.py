@@ -103,13 +103,14 @@ def check_axes(axes: Sequence[int], width: int, heads: int) -> None:
         raise ValueError(f"rotary axes {tuple(axes)} sum to {sum(axes)}, a head has {width // heads} channels")
 
 
-def angles(positions: Tensor, axes: Sequence[int], theta: float) -> Tensor:
-    """Rotary angles (..., d/2) of positions (..., A); axis a turns axes[a] channels, one axis after another."""
-    turned = []
+def turns(positions: Tensor, axes: Sequence[int], theta: float) -> Tensor:
+    """Cosines and sines (..., d/2, 2) of positions (..., A); axis a turns axes[a] channels, one after another."""
+    angles = []
     for k, width in enumerate(axes):
         frequency = theta ** (-torch.arange(0, width, 2, dtype=torch.float64, device=positions.device) / width)
-        turned.append(positions[..., k, None].double() * frequency)
-    return torch.cat(turned, dim=-1).float()
+        angles.append(positions[..., k, None].double() * frequency)
+    angle = torch.cat(angles, dim=-1).float()
+    return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
 
 def grid_positions(rows: Tensor, columns: Tensor) -> Tensor:
