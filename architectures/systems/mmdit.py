@@ -65,11 +65,11 @@ class SD3(nn.Module):
         self.time = TimeEmbedding(d)
         self.pooled = prompt_path(TwoLinear(pooled_width, d))
         self.text = prompt_path(nn.Linear(text_width, d))
-        heads = Placement(d, [TOLD, TOLD])
-        self.trunk = heads.trunk()
+        two = Placement(d, [TOLD, TOLD])
+        self.trunk = two.trunk()
         self.blocks = nn.ModuleList(
             dual_block(
-                heads,
+                two,
                 TOLD,
                 attention=SelfAttention(d, h, qk_norm=qk_norm),
                 text_attention=SelfAttention(d, h, qk_norm=qk_norm, read_only=k == depth - 1),
