@@ -156,3 +156,24 @@ def test_names_and_images_that_do_not_fit() -> None:
             BackboneConfig.named(name)
     with pytest.raises(ValueError, match="image size 30 is not divisible by the patch 4"):
         architectures.create("adaln", "DiT-XS/4", image_size=30, in_channels=3, prompt=Labels(3))
+
+
+PUBLISHED_GMAC = {  # Table 4 of the DiT paper, whose "Gflops" are multiply-adds: patch 8, 4, 2
+    "S": (0.36, 1.41, 6.06),
+    "B": (1.42, 5.56, 23.01),
+    "L": (5.01, 19.70, 80.71),
+    "XL": (7.39, 29.05, 118.64),
+}
+
+
+@pytest.mark.parametrize("size", PUBLISHED_GMAC)
+def test_macs_are_the_published_ones(size: str) -> None:
+    """Within 0.1 %, or half a unit of the last printed digit and what the norms add."""
+    for patch, published in zip((8, 4, 2), PUBLISHED_GMAC[size], strict=True):
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:
+            model = architectures.create(
+                "adaln-zero", f"DiT-{size}/{patch}", image_size=32, in_channels=4, out_channels=8, prompt=Labels(1000)
+            )
+            model(torch.empty(1, 4, 32, 32), torch.empty(1), torch.zeros(1, dtype=torch.long))
+        counted = counter.get_total_flops() / 2e9
+        assert abs(counted - published) <= max(0.001 * published, 0.0055), (patch, counted, published)
