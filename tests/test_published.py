@@ -667,3 +667,114 @@ class Boom:
 
     def __reduce__(self) -> Any:
         return open, (self.path, "w")
+
+
+# --- released layouts that no converter of diffusers' reads ----------------------------------------------------------
+
+DIT_NAMES = {
+    "pos_embed.proj": "x_embedder.proj",
+    "transformer_blocks.0.norm1.emb.timestep_embedder.linear_1": "t_embedder.mlp.0",
+    "transformer_blocks.0.norm1.emb.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "transformer_blocks.0.norm1.emb.class_embedder.embedding_table": "y_embedder.embedding_table",
+    "proj_out_1": "final_layer.adaLN_modulation.1",
+    "proj_out_2": "final_layer.linear",
+    "norm1.linear": "adaLN_modulation.1",
+    "attn1.to_out.0": "attn.proj",
+    "ff.net.0.proj": "mlp.fc1",
+    "ff.net.2": "mlp.fc2",
+}
+PIXART_NAMES = {
+    "pos_embed.proj": "x_embedder.proj",
+    "adaln_single.emb.timestep_embedder.linear_1": "t_embedder.mlp.0",
+    "adaln_single.emb.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "adaln_single.emb.resolution_embedder.linear_1": "csize_embedder.mlp.0",
+    "adaln_single.emb.resolution_embedder.linear_2": "csize_embedder.mlp.2",
+    "adaln_single.emb.aspect_ratio_embedder.linear_1": "ar_embedder.mlp.0",
+    "adaln_single.emb.aspect_ratio_embedder.linear_2": "ar_embedder.mlp.2",
+    "adaln_single.linear": "t_block.1",
+    "caption_projection.linear_1": "y_embedder.y_proj.fc1",
+    "caption_projection.linear_2": "y_embedder.y_proj.fc2",
+    "proj_out": "final_layer.linear",
+    "attn1.to_out.0": "attn.proj",
+    "attn2.to_q": "cross_attn.q_linear",
+    "attn2.to_out.0": "cross_attn.proj",
+    "ff.net.0.proj": "mlp.fc1",
+    "ff.net.2": "mlp.fc2",
+}
+LUMINA_NAMES = {
+    "time_caption_embed.timestep_embedder.linear_1": "t_embedder.mlp.0",
+    "time_caption_embed.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "time_caption_embed.caption_embedder": "cap_embedder",
+    "norm_out.linear_1": "final_layer.adaLN_modulation.1",
+    "norm_out.linear_2": "final_layer.linear",
+    "norm1.linear": "adaLN_modulation.1",
+    "norm1.norm": "attention_norm1",
+    "norm1": "attention_norm1",
+    "norm2": "attention_norm2",
+    "to_out.0": "out",
+    "norm_q": "q_norm",
+    "norm_k": "k_norm",
+    "attn": "attention",
+    "linear_1": "w1",
+    "linear_2": "w2",
+    "linear_3": "w3",
+}
+
+
+def released(state: dict[str, Tensor], names: dict[str, str], fused: dict[str, tuple[str, ...]]) -> dict[str, Tensor]:
+    """diffusers' file with the released names: whole dotted parts are renamed, several Linears become one."""
+    import re
+
+    state, old = dict(state), {}
+    for target, sources in fused.items():
+        for part in ("weight", "bias"):
+            for key in [key for key in state if key.endswith(f"{sources[0]}.{part}")]:
+                begin = key.removesuffix(f"{sources[0]}.{part}")
+                rows = [state.pop(f"{begin}{source}.{part}") for source in sources]
+                state[f"{begin}{target}.{part}"] = torch.cat(rows)
+    for key, value in state.items():
+        for theirs, ours in names.items():
+            key = re.sub(rf"(^|\.){re.escape(theirs)}(?=\.)", rf"\g<1>{ours}", key, count=1)
+        old[re.sub(r"^transformer_blocks\.", "blocks.", key)] = value
+    return old
+
+
+@pytest.mark.parametrize("system", ["dit", "pixart", "pixart-1024", "lumina2"])
+def test_a_released_file_gives_the_weights_of_diffusers_file(system: str) -> None:
+    heads: dict[str, Any] = dict(num_attention_heads=H, attention_head_dim=24, sample_size=8)
+    fused: dict[str, tuple[str, ...]] = {"attn.qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v")}
+    if system == "dit":
+        theirs = diffusers.DiTTransformer2DModel(
+            **heads, in_channels=4, out_channels=8, num_layers=2, num_embeds_ada_norm=7
+        )
+        sizes: dict[str, Any] = dict(width=48, heads=H, depth=2, image_size=8, classes=7)
+        names = DIT_NAMES
+    elif system == "lumina2":
+        theirs = diffusers.Lumina2Transformer2DModel(
+            in_channels=4, hidden_size=64, num_layers=2, num_refiner_layers=2, num_attention_heads=4, num_kv_heads=2,
+            axes_dim_rope=AXES, cap_feat_dim=12,
+        )  # fmt: skip
+        sizes = dict(width=64, heads=4, kv_heads=2, depth=2, channels=4, text_width=12, axes=AXES)
+        names, fused = LUMINA_NAMES, {"attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v")}
+    else:
+        sized = system == "pixart-1024"
+        theirs = diffusers.PixArtTransformer2DModel(
+            **heads, in_channels=4, out_channels=8, num_layers=2, cross_attention_dim=48, caption_channels=12,
+            use_additional_conditions=sized,
+        )  # fmt: skip
+        sizes = dict(width=48, heads=H, depth=2, text_width=12)
+        names, fused = PIXART_NAMES, fused | {"cross_attn.kv_linear": ("attn2.to_k", "attn2.to_v")}
+    state = dict(randomised(theirs).state_dict())
+    straight, around = architectures.published(system, **sizes), architectures.published(system, **sizes)
+    assert architectures.load_published(straight, state) == "diffusers"
+    if system == "dit":  # one embedder for all blocks
+        state = {key: value for key, value in state.items() if ".norm1.emb." not in key or ".0.norm1" in key}
+    old = released(state, names, fused)
+    if system.startswith("pixart"):
+        old["final_layer.scale_shift_table"] = old.pop("scale_shift_table")
+        old["y_embedder.y_embedding"] = torch.zeros(120, 12)  # in the file, an input here
+    if system == "lumina2":
+        old["norm_final.weight"] = torch.zeros(64)  # in the file, never used
+    assert architectures.load_published(around, old) == "original"
+    for (name, a), b in zip(straight.named_parameters(), around.parameters(), strict=True):
+        assert torch.equal(a, b), name
