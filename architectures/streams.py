@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from architectures.layers import LayerNorm, SelfAttention, attend_jointly
-from architectures.modulation import FinalNorm, Placement
+from architectures.modulation import FinalNorm, Placement, parse_placement
 from architectures.options import Option
-from architectures.sublayer import PLAIN, Adaptive, Condition, SubLayer, Vectors, joint_mask
+from architectures.prompt import Encoded
+from architectures.scheme import BackboneConfig, Scheme
+from architectures.sublayer import PLAIN, Adaptive, Condition, SubLayer, Vectors, joint_mask, parse_gate
 
 Pair = tuple[Tensor, Tensor]  # x (B, N, D) and y (B, L, D)
 
@@ -120,6 +122,49 @@ def dual_block(
         text_attention=SubLayer(text_attention, LayerNorm(d), text_told),
         text_mlp=SubLayer(mlp(), LayerNorm(d), text_told),
     )
+
+
+class TwoStreams(Scheme):
+    """What SD3 and Qwen-Image share: two streams in every block, y begins as the prompt's tokens and is only read in
+    the last block, and the image's stream is shifted and scaled before the output.
+
+    Args:
+        gate, head, signals: names of the parts, as a scheme's options. plain: y is told nothing.
+    """
+
+    def __init__(
+        self, backbone: BackboneConfig, image_size: int, *, gate: str, head: str, signals: str, plain: bool = False
+    ) -> None:
+        super().__init__(backbone, image_size)
+        d = backbone.width
+        self.hears(signals)
+        self.told = Adaptive("scale+shift", parse_gate(gate))
+        self.heads = parse_placement(head, d, [self.told, self.told])
+        self.plain = plain
+        self.trunk = self.heads.trunk()
+        self.text_trunk = nn.Identity() if plain else self.heads.trunk()
+        self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
+
+    def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
+        c = self.signal(e_t, prompt)  # (B, D)
+        return Condition(c, (self.trunk(c), self.text_trunk(c)), prompt.tokens, self.joint_mask(prompt.mask))
+
+    def enter(self, x: Tensor, c: Condition) -> Pair:
+        assert c.tokens is not None
+        return x, c.tokens
+
+    def block(self, index: int) -> nn.Module:
+        return dual_block(
+            self.heads,
+            self.told,
+            attention=self.self_attention(),
+            text_attention=self.text_attention(last=index == self.backbone.depth - 1),
+            mlp=self.mlp,
+            plain=self.plain,
+        )
+
+    def leave(self, h: Pair, c: Condition) -> Tensor:
+        return self.final(h[0], c.vector)
 
 
 def prompt_path(module: nn.Module) -> Any:

@@ -2,17 +2,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from torch import Tensor, nn
-
-from architectures.layers import LayerNorm
-from architectures.modulation import HEAD, FinalNorm, parse_placement
-from architectures.prompt import Encoded
-from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
-from architectures.streams import Pair, dual_block
-from architectures.sublayer import GATE, Adaptive, Condition, parse_gate
+from architectures.modulation import HEAD
+from architectures.scheme import SIGNALS, BackboneConfig, Facts
+from architectures.streams import TwoStreams
+from architectures.sublayer import GATE
 
 
-class QwenImage(Scheme):
+class QwenImage(TwoStreams):
     """Qwen-Image: image and prompt in two streams with one attention, both told the timestep alone.
 
         c = e_t
@@ -48,30 +44,4 @@ class QwenImage(Scheme):
         head: Annotated[str, HEAD] = "per-block",
         signals: Annotated[str, SIGNALS] = "timestep",
     ) -> None:
-        super().__init__(backbone, image_size)
-        d = backbone.width
-        self.hears(signals)
-        self.told = Adaptive("scale+shift", parse_gate(gate))
-        self.heads = parse_placement(head, d, [self.told, self.told])
-        self.trunk, self.text_trunk = self.heads.trunk(), self.heads.trunk()
-        self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
-
-    def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = self.signal(e_t, prompt)  # (B, D)
-        return Condition(c, (self.trunk(c), self.text_trunk(c)), prompt.tokens, self.joint_mask(prompt.mask))
-
-    def enter(self, x: Tensor, c: Condition) -> Pair:
-        assert c.tokens is not None
-        return x, c.tokens
-
-    def block(self, index: int) -> nn.Module:
-        return dual_block(
-            self.heads,
-            self.told,
-            attention=self.self_attention(),
-            text_attention=self.text_attention(last=index == self.backbone.depth - 1),
-            mlp=self.mlp,
-        )
-
-    def leave(self, h: Pair, c: Condition) -> Tensor:
-        return self.final(h[0], c.vector)
+        super().__init__(backbone, image_size, gate=gate, head=head, signals=signals)

@@ -2,17 +2,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from torch import Tensor, nn
-
-from architectures.layers import LayerNorm
-from architectures.modulation import HEAD, FinalNorm, parse_placement
-from architectures.prompt import Encoded
-from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
-from architectures.streams import TEXT, Pair, dual_block
-from architectures.sublayer import GATE, Adaptive, Condition, parse_gate
+from architectures.modulation import HEAD
+from architectures.scheme import SIGNALS, BackboneConfig, Facts
+from architectures.streams import TEXT, TwoStreams
+from architectures.sublayer import GATE
 
 
-class SD3(Scheme):
+class SD3(TwoStreams):
     """Stable Diffusion 3 (MM-DiT): image and prompt are two streams with weights of their own and one attention.
 
         c = e_t + prompt
@@ -49,34 +45,4 @@ class SD3(Scheme):
         signals: Annotated[str, SIGNALS] = "timestep+pooled",
         text: Annotated[str, TEXT] = "modulated",
     ) -> None:
-        super().__init__(backbone, image_size)
-        d = backbone.width
-        self.hears(signals)
-        self.told = Adaptive("scale+shift", parse_gate(gate))
-        self.heads = parse_placement(head, d, [self.told, self.told])
-        self.plain = text == "plain"
-        self.trunk = self.heads.trunk()
-        self.text_trunk = nn.Identity() if self.plain else self.heads.trunk()
-        self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
-
-    def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = self.signal(e_t, prompt)  # (B, D)
-        mask = self.joint_mask(prompt.mask)
-        return Condition(c, (self.trunk(c), self.text_trunk(c)), prompt.tokens, mask)
-
-    def enter(self, x: Tensor, c: Condition) -> Pair:
-        assert c.tokens is not None
-        return x, c.tokens
-
-    def block(self, index: int) -> nn.Module:
-        return dual_block(
-            self.heads,
-            self.told,
-            attention=self.self_attention(),
-            text_attention=self.text_attention(last=index == self.backbone.depth - 1),
-            mlp=self.mlp,
-            plain=self.plain,
-        )
-
-    def leave(self, h: Pair, c: Condition) -> Tensor:
-        return self.final(h[0], c.vector)
+        super().__init__(backbone, image_size, gate=gate, head=head, signals=signals, plain=text == "plain")

@@ -6,7 +6,7 @@ from architectures.backbone import create
 from architectures.prompt import Labels
 from architectures.scheme import BackboneConfig
 from architectures.systems.parts import epsilon_velocity
-from architectures.systems.weights import Move, linear, rows
+from architectures.systems.weights import Move, attention, feed_forward, linear, released_branches, two
 
 
 class DiT(nn.Module):
@@ -51,31 +51,25 @@ class DiT(nn.Module):
     def moves(self, layout: str) -> list[Move]:
         """How the released file (`original`) or diffusers' (`diffusers`) becomes these parameters."""
         if layout == "original":
-            made = linear("net.patches", "x_embedder.proj") + linear("net.time.up", "t_embedder.mlp.0")
-            made += linear("net.time.out", "t_embedder.mlp.2")
+            made = linear("net.patches", "x_embedder.proj") + two("net.time", "t_embedder", "mlp.0", "mlp.2")
             made += [Move("net.prompt.table.weight", "y_embedder.embedding_table.weight")]
             made += linear("net.scheme.final.head.affine", "final_layer.adaLN_modulation.1")
             made += linear("net.head", "final_layer.linear")
             for k in range(len(self.net.blocks)):
                 ours, theirs = f"net.blocks.{k}", f"blocks.{k}"
                 made += linear(f"{ours}.head.affine", f"{theirs}.adaLN_modulation.1")
-                made += linear(f"{ours}.attention.op.qkv", f"{theirs}.attn.qkv")
-                made += linear(f"{ours}.attention.op.out", f"{theirs}.attn.proj")
-                made += linear(f"{ours}.mlp.op.up", f"{theirs}.mlp.fc1")
-                made += linear(f"{ours}.mlp.op.down", f"{theirs}.mlp.fc2")
+                made += released_branches(f"{ours}.", theirs)
             return made
         embed = "transformer_blocks.0.norm1.emb"  # each block has a copy; the first is the one that also feeds the end
-        made = linear("net.patches", "pos_embed.proj") + linear("net.time.up", f"{embed}.timestep_embedder.linear_1")
-        made += linear("net.time.out", f"{embed}.timestep_embedder.linear_2")
+        made = linear("net.patches", "pos_embed.proj")
+        made += two("net.time", f"{embed}.timestep_embedder", "linear_1", "linear_2")
         made += [Move("net.prompt.table.weight", f"{embed}.class_embedder.embedding_table.weight")]
         made += linear("net.scheme.final.head.affine", "proj_out_1") + linear("net.head", "proj_out_2")
         for k in range(len(self.net.blocks)):
             ours, theirs = f"net.blocks.{k}", f"transformer_blocks.{k}"
             made += linear(f"{ours}.head.affine", f"{theirs}.norm1.linear")
-            made += rows(f"{ours}.attention.op.qkv", [f"{theirs}.attn1.to_{u}" for u in "qkv"])
-            made += linear(f"{ours}.attention.op.out", f"{theirs}.attn1.to_out.0")
-            made += linear(f"{ours}.mlp.op.up", f"{theirs}.ff.net.0.proj")
-            made += linear(f"{ours}.mlp.op.down", f"{theirs}.ff.net.2")
+            made += attention(f"{ours}.attention.op", f"{theirs}.attn1")
+            made += feed_forward(f"{ours}.mlp.op", f"{theirs}.ff")
         return made
 
     unused = (r"pos_embed", r"transformer_blocks\.[1-9]\d*\.norm1\.emb\..*")  # positions; copies of the first embedder

@@ -23,11 +23,15 @@ from architectures.systems.parts import (
 )
 from architectures.systems.weights import (
     Move,
+    attention,
     channels_last,
     cut,
+    feed_forward,
     linear,
+    released_branches,
     rows,
     swap,
+    two,
     weight,
 )
 
@@ -105,8 +109,8 @@ class SD3(nn.Module):
         norms = [("q_norm", "q"), ("k_norm", "k")] if self.qk_norm else []
         if layout == "original":
             made = linear("patches", "x_embedder.proj") + [Move("positions", "pos_embed", change=lambda p: p[0])]
-            made += linear("time.up", "t_embedder.mlp.0") + linear("time.out", "t_embedder.mlp.2")
-            made += linear("pooled.up", "y_embedder.mlp.0") + linear("pooled.out", "y_embedder.mlp.2")
+            made += two("time", "t_embedder", "mlp.0", "mlp.2")
+            made += two("pooled", "y_embedder", "mlp.0", "mlp.2")
             made += linear("text", "context_embedder") + linear("head", "final_layer.linear")
             made += linear("final.head.affine", "final_layer.adaLN_modulation.1")
             for k in range(self.depth):
@@ -115,13 +119,13 @@ class SD3(nn.Module):
                     theirs, read_only = f"joint_blocks.{k}.{side}", last and own != ""
                     op = f"{ours}.text_attention" if read_only else f"{ours}.{own}attention.op"
                     head = f"{ours}.text_norm.head.affine" if read_only else f"{ours}.{own}head.affine"
-                    made += linear(head, f"{theirs}.adaLN_modulation.1") + linear(f"{op}.qkv", f"{theirs}.attn.qkv")
+                    made += linear(head, f"{theirs}.adaLN_modulation.1")
                     for mine, u in norms:
                         made += weight(f"{op}.{mine}", f"{theirs}.attn.ln_{u}")
-                    if not read_only:
-                        made += linear(f"{op}.out", f"{theirs}.attn.proj")
-                        made += linear(f"{ours}.{own}mlp.op.up", f"{theirs}.mlp.fc1")
-                        made += linear(f"{ours}.{own}mlp.op.down", f"{theirs}.mlp.fc2")
+                    if read_only:
+                        made += linear(f"{op}.qkv", f"{theirs}.attn.qkv")
+                    else:
+                        made += released_branches(f"{ours}.{own}", theirs)
             return made
         made = linear("patches", "pos_embed.proj") + [Move("positions", "pos_embed.pos_embed", change=lambda p: p[0])]
         made += _combined(pooled=True)
@@ -171,19 +175,17 @@ class Flux(nn.Module):
         two, one = Placement(d, [TOLD, TOLD]), Placement(d, [TOLD])
         self.trunk = two.trunk()
 
-        def attention(bias: tuple[bool, bool] = (True, True)) -> SelfAttention:
-            return SelfAttention(d, heads, bias=bias, qk_norm=True, rope=Turned())
+        def asks() -> SelfAttention:
+            return SelfAttention(d, heads, qk_norm=True, rope=Turned())
 
         self.blocks = nn.ModuleList(
-            dual_block(
-                two, TOLD, attention=attention(), text_attention=attention(), mlp=partial(MLP, d), context=placed
-            )
+            dual_block(two, TOLD, attention=asks(), text_attention=asks(), mlp=partial(MLP, d), context=placed)
             for _ in range(dual)
         )
         self.blocks.extend(  # one output Linear over [attention | MLP]: one bias, which is attention's here
             ParallelBlock(
                 one.head(),
-                attention=SubLayer(attention(), LayerNorm(d), TOLD, context=placed),
+                attention=SubLayer(asks(), LayerNorm(d), TOLD, context=placed),
                 mlp=SubLayer(MLP(d, out_bias=False)),
             )
             for _ in range(single)
@@ -221,7 +223,7 @@ class Flux(nn.Module):
             made += linear("final.head.affine", "final_layer.adaLN_modulation.1")
             names = [("time", "time_in"), ("pooled", "vector_in")] + [("guidance", "guidance_in")] * bool(self.guidance)
             for ours, theirs in names:
-                made += linear(f"{ours}.up", f"{theirs}.in_layer") + linear(f"{ours}.out", f"{theirs}.out_layer")
+                made += two(ours, theirs, "in_layer", "out_layer")
             for k in range(self.dual):
                 for own, side in (("", "img"), ("text_", "txt")):
                     ours, theirs = f"blocks.{k}.{own}", f"double_blocks.{k}.{side}"
@@ -342,8 +344,7 @@ def _combined(*, pooled: bool, guidance: bool = False) -> list[Move]:
     names = [("time", "timestep")] + [("pooled", "text")] * pooled + [("guidance", "guidance")] * guidance
     made = []
     for ours, theirs in names:
-        source = f"time_text_embed.{theirs}_embedder"
-        made += linear(f"{ours}.up", f"{source}.linear_1") + linear(f"{ours}.out", f"{source}.linear_2")
+        made += two(ours, f"time_text_embed.{theirs}_embedder", "linear_1", "linear_2")
     return made
 
 
@@ -358,11 +359,8 @@ def _dual(
     ours, theirs = f"blocks.{k}", f"transformer_blocks.{k}"
     mod, text_mod, ff, text_ff = names
     made = linear(f"{ours}.head.affine", f"{theirs}.{mod}")
-    made += rows(f"{ours}.attention.op.qkv", [f"{theirs}.attn.to_{u}" for u in "qkv"])
-    made += linear(f"{ours}.attention.op.out", f"{theirs}.attn.to_out.0")
-    made += linear(f"{ours}.mlp.op.up", f"{theirs}.{ff}.net.0.proj") + linear(
-        f"{ours}.mlp.op.down", f"{theirs}.{ff}.net.2"
-    )
+    made += attention(f"{ours}.attention.op", f"{theirs}.attn")
+    made += feed_forward(f"{ours}.mlp.op", f"{theirs}.{ff}")
     text = f"{ours}.text_attention" if last else f"{ours}.text_attention.op"
     made += rows(f"{text}.qkv", [f"{theirs}.attn.add_{u}_proj" for u in "qkv"])
     if last:
@@ -370,8 +368,7 @@ def _dual(
     else:
         made += linear(f"{ours}.text_head.affine", f"{theirs}.{text_mod}")
         made += linear(f"{text}.out", f"{theirs}.attn.to_add_out")
-        made += linear(f"{ours}.text_mlp.op.up", f"{theirs}.{text_ff}.net.0.proj")
-        made += linear(f"{ours}.text_mlp.op.down", f"{theirs}.{text_ff}.net.2")
+        made += feed_forward(f"{ours}.text_mlp.op", f"{theirs}.{text_ff}")
     for u in "qk" if qk_norm else "":
         made += weight(f"{ours}.attention.op.{u}_norm", f"{theirs}.attn.norm_{u}")
         made += weight(f"{text}.{u}_norm", f"{theirs}.attn.norm_added_{u}")

@@ -21,7 +21,7 @@ from architectures.systems.parts import (
     too_long,
     turns,
 )
-from architectures.systems.weights import Move, channels_first, linear, rows, weight
+from architectures.systems.weights import Move, channels_first, linear, rows, two, weight
 
 
 class NextDiT(nn.Module):
@@ -49,6 +49,13 @@ class NextDiT(nn.Module):
         self.blocks = made(s["depth"])
         self.final = FinalNorm(LayerNorm(d), "scale", d, told_by=r)
         self.head = nn.Linear(d, s["patch"] ** 2 * s["channels"])
+
+    def check(self, *asked: int) -> None:
+        """Raises:
+        ValueError: if caption tokens, rows or columns are more than the rotary positions of their axis.
+        """
+        for what, number, limit in zip(("caption tokens", "rows", "columns"), asked, self.sizes["limits"], strict=True):
+            too_long(what, number, limit)
 
     def run(
         self, x: Tensor, y: Tensor, c: Tensor, told: Tensor, seen: Tensor, places: Tensor, size: tuple[int, int]
@@ -97,6 +104,14 @@ class NextDiT(nn.Module):
         return made
 
 
+def image_places(h: int, w: int, *, after: Tensor) -> Tensor:
+    """Positions (B, h w, 3) of image tokens: after the caption, (B,), row, column."""
+    places = grid_positions(torch.arange(h, device=after.device), torch.arange(w, device=after.device))
+    places = places.repeat(len(after), 1, 1)
+    places[..., 0] = after[:, None]
+    return places
+
+
 ORIGINAL = dict(
     attention="attention", out="out", norm="{}_norm", w="w", norm1="attention_norm1", norm2="attention_norm2"
 )
@@ -136,15 +151,11 @@ class Lumina2(NextDiT):
         )  # fmt: skip
 
     def forward(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:
-        (h, w), limits = (side // self.patch for side in x.shape[-2:]), self.sizes["limits"]
+        h, w = (side // self.patch for side in x.shape[-2:])
         count = lengths(prompt.mask)  # (B,)
-        for what, asked, limit in zip(
-            ("caption tokens", "rows", "columns"), (int(count.max()) + 1, h, w), limits, strict=True
-        ):
-            too_long(what, asked, limit)
+        self.check(int(count.max()) + 1, h, w)
         c = self.time(t)
-        image = grid_positions(torch.arange(h, device=x.device), torch.arange(w, device=x.device)).repeat(len(x), 1, 1)
-        image[..., 0] = count[:, None]
+        image = image_places(h, w, after=count)
         text = image.new_zeros(len(x), prompt.tokens.shape[1], 3)
         text[..., 0] = torch.arange(text.shape[1], device=x.device)
         places = torch.cat([image, text], dim=1)
@@ -155,15 +166,14 @@ class Lumina2(NextDiT):
         """How the released file (`original`) or diffusers' (`diffusers`) becomes these parameters."""
         made = linear("patches", "x_embedder", channels_first(self.patch))
         if layout == "original":
-            made += linear("time.up", "t_embedder.mlp.0") + linear("time.out", "t_embedder.mlp.2")
+            made += two("time", "t_embedder", "mlp.0", "mlp.2")
             made += weight("text.norm", "cap_embedder.0") + linear("text.out", "cap_embedder.1")
             made += linear("final.head.affine", "final_layer.adaLN_modulation.1") + linear("head", "final_layer.linear")
             return made + self.block_moves(
                 ORIGINAL, fused=True, modulation="adaLN_modulation.1", plain_norm="attention_norm1"
             )
         both = "time_caption_embed"
-        made += linear("time.up", f"{both}.timestep_embedder.linear_1")
-        made += linear("time.out", f"{both}.timestep_embedder.linear_2")
+        made += two("time", f"{both}.timestep_embedder", "linear_1", "linear_2")
         made += weight("text.norm", f"{both}.caption_embedder.0") + linear("text.out", f"{both}.caption_embedder.1")
         made += linear("final.head.affine", "norm_out.linear_1") + linear("head", "norm_out.linear_2")
         names = dict(attention="attn", out="to_out.0", norm="norm_{}", w="linear_", norm1="norm1.norm", norm2="norm2")
@@ -209,20 +219,18 @@ class ZImage(NextDiT):
         self.text_filler = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:
-        (h, w), limits, m = (side // self.patch for side in x.shape[-2:]), self.sizes["limits"], self.multiple
+        (h, w), m = (side // self.patch for side in x.shape[-2:]), self.multiple
         count = lengths(prompt.mask)  # (B,)
         filled = -(-count // m) * m
         L = int(filled.max())
-        for what, asked, limit in zip(("caption tokens", "rows", "columns"), (L + 2, h, w), limits, strict=True):
-            too_long(what, asked, limit)
+        self.check(L + 2, h, w)
         c = self.time(t)
         x = self.patches(patchify(x, self.patch))
         x = torch.cat([x, self.image_filler.expand(len(x), -x.shape[1] % m, -1)], dim=1)
         index = torch.arange(L, device=x.device)
         y = self.text(nn.functional.pad(prompt.tokens[:, :L], (0, 0, 0, max(0, L - prompt.tokens.shape[1]))))
         y = torch.where((index < count[:, None])[..., None], y, self.text_filler)
-        image = grid_positions(torch.arange(h, device=x.device), torch.arange(w, device=x.device)).repeat(len(x), 1, 1)
-        image[..., 0] = filled[:, None] + 1
+        image = image_places(h, w, after=filled + 1)
         image = nn.functional.pad(image, (0, 0, 0, x.shape[1] - h * w))
         text = image.new_zeros(len(x), L, 3)
         text[..., 0] = 1 + index
@@ -235,7 +243,7 @@ class ZImage(NextDiT):
         at = "" if original else f"all_@.{self.patch}-1"
         patches, final = (at.replace("@", name) or name for name in ("x_embedder", "final_layer"))
         made = linear("patches", patches, channels_first(self.patch))
-        made += linear("time.up", "t_embedder.mlp.0") + linear("time.out", "t_embedder.mlp.2")
+        made += two("time", "t_embedder", "mlp.0", "mlp.2")
         made += weight("text.norm", "cap_embedder.0") + linear("text.out", "cap_embedder.1")
         made += linear("final.head.affine", f"{final}.adaLN_modulation.1") + linear("head", f"{final}.linear")
         made += [Move("image_filler", "x_pad_token"), Move("text_filler", "cap_pad_token")]

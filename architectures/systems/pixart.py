@@ -9,7 +9,7 @@ from architectures.prompt import FeatureBatch
 from architectures.streams import prompt_path
 from architectures.sublayer import LINEAR, PLAIN, Adaptive, Block, Condition, SubLayer, prompt_tokens
 from architectures.systems.parts import TimeEmbedding, TwoLinear, epsilon_velocity, gelu_tanh
-from architectures.systems.weights import Move, linear, rows
+from architectures.systems.weights import Move, attention, feed_forward, linear, released_branches, rows, two
 
 
 class PixArt(nn.Module):
@@ -97,32 +97,27 @@ class PixArt(nn.Module):
             }
         made = []
         for ours, theirs in names.items():
-            made += linear(f"{ours}.up", f"{theirs}.{first}") + linear(f"{ours}.out", f"{theirs}.{second}")
+            made += two(ours, theirs, first, second)
         if original:
             made += linear("patches", "x_embedder.proj") + linear("trunk", "t_block.1")
-            made += linear("text.up", "y_embedder.y_proj.fc1") + linear("text.out", "y_embedder.y_proj.fc2")
+            made += two("text", "y_embedder.y_proj", "fc1", "fc2")
             made += [Move("final.table.table", "final_layer.scale_shift_table")] + linear("head", "final_layer.linear")
         else:
             made += linear("patches", "pos_embed.proj") + linear("trunk", "adaln_single.linear")
-            made += linear("text.up", "caption_projection.linear_1") + linear("text.out", "caption_projection.linear_2")
+            made += two("text", "caption_projection", "linear_1", "linear_2")
             made += [Move("final.table.table", "scale_shift_table")] + linear("head", "proj_out")
         for k in range(self.depth):
             ours, theirs = f"blocks.{k}", f"blocks.{k}" if original else f"transformer_blocks.{k}"
             made += [Move(f"{ours}.head.affine.table", f"{theirs}.scale_shift_table")]
             if original:
-                made += linear(f"{ours}.attention.op.qkv", f"{theirs}.attn.qkv")
-                made += linear(f"{ours}.attention.op.out", f"{theirs}.attn.proj")
+                made += released_branches(f"{ours}.", theirs)
                 made += linear(f"{ours}.cross.op.q", f"{theirs}.cross_attn.q_linear")
                 made += linear(f"{ours}.cross.op.kv", f"{theirs}.cross_attn.kv_linear")
                 made += linear(f"{ours}.cross.op.out", f"{theirs}.cross_attn.proj")
-                made += linear(f"{ours}.mlp.op.up", f"{theirs}.mlp.fc1")
-                made += linear(f"{ours}.mlp.op.down", f"{theirs}.mlp.fc2")
             else:
-                made += rows(f"{ours}.attention.op.qkv", [f"{theirs}.attn1.to_{u}" for u in "qkv"])
-                made += linear(f"{ours}.attention.op.out", f"{theirs}.attn1.to_out.0")
+                made += attention(f"{ours}.attention.op", f"{theirs}.attn1")
                 made += linear(f"{ours}.cross.op.q", f"{theirs}.attn2.to_q")
                 made += rows(f"{ours}.cross.op.kv", [f"{theirs}.attn2.to_{u}" for u in "kv"])
                 made += linear(f"{ours}.cross.op.out", f"{theirs}.attn2.to_out.0")
-                made += linear(f"{ours}.mlp.op.up", f"{theirs}.ff.net.0.proj")
-                made += linear(f"{ours}.mlp.op.down", f"{theirs}.ff.net.2")
+                made += feed_forward(f"{ours}.mlp.op", f"{theirs}.ff")
         return made

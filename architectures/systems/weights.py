@@ -72,6 +72,30 @@ def weight(target: str, source: str, change: Callable[[Tensor], Tensor] | None =
     return [Move(f"{target}.weight", f"{source}.weight", change=change)]
 
 
+def two(target: str, source: str, first: str, second: str) -> list[Move]:
+    """Two Linears with an activation between, `up` and `out` here."""
+    return linear(f"{target}.up", f"{source}.{first}") + linear(f"{target}.out", f"{source}.{second}")
+
+
+def released_branches(target: str, source: str) -> list[Move]:
+    """Attention and MLP of a block as DiT, PixArt and SD3 released them; `target` ends where the parts' names begin."""
+    made = linear(f"{target}attention.op.qkv", f"{source}.attn.qkv")
+    made += linear(f"{target}attention.op.out", f"{source}.attn.proj")
+    return (
+        made + linear(f"{target}mlp.op.up", f"{source}.mlp.fc1") + linear(f"{target}mlp.op.down", f"{source}.mlp.fc2")
+    )
+
+
+def attention(target: str, source: str) -> list[Move]:
+    """diffusers' self-attention with its output."""
+    return rows(f"{target}.qkv", [f"{source}.to_{u}" for u in "qkv"]) + linear(f"{target}.out", f"{source}.to_out.0")
+
+
+def feed_forward(target: str, source: str) -> list[Move]:
+    """diffusers' MLP."""
+    return linear(f"{target}.up", f"{source}.net.0.proj") + linear(f"{target}.down", f"{source}.net.2")
+
+
 def swap(tensor: Tensor) -> Tensor:
     """(scale, shift) -> (shift, scale), and back."""
     return torch.cat(tensor.chunk(2)[::-1])
