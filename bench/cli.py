@@ -330,33 +330,25 @@ def sample(
     Example: ditbench sample quickstart "a small red ring at the top left, night" --all
     """
     from bench import sample as samples
+    from bench.config import pairs
     from bench.files import write_atomic
     from bench.store import Store
+    from bench.weights import Asked, draw_published
 
     _load(plugin)
     texts = prompts or []
+    warn = lambda text: print(f"ditbench: {text}", file=sys.stderr)  # noqa: E731
     if published is not None:
-        labels = [text for text in (cell, *texts) if text is not None]
-        shape = (latent, latent)
-        print(
-            _draw_published(
-                published,
-                weights,
-                features,
-                labels,
-                vae,
-                shape,
-                set_size or [],
-                out,
-                (count, seed, steps or 50, guidance or 4.0),
-            )
-        )
+        if weights is None:
+            raise ValueError("--published needs --weights FILE, a safetensors file")
+        asked = Asked([text for text in (cell, *texts) if text is not None], features, (latent, latent), vae)
+        how = samples.Drawing(count, seed, steps, guidance, warn=warn)
+        print(draw_published(published, weights, pairs(set_size or []), asked, how, out))
         return
     if cell is None or not texts:
         raise typer.BadParameter("name a cell and at least one prompt, or give --published")
     store = Store(root.resolve())
     with _progress(False) as progress:
-        warn = lambda text: print(f"ditbench: {text}", file=sys.stderr)  # noqa: E731
         how = samples.Drawing(count, seed, steps, guidance, progress, warn)
         if everything:
             if len(texts) > 1:
@@ -366,61 +358,6 @@ def sample(
             picture = samples.draw_prompts(_cell(store, cell), texts, how)
     write_atomic(out, picture)
     print(out)
-
-
-def _draw_published(
-    system: str,
-    weights: Path | None,
-    features: Path | None,
-    labels: list[str],
-    vae: Path | None,
-    shape: tuple[int, int],
-    sizes: list[str],
-    out: Path,
-    how: tuple[int, int, int, float],
-) -> Path:
-    """Draws with a published system's weights: a PNG where a VAE is given, else the latents beside it."""
-    import torch
-
-    import architectures
-    from bench import weights as files
-    from bench.config import pairs
-
-    count, seed, steps, guidance = how
-    prompt: Any
-    null: Any
-    if system not in architectures.PUBLISHED:
-        architectures.published(system)  # says so, with the nearest
-    if weights is None:
-        raise ValueError("--published needs --weights FILE, a safetensors file")
-    model, layout = files.load(system, weights, pairs(sizes))
-    print(f"ditbench: {weights} is {system} in the {layout} layout", file=sys.stderr)
-    if hasattr(model, "prompt_kind"):
-        classes = model.prompt_kind.classes
-        wrong = [text for text in labels if not text.isdigit() or int(text) >= classes]
-        if wrong or not labels:
-            raise ValueError(f"{system} draws classes: give numbers from 0 to {classes - 1}, not {wrong or 'nothing'}")
-        prompt = torch.tensor([int(text) for text in labels])
-        null = model.prompt_kind.null(len(labels))
-        channels = 4
-    elif features is None:
-        raise ValueError(f"{system} is told by a text encoder's output: give --features FILE (tokens, mask, pooled)")
-    else:
-        prompt, null = files.features(features)
-        channels = model.channels
-    drawn = files.latents(
-        model, prompt, null, (channels, *shape), count=count, seed=seed, steps=steps, guidance=guidance
-    )
-    if vae is None:
-        out = out.with_suffix(".safetensors")
-        files.write(out, drawn)
-        return out
-    from bench.diffusion import to_pictures
-    from bench.evaluate import png, tile
-    from bench.files import write_atomic
-
-    write_atomic(out, png(tile(to_pictures(files.decode(vae, drawn)).numpy(), columns=count)))
-    return out
 
 
 def _first_seeds(store: Store, matrix: str) -> dict[str, CellFolder]:
@@ -521,7 +458,9 @@ def schemes(plugin: Plugins = None, as_json: Json = False) -> None:
 
 @app.command()
 def describe(
-    scheme: Annotated[str | None, typer.Argument(help="A scheme, see `ditbench schemes`; none with --all.")] = None,
+    scheme: Annotated[
+        str | None, typer.Argument(help="A scheme, see `ditbench schemes`; none with --all.", autocompletion=_schemes)
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Compare what every scheme costs.")] = False,
     backbone: Annotated[str, typer.Option(help="What it stands on: DiT-XS/2 to DiT-XL/2, any patch.")] = "DiT-B/2",
     image_size: Annotated[int, typer.Option(help="Pixels, or latents, a side.")] = 32,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from torch import Tensor
 
 import architectures
 from architectures import FeatureBatch
-from bench.diffusion import SAMPLERS, starting_noise
+from bench.diffusion import SAMPLERS, starting_noise, to_pictures
+from bench.evaluate import png, tile
+from bench.files import write_atomic
+from bench.sample import Drawing
 
 
 class FileError(ValueError):
@@ -119,3 +123,65 @@ def decode(vae: Path, drawn: Tensor) -> Tensor:
         raise FileError(f"{vae}: no VAE can be loaded ({error})") from error
     with torch.inference_mode():
         return model.decode(drawn / model.config.scaling_factor + (model.config.shift_factor or 0)).sample
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be drawn with a published system.
+
+    Attributes:
+        labels: class numbers, where it draws classes. features: a file of encoded prompts, where it is told by text.
+        size: latents, height and width. vae: a local folder that decodes them; None saves the latents.
+    """
+
+    labels: list[str]
+    features: Path | None
+    size: tuple[int, int]
+    vae: Path | None
+
+
+def told(system: str, model: Any, asked: Asked) -> tuple[Any, Any]:
+    """Prompts of the system's kind, and as many null ones.
+
+    Raises:
+        ValueError: if there are none of that kind, or a class is out of range.
+    """
+    if hasattr(model, "prompt_kind"):
+        classes = model.prompt_kind.classes
+        wrong = [text for text in asked.labels if not text.isdigit() or int(text) >= classes]
+        if wrong or not asked.labels:
+            raise ValueError(f"{system} draws classes: give numbers from 0 to {classes - 1}, not {wrong or 'nothing'}")
+        return torch.tensor([int(text) for text in asked.labels]), model.prompt_kind.null(len(asked.labels))
+    if asked.features is None:
+        raise ValueError(f"{system} is told by a text encoder's output: give --features FILE (tokens, mask, pooled)")
+    return features(asked.features)
+
+
+def draw_published(system: str, path: Path, sizes: dict[str, Any], asked: Asked, how: Drawing, out: Path) -> Path:
+    """Draws with a published system's weights: a PNG where a VAE is given, else the latents beside it.
+
+    Raises:
+        ValueError: for an unknown system or size, weights or prompts that do not fit, or a file that cannot be read.
+    """
+    if system not in architectures.PUBLISHED:
+        architectures.published(system)  # says so, with the nearest
+    model, layout = load(system, path, sizes)
+    how.warn(f"{path} is {system} in the {layout} layout")
+    prompt, null = told(system, model, asked)
+    guidance = 4.0 if how.guidance is None else how.guidance
+    drawn = latents(
+        model,
+        prompt,
+        null,
+        (model.channels, *asked.size),
+        count=how.count,
+        seed=how.seed,
+        steps=how.steps or 50,
+        guidance=guidance,
+    )
+    if asked.vae is None:
+        out = out.with_suffix(".safetensors")
+        write(out, drawn)
+        return out
+    write_atomic(out, png(tile(to_pictures(decode(asked.vae, drawn)).numpy(), columns=how.count)))
+    return out

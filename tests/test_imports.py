@@ -35,12 +35,12 @@ BENCH = [
     ["journal", "store", "config", "provenance"],
     ["matrix", "data", "tables"],
     ["prompts", "diffusion", "cost", "metrics", "figures"],
-    ["weights"],
     ["batches", "page"],
     ["report"],
     ["train", "evaluate", "record"],
     ["cell", "tracking"],
     ["plan", "executors", "sample", "dashboard", "doctor"],
+    ["weights"],
     ["run", "overhead", "peers"],
     ["cli"],
 ]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from draws import draw, randomised
 from torch import Tensor, nn
 
 import architectures
@@ -29,21 +30,6 @@ def ours(scheme: str, kind: Any = None, **options: Any) -> Any:
         scheme, CONFIG, image_size=8, in_channels=4, out_channels=8, prompt=kind or Labels(CLASSES), seed=0, **options
     )
     return randomised(model)
-
-
-def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
-    g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.15, generator=g)
-        for module in model.modules():
-            if isinstance(module, nn.RMSNorm) or type(module).__name__ == "RMSNorm":
-                module.weight.add_(1)
-    return model
-
-
-def draw(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def put(source: nn.Linear, target: nn.Linear) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from draws import draw, randomised
 from torch import Tensor, nn
 
 import architectures
@@ -23,20 +24,6 @@ diffusers = pytest.importorskip("diffusers")
 
 D, H = 32, 2
 AXES = (4, 6, 6)
-
-
-def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
-    g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.normal_(std=0.15, generator=g)
-            if "norm" in name and parameter.ndim == 1 and name.endswith("weight"):
-                parameter.add_(1)
-    return model.eval()
-
-
-def draw(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def agree(mine: nn.Module, theirs: nn.Module, ours: Callable, other: Callable, inputs: list[Tensor]) -> None:
@@ -643,6 +630,10 @@ def test_a_file_of_weights_draws_and_bad_files_are_named(tmp_path: Path) -> None
     assert result.exit_code == 0, result.output
     drawn = load_file(tmp_path / "out.safetensors")["latents"]
     assert drawn.shape == (4, 4, 8, 8) and drawn.isfinite().all() and not torch.equal(drawn[:2], drawn[2:])
+
+    assert CliRunner().invoke(app, [*command, "--guidance", "0", "2", "5"]).exit_code == 0
+    free = load_file(tmp_path / "out.safetensors")["latents"]  # of no prompt: 0 is a guidance like any other
+    assert torch.equal(free[:2], free[2:])
 
     half = tmp_path / "half.safetensors"
     half.write_bytes(file.read_bytes()[:-100])

@@ -30,7 +30,7 @@ class DiT(nn.Module):
         classes: int = 1000,
     ) -> None:
         super().__init__()
-        self.prompt_kind = Labels(classes)
+        self.prompt_kind, self.channels = Labels(classes), channels
         config = BackboneConfig(width=width, depth=depth, heads=heads, patch=patch)
         self.net = create(
             "adaln-zero", config, image_size=image_size, in_channels=channels, out_channels=out_channels,
