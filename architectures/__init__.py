@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from architectures.scheme import BackboneConfig, Description, Facts, Scheme
     from architectures.systems.catalogue import PUBLISHED, published
     from architectures.systems.weights import WeightsError, load_published
+    from architectures.watch import Beginning, Branch, Observation, beginning, observe
 
 _LAZY = {
     "architectures.backbone": ("DiT", "create", "describe", "parameter_split", "resolve_options"),
     "architectures.gallery": ("gallery", "shares"),
     "architectures.laws": ("LAWS", "Verdict", "check", "sound"),
     "architectures.layers": ("initialise",),
+    "architectures.watch": ("Beginning", "Branch", "Observation", "beginning", "observe"),
     "architectures.options": ("Option",),
     "architectures.prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "index_prompt"),
     "architectures.systems.catalogue": ("PUBLISHED", "published"),
@@ -41,6 +43,8 @@ _HOME = {name: module for module, names in _LAZY.items() for name in names}
 
 __all__ = [
     "BackboneConfig",
+    "Beginning",
+    "Branch",
     "Captions",
     "Description",
     "DiT",
@@ -50,6 +54,7 @@ __all__ = [
     "LAWS",
     "PUBLISHED",
     "Labels",
+    "Observation",
     "Option",
     "PluginError",
     "PromptKind",
@@ -57,6 +62,7 @@ __all__ = [
     "UnknownScheme",
     "Verdict",
     "WeightsError",
+    "beginning",
     "check",
     "check_name",
     "create",
@@ -66,6 +72,7 @@ __all__ = [
     "initialise",
     "load_plugin",
     "load_published",
+    "observe",
     "origin",
     "parameter_split",
     "published",

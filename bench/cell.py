@@ -22,13 +22,14 @@ import torch
 from filelock import Timeout
 
 import architectures
+from bench import control, dynamics, evaluate, prompts, provenance
 from bench import data as datasets
-from bench import evaluate, prompts, provenance
 from bench.batches import Batches
 from bench.cost import build, count, middle, peak_flops, peak_memory
 from bench.evaluate import Subject
-from bench.files import file_digest, write_json
+from bench.files import digest, file_digest, write_json
 from bench.journal import Journal, curves
+from bench.journal import digests as given_digests
 from bench.result import Result
 from bench.store import CellFolder, Status
 from bench.train import (
@@ -142,6 +143,7 @@ def _work(folder: CellFolder, journal: Journal, attempt: int) -> None:
     with module.ema.swapped():
         journal.image(last, "samples", evaluate.draw_grid(subject, folder.path, "grid"))
         measured = evaluate.measure(subject, folder.path, cache, say=_say, warn=lambda text: _warn(journal, text))
+        measured |= control.measure(subject, folder.path, cache, _say)
     bad = [name for name, value in measured.quality.items() if not math.isfinite(value)]
     if bad:
         raise Diverged(f"{', '.join(bad)}: not a number")
@@ -188,7 +190,15 @@ def _train(order: Order, folder: CellFolder, journal: Journal, subject: Subject,
     def grid(at: int) -> None:
         journal.image(at, "samples", evaluate.draw_grid(subject, folder.path, f"step-{at:09d}"))
 
-    keeper = Keeper(train, journal, folder.checkpoints, grid_every=order.config["sample"]["grid_every"], draw_grid=grid)
+    probe = dynamics.Probe(subject)
+    keeper = Keeper(
+        train,
+        journal,
+        folder.checkpoints,
+        grid_every=order.config["sample"]["grid_every"],
+        draw_grid=grid,
+        look=lambda: dynamics.numbers(probe.look()),
+    )
     batches = Batches(
         subject.data,
         subject.prompts,
@@ -214,6 +224,9 @@ def _result(
     note, config = folder.note(), order.config
     steps = config["train"]["steps"]
     told = curves(folder.journal)
+    given = {name: digest(points, 16) for name, points in given_digests(folder.journal).items()}
+    probes = measured.probes | {"dynamics": dynamics.heat(told)}
+    probes["times"] = dynamics.by_time(dynamics.Probe(subject).look())
     cost = count(config, subject.prompts.kind)
     cost |= middle(list(told.get("train_images_per_second", {}).values()), "train_images_per_second")
     cost |= measured.cost
@@ -231,7 +244,7 @@ def _result(
         "threads": torch.get_num_threads(),
         "versions": provenance.versions(),
         "seeds": {"train": config["seed"], "evaluate": config["evaluate"]["seed"], "data": config["data"]["seed"]},
-        "digests": order.digests | digests,
+        "digests": order.digests | digests | given,
         "scheme": {"name": config["scheme"], "origin": architectures.origin(config["scheme"])},
         "measured": measured.about,
         "attempts": attempt,
@@ -248,7 +261,17 @@ def _result(
         "checkpoint": kept,
         "grid": {"path": "samples/grid.png", "sha256": file_digest(grid), "bytes": grid.stat().st_size},
     }
-    return Result(folder.id, measured.quality, cost, config, about, artifacts)
+    return Result(
+        folder.id,
+        measured.quality,
+        cost,
+        config,
+        about,
+        artifacts,
+        dynamics=dynamics.summary(told, steps),
+        sampling=measured.sampling,
+        probes=probes,
+    )
 
 
 def main() -> None:

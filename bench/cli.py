@@ -15,6 +15,7 @@ import typer
 if TYPE_CHECKING:
     from bench.run import State
     from bench.store import CellFolder, Store
+    from bench.tables import Table
 
 app = typer.Typer(
     name="ditbench",
@@ -268,6 +269,102 @@ def report(
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A row of the table: a variant, with its axes where there are any.")],
+    b: Annotated[str, typer.Argument(help="The row it is compared with.")],
+    name: Annotated[
+        str | None, typer.Argument(help="A matrix (the last one run if left out), or a record's folder.")
+    ] = None,
+    root: Root = RUNS,
+    metric: Annotated[list[str] | None, typer.Option(help="Only these, such as fid; may be repeated.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether variant A is better than B, metric by metric: better, worse or undecided, and how sure.
+
+    Example: ditbench compare adaln-zero adaln quickstart
+    """
+    from dataclasses import asdict
+
+    from bench import compare as comparing
+    from bench.tables import find
+
+    table = _table(root, name)
+    every = comparing.comparable(table, a, b)
+    found = comparing.compare(table, a, b, [find(every, one) for one in metric] if metric else every)
+    said = comparing.caveats(table, a, b)
+    if as_json:
+        print(json.dumps({"a": a, "b": b, "metrics": [asdict(one) for one in found], "caveats": said}, indent=2))
+        return
+    from rich.table import Table
+
+    shown = Table(title=f"{a} against {b}: {table.name}", title_justify="left")
+    for k, column in enumerate(comparing.HEADINGS):
+        shown.add_column(column.format(a=a, b=b), justify="left" if k in (0, 7) else "right", overflow="fold")
+    for row in comparing.lines(found):
+        shown.add_row(*row)
+    console = _console()
+    console.print(shown)
+    console.print("Paired by seed; 95 %; Holm's correction over all that is shown.", highlight=False)
+    for note in said:
+        console.print(f"- {note}", markup=False, highlight=False)
+
+
+@app.command()
+def claims(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Matrices or records' folders; every committed record if left out.")
+    ] = None,
+    root: Root = RUNS,
+    records: Annotated[Path, typer.Option(help="Where records are kept.")] = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Print what became of each claim: supported, contradicted or undecided, with the numbers it rests on.
+
+    Example: ditbench claims
+    """
+    from dataclasses import asdict
+
+    from bench import claims as claiming
+
+    wanted = names or [str(folder) for folder in claiming.newest(records).values()]
+    verdicts = [told for name in wanted if (told := claiming.decide(_table(root, name)))]
+    if as_json:
+        print(json.dumps([asdict(one) for one in verdicts], indent=2))
+        return
+    if not verdicts:
+        raise ValueError(
+            f"no claim in {', '.join(names) if names else _near(records.resolve())}; run one: configs/claims/"
+        )
+    from rich.table import Table
+
+    shown = Table("claim", "verdict", "evidence", title="Claims", title_justify="left", show_lines=True)
+    for one in verdicts:
+        told = [f"{finding.verdict}: {finding.asks}: {finding.evidence}" for finding in one.findings]
+        shown.add_row(
+            f"{one.says} ({one.name})", one.verdict, "\n".join([*told, *(f"({note})" for note in one.caveats)])
+        )
+    _console().print(shown)
+
+
+def _table(root: Path, name: str | None) -> Table:
+    """A matrix's cells from the results directory, or from a record's folder."""
+    from bench.tables import collect
+
+    if name and (Path(name) / "cells.json").is_file():
+        from bench.record import load_record
+
+        return load_record(Path(name))
+    store = _store(root)
+    return collect(store, _matrix(store, name))
+
+
+def _store(root: Path) -> Store:
+    from bench.store import Store
+
+    return Store(root.resolve())
+
+
+@app.command()
 def record(
     name: Name = None,
     root: Root = RUNS,
@@ -462,6 +559,10 @@ def describe(
         str | None, typer.Argument(help="A scheme, see `ditbench schemes`; none with --all.", autocompletion=_schemes)
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Compare what every scheme costs.")] = False,
+    beginning: Annotated[
+        bool,
+        typer.Option("--beginning", help="Show how it begins to learn: identity, gradients of gates and branches."),
+    ] = False,
     backbone: Annotated[str, typer.Option(help="What it stands on: DiT-XS/2 to DiT-XL/2, any patch.")] = "DiT-B/2",
     image_size: Annotated[int, typer.Option(help="Pixels, or latents, a side.")] = 32,
     tokens: Annotated[int, typer.Option(help="Prompt tokens of 768 channels; 0: a class label of 1000.")] = 64,
@@ -483,6 +584,9 @@ def describe(
     if everything == (scheme is not None):
         raise typer.BadParameter("name one scheme, or give --all")
     names = architectures.schemes() if everything else [scheme]
+    if beginning:
+        _console().print(_beginnings([name for name in names if name]))
+        return
     prompt = architectures.Features(768, 768, tokens) if tokens else architectures.Labels(1000)
 
     def counted(name: str) -> dict[str, float]:
@@ -527,6 +631,46 @@ def describe(
         table.add_row(name, str(option.default), " | ".join(option.choices) or option.kind.__name__, option.says)
     console.print(table if told.options else "no options")
     console.print(split)
+
+
+def _beginnings(names: list[str]) -> Any:
+    """How schemes begin: with an output layer that is drawn (a block as analysed alone), and with the real one."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    import architectures
+
+    tables = []
+    for live, what in (
+        (True, "Output layer drawn: a block as analysed alone"),
+        (False, "The network: its output layer begins at zero"),
+    ):
+        shown = Table(title=what, title_justify="left")
+        for k, column in enumerate(
+            ("scheme", *(f"{part}, step {step}" for step in range(3) for part in ("identity", "gates", "branches")))
+        ):
+            shown.add_column(column, justify="left" if k == 0 else "right")
+        for name in names:
+            told = architectures.beginning(name, live=live)
+            shown.add_row(
+                name,
+                *(
+                    text
+                    for one in told
+                    for text in ("yes" if one.identity else "no", _size(one.gates), _size(one.branches))
+                ),
+            )
+        tables.append(shown)
+    said = (
+        "Norms of gradients in float64 under plain gradient descent; `gates` of the gates' vectors, `branches` of the "
+        "weights behind them; - where a scheme has none."
+    )
+    return Group(*tables, Text(said))
+
+
+def _size(norm: float | None) -> str:
+    return "-" if norm is None else "0" if norm == 0 else f"{norm:.1e}"
 
 
 @app.command()
@@ -690,7 +834,9 @@ def _plan_table(planned: Any) -> Any:
     table = Table(
         title=f"{matrix.name}: {len(planned.cells)} cells of {matrix.train.steps:,} steps", title_justify="left"
     )
-    for column in ("cell", "parameters", "modulation", "prompt path", "GMAC a picture", "training PFLOP"):
+    matched = any(one.budget for one in planned.cells)
+    columns = ("cell", "parameters", "modulation", "prompt path", "GMAC a picture", "training PFLOP")
+    for column in (*columns, f"equal {matrix.budget.match}") if matched else columns:
         table.add_column(column, justify="left" if column == "cell" else "right")
     for one in planned.cells:
         if one.reason:
@@ -704,6 +850,7 @@ def _plan_table(planned: Any) -> Any:
             f"{cost['parameters_prompt'] / cost['parameters_total']:.1%}",
             f"{cost['macs_forward'] / 1e9:.3f}",
             f"{cost['flops_train_per_image'] * train['batch'] * train['steps'] / 1e15:.3f}",
+            *([one.budget] if matched else []),
         )
     return table
 

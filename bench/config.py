@@ -60,6 +60,8 @@ class Data:
     caption_column: str | None = None
     train_count: int | None = None  # null: all (scenes: 50,000)
     heldout_count: int | None = None  # null: all (scenes: 5,000)
+    unseen_count: int | None = None  # scenes with combinations that training lacks; null: 1,000
+    objects: int = 3  # scenes: at most in a picture, 1 to 3
     seed: int = 0  # of the rendering
 
 
@@ -95,6 +97,7 @@ class Train:
     compile: Literal["auto", "on", "off"] = "auto"  # on on a GPU
     exact: bool = False  # deterministic algorithms: slow, never for throughput
     log_every: int = 50
+    probe_every: int = 100  # steps between looks at gates, blocks and gradients
     checkpoint_every: int = 500
 
 
@@ -120,6 +123,18 @@ class Evaluate:
     heldout: int = 2000  # pictures for the held-out loss
     bins: int = 10  # of timesteps
     seed: int = 1234  # of noise and prompts
+    unseen: int = 200  # scenes: pictures of combinations that training lacks
+    sweep: list[float] = field(default_factory=list)  # scenes: further guidance scales at which control is measured
+    sweep_samples: int = 100  # pictures at each
+    swaps: int = 12  # scenes: captions of which one word after the other is changed
+
+
+@dataclass
+class Budget:
+    """What is equal between variants besides what is written: nothing more, or a cost, met by size or steps."""
+
+    match: Literal["params", "macs", "train_flops", "wall_clock"] | None = None
+    to: str | None = None  # the variant whose cost the others meet; null: the first
 
 
 @dataclass
@@ -148,6 +163,10 @@ class Matrix:
     sample: Sample = field(default_factory=Sample)
     evaluate: Evaluate = field(default_factory=Evaluate)
     run: Run = field(default_factory=Run)
+    budget: Budget = field(default_factory=Budget)
+    choose: str | None = None  # an axis, such as train.lr: its value is chosen for each variant by held-out loss
+    baseline: str | None = None  # the row that others are compared with; null: the first
+    claim: dict[str, Any] | None = None  # a hypothesis and its tests, see bench/claims.py
 
 
 def load(path: Path | str, overrides: list[str] | None = None) -> Matrix:
@@ -274,11 +293,11 @@ def _check(matrix: Matrix, path: Path) -> None:
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
     positive = {
-        "data": ("image_size", "train_count", "heldout_count"),
+        "data": ("image_size", "train_count", "heldout_count", "unseen_count"),
         "prompt": ("length",),
-        "train": ("steps", "batch", "lr", "log_every", "checkpoint_every", "clip"),
+        "train": ("steps", "batch", "lr", "log_every", "probe_every", "checkpoint_every", "clip"),
         "sample": ("steps", "batch", "grid", "grid_every"),
-        "evaluate": ("samples", "reference", "heldout", "bins"),
+        "evaluate": ("samples", "reference", "heldout", "bins", "unseen", "sweep_samples", "swaps"),
         "run": ("jobs", "timeout"),
     }
     for group, keys in positive.items():
@@ -292,5 +311,10 @@ def _check(matrix: Matrix, path: Path) -> None:
             raise ConfigError(f"{path}: {group}.{key} must lie in [0, 1), got {value}")
     if len(matrix.train.betas) != 2 or not all(0 <= beta < 1 for beta in matrix.train.betas):
         raise ConfigError(f"{path}: train.betas must be two numbers in [0, 1), got {matrix.train.betas}")
+    if not 1 <= matrix.data.objects <= 3:
+        raise ConfigError(f"{path}: data.objects must lie in 1 to 3, got {matrix.data.objects}")
+    if matrix.choose is not None and matrix.choose not in matrix.axes:
+        known = ", ".join(matrix.axes) or "none"
+        raise ConfigError(f"{path}: choose {matrix.choose!r} is no axis of this matrix (axes: {known})")
     if matrix.data.source == "huggingface" and not matrix.data.path:
         raise ConfigError(f"{path}: data.path is needed: a dataset's name, folder or file (data.path=...)")

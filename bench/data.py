@@ -3,6 +3,7 @@
     cache/data/<digest>/   meta.json   train-images.npy  heldout-images.npy      uint8 (n, H, W, 3)
                                        train-labels.npy  heldout-labels.npy      int64 (n,), or
                                        train-captions.txt  heldout-captions.txt  a line a picture
+                                       and of scenes the same of `unseen`: combinations that training lacks
 
 The only door to Hugging Face `datasets`.
 """
@@ -48,16 +49,24 @@ class Dataset:
     Attributes:
         digest: of all that defines it; named in every result.
         classes: names of the labels, or None for captions.
+        unseen: of scenes, combinations that training lacks; None for other data.
     """
 
     digest: str
     train: Split
     heldout: Split
     classes: list[str] | None
+    unseen: Split | None = None
 
     @property
     def image_size(self) -> int:
         return self.train.images.shape[1]
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Every split by its name."""
+        found = {"train": self.train, "heldout": self.heldout}
+        return found | ({"unseen": self.unseen} if self.unseen is not None else {})
 
 
 def data_digest(config: dict[str, Any]) -> str:
@@ -69,7 +78,8 @@ def data_digest(config: dict[str, Any]) -> str:
     """
     defining = {key: value for key, value in config.items() if key != "path"}
     if config["source"] == "scenes":
-        return digest(["scenes", scenes.VERSION, config["image_size"], _counts(config), config["seed"]], 16)
+        rendering = [config[key] for key in ("image_size", "objects", "seed")]
+        return digest(["scenes", scenes.VERSION, *rendering, _counts(config)], 16)
     path = Path(config["path"])
     if path.exists():
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -82,7 +92,7 @@ def data_digest(config: dict[str, Any]) -> str:
 
 def _counts(config: dict[str, Any]) -> list[int]:
     """Scenes to render for each split."""
-    return [config["train_count"] or 50_000, config["heldout_count"] or 5_000]
+    return [config["train_count"] or 50_000, config["heldout_count"] or 5_000, config["unseen_count"] or 1_000]
 
 
 def prepare(config: dict[str, Any], cache: Path, progress: Progress = lambda what, done, total: None) -> Path:
@@ -112,7 +122,8 @@ def load(folder: Path) -> Dataset:
     try:
         meta = json.loads((folder / "meta.json").read_text())
         train, heldout = (_load_split(folder, name) for name in SPLITS)
-        return Dataset(meta["digest"], train, heldout, meta["classes"])
+        unseen = _load_split(folder, "unseen") if (folder / "unseen-images.npy").exists() else None
+        return Dataset(meta["digest"], train, heldout, meta["classes"], unseen)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"prepared data {folder.name} is damaged ({error}); delete {folder} and run again") from error
 
@@ -141,12 +152,14 @@ def _write_captions(path: Path, captions: list[str]) -> None:
 
 
 def _render(config: dict[str, Any], folder: Path, progress: Progress) -> None:
-    for split, count in zip(SPLITS, _counts(config), strict=True):
+    for split, count in zip(scenes.SPLITS, _counts(config), strict=True):
 
         def say(done: int, split: str = split, count: int = count) -> None:
             progress(f"render {split} scenes", done, count)
 
-        made = scenes.generate(count, config["image_size"], seed=config["seed"], split=split, progress=say)
+        made = scenes.generate(
+            count, config["image_size"], seed=config["seed"], split=split, most=config["objects"], progress=say
+        )
         np.save(folder / f"{split}-images.npy", made.images)
         _write_captions(folder / f"{split}-captions.txt", made.captions)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from bench.files import write_atomic, write_json
 from bench.prompts import Prompts
 
 Say = Callable[[str], None]
+MOST_RESAMPLED = 1000  # pictures
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,13 @@ def chosen(data: Dataset, count: int) -> np.ndarray:
     return np.array([members[turn % len(members)] for members, turn in turns])
 
 
-def texts(data: Dataset, indices: np.ndarray) -> list[str]:
-    """What the prompts of held-out pictures say."""
-    if data.heldout.captions is not None:
-        return [data.heldout.captions[index] for index in indices]
-    assert data.classes is not None and data.heldout.labels is not None
-    return [data.classes[data.heldout.labels[index]] for index in indices]
+def texts(data: Dataset, indices: np.ndarray, split: str = "heldout") -> list[str]:
+    """What the prompts of a split's pictures say."""
+    own = data.splits[split]
+    if own.captions is not None:
+        return [own.captions[index] for index in indices]
+    assert data.classes is not None and own.labels is not None
+    return [data.classes[own.labels[index]] for index in indices]
 
 
 # --- drawing --------------------------------------------------------------------------------------------------------
@@ -83,9 +85,12 @@ def draw(
     return np.concatenate(parts)
 
 
-def _drawn(subject: Subject, prompt: Any, noise: Tensor, batch: int) -> Iterator[tuple[np.ndarray, tuple[int, float]]]:
+def _drawn(
+    subject: Subject, prompt: Any, noise: Tensor, batch: int, guidance: float | None = None
+) -> Iterator[tuple[np.ndarray, tuple[int, float]]]:
     """Yields (pictures, (drawn, seconds)) a batch; a compiled model sees one shape: the last batch is filled up."""
     settings = {key: subject.config["sample"][key] for key in ("sampler", "steps", "guidance")}
+    settings |= {"guidance": guidance} if guidance is not None else {}
     compiled = subject.config["train"]["compile"] == "on"
     for start in range(0, len(noise), batch):
         wanted = min(batch, len(noise) - start)
@@ -178,22 +183,40 @@ def heldout_loss(subject: Subject, *, batch: int = 256) -> dict[str, float]:
     return {"heldout_loss": sum(by_bin.values()) / len(by_bin), **by_bin}
 
 
-def draw_samples(subject: Subject, folder: Path, say: Say) -> tuple[np.ndarray, list[float]]:
-    """The pictures that metrics are made of, uint8 (n, H, W, 3), and images/s of each window after the first.
+@dataclass(frozen=True)
+class Wanted:
+    """A set of pictures to draw: picture k from noise k and the prompt of picture `indices[k]` of a split.
+
+    Attributes:
+        name: of the set, and of its folder. guidance: None is the cell's own.
+    """
+
+    name: str
+    split: str
+    indices: np.ndarray
+    guidance: float | None = None
+
+
+def heldout_set(subject: Subject) -> Wanted:
+    """The pictures that quality is made of."""
+    return Wanted("heldout", "heldout", chosen(subject.data, subject.config["evaluate"]["samples"]))
+
+
+def draw_set(subject: Subject, wanted: Wanted, folder: Path, say: Say) -> tuple[np.ndarray, list[float]]:
+    """The pictures of a set, uint8 (n, H, W, 3), and images/s of each window after the first.
 
     Kept in parts as they are finished, so that a cell that dies here goes on.
     """
-    config = subject.config
-    count, batch = config["evaluate"]["samples"], config["sample"]["batch"]
-    indices = chosen(subject.data, count)
+    config, count = subject.config, len(wanted.indices)
+    batch, where = config["sample"]["batch"], folder / "generated" / wanted.name
     parts, rates = [], []
     for start in range(0, count, batch):
         rows = np.arange(start, min(start + batch, count))
-        kept, timed = folder / "generated" / f"part-{start:06d}.npy", folder / "generated" / f"part-{start:06d}.json"
+        kept, timed = where / f"part-{start:06d}.npy", where / f"part-{start:06d}.json"
         if not timed.exists():
             noise = starting_noise(config["evaluate"]["seed"], rows.tolist(), subject.shape)
-            prompt = subject.prompts.rows("heldout", indices[rows])
-            ((pictures, (drawn, seconds)),) = _drawn(subject, prompt, noise, batch)
+            prompt = subject.prompts.rows(wanted.split, wanted.indices[rows])
+            ((pictures, (drawn, seconds)),) = _drawn(subject, prompt, noise, batch, wanted.guidance)
             kept.parent.mkdir(parents=True, exist_ok=True)
             np.save(kept, pictures)
             write_json(timed, {"drawn": drawn, "seconds": seconds})
@@ -201,17 +224,22 @@ def draw_samples(subject: Subject, folder: Path, say: Say) -> tuple[np.ndarray, 
         about = json.loads(timed.read_text())
         if start > 0:
             rates.append(about["drawn"] / about["seconds"])
-        say(f"drawing {min(start + batch, count)} of {count}")
+        say(f"drawing {wanted.name} {min(start + batch, count)} of {count}")
     return np.concatenate(parts), rates
 
 
 @dataclass(frozen=True)
 class Measured:
-    """quality and cost as in a `Result`; `about` says with what and on how much they were measured."""
+    """quality, cost, sampling and probes as in a `Result`; `about` says with what they were measured."""
 
     quality: dict[str, float]
-    cost: dict[str, float]
-    about: dict[str, Any]
+    cost: dict[str, float] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    sampling: dict[str, list[float]] = field(default_factory=dict)
+    probes: dict[str, Any] = field(default_factory=dict)
+
+    def __or__(self, other: Measured) -> Measured:
+        return Measured(**{name: getattr(self, name) | getattr(other, name) for name in self.__dataclass_fields__})
 
 
 def measure(subject: Subject, folder: Path, cache: Path, say: Say, warn: Say) -> Measured:
@@ -219,7 +247,7 @@ def measure(subject: Subject, folder: Path, cache: Path, say: Say, warn: Say) ->
     evaluate = subject.config["evaluate"]
     say("held-out loss")
     quality = heldout_loss(subject)
-    generated, rates = draw_samples(subject, folder, say)
+    generated, rates = draw_set(subject, heldout_set(subject), folder, say)
     extractor = metrics.resolve(evaluate["extractor"], warn=warn)
     reference = min(evaluate["reference"], len(subject.data.heldout))
     say(f"features of {extractor.name}")
@@ -236,4 +264,13 @@ def measure(subject: Subject, folder: Path, cache: Path, say: Say, warn: Say) ->
     quality |= metrics.set_metrics(features, real, slug=extractor.slug)
     cost = middle(rates, "sample_images_per_second")
     about = {"extractor": extractor.name, "extractor_digest": extractor.digest}
-    return Measured(quality, cost, about | {"samples": len(generated), "reference": reference})
+    about |= {"samples": len(generated), "reference": reference}
+    return Measured(quality, cost, about, _sampling(features, real, extractor.slug))
+
+
+def _sampling(features: np.ndarray, real: np.ndarray, slug: str) -> dict[str, list[float]]:
+    """How much the distance owes to these pictures; not asked of more than are quickly resampled."""
+    if len(features) > MOST_RESAMPLED:
+        return {}
+    name = f"fid_{slug}_{metrics.count_name(len(features))}"
+    return {name: list(metrics.frechet_interval(features, metrics.moments(real)))}

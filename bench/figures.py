@@ -1,4 +1,5 @@
-"""The report's pictures: the same noise side by side, loss, loss by timestep, quality against cost. Needs no torch.
+"""The report's pictures: quality against cost, control, the same noise side by side, losses, how blocks learn. Needs
+no torch.
 
 Readable in black and white and by the colour-blind: every line has its own dash and marker, every axis its unit.
 """
@@ -15,12 +16,25 @@ from typing import Any
 
 import numpy as np
 
-from bench.tables import Cell, Table, columns, name_of, summaries
+from bench.ladder import ladders
+from bench.tables import Cell, Summary, Table, columns, find, name_of, summaries
 
 # Okabe and Ito's colours, told apart by every eye; with dashes and markers also without colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 MARKERS = "osD^vP*X"
+HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
+ATTRIBUTES = ("shape", "colour", "size", "place", "tone", "time", "texture", "background")
+QUALITY_COST = "Means over seeds, bars their 95 % intervals; no row is better and cheaper than one on the grey line."
+PLANE = "Accuracy corrected for chance, means over four attributes; bars are 95 % intervals over seeds."
+ATTRIBUTE_BARS = "0 is no better than a picture of something else, 1 is always right; left local, right global."
+SWAP = (
+    "One word of the caption changed, the noise the same: the mean change of the picture, darker is more. Local words "
+    "are centred on the object's cell (framed). The number is the locality: 1 all inside, 0 as anywhere."
+)
+LADDER = "Median held-out loss over seeds; a cross where most seeds were lost (above twice their lowest, or no number)."
+OPENING = "|what a block adds| over |its input|, by depth and step (steps 1, 2, 4, ... then evenly); the first seed."
+GRADIENTS = "Norm of every block's gradient before clipping, by depth and step; the first seed."
 
 
 def style(index: int) -> dict[str, Any]:
@@ -58,11 +72,19 @@ def draw_all(table: Table, kept: Path | None = None) -> list[Figure]:
         kept: a record's folder, whose pictures are shown where those they are made of are not there.
     """
     made: list[tuple[str, str, str, Callable[[Table], Drawn | None]]] = [
-        ("quality-cost.png", "Quality against cost", "Means over seeds, bars their 95 % intervals.", quality_cost),
+        ("quality-cost.png", "Quality against cost", QUALITY_COST, quality_cost),
+        ("plane.png", "Local and global control", PLANE, plane),
+        ("attributes.png", "Control of every attribute", ATTRIBUTE_BARS, attributes),
+        ("guidance.png", "Control along guidance", "Means over seeds, bars their 95 % intervals.", guidance),
+        ("swap.png", "Where a changed word lands", SWAP, swap),
         ("samples.png", "Samples", "The same prompts and the same noise, a row a variant.", samples),
         ("training.png", "Samples over training", "One prompt, the same noise, after more and more steps.", training),
         ("loss.png", "Training loss", "Mean over windows of steps, the first seed of each variant.", loss),
         ("heldout.png", "Held-out loss by timestep", "Mean over seeds: 0 is data, 1 is noise.", heldout),
+        ("ladder.png", "Learning rates", LADDER, ladder),
+        ("opening.png", "How far blocks move the stream", OPENING, lambda table: depth_maps(table, "open")),
+        ("gates.png", "Gates", "Mean |gate| of every branch over training.", lambda table: depth_maps(table, "gate")),
+        ("gradients.png", "Gradients", GRADIENTS, lambda table: depth_maps(table, "gradient")),
         ("parameters.png", "Where the parameters are", "By what they serve; equal but for the scheme.", parameters),
     ]
     shown = []
@@ -220,6 +242,8 @@ def quality_cost(table: Table) -> Drawn | None:
     ]
     figure, axes = _figure(9, 4, ncols=2, sharey=True)
     for axis, (key, label, unit) in zip(axes, costs, strict=True):
+        front = _front(rows, key, quality.key, more="more" in label, higher=quality.better == "higher")
+        axis.plot([x / unit for x, _ in front], [y for _, y in front], color="#999999", linewidth=1, zorder=0)
         for index, row in enumerate(rows):
             x, y = row.mean(key), row.mean(quality.key)
             if x is None or y is None:
@@ -247,6 +271,224 @@ def quality_cost(table: Table) -> Drawn | None:
     keys = (quality.key, *(key for key, _, _ in costs))
     data = [{"variant": row.name} | {k: row.mean(k) for k in keys} for row in rows]
     data = [told | {f"{k}_ci95": row.interval(k) for k in keys} for told, row in zip(data, rows, strict=True)]
+    return _png(figure), data
+
+
+def _front(rows: list[Summary], cost: str, quality: str, *, more: bool, higher: bool) -> list[tuple[float, float]]:
+    """The Pareto front of means: points than which none is better at no higher cost."""
+    points = [(row.mean(cost), row.mean(quality)) for row in rows]
+    known = sorted(((x, y) for x, y in points if x is not None and y is not None), reverse=more)
+    front: list[tuple[float, float]] = []
+    for x, y in known:
+        if not front or (y > front[-1][1] if higher else y < front[-1][1]):
+            front.append((x, y))
+    return front
+
+
+# --- control ----------------------------------------------------------------------------------------------------------
+
+
+def plane(table: Table) -> Drawn | None:
+    """Local control against global control, with what real pictures reach."""
+    rows = summaries(table)
+    x_key, y_key = (_one(rows, kind) for kind in ("global", "local"))
+    if x_key is None or y_key is None:
+        return None
+    figure, axis = _figure(6.5, 5)
+    data = []
+    for index, row in enumerate(rows):
+        x, y = row.mean(x_key), row.mean(y_key)
+        if x is None or y is None:
+            continue
+        look = style(index) | {"linestyle": "none", "markersize": 8}
+        axis.errorbar(x, y, xerr=row.interval(x_key), yerr=row.interval(y_key), label=row.name, capsize=3, **look)
+        data.append({"variant": row.name, "global": x, "local": y})
+        data[-1] |= {"global_ci95": row.interval(x_key), "local_ci95": row.interval(y_key)}
+    ceilings = [_one(rows, kind) for kind in ("real_global", "real_local")]
+    if all(ceilings):
+        x, y = (next(row.mean(key) for row in rows if row.mean(key) is not None) for key in ceilings if key)
+        axis.plot(x, y, marker="*", markersize=14, color="black", linestyle="none", label="real pictures")
+        data.append({"variant": "real pictures", "global": x, "local": y})
+    axis.set(
+        xlabel="global control: tone, time, texture, background", ylabel="local control: shape, colour, size, place"
+    )
+    axis.grid(alpha=0.3)
+    _legend(figure, axis)
+    return _png(figure), data
+
+
+def attributes(table: Table) -> Drawn | None:
+    """Bars of corrected accuracy, an attribute a group, told apart by hatches too."""
+    rows = [row for row in summaries(table) if row.values]
+    keys = {name: key for name in ATTRIBUTES if (key := _one(rows, name)) is not None}
+    if len(keys) < len(ATTRIBUTES):
+        return None
+    figure, axis = _figure(max(8.0, 0.11 * len(rows) * len(keys) + 3), 4)
+    width = 0.85 / len(rows)
+    data = []
+    for index, row in enumerate(rows):
+        means = [row.mean(key) or 0.0 for key in keys.values()]
+        errors = [row.interval(key) or 0.0 for key in keys.values()]
+        at = np.arange(len(keys)) + (index - (len(rows) - 1) / 2) * width
+        axis.bar(
+            at, means, width, yerr=errors, label=row.name, color=COLOURS[index % len(COLOURS)], edgecolor="black",
+            hatch=HATCHES[index % len(HATCHES)], linewidth=0.4, error_kw={"linewidth": 0.8},
+        )  # fmt: skip
+        data += [
+            {"variant": row.name, "attribute": name, "corrected": row.mean(key), "ci95": row.interval(key)}
+            for name, key in keys.items()
+        ]
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.axvline(3.5, color="#999999", linewidth=0.8, linestyle=":")
+    axis.set_xticks(range(len(keys)), list(keys))
+    axis.set(ylabel="accuracy, corrected for chance", ylim=(min(0, axis.get_ylim()[0]), 1))
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=min(5, len(rows)), fontsize=7)
+    return _png(figure), data
+
+
+def guidance(table: Table) -> Drawn | None:
+    """Local and global control against the guidance scale."""
+    rows = [row for row in summaries(table) if row.values]
+    own = table.manifest["config"]["sample"]["guidance"]
+    scales = {
+        float(key.partition("_")[0].removeprefix("guidance"))
+        for row in rows
+        for key in row.values
+        if key.startswith("guidance")
+    }
+    if not scales:
+        return None
+    figure, axes = _figure(9, 4, ncols=2, sharex=True)
+    data = []
+    for axis, kind in zip(axes, ("local", "global"), strict=True):
+        for index, row in enumerate(rows):
+            keys = {scale: _one([row], f"guidance{scale:g}_{kind}") for scale in scales} | {own: _one([row], kind)}
+            known = sorted((scale, key) for scale, key in keys.items() if key is not None)
+            means = [row.mean(key) for _, key in known]
+            errors = [row.interval(key) or 0.0 for _, key in known]
+            axis.errorbar([s for s, _ in known], means, yerr=errors, label=row.name, capsize=2, **style(index))
+            data += [
+                {"variant": row.name, "kind": kind, "guidance": s, "corrected": m}
+                for (s, _), m in zip(known, means, strict=True)
+            ]
+        axis.set(xlabel="guidance scale", ylabel=f"{kind} control")
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(5, len(rows)), fontsize=7)
+    return _png(figure), data
+
+
+def swap(table: Table) -> Drawn | None:
+    """Heat maps, rows variants and real pictures, columns attributes; each map by its own largest value."""
+    probes = {name: cell.result.probes for name, cell in _first_cells(table).items() if cell.result}
+    maps = {name: told["swap"] for name, told in probes.items() if told.get("swap")}
+    if not maps:
+        return None
+    real = next((told["real_swap"] for told in probes.values() if told.get("real_swap")), None)
+    rows = ({"real pictures": real} if real else {}) | maps
+    means = {row.name: row for row in summaries(table)}
+    figure, axes = _figure(
+        1.15 * len(ATTRIBUTES) + 1.6, 1.3 * len(rows) + 0.6, nrows=len(rows), ncols=len(ATTRIBUTES), squeeze=False
+    )
+    data = []
+    for i, (name, one) in enumerate(rows.items()):
+        for j, attribute in enumerate(ATTRIBUTES):
+            axis, values = axes[i][j], np.asarray(one[attribute])
+            axis.imshow(values, cmap="Greys", vmin=0, vmax=max(float(values.max()), 1e-9))
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if len(values) == 15:  # centred on the object's cell
+                axis.plot([5.5, 8.5, 8.5, 5.5, 5.5], [5.5, 5.5, 8.5, 8.5, 5.5], color=COLOURS[1], linewidth=0.8)
+            index = _locality(means, name, attribute)
+            axis.set_title(attribute if i == 0 else "", fontsize=8)
+            axis.set_xlabel("" if index is None else f"{index:+.2f}", fontsize=7)
+            data.append({"variant": name, "attribute": attribute, "locality": index, "largest": float(values.max())})
+        axes[i][0].set_ylabel("\n".join(textwrap.wrap(name, 14)), fontsize=8)
+    return _png(figure), data
+
+
+def _locality(rows: dict[str, Summary], name: str, attribute: str) -> float | None:
+    if name in rows:
+        key = _one([rows[name]], f"locality_{attribute}")
+        return rows[name].mean(key) if key else None
+    for row in rows.values():
+        key = _one([row], f"real_locality_{attribute}")
+        if key:
+            return row.mean(key)
+    return None
+
+
+def _one(rows: list[Summary], name: str) -> str | None:
+    """The metric that a short name means, or None."""
+    try:
+        return find([key for row in rows for key in row.values], name)
+    except ValueError:
+        return None
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+
+def ladder(table: Table) -> Drawn | None:
+    """Held-out loss against the learning rate, median over seeds; a cross where most seeds were lost."""
+    found = ladders(table)
+    if not found:
+        return None
+    figure, axis = _figure(7, 4)
+    data = []
+    known = [rung.loss for one in found for rung in one.rungs if rung.loss is not None]
+    top = 2.2 * min(known) if known else 1.0
+    for index, one in enumerate(found):
+        held = [(rung.value, rung.loss) for rung in one.rungs if rung.loss is not None and rung.loss <= top]
+        axis.plot([x for x, _ in held], [y for _, y in held], label=one.name, **style(index))
+        gone = [rung.value for rung in one.rungs if 2 * rung.lost > rung.seeds]
+        axis.plot(
+            gone,
+            [top * (1 - 0.02 * index)] * len(gone),
+            color=COLOURS[index % len(COLOURS)],
+            marker="x",
+            linestyle="none",
+        )
+        data += [
+            {"variant": one.name, "learning_rate": r.value, "heldout_loss": r.loss, "lost": r.lost, "seeds": r.seeds}
+            for r in one.rungs
+        ]
+    axis.set(xscale="log", xlabel="learning rate", ylabel="held-out loss (lower is better)")
+    axis.grid(alpha=0.3)
+    _legend(figure, axis)
+    return _png(figure), data
+
+
+def depth_maps(table: Table, kind: str, most: int = 12) -> Drawn | None:
+    """Heat maps of depth over training steps, one a variant, on one scale; the first seed of each."""
+    probes = {name: cell.result.probes.get("dynamics", {}) for name, cell in _first_cells(table).items() if cell.result}
+    found = {name: told[kind] for name, told in probes.items() if kind in told}
+    if not found:
+        return None
+    found = dict(list(found.items())[:most])
+    columns = min(4, len(found))
+    lines = -(-len(found) // columns)
+    tall = max(len(one["rows"]) for one in found.values())
+    figure, axes = _figure(
+        2.9 * columns + 1.2, (0.11 * tall + 1.1) * lines + 0.5, nrows=lines, ncols=columns, squeeze=False
+    )
+    every = np.concatenate([np.ravel(one["values"]) for one in found.values()])
+    top = max(float(np.quantile(every, 0.99)), 1e-9)
+    data, shown = [], None
+    for axis in axes.flat[len(found) :]:
+        axis.set_axis_off()
+    for axis, (name, one) in zip(axes.flat, found.items(), strict=False):
+        shown = axis.imshow(one["values"], aspect="auto", cmap="cividis", vmin=0, vmax=top, interpolation="nearest")
+        axis.set_title(name, fontsize=8)
+        marks = np.unique(np.linspace(0, len(one["steps"]) - 1, 4).round().astype(int))
+        axis.set_xticks(marks, [f"{one['steps'][k]:,}" for k in marks], fontsize=6)
+        rows = range(0, len(one["rows"]), max(1, len(one["rows"]) // 8))
+        axis.set_yticks(list(rows), [one["rows"][k] for k in rows], fontsize=5)
+        data += [
+            {"variant": name, "row": row, "step": step, kind: value}
+            for row, values in zip(one["rows"], one["values"], strict=True)
+            for step, value in zip(one["steps"], values, strict=True)
+        ]
+    figure.colorbar(shown, ax=axes, shrink=0.8)
     return _png(figure), data
 
 

@@ -3,6 +3,7 @@
     {"time": 1764000000.0, "attempt": 1, "step": 50, "metrics": {"loss": 0.71, "grad_norm": 0.4}}
     {"time": 1764000001.0, "attempt": 1, "step": 200, "image": "samples/step-000200.png", "key": "samples"}
     {"time": 1764000002.0, "attempt": 1, "step": 200, "event": "resumed", "text": "..."}
+    {"time": 1764000003.0, "attempt": 1, "step": 200, "digests": {"batch": "5f1c...", "chance": "90ab..."}}
 
 A resumed cell writes some steps again; readers keep the last value of a (metric, step). A line cut short by a
 crash is skipped.
@@ -49,6 +50,10 @@ class Journal:
         """Records something that happened: started, resumed, checkpoint, stage, warning."""
         self._append(step, event=event, text=text)
 
+    def digests(self, step: int, values: dict[str, str]) -> None:
+        """Records hashes of what a step was really given."""
+        self._append(step, digests=values)
+
     def close(self) -> None:
         self._file.close()
 
@@ -65,6 +70,15 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
                 continue  # cut short by a crash, or being written now
             if isinstance(entry, dict) and "step" in entry:
                 yield entry
+
+
+def digests(path: Path) -> dict[str, dict[int, str]]:
+    """What was hashed -> step -> its hash, the last written of each step, in order of steps."""
+    result: dict[str, dict[int, str]] = {}
+    for entry in read_journal(path):
+        for name, value in entry.get("digests", {}).items():
+            result.setdefault(name, {})[entry["step"]] = value
+    return {name: dict(sorted(points.items())) for name, points in result.items()}
 
 
 def curves(path: Path) -> dict[str, dict[int, float]]:

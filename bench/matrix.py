@@ -148,6 +148,7 @@ def row(cell: Cell, id: str) -> Row:
 # --- code that makes numbers ----------------------------------------------------------------------------------------
 
 MEASURING = ("painter", "scenes", "data", "prompts", "batches", "diffusion", "cost", "train", "evaluate", "cell")
+MEASURING += ("control", "dynamics")
 
 
 def code_files(scheme_module: str | None) -> Iterator[Path]:
@@ -160,6 +161,7 @@ def code_files(scheme_module: str | None) -> Iterator[Path]:
         yield architectures.parent / (scheme_module.replace(".", "/") + ".py")
     yield from (here / f"{name}.py" for name in MEASURING if (here / f"{name}.py").exists())
     yield from sorted((here / "metrics").glob("*.py"))
+    yield from sorted(file for file in (here / "judge").iterdir() if file.suffix in (".py", ".safetensors"))
 
 
 def code_digest(scheme_module: str | None) -> str:

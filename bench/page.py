@@ -9,13 +9,23 @@ from importlib.resources import files
 from typing import Any
 
 from bench.figures import Figure
-from bench.tables import Table, as_csv, latex, lines, notes, summaries
+from bench.tables import Sheet, Table, as_csv, latex, lines, notes, summaries
 
 
 def html(
-    table: Table, figures: list[Figure], *, what: str, command: str, provenance: list[tuple[str, list[str]]]
+    table: Table,
+    figures: list[Figure],
+    sheets: tuple[list[Sheet], list[Sheet]],
+    *,
+    what: str,
+    command: str,
+    provenance: list[tuple[str, list[str]]],
 ) -> str:
-    """The page: table, notes, figures each with its data as a link, provenance and the command."""
+    """The page: findings, table, notes, figures each with its data as a link, provenance and the command.
+
+    Args:
+        sheets: what stands before the table of means, and after it.
+    """
     from jinja2 import Environment
 
     headings, text, top = lines(table, last=("precision", "recall"))
@@ -35,6 +45,8 @@ def html(
             notes=notes(table),
             cells_csv=_inline("text/csv", as_csv(table).encode()),
             latex=_inline("text/plain", latex(table).encode()),
+            before=[_sheet(sheet) for sheet in sheets[0]],
+            after=[_sheet(sheet) for sheet in sheets[1]],
             figures=[_shown(figure) for figure in figures],
             command=command,
             provenance=provenance,
@@ -50,6 +62,12 @@ def _shown(figure: Figure) -> dict[str, Any]:
         "src": _inline("image/png", figure.png),
         "csv": _inline("text/csv", _csv(figure.data).encode()) if figure.data else "",
     }
+
+
+def _sheet(sheet: Sheet) -> dict[str, Any]:
+    rows = [dict(zip(sheet.headings, row, strict=True)) for row in sheet.rows]
+    name = "".join(c if c.isalnum() else "-" for c in sheet.title.lower())
+    return {"sheet": sheet, "stem": name, "csv": _inline("text/csv", _csv(rows).encode())}
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

@@ -13,15 +13,17 @@ from typing import Any
 import torch
 
 import architectures
+from architectures import PromptKind
+from bench import budget, claims, metrics, prompts
 from bench import data as datasets
-from bench import metrics, prompts
 from bench.cell import Order
 from bench.config import ConfigError, Matrix, as_dict, to_yaml
 from bench.cost import count
 from bench.data import Progress
 from bench.files import write_json
-from bench.matrix import Cell, code_digest, expand, identity, row
+from bench.matrix import Cell, code_digest, expand, identity, row, variants
 from bench.store import Row, Store
+from bench.tables import name_of
 
 Warn = Callable[[str], None]
 
@@ -37,6 +39,7 @@ class Planned:
     Attributes:
         cost: `parameters_*`, `macs_forward`, `flops_train_per_image`; empty if it cannot be built.
         reason: why it cannot be run (a plugin that fails to import), or empty.
+        budget: how it meets the budget, in words, or empty.
     """
 
     row: Row
@@ -44,6 +47,7 @@ class Planned:
     cost: dict[str, float]
     label: str
     reason: str = ""
+    budget: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ def plan(matrix: Matrix, store: Store, *, command: str, progress: Progress) -> P
     matrix.evaluate.extractor = metrics.resolve(matrix.evaluate.extractor, warn=warnings.append).name
     for cell in cells:
         cell.config["evaluate"]["extractor"] = matrix.evaluate.extractor
-    made = [_planned(cell, matrix, store, command, progress, broken) for cell in cells]
+    claims.check(matrix.claim, dict.fromkeys(name_of(row(cell, "")) for cell in cells), matrix.seeds)
+    matches: dict[str, budget.Match] = {}
+    made = [_planned(cell, matrix, store, command, progress, broken, matches) for cell in cells]
     _refuse_twins(made)
     return Plan(matrix, made, command, warnings)
 
@@ -99,8 +105,16 @@ def _load_plugins(files: list[str]) -> tuple[list[str], bool]:
     return warnings, bool(warnings)
 
 
-def _planned(cell: Cell, matrix: Matrix, store: Store, command: str, progress: Progress, broken: bool) -> Planned:
-    config = _resolved(cell.config)
+def _planned(
+    cell: Cell,
+    matrix: Matrix,
+    store: Store,
+    command: str,
+    progress: Progress,
+    broken: bool,
+    matches: dict[str, budget.Match],
+) -> Planned:
+    config, met = _resolved(cell.config), ""
     folder = datasets.prepare(config["data"], store.cache, progress)
     told = prompts.prepare(datasets.load(folder), config["prompt"], store.cache, progress)
     digests = {"data": folder.name, "prompts": told.digest}
@@ -111,6 +125,9 @@ def _planned(cell: Cell, matrix: Matrix, store: Store, command: str, progress: P
         digests |= {"code": code_digest(origin["name"] if origin["kind"] == "built-in" else None)}
         digests |= {"plugin": origin.get("sha256", "") if origin["kind"] != "built-in" else ""}
         reason = architectures.sound(config["scheme"], config["options"])
+        if matrix.budget.match and not reason:
+            match = _matched(config, cell, matrix, told.kind, matches)
+            config, met = budget.apply(config, match), match.words
         cost = count(config, told.kind) if not reason else {}
     except architectures.UnknownScheme:
         if not broken:
@@ -125,7 +142,27 @@ def _planned(cell: Cell, matrix: Matrix, store: Store, command: str, progress: P
     id = identity(config, data=digests["data"], code=digests["code"], plugin=digests["plugin"])
     plugins = [str(Path(file).resolve()) for file in matrix.plugins]
     order = Order(config, digests, plugins, matrix.run.workers, command)
-    return Planned(row(Cell(cell.variant, cell.axes, config), id), order, cost, cell.label, reason)
+    return Planned(row(Cell(cell.variant, cell.axes, config), id), order, cost, cell.label, reason, met)
+
+
+def _matched(
+    config: dict[str, Any], cell: Cell, matrix: Matrix, prompt: PromptKind, matches: dict[str, budget.Match]
+) -> budget.Match:
+    """How a cell meets the matrix's budget, worked out once for all its seeds."""
+    own = variants(matrix)
+    name = matrix.budget.to or own[0].name
+    target = next((variant for variant in own if variant.name == name), None)
+    if target is None:
+        near = difflib.get_close_matches(name, [variant.name for variant in own], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f" (variants: {', '.join(v.name for v in own)})"
+        raise ConfigError(f"budget.to {name!r} is no variant of this matrix{hint}")
+    key = json.dumps([cell.variant, cell.axes], sort_keys=True)
+    if key not in matches:
+        options = architectures.resolve_options(target.scheme, target.options)
+        theirs = config | {"scheme": target.scheme, "options": options}
+        assert matrix.budget.match is not None
+        matches[key] = budget.solve(config, theirs, matrix.budget.match, prompt)
+    return matches[key]
 
 
 def _resolved(config: dict[str, Any]) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def load(folder: Path) -> Prompts:
 
 def _make_labels(data: Dataset, config: dict[str, Any], folder: Path, progress: Progress) -> dict[str, Any]:
     assert data.classes is not None
-    for name, split in (("train", data.train), ("heldout", data.heldout)):
+    for name, split in data.splits.items():
         np.save(folder / f"{name}.npy", np.asarray(split.labels))
     return {"kind": "labels", "arguments": {"classes": len(data.classes)}, "classes": data.classes}
 
@@ -153,7 +153,7 @@ def _make_captions(data: Dataset, config: dict[str, Any], folder: Path, progress
     vocabulary = ["", "?", *sorted({word for caption in train for word in words(caption)})]
     length = min(config["length"], max(len(words(caption)) for caption in train))
     index = {word: number for number, word in enumerate(vocabulary)}
-    for name, split in (("train", data.train), ("heldout", data.heldout)):
+    for name, split in data.splits.items():
         np.save(folder / f"{name}.npy", _word_ids(split.captions or [], index, length))
     arguments = {"vocabulary": len(vocabulary), "length": length, "depth": config["depth"]}
     return {"kind": "captions", "arguments": arguments, "vocabulary": vocabulary}
@@ -180,7 +180,7 @@ def _class_of(text: str, classes: list[str]) -> int:
 
 
 def _make_features(data: Dataset, config: dict[str, Any], folder: Path, progress: Progress) -> dict[str, Any]:
-    texts = {name: _texts(data, split, config) for name, split in (("train", data.train), ("heldout", data.heldout))}
+    texts = {name: _texts(data, split, config) for name, split in data.splits.items()}
     unique = sorted({text for split in texts.values() for text in split})
     row = {text: index for index, text in enumerate(unique)}
     for name, split in texts.items():

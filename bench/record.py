@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from bench import provenance
+from bench import claims, provenance
 from bench.files import whole_folder, write_atomic, write_json
 from bench.report import write_files
 from bench.result import Result
@@ -164,6 +164,7 @@ def readme_table(folder: Path, root: Path) -> str:
 
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+CLAIMS = ("<!-- claims:begin -->", "<!-- claims:end -->")
 
 
 def update_readme(readme: Path, results: Path) -> bool:
@@ -171,10 +172,26 @@ def update_readme(readme: Path, results: Path) -> bool:
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if BEGIN not in text or END not in text:
         return False
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    write_atomic(readme, f"{before}{BEGIN}\n{readme_section(results, readme.parent)}{END}{after}")
+    text = _between(text, (BEGIN, END), readme_section(results, readme.parent))
+    if CLAIMS[0] in text and CLAIMS[1] in text:
+        text = _between(text, CLAIMS, claims_section(results, readme.parent))
+    write_atomic(readme, text)
     return True
+
+
+def _between(text: str, marks: tuple[str, str], content: str) -> str:
+    before, _, rest = text.partition(marks[0])
+    return f"{before}{marks[0]}\n{content}{marks[1]}{rest.partition(marks[1])[2]}"
+
+
+def claims_section(results: Path, root: Path) -> str:
+    """What became of every claim of which there is a record, each with a link to its newest."""
+    told = []
+    for folder in claims.newest(results).values():
+        verdict = claims.decide(load_record(folder))
+        if verdict:
+            told.append((verdict, f"{folder.relative_to(root).as_posix()}/report.md"))
+    return claims.markdown(told) if told else ""
 
 
 def readme_section(results: Path, root: Path) -> str:

@@ -6,11 +6,24 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from bench import figures
+from bench import claims, compare, fairness, figures
 from bench.files import write_atomic
+from bench.ladder import choices, ladders
 from bench.page import html
 from bench.store import Store
-from bench.tables import Table, as_csv, collect, latex, markdown, notes, terminal
+from bench.tables import (
+    Sheet,
+    Table,
+    as_csv,
+    collect,
+    columns,
+    latex,
+    markdown,
+    notes,
+    summaries,
+    terminal,
+    written,
+)
 
 __all__ = ["collect", "terminal", "write_files", "write_report"]
 
@@ -41,18 +54,97 @@ def write_files(table: Table, folder: Path, *, page: bool, kept: Path | None = N
     if not page:
         return folder / "report.md"
     command, told = table.manifest["command"], _provenance(table)
-    write_atomic(folder / "report.html", html(table, shown, what=_what(table), command=command, provenance=told))
+    sheets = findings(table)
+    page_of = html(table, shown, sheets, what=_what(table), command=command, provenance=told)
+    write_atomic(folder / "report.html", page_of)
     return folder / "report.html"
 
 
 def text(table: Table, shown: list[figures.Figure]) -> str:
     """The report in Markdown."""
-    parts = [f"# {table.name}\n", _what(table) + "\n", markdown(table)]
+    before, after = findings(table)
+    parts = [f"# {table.name}\n", _what(table) + "\n", *(sheet.markdown() for sheet in before)]
+    parts += ["## Means over seeds\n", markdown(table)]
     parts.append("\n".join(f"- {note}" for note in notes(table)) + "\n")
+    parts += [sheet.markdown() for sheet in after]
     parts += [f"## {one.title}\n\n![{one.caption}]({one.file})\n\n{one.caption}\n" for one in shown]
     parts.append(f"## Where the numbers come from\n\nCommand: `{table.manifest['command']}`\n")
     parts.append("".join(f"- {label}: {'; '.join(values)}\n" for label, values in _provenance(table)))
     return "\n".join(parts)
+
+
+# --- what is found, in words ------------------------------------------------------------------------------------------
+
+
+def findings(table: Table) -> tuple[list[Sheet], list[Sheet]]:
+    """What a reader wants before the numbers (the claim, verdicts against the baseline), and what after them (what was
+    tuned, what was equal)."""
+    before = [sheet for sheet in (_claim(table), _verdicts(table)) if sheet is not None]
+    after = [sheet for sheet in (_tuned(table), _stable(table), _fair(table)) if sheet is not None]
+    return before, after
+
+
+def _claim(table: Table) -> Sheet | None:
+    told = claims.decide(table)
+    if told is None:
+        return None
+    rows = [[finding.asks, finding.verdict, finding.evidence] for finding in told.findings]
+    return Sheet(f"Claim: {told.verdict}", told.says, ["test", "verdict", "evidence"], rows, told.caveats)
+
+
+def _verdicts(table: Table) -> Sheet | None:
+    headings, rows = compare.verdict_table(table)
+    if not rows:
+        return None
+    told = (
+        f"▲ better, ▼ worse, · undecided than {compare.baseline(table)}, and the gap: paired by seed, 95 % after "
+        f"Holm's correction over the whole table; gaps of FID under {compare.MARGINS['fid']:.1%} are undecided, since "
+        "training seeds alone make such."
+    )
+    return Sheet("Verdicts", told, headings, rows, [])
+
+
+def _tuned(table: Table) -> Sheet | None:
+    found = choices(table)
+    if not found:
+        return None
+    axis = table.manifest["config"]["choose"]
+    rows_by_name = {row.name: row for row in summaries(table)}
+    cols = [column for column in columns(list(rows_by_name.values())) if column.better][:6]
+    headings = ["variant", axis, *(column.heading for column in cols)]
+    rows, said = [], []
+    for one in found:
+        for name, value, kind in ((one.own_row, one.own, "untuned"), (one.row, one.value, "tuned")):
+            if name is not None:
+                shown = [written(rows_by_name[name], column) for column in cols]
+                rows.append(
+                    [f"{one.variant}, {kind}", f"{value:g}" if isinstance(value, float) else str(value), *shown]
+                )
+        if one.edge:
+            said.append(f"{one.variant} chose an end of the axis, {one.value}: a better value may lie beyond.")
+    told = f"{axis} chosen for each variant by the mean held-out loss over seeds, never by a metric shown here."
+    return Sheet("Untuned and tuned", told, headings, rows, said)
+
+
+def _stable(table: Table) -> Sheet | None:
+    found = ladders(table)
+    if not found:
+        return None
+    rows = []
+    for one in found:
+        seeds = len(one.highest)
+        top = f" (none of {one.unlost} seeds lost at the top)" if one.unlost == seeds and seeds else ""
+        rows.append([one.name, f"{one.limit:g}{top}" if one.limit else "none", str(seeds)])
+    told = "The highest learning rate below the first at which training is lost, median over seeds."
+    return Sheet("How far up the learning rate goes", told, ["variant", "highest rate", "seeds"], rows, [])
+
+
+def _fair(table: Table) -> Sheet | None:
+    said = fairness.statement(table)
+    if not said:
+        return None
+    rows = [[one.what, one.verdict, one.detail] for one in said]
+    return Sheet("What was equal", "Checked from what the cells really used.", ["what", "", "how one knows"], rows, [])
 
 
 def _what(table: Table) -> str:

@@ -29,6 +29,9 @@ class Result:
         config: the cell's resolved config, as plain values.
         provenance: commit, command, hardware, versions, seeds, digests of data, code and weights, attempts.
         artifacts: name -> {path relative to the cell's folder, sha256, bytes}.
+        dynamics: how it learned: spikes of the loss, the order in which blocks open, ...
+        sampling: metric -> [low, high], a 95 % interval for the finite number of pictures it is made of.
+        probes: what figures show beside numbers: where a swapped word lands, gates over depth and step.
     """
 
     cell: str
@@ -38,6 +41,9 @@ class Result:
     provenance: dict[str, Any]
     artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
     schema: int = SCHEMA
+    dynamics: dict[str, float] = field(default_factory=dict)
+    sampling: dict[str, list[float]] = field(default_factory=dict)
+    probes: dict[str, Any] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Writes the result with a checksum over its content, atomically.
@@ -45,7 +51,7 @@ class Result:
         Raises:
             ValueError: if a number is not finite; such a cell is `diverged`, not `done`.
         """
-        for name, value in {**self.quality, **self.cost}.items():
+        for name, value in {**self.quality, **self.cost, **self.dynamics}.items():
             if not math.isfinite(value):
                 raise ValueError(f"{name} is {value}")
         content = asdict(self)

@@ -231,16 +231,17 @@ def picture_seed(seed: int, split: str, index: int) -> int:
     return int(_streams(seed, split, index, 1, purpose=1)[0])
 
 
-def _sample(seed: int, split: str, start: int, count: int) -> Iterator[Scene]:
+def _sample(seed: int, split: str, start: int, count: int, most: int = MAX_ITEMS) -> Iterator[Scene]:
     keys = _streams(seed, split, start, count, purpose=0)
     for draws in painter.uniforms(keys, _DRAWS).tolist():
-        yield _compose(draws, unseen=split == "unseen")
+        yield _compose(draws, split == "unseen", most)
 
 
-def _compose(draws: list[float], unseen: bool) -> Scene:
-    """The scene that `_DRAWS` numbers in [0, 1) stand for; an unseen one holds a withheld pair of one kind."""
+def _compose(draws: list[float], unseen: bool, most: int) -> Scene:
+    """The scene of at most `most` objects that `_DRAWS` numbers in [0, 1) stand for; an unseen one holds a withheld
+    pair of one kind."""
     number, withhold, which, pair, time, texture, *rest = draws
-    count = 1 + int(number * MAX_ITEMS)
+    count = 1 + int(number * most)
     special = int(which * count) if unseen and withhold < 0.5 else -1
     tone, background = _pick(_PAIRS["global", unseen and withhold >= 0.5], pair)
     free = list(LOCAL["place"])
@@ -289,18 +290,23 @@ def generate(
     seed: int,
     split: str,
     start: int = 0,
+    most: int = MAX_ITEMS,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Scenes:
     """Scenes `start` to `start + count - 1` of a split, the same whatever `workers` (threads; by default one a core).
 
     Args:
+        most: objects in a scene, 1 to 3.
         progress: called from this thread with the number of pictures done so far.
 
     Raises:
-        ValueError: for a negative `count` or `start`, a `size` below `MIN_SIZE`, an unknown split, or no workers.
+        ValueError: for a negative `count` or `start`, a `size` below `MIN_SIZE`, an unknown split, no workers, or
+            another number of objects.
     """
     _check_size(size)
+    if not 1 <= most <= MAX_ITEMS:
+        raise ValueError(f"a scene has 1 to {MAX_ITEMS} objects, not {most}")
     if count < 0:
         raise ValueError(f"the number of pictures is 0 or more, not {count}")
     workers = _cores() if workers is None else workers
@@ -313,7 +319,7 @@ def generate(
 
     def work(first: int) -> list[Scene]:
         chosen = slice(first, min(first + chunk, count))
-        found = list(_sample(seed, split, start + first, chosen.stop - first))
+        found = list(_sample(seed, split, start + first, chosen.stop - first, most))
         images[chosen] = painter.paint(_batch(found, keys[chosen]), size)
         return found
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
+import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -66,6 +68,25 @@ def collect(store: Store, name: str) -> Table:
     return Table(name, cells, store.manifest(name))
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """A table of words for the report: what it says, its rows, and notes under it."""
+
+    title: str
+    says: str
+    headings: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+    def markdown(self) -> str:
+        """The sheet as a section."""
+        clean = [[cell.replace("|", "\\|") for cell in row] for row in (self.headings, *self.rows)]
+        lines = ["| " + " | ".join(row) + " |" for row in clean]
+        lines.insert(1, "|" + "---|" * len(self.headings))
+        said = "".join(f"- {note}\n" for note in self.notes)
+        return f"## {self.title}\n\n{self.says}\n\n" + "\n".join(lines) + "\n" + (f"\n{said}" if said else "")
+
+
 # --- columns --------------------------------------------------------------------------------------------------------
 
 
@@ -87,6 +108,23 @@ def _percent(value: float) -> str:
     return f"{value:.1%}"
 
 
+# What made a metric, and of how many pictures, stands at the end of its name.
+_MADE_OF = (
+    re.compile(r"(?P<kind>kid|fid|precision|recall)_(?P<slug>\w+)_(?P<count>\d+k?)"),
+    re.compile(r"(?P<kind>[\w.]+?)_(?P<slug>judge\d+|swap)_(?P<count>\d+k?)"),
+)
+_JUDGED = re.compile(r"(?:(?P<set>unseen|real|guidance[\d.]+)_)?(?P<name>\w+)")
+QUALITY: dict[str, Callable[[float], str]] = {
+    "kid": _fixed(4),
+    "fid": _fixed(1),
+    "precision": _fixed(3),
+    "recall": _fixed(3),
+    "local": _fixed(3),
+    "global": _fixed(3),
+    "right": _fixed(3),
+    "unseen_local": _fixed(3),
+    "unseen_global": _fixed(3),
+}
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
 COST = (
@@ -102,34 +140,77 @@ COST = (
 
 
 def quality_columns(names: Iterable[str]) -> list[Column]:
-    """KID first, then FID, precision, recall, held-out loss; the heading says extractor and number of pictures."""
+    """KID first, then FID, precision, recall, control, held-out loss; the heading says what made it, and of how many
+    pictures."""
     names = sorted(set(names))
-    found = []
-    for kind, digits, better in (
-        ("kid", 4, "lower"),
-        ("fid", 1, "lower"),
-        ("precision", 3, "higher"),
-        ("recall", 3, "higher"),
-    ):
-        for name in names:
-            if name.startswith(f"{kind}_"):
-                slug, _, count = name.removeprefix(f"{kind}_").rpartition("_")
-                found.append(
-                    Column(
-                        name,
-                        f"{kind.upper() if len(kind) == 3 else kind} ({slug.replace('_', '-')}, {count})",
-                        _fixed(digits),
-                        better,
-                    )
-                )
+    found = [
+        Column(name, heading(name), write, direction(name))
+        for kind, write in QUALITY.items()
+        for name in names
+        if name.startswith(f"{kind}_")
+    ]
     if "heldout_loss" in names:
         found.append(Column("heldout_loss", "held-out loss", _fixed(4), "lower"))
     return found
 
 
+def direction(key: str) -> str:
+    """`lower` or `higher`, which is better; empty where neither is."""
+    known = {column.key: column.better for column in COST}
+    if key in known:
+        return known[key]
+    if key.startswith(("kid_", "fid_", "heldout_loss")):
+        return "lower"
+    return "higher" if _made_of(key) and not key.startswith(("change_", "real_", "raw_")) else ""
+
+
+def _made_of(key: str) -> re.Match[str] | None:
+    """`kind`, `slug` and `count` of a metric that is made of pictures."""
+    return next((found for form in _MADE_OF if (found := form.fullmatch(key))), None)
+
+
+def heading(key: str) -> str:
+    """A metric's name for people: `local control (judge1, 400)`."""
+    known = {column.key: column.heading for column in COST} | {"heldout_loss": "held-out loss"}
+    made = _made_of(key)
+    if key in known or not made:
+        return known.get(key, key.replace("_", " "))
+    kind, slug, count = made["kind"], made["slug"].replace("_", "-"), made["count"]
+    judged = _JUDGED.fullmatch(kind) if slug.startswith("judge") else None
+    if judged:
+        words = {"local": "local control", "global": "global control", "right": "all right"}
+        word = words.get(judged["name"], judged["name"].replace("_", " "))
+        told = (judged["set"] or "").replace("guidance", "guidance ")
+        return f"{word}{', ' + told if told else ''} ({slug}, {count})"
+    return f"{kind.upper() if len(kind) == 3 else kind.replace('_', ' ')} ({slug}, {count})"
+
+
+def find(keys: Iterable[str], name: str) -> str:
+    """The metric that a short name means: `fid` is `fid_efficientnet_lite0_400` where nothing else begins so.
+
+    Raises:
+        ValueError: if there is none, with the nearest, or more than one.
+    """
+    keys = sorted(set(keys))
+    if name in keys:
+        return name
+    short = {key: made["kind"] for key in keys if (made := _made_of(key))}
+    found = [key for key, kind in short.items() if kind == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"metric {name!r} is any of {', '.join(found)}; name one")
+    known = sorted({*short.values(), *(key for key in keys if key not in short)})
+    near = difflib.get_close_matches(name, known, n=1)
+    raise ValueError(f"no metric {name!r}" + (f"; did you mean {near[0]!r}?" if near else f": {', '.join(known)}"))
+
+
 def numbers(result: Result) -> dict[str, float]:
     """All numbers of a result, and shares derived of them."""
-    found = {**result.quality, **result.cost}
+    found = {**result.quality, **result.cost, **result.dynamics}
+    for name in ("train", "sample"):
+        if found.get(f"{name}_images_per_second"):
+            found[f"{name}_ms"] = 1000 / found[f"{name}_images_per_second"]
     if found.get("parameters_total"):
         found["modulation_share"] = found.get("parameters_modulation", 0.0) / found["parameters_total"]
     return found

@@ -40,6 +40,14 @@ EVERY = 50  # steps between two points of a curve, at least
 BATCH = 900  # metrics in one call; MLflow takes 1,000
 STATUS = {"planned": "SCHEDULED", "running": "RUNNING", "done": "FINISHED", "killed": "KILLED"}  # all else FAILED
 FINAL = ("train_peak_", "train_seconds")  # of the journal, what is no curve but part of the result
+LOOKED_AT = ("dynamics/open/", "dynamics/gate/", "dynamics/gradient/")  # of the blocks; the rest stays in the journal
+CONTROL = (
+    "local",
+    "global",
+    "right",
+    "unseen_local",
+    "unseen_global",
+)  # what stands beside FID; its parts have a section
 VIEW, VIEW_OF_SEEDS = "ditbench", "ditbench-seeds"  # shared views of the run table, by their keys
 PICTURES = "pictures"  # section of the chart page
 SHOWN = (  # costs in the run table's first columns
@@ -48,6 +56,7 @@ SHOWN = (  # costs in the run table's first columns
     "train_peak_allocated_bytes",
     "parameters_total",
 )
+DYNAMICS = ("open_", "opening_", "gate_", "spikes")
 MAIN = ("train_images_per_second", "sample_images_per_second", "parameters_total", "heldout_loss")
 
 for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow"):
@@ -332,9 +341,9 @@ class _Feed:
         points: list[Metric] = []
         for entry in read_journal(folder.journal):
             for own, value in entry.get("metrics", {}).items():
-                if own.startswith(FINAL):
+                if own.startswith(FINAL) or (own.startswith("dynamics/") and not own.startswith(LOOKED_AT)):
                     continue
-                key = own if own.startswith("system/") else "train/" + own.removeprefix("train_")
+                key = own if own.startswith(("system/", "dynamics/")) else "train/" + own.removeprefix("train_")
                 mark = last.get(key)
                 if mark is None:
                     mark = last[key] = self._last_step(run, key)
@@ -427,7 +436,8 @@ def _charts(table: Table) -> dict[str, Any]:
     """The chart page's sections in a reader's order, the long ones folded, and the pictures at the last step. MLflow
     adds a chart of each metric to the section that its name begins with."""
     sections = {"Model metrics": True, PICTURES: True, "train": True}
-    sections |= {"cost": False, "heldout_loss_by_timestep": False, "System metrics": False}
+    sections |= {"control": False, "dynamics": False, "cost": False}
+    sections |= {"heldout_loss_by_timestep": False, "System metrics": False}
     shown = {"isReordered": False, "deleted": False, "isGenerated": True}
     pictures = {"uuid": "ditbench-pictures", "type": "IMAGE", "imageKeys": [f"{PICTURES}/samples"], "deleted": False}
     pictures |= {"metricSectionId": f"ditbench-{PICTURES}", "isGenerated": True, "runsCountToCompare": 10}
@@ -446,7 +456,11 @@ def _shelf(key: str) -> str:
     if key.startswith("heldout_loss_bin"):
         return f"heldout_loss_by_timestep/{key.removeprefix('heldout_loss_')}"
     first = key in MAIN or key in SHOWN or key.startswith(("fid_", "kid_", "precision_", "recall_"))
-    return _metric_name(key if first else f"cost/{key}")
+    if first or key.startswith(tuple(f"{name}_judge" for name in CONTROL)):
+        return _metric_name(key)
+    if re.search(r"_(judge\d+|swap)_\d+k?$", key):
+        return _metric_name(f"control/{key}")
+    return _metric_name(f"dynamics/{key}" if key.startswith(DYNAMICS) else f"cost/{key}")
 
 
 def _metric_name(key: str) -> str:

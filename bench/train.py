@@ -22,9 +22,12 @@ from torch import Tensor
 from bench.batches import Batches
 from bench.cost import Stopwatch
 from bench.diffusion import draw, flow_loss, from_pictures
+from bench.dynamics import due, gradients, named
 from bench.files import file_digest, publish, write_atomic
 from bench.journal import Journal
 from bench.provenance import usage
+
+SPIKE = 3.0  # a loss this many times the mean of the window before is one
 
 
 class Diverged(RuntimeError):
@@ -88,6 +91,9 @@ class CellModule(lightning.LightningModule):
         self.ema = Ema(model, config["ema"])
         self.losses: list[Tensor] = []  # since the journal was last written; on the device
         self.seconds = 0.0  # of training, over all attempts
+        self.given: dict[str, str] | None = None  # hashes of what the last step was given, where it is looked at
+        self.block_gradients: Tensor | None = None  # of the same step
+        self.level: Tensor | None = None  # mean loss of the window before, against which a spike is one
 
     def training_step(self, batch: tuple[Tensor, Any], index: int) -> Tensor:
         pictures, prompt = batch
@@ -101,6 +107,9 @@ class CellModule(lightning.LightningModule):
             drop=self.config["drop"],
             device=self.device,
         )
+        if due(self.global_step + 1, self.config["probe_every"]):
+            given = prompt if isinstance(prompt, tuple) else (prompt,)
+            self.given = {"batch": tensors_digest(pictures, *given), "chance": tensors_digest(*chance)}
         prompt = self.model.prompt_kind.drop(prompt, chance.dropped)  # type: ignore[union-attr, operator]
         loss = flow_loss(self.model, x_0, chance.noise, chance.t, prompt).mean()
         self.losses.append(loss.detach())
@@ -115,6 +124,8 @@ class CellModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Any, *unused: Any, **also_unused: Any) -> None:
+        if due(self.global_step + 1, self.config["probe_every"]):
+            self.block_gradients = gradients(self.model)
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.config["clip"])
 
     def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
@@ -124,11 +135,14 @@ class CellModule(lightning.LightningModule):
         checkpoint["ema"] = self.ema.state_dict()
         checkpoint["seconds"] = self.seconds
         checkpoint["losses"] = torch.stack(self.losses).cpu() if self.losses else torch.empty(0)
+        checkpoint["level"] = self.level.cpu() if self.level is not None else torch.empty(0)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.ema.load_state_dict(checkpoint["ema"])
         self.seconds = checkpoint["seconds"]
         self.losses = list(checkpoint["losses"].to(self.device))
+        level = checkpoint["level"].to(self.device)
+        self.level = level if level.numel() else None
 
 
 def learning_rate(step: int, config: dict[str, Any]) -> float:
@@ -209,15 +223,22 @@ class Keeper(lightning.Callback):
         *,
         grid_every: int,
         draw_grid: Callable[[int], None],
+        look: Callable[[], dict[str, float]] = dict,
     ) -> None:
+        """Args:
+        draw_grid: draws and journals a sample grid for a step. look: what `bench.dynamics` sees of the blocks now.
+        """
         self.config, self.journal, self.folder = config, journal, folder
-        self.grid_every, self.draw_grid = grid_every, draw_grid
+        self.grid_every, self.draw_grid, self.look = grid_every, draw_grid, look
         self.stop_signal: int | None = None
         self.watch: Stopwatch | None = None
+        self.timed = 0  # steps since times were last written down
         self.warm = False  # the first window of an attempt holds compilation and warm-up
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         self.watch = Stopwatch(module.device)
+        if trainer.global_step == 0:
+            self.journal.metrics(0, self.look())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._remember)
 
@@ -227,7 +248,6 @@ class Keeper(lightning.Callback):
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
         if self.watch is not None and not self.watch.running:
             self.watch.start()
-            self._window_from = trainer.global_step
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
         step, last = trainer.global_step, trainer.global_step == self.config["steps"]
@@ -235,10 +255,14 @@ class Keeper(lightning.Callback):
         log = step % self.config["log_every"] == 0 or last
         keep = step % self.config["checkpoint_every"] == 0 or last or stop is not None
         grid = step % self.grid_every == 0 and not last
-        if not (log or keep or grid):
+        looked = due(step, self.config["probe_every"]) or last
+        self.timed += 1
+        if not (log or keep or grid or looked):
             return
         assert self.watch is not None
         self.watch.stop()
+        if looked:
+            self._look(module, step)
         if log:
             self._log(trainer, module, step)
         if keep:
@@ -249,6 +273,16 @@ class Keeper(lightning.Callback):
             with module.ema.swapped():
                 self.draw_grid(step)
 
+    def _look(self, module: Any, step: int) -> None:
+        told = self.look()
+        if module.block_gradients is not None:
+            told |= named(module.block_gradients)
+            module.block_gradients = None
+        self.journal.metrics(step, told)
+        if module.given is not None:
+            self.journal.digests(step, module.given)
+            module.given = None
+
     def _log(self, trainer: Any, module: Any, step: int) -> None:
         losses, module.losses = torch.stack(module.losses), []
         loss = losses.mean().item()
@@ -258,13 +292,15 @@ class Keeper(lightning.Callback):
             "loss": loss,
             "grad_norm": float(module.gradient_norm),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "spikes": float((losses > SPIKE * module.level).sum()) if module.level is not None else 0.0,
         }
+        module.level = losses.mean()
         assert self.watch is not None
         seconds = sum(self.watch.seconds())
         module.seconds += seconds
         if self.warm and seconds > 0:
-            values["train_images_per_second"] = (step - self._window_from) * self.config["batch"] / seconds
-        self.warm = True
+            values["train_images_per_second"] = self.timed * self.config["batch"] / seconds
+        self.warm, self.timed = True, 0
         self.journal.metrics(step, values | usage(module.device.type))
 
     def _checkpoint(self, trainer: Any, step: int) -> None:
@@ -307,6 +343,14 @@ def fit(
         num_sanity_val_steps=0,
     )
     trainer.fit(module, datamodule=batches, ckpt_path=resume, weights_only=True)
+
+
+def tensors_digest(*tensors: Tensor) -> str:
+    """A hash over tensors' bytes."""
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
 
 
 def weights_digest(model: torch.nn.Module, *, names: Callable[[str], object] = lambda name: True) -> str:

@@ -1,7 +1,7 @@
 """Quality of generated pictures. The only door to torch-fidelity and torchmetrics."""
 
 from bench.metrics.extractors import INCEPTION_WEIGHTS, Extractor, MetricError, inception_here, resolve
-from bench.metrics.frechet import Moments, frechet_distance, moments
+from bench.metrics.frechet import Moments, frechet_distance, frechet_interval, moments
 from bench.metrics.sets import count_name, reference_features, set_metrics
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Moments",
     "count_name",
     "frechet_distance",
+    "frechet_interval",
     "inception_here",
     "moments",
     "reference_features",

@@ -1,0 +1,324 @@
+"""Claims about conditioning, tested: a matrix with its hypothesis and its decision rule, fixed before it is run.
+
+    claim:
+      says: A shift is dispensable.
+      tests:
+        - {metric: fid, variant: scale-only, no_worse_than: adaln-zero, within: 0.03}
+
+A test is one of
+    variant: A, beats: B              the paired interval of A - B lies on the better side (bench/compare.py)
+    variant: A, no_worse_than: B,     it ends before A is worse by the share `within` of B's mean
+      within: 0.03
+    variant: A, above: X / below: X   the interval of A's mean over seeds lies there
+with `per: COST` to divide a metric by a cost first; a variant is a row as the table writes it, axes included. p values
+are corrected by Holm over a claim's tests. The metric `highest_lr` is that of a learning-rate ladder: the decimal
+logarithm of the highest rate below the first that a seed of the variant does not survive.
+
+A claim is *supported* if every test is, *contradicted* if one is, else *undecided*. Needs no torch: it is read from a
+record alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from bench import compare
+from bench.compare import LEVEL, holm, interval, more_seeds, paired_p
+from bench.ladder import ladders
+from bench.tables import Cell, Table, direction, find, heading, name_of, numbers, summaries
+
+Word = Literal["supported", "contradicted", "undecided"]
+RULES = ("beats", "no_worse_than", "above", "below")
+LADDER = "highest_lr"
+KEYS = {"metric", "variant", "per", "within", "because", *RULES}
+
+
+class ClaimError(ValueError):
+    """A claim that cannot be tested as it is written; the message names the value and the choices."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One test of a claim: what it asks, in words; the verdict; and the numbers it rests on."""
+
+    asks: str
+    verdict: Word
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim with what became of it.
+
+    Attributes:
+        name: of its matrix. says: the hypothesis. caveats: without which it could be read wrongly.
+    """
+
+    name: str
+    says: str
+    verdict: Word
+    findings: list[Finding]
+    caveats: list[str]
+
+
+# --- what may be written ----------------------------------------------------------------------------------------------
+
+
+def check(claim: dict[str, Any] | None, names: Iterable[str], seeds: Sequence[int]) -> None:
+    """Refuses a claim that no run could decide.
+
+    Args:
+        names: rows of its table.
+
+    Raises:
+        ClaimError: for an unknown variant or key, no rule or two, or fewer than two seeds.
+    """
+    if claim is None:
+        return
+    names = list(names)
+    if not claim.get("says") or not claim.get("tests"):
+        raise ClaimError("a claim needs `says`, its hypothesis in words, and `tests`")
+    if len(seeds) < 2:
+        raise ClaimError(f"a claim needs two seeds or more to show any spread, got {list(seeds)}")
+    for test in claim["tests"]:
+        if not isinstance(test, dict):
+            raise ClaimError(f"test {test!r}: write a mapping such as {{metric: fid, variant: A, beats: B}}")
+        for key in test:
+            if key not in KEYS:
+                raise ClaimError(f"test {_short(test)}: unknown key {key!r}{_near(key, sorted(KEYS))}")
+        rules = [rule for rule in RULES if rule in test]
+        if len(rules) != 1 or "metric" not in test or "variant" not in test:
+            raise ClaimError(f"test {_short(test)}: it needs metric, variant and one of {', '.join(RULES)}")
+        if ("within" in test) != (rules[0] == "no_worse_than"):
+            raise ClaimError(f"test {_short(test)}: `within` goes with no_worse_than, and that needs it")
+        known = _off_the_ladder(names) if test["metric"] == LADDER else names
+        for key in ("variant", "beats", "no_worse_than"):
+            if key in test and test[key] not in known:
+                raise ClaimError(f"test {_short(test)}: unknown variant {test[key]!r}{_near(test[key], known)}")
+        for key in ("metric", "per"):
+            if key in test and not known_metric(str(test[key])):
+                raise ClaimError(f"test {_short(test)}: unknown metric {test[key]!r}{_near(test[key], METRICS)}")
+
+
+def _off_the_ladder(names: list[str]) -> list[str]:
+    """Rows without their learning rate."""
+    return list(dict.fromkeys(re.sub(r" lr=\S+", "", name) for name in names))
+
+
+ATTRIBUTES = ("shape", "colour", "size", "place", "tone", "time", "texture", "background")
+METRICS = [
+    *("kid", "fid", "precision", "recall", "heldout_loss", "local", "global", "control", "right", "count", *ATTRIBUTES),
+    *(f"locality_{name}" for name in ATTRIBUTES),
+    *("unseen_local", "unseen_global", "unseen_control", "unseen_right", LADDER),
+    *("open_first", "open_last", "opening_step", "opening_order", "opening_depth", "gate_first", "gate_last", "spikes"),
+    *("parameters_total", "parameters_modulation", "macs_forward", "flops_train_per_image", "train_ms", "sample_ms"),
+    *("train_images_per_second", "sample_images_per_second", "train_peak_resident_bytes", "train_peak_allocated_bytes"),
+    *("train_seconds", "modulation_share", "mfu"),
+]
+
+
+def known_metric(name: str) -> bool:
+    """Whether a cell may have such a metric: one of `METRICS`, at another guidance scale, or by its full name."""
+    kind = re.sub(r"_\w+_\d+k?$", "", name)
+    return (
+        name in METRICS or kind in METRICS or bool(re.fullmatch(r"guidance[\d.]+_(local|global|control|right)", kind))
+    )
+
+
+def _short(test: dict[str, Any]) -> str:
+    return "{" + ", ".join(f"{key}: {value}" for key, value in test.items()) + "}"
+
+
+def _near(word: Any, choices: list[str]) -> str:
+    near = difflib.get_close_matches(str(word), choices, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f" (choose from {', '.join(choices)})"
+
+
+# --- what becomes of it -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A test with its values: of the differences (or of the variant alone), in the metric's better direction."""
+
+    test: dict[str, Any]
+    key: str
+    seeds: tuple[int, ...]
+    ours: list[float]
+    theirs: list[float]
+    p: float | None
+    why: str = ""
+
+    @property
+    def gaps(self) -> list[float]:
+        if "beats" in self.test or "no_worse_than" in self.test:
+            return [a - b for a, b in zip(self.ours, self.theirs, strict=True)]
+        bound = self.test.get("above", self.test.get("below"))
+        return [a - bound for a in self.ours]
+
+
+def decide(table: Table) -> Verdict | None:
+    """What became of the claim that a matrix or record holds; None if it holds none.
+
+    Raises:
+        ClaimError: if it names a variant or a metric that is not there.
+    """
+    claim = table.manifest["config"].get("claim")
+    if not claim:
+        return None
+    rows = [row.name for row in summaries(table)]
+    check(claim, rows, sorted({cell.row.seed for cell in table.cells}) or [0])
+    asked = [_ask(table, test) for test in claim["tests"]]
+    findings = [_finding(one, p) for one, p in zip(asked, holm([one.p for one in asked]), strict=True)]
+    words = {finding.verdict for finding in findings}
+    verdict: Word = (
+        "contradicted" if "contradicted" in words else "supported" if words == {"supported"} else "undecided"
+    )
+    named = dict.fromkeys(
+        str(test[key]) for test in claim["tests"] for key in ("variant", "beats", "no_worse_than") if key in test
+    )
+    caveats = compare.caveats(table, *(name for name in named if name in rows))
+    if not set(named) <= set(rows):  # a ladder's runs are lost on purpose
+        caveats += [note for note in compare.origins(table.cells) if note not in caveats]
+    return Verdict(table.name, claim["says"], verdict, findings, caveats)
+
+
+def _ask(table: Table, test: dict[str, Any]) -> _Asked:
+    """The numbers that a test is about."""
+    known = [key for cell in table.done if cell.result for key in numbers(cell.result)]
+    if not known:
+        return _Asked(test, str(test["metric"]), (), [], [], None, "no cell has a result yet")
+    if test["metric"] == LADDER:
+        return _climbed(table, test)
+    try:
+        key, per = find(known, test["metric"]), find(known, test["per"]) if "per" in test else None
+    except ValueError as error:
+        raise ClaimError(f"test {_short(test)}: {error}") from error
+    rivals = [test[rule] for rule in ("beats", "no_worse_than") if rule in test]
+    ours = _by_seed(table, test["variant"], key, per)
+    theirs = _by_seed(table, rivals[0], key, per) if rivals else ours
+    seeds = tuple(sorted(ours.keys() & theirs.keys()))
+    one = _Asked(test, key, seeds, [ours[s] for s in seeds], [theirs[s] for s in seeds], None)
+    if len(seeds) < 2:
+        return replace(one, why="no seed has it" if not seeds else "one seed shows no spread")
+    return replace(one, p=paired_p(_against(one)))
+
+
+def _climbed(table: Table, test: dict[str, Any]) -> _Asked:
+    """A test on the learning-rate ladder. Its rungs round: a difference spreads by a rung's width / sqrt 6 at least."""
+    found = {one.name: one for one in ladders(table)}
+    names = [test[rule] for rule in ("variant", "beats", "no_worse_than") if rule in test]
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ClaimError(
+            f"test {_short(test)}: {missing[0]!r} is on no ladder of train.lr{_near(missing[0], list(found))}"
+        )
+    highest = [{seed: math.log10(value) for seed, value in found[name].highest.items()} for name in names]
+    seeds = tuple(sorted(set.intersection(*(set(one) for one in highest))))
+    ours, theirs = ([one[seed] for seed in seeds] for one in (highest[0], highest[-1]))
+    one = _Asked(test, LADDER, seeds, ours, theirs, None)
+    if len(seeds) < 2:
+        return replace(one, why="fewer than two seeds survive the lowest rate")
+    rungs = sorted(rung.value for rung in found[names[0]].rungs)
+    width = max(math.log10(b / a) for a, b in zip(rungs, rungs[1:], strict=False))
+    return replace(one, p=paired_p(_against(one), least=width / 6**0.5))
+
+
+def _against(one: _Asked) -> list[float]:
+    """Numbers whose mean is above zero where the test holds."""
+    sign = 1 if _higher(one) else -1
+    room = one.test["within"] * abs(statistics.fmean(one.theirs)) if "within" in one.test else 0.0
+    return [sign * gap + room for gap in one.gaps]
+
+
+def _higher(one: _Asked) -> bool:
+    if "above" in one.test or "below" in one.test:
+        return "above" in one.test
+    return one.key == LADDER or direction(one.key) != "lower"
+
+
+def _by_seed(table: Table, name: str, key: str, per: str | None) -> dict[int, float]:
+    cells = [cell for cell in table.cells if name_of(cell.row) == name and cell.result is not None]
+    told = {cell.row.seed: _value(cell, key, per) for cell in cells}
+    return {seed: value for seed, value in told.items() if value is not None}
+
+
+def _value(cell: Cell, key: str, per: str | None) -> float | None:
+    assert cell.result is not None
+    found = numbers(cell.result)
+    if key not in found or (per is not None and not found.get(per)):
+        return None
+    return found[key] / (found[per] if per else 1.0)
+
+
+def _finding(one: _Asked, corrected: float | None) -> Finding:
+    test = one.test
+    rule = next(rule for rule in RULES if rule in test)
+    metric = heading(one.key) + (f" per {heading(test['per'])}" if "per" in test else "")
+    share = f" by more than {test['within']:.0%}" if "within" in test else ""
+    words = {"beats": "beats", "no_worse_than": "is no worse than", "above": "is above", "below": "is below"}
+    asks = f"{test['variant']} {words[rule]} {test[rule]}{share}: {metric}"
+    if corrected is None:
+        return Finding(asks, "undecided", one.why)
+    against = _against(one)
+    mean = statistics.fmean(against)
+    bounds = interval(one.gaps)
+    assert bounds is not None
+    said = f"{_number(statistics.fmean(one.ours))}"
+    if one.theirs is not one.ours and rule in ("beats", "no_worse_than"):
+        base = statistics.fmean(one.theirs)
+        gap = statistics.fmean(one.gaps)
+        said += f" against {_number(base)}, gap {_number(gap)} [{_number(bounds[0])}, {_number(bounds[1])}]"
+        said += f" ({gap / abs(base):+.1%})" if base else ""
+    else:
+        bounds = interval(one.ours)
+        assert bounds is not None
+        said += f" [{_number(bounds[0])}, {_number(bounds[1])}]"
+    said += f", {len(one.seeds)} seeds, p {corrected:.2g} after Holm"
+    small = rule == "beats" and "per" not in test and _within_margin(one)
+    if corrected <= LEVEL and not small:
+        return Finding(asks, "supported" if mean > 0 else "contradicted", said)
+    if small:
+        return Finding(asks, "undecided", f"{said}; under the {compare.margin(one.key):.1%} that seeds alone make")
+    more = more_seeds(against)
+    return Finding(
+        asks, "undecided", said + (f"; {more} more seeds would decide, if mean and spread stay" if more else "")
+    )
+
+
+def _within_margin(one: _Asked) -> bool:
+    base = statistics.fmean(one.theirs)
+    return bool(base) and abs(statistics.fmean(one.gaps) / base) <= compare.margin(one.key)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+# --- many of them -----------------------------------------------------------------------------------------------------
+
+
+def markdown(verdicts: Sequence[tuple[Verdict, str]]) -> str:
+    """A table of claims, each with a link (or an empty one) to what it rests on."""
+    out = ["| claim | verdict | evidence |", "|---|---|---|"]
+    for one, link in verdicts:
+        told = "<br>".join(f"{finding.verdict}: {finding.asks}: {finding.evidence}" for finding in one.findings)
+        told += "".join(f"<br>*{caveat}*" for caveat in one.caveats)
+        says = f"[{one.says}]({link})" if link else one.says
+        out.append(f"| {says} | **{one.verdict}** | {told} |")
+    return "\n".join(out) + "\n"
+
+
+def newest(results: Path) -> dict[str, Path]:
+    """The newest record of each matrix under `results`, those first whose matrix comes first by name."""
+    found: dict[str, Path] = {}
+    for file in sorted(results.glob("*/*/cells.json")):
+        found[file.parent.parent.name] = file.parent
+    return dict(sorted(found.items()))

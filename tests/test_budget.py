@@ -1,0 +1,74 @@
+"""Equal budgets are met within one per cent, or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+
+from bench import budget, config
+from bench.config import ConfigError
+from bench.plan import plan
+from bench.store import Store
+
+BACKBONE = {"name": "DiT-XS/4", "width": 64, "depth": 6, "heads": 2}
+
+
+def cells(folder: Path, match: str, **changes):
+    made, _ = tiny.planned(
+        folder, variants=["adaln-zero", "cross-attention"], backbone=BACKBONE, budget={"match": match}, **changes
+    )
+    return {cell.row.variant: cell for cell in made.cells}
+
+
+@pytest.mark.parametrize(("match", "key"), [("params", "parameters_total"), ("macs", "macs_forward")])
+def test_size_is_matched_within_one_per_cent(tmp_path: Path, match: str, key: str) -> None:
+    found = cells(tmp_path, match)
+    ours, theirs = found["cross-attention"], found["adaln-zero"]
+    assert abs(ours.cost[key] / theirs.cost[key] - 1) <= 0.01
+    assert theirs.order.config["backbone"]["width"] == 64 and theirs.budget == "as it is (+0.00%)"
+    sizes = ours.order.config["backbone"]
+    assert (sizes["width"], sizes["depth"]) != (64, 6) and ("width" in ours.budget or "depth" in ours.budget)
+
+
+def test_flops_are_matched_by_steps_and_the_schedule_with_them(tmp_path: Path) -> None:
+    found = cells(tmp_path, "train_flops", train__steps=1000, train__warmup=100, train__cooldown=200)
+    spent = {
+        name: cell.cost["flops_train_per_image"] * cell.order.config["train"]["steps"] for name, cell in found.items()
+    }
+    assert abs(spent["cross-attention"] / spent["adaln-zero"] - 1) <= 0.01
+    train = found["cross-attention"].order.config["train"]
+    assert train["steps"] != 1000 and train["warmup"] == round(100 * train["steps"] / 1000)
+
+
+def test_wall_clock_is_matched_by_measured_steps(tmp_path: Path) -> None:
+    found = cells(tmp_path, "wall_clock", train__steps=1000)
+    assert found["adaln-zero"].order.config["train"]["steps"] == 1000
+    assert 100 < found["cross-attention"].order.config["train"]["steps"] < 10_000
+
+
+def test_what_cannot_be_matched_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no number of steps comes within 1%"):
+        cells(tmp_path, "train_flops", train__steps=3, train__warmup=0)
+    with pytest.raises(
+        ConfigError, match="budget.to 'adaln-zer' is no variant of this matrix; did you mean 'adaln-zero'"
+    ):
+        tiny.planned(tmp_path, budget={"match": "params", "to": "adaln-zer"})
+
+
+def test_seeds_of_a_variant_get_the_same_size(tmp_path: Path) -> None:
+    path = tiny.matrix_file(
+        tmp_path, variants=["adaln-zero", "in-context"], seeds=[0, 1], backbone=BACKBONE, budget={"match": "params"}
+    )
+    made = plan(config.load(path), Store(tmp_path / "runs"), command="test", progress=lambda *_: None)
+    widths = {
+        (c.row.variant, c.order.config["backbone"]["width"], c.order.config["backbone"]["depth"]) for c in made.cells
+    }
+    assert len(widths) == 2
+
+
+def test_changes_are_made_in_a_copy() -> None:
+    before = {"train": {"steps": 10}}
+    assert budget.apply(before, budget.Match({"train.steps": 5}, 0.0)) == {"train": {"steps": 5}}
+    assert before["train"]["steps"] == 10

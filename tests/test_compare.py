@@ -1,0 +1,312 @@
+"""Verdicts on cells with known truth: intervals cover what they say, and nothing is found where nothing is."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench import claims, compare, fairness
+from bench.ladder import choices, ladders
+from bench.result import Result
+from bench.store import Row
+from bench.tables import Cell, Table, direction, find, heading
+
+FID, KID, LOCAL = "fid_efficientnet_lite0_400", "kid_efficientnet_lite0_400", "local_judge1_400"
+
+
+def cell(
+    variant: str, seed: int, numbers: dict[str, float] | None, axes: dict[str, Any] | None = None, **told: Any
+) -> Cell:
+    """A finished cell with these numbers, or one that diverged."""
+    row = Row(f"{variant}-{seed}-{len(axes or {})}", variant, variant, seed, {}, axes or {}, "DiT-S/2", "scenes")
+    if numbers is None:
+        return Cell(row, "diverged", "the loss is nan at step 7", None)
+    digests = {
+        "initial_backbone_weights": f"w{seed}",
+        "batch": f"b{seed}",
+        "chance": f"c{seed}",
+        "data": "d",
+        "prompts": "p",
+    }
+    about = {
+        "commit": "a" * 40,
+        "dirty": False,
+        "hardware": {"device": "cpu", "cpu": "EPYC", "cores": 2, "memory_bytes": 2**34},
+        "threads": 2,
+        "versions": {"torch": "2.11"},
+        "seeds": {"train": seed, "evaluate": 1},
+        "digests": digests,
+        "measured": {"extractor": "efficientnet-lite0", "samples": 400},
+        "attempts": 1,
+        "started": 0.0,
+        "ended": 1.0,
+    } | told
+    config = {"scheme": variant, "options": {}, "seed": seed, "train": {"steps": 100, "lr": 1e-3}}
+    return Cell(row, "done", "", Result(row.cell, numbers, {}, config, about))
+
+
+def table(cells: list[Cell], **config: Any) -> Table:
+    return Table("made", cells, {"config": config, "command": "test"})
+
+
+def two(a: list[float], b: list[float], key: str = FID) -> Table:
+    return table([cell(n, s, {key: v}) for n, vs in (("a", a), ("b", b)) for s, v in enumerate(vs)])
+
+
+# --- statistics with known truth --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_t_interval_covers_what_it_says(seeds: int) -> None:
+    draw = np.random.default_rng(seeds)
+    hits = 0
+    for values in draw.normal(7.0, 2.0, (600, seeds)):
+        low, high = compare.interval(values.tolist())
+        hits += low <= 7.0 <= high
+    assert 0.92 < hits / 600 < 0.98
+
+
+def test_bootstrap_over_three_seeds_covers_less_than_it_says_and_over_many_as_much() -> None:
+    coverage = {}
+    for seeds in (3, 20):
+        draw = np.random.default_rng(seeds)
+        told = [compare.interval(v.tolist(), method="bootstrap") for v in draw.normal(0, 1, (150, seeds))]
+        coverage[seeds] = np.mean([low <= 0 <= high for low, high in told])
+    assert coverage[3] < 0.85 < 0.88 < coverage[20], coverage
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_nothing_is_found_where_nothing_is(seeds: int) -> None:
+    """Of matrices whose variants are alike, at most one in twenty shows any verdict (Holm over all of them)."""
+    draw = np.random.default_rng(seeds)
+    wrong = 0
+    for _ in range(300):
+        shared = draw.normal(0, 5, seeds)  # what the seed does to both, which pairing takes out
+        cells = [
+            cell(name, s, {LOCAL: 10 + shared[s] + draw.normal(), KID: 10 + shared[s] + draw.normal()})
+            for name in ("base", "one", "two", "three")
+            for s in range(seeds)
+        ]
+        found = compare.against(table(cells))
+        wrong += any(one.verdict != "undecided" for row in found.values() for one in row)
+    assert wrong / 300 < 0.08, wrong
+
+
+def test_pairing_finds_what_unpaired_spread_would_hide() -> None:
+    shared = [100.0, 140.0, 60.0, 120.0]
+    (one,) = compare.compare(
+        two([x - 8 + e for x, e in zip(shared, (0.1, -0.2, 0.3, 0), strict=True)], shared), "a", "b"
+    )
+    assert one.verdict == "better" and one.effect is not None and one.effect < -10
+
+
+def test_holm_is_holms() -> None:
+    assert compare.holm([0.01, 0.04, 0.03, None]) == pytest.approx([0.03, 0.06, 0.06, None])
+    assert compare.holm([]) == []
+
+
+def test_a_gap_of_fid_that_seeds_alone_make_is_undecided() -> None:
+    (one,) = compare.compare(two([100.0, 100.1, 99.9], [101.0, 101.1, 100.9]), "a", "b")
+    assert one.corrected < 0.05 and one.verdict == "undecided" and "1.3%" in one.why and one.more is None
+    (same,) = compare.compare(two([1.0, 1.001, 0.999], [1.01, 1.011, 1.009], KID), "a", "b")
+    assert same.verdict == "better"  # only FID has the margin
+
+
+def test_one_seed_decides_nothing() -> None:
+    (one,) = compare.compare(two([1.0], [2.0]), "a", "b")
+    assert (one.verdict, one.why) == ("undecided", "one seed shows no spread")
+    assert compare.verdict_table(two([1.0], [2.0])) == ([], [])
+
+
+def test_it_says_how_many_more_seeds_would_decide() -> None:
+    (one,) = compare.compare(two([10.0, 14.0, 11.0], [12.0, 13.0, 14.0]), "a", "b")
+    assert one.verdict == "undecided" and one.more is not None
+    n = 3 + one.more
+    spread = np.std([-2.0, 1.0, -3.0], ddof=1)
+    from scipy.stats import t
+
+    assert t.ppf(0.975, n - 1) * spread / n**0.5 < 4 / 3 <= t.ppf(0.975, n - 2) * spread / (n - 1) ** 0.5
+
+
+def test_unequal_numbers_of_pictures_are_not_compared() -> None:
+    cells = [cell("a", s, {"fid_efficientnet_lite0_400": 1.0 + s}) for s in range(3)]
+    cells += [cell("b", s, {"fid_efficientnet_lite0_1k": 1.0 + s}) for s in range(3)]
+    found = compare.compare(table(cells), "a", "b")
+    assert {one.verdict for one in found} == {"undecided"}
+    assert "unequal numbers of pictures" in found[0].why
+
+
+def test_missing_cells_dirty_trees_and_commits_are_said() -> None:
+    cells = [cell("a", 0, {FID: 1.0}), cell("a", 1, {FID: 2.0}, dirty=True), cell("b", 0, {FID: 1.0}, commit="b" * 40)]
+    cells.append(cell("b", 1, None))
+    said = " ".join(compare.caveats(table(cells), "a", "b"))
+    for words in (
+        "b seed 1: diverged: the loss is nan",
+        "uncommitted changes",
+        "different commits: aaaaaaaa, bbbbbbbb",
+    ):
+        assert words in said
+    (one,) = compare.compare(table(cells), "a", "b")
+    assert one.seeds == (0,) and one.verdict == "undecided"
+
+
+def test_an_unknown_row_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match="no row 'bb'; did you mean 'b'"):
+        compare.compare(two([1.0], [1.0]), "a", "bb")
+
+
+def test_direction_and_names_of_metrics() -> None:
+    assert [direction(k) for k in (FID, LOCAL, "heldout_loss", "parameters_total", "real_local_judge1_1k")] == [
+        "lower", "higher", "lower", "", ""
+    ]  # fmt: skip
+    keys = [FID, KID, LOCAL, "unseen_local_judge1_200", "guidance4_local_judge1_100", "raw_shape_judge1_400"]
+    assert [find(keys, k) for k in ("fid", "local", "unseen_local", "guidance4_local")] == [
+        keys[0],
+        keys[2],
+        keys[3],
+        keys[4],
+    ]
+    assert heading("guidance4_local_judge1_100") == "local control, guidance 4 (judge1, 100)"
+    assert heading("unseen_global_judge1_200") == "global control, unseen (judge1, 200)"
+    assert heading("locality_shape_swap_12") == "locality shape (swap, 12)"
+    with pytest.raises(ValueError, match="did you mean 'local'"):
+        find(keys, "locale")
+    with pytest.raises(ValueError, match="any of fid_efficientnet_lite0_400, fid_inception_400"):
+        find([FID, "fid_inception_400"], "fid")
+
+
+# --- claims -----------------------------------------------------------------------------------------------------------
+
+BEATS = {"metric": "fid", "variant": "a", "beats": "b"}
+
+
+def claimed(made: Table, *tests: dict[str, Any]) -> claims.Verdict:
+    made.manifest["config"]["claim"] = {"says": "A is better.", "tests": list(tests)}
+    told = claims.decide(made)
+    assert told is not None
+    return told
+
+
+def test_claims_are_supported_contradicted_or_undecided() -> None:
+    low, high, wild = [10.0, 11.0, 10.5], [20.0, 21.2, 20.4], [3.0, 30.0, 12.0]
+    assert claimed(two(low, high), BEATS).verdict == "supported"
+    assert claimed(two(high, low), BEATS).verdict == "contradicted"
+    told = claimed(two(wild, high), BEATS)
+    assert told.verdict == "undecided" and "more seeds would decide" in told.findings[0].evidence
+    assert claimed(two([100, 100.1, 99.9], [101, 101.1, 100.9]), BEATS).verdict == "undecided"  # under the margin
+
+
+def test_a_claim_of_two_parts_needs_both() -> None:
+    cells = [cell("a", s, {FID: 10 + s / 10, LOCAL: 0.9 + s / 100}) for s in range(3)]
+    cells += [cell("b", s, {FID: 20 + s / 9, LOCAL: 0.5 + s / 99}) for s in range(3)]
+    assert claimed(table(cells), BEATS, BEATS | {"metric": "local"}).verdict == "supported"
+    told = claimed(table(cells), BEATS, {"metric": "local", "variant": "b", "beats": "a"})
+    assert told.verdict == "contradicted" and [f.verdict for f in told.findings] == ["supported", "contradicted"]
+
+
+def test_no_worse_than_asks_for_a_margin() -> None:
+    near = {"metric": "fid", "variant": "a", "no_worse_than": "b", "within": 0.05}
+    assert claimed(two([101.0, 101.2, 100.9], [100.0, 100.1, 100.0]), near).verdict == "supported"
+    assert claimed(two([120.0, 121.0, 119.0], [100.0, 100.1, 100.0]), near).verdict == "contradicted"
+    assert claimed(two([90.0, 130.0, 101.0], [100.0, 100.1, 100.0]), near).verdict == "undecided"
+
+
+def test_above_and_per() -> None:
+    cells = [cell("a", s, {"opening_order": 0.8 + s / 50, LOCAL: 0.5, "parameters_total": 1e6}) for s in range(3)]
+    assert claimed(table(cells), {"metric": "opening_order", "variant": "a", "above": 0}).verdict == "supported"
+    assert claimed(table(cells), {"metric": "opening_order", "variant": "a", "below": 0.5}).verdict == "contradicted"
+    cells += [cell("b", s, {LOCAL: 0.6 + s / 1000, "parameters_total": 3e6}) for s in range(3)]
+    told = claimed(table(cells), {"metric": "local", "per": "parameters_total", "variant": "a", "beats": "b"})
+    assert told.verdict == "supported" and "per parameters M" in told.findings[0].asks
+
+
+@pytest.mark.parametrize(
+    ("test", "words"),
+    [
+        (BEATS | {"beats": "c"}, "unknown variant 'c' .choose from a, b"),
+        (BEATS | {"metric": "fidd"}, "unknown metric 'fidd'; did you mean 'fid'"),
+        (BEATS | {"beat": "b"}, "unknown key 'beat'; did you mean 'beats'"),
+        ({"metric": "fid", "variant": "a"}, "one of beats, no_worse_than, above, below"),
+        ({"metric": "fid", "variant": "a", "no_worse_than": "b"}, "`within` goes with no_worse_than"),
+        ("fid", "write a mapping"),
+    ],
+)
+def test_what_cannot_be_tested_is_refused(test: Any, words: str) -> None:
+    with pytest.raises(claims.ClaimError, match=words):
+        claims.check({"says": "x", "tests": [test]}, ["a", "b"], [0, 1, 2])
+
+
+def test_a_claim_of_one_seed_is_refused_and_one_finished_seed_decides_nothing() -> None:
+    with pytest.raises(claims.ClaimError, match="two seeds or more"):
+        claims.check({"says": "x", "tests": [BEATS]}, ["a", "b"], [0])
+    made = table([cell("a", 0, {FID: 1.0}), cell("a", 1, None), cell("b", 0, {FID: 2.0}), cell("b", 1, {FID: 2.0})])
+    told = claimed(made, BEATS)
+    assert told.verdict == "undecided" and told.findings[0].evidence == "one seed shows no spread"
+    assert any("diverged" in note for note in told.caveats)
+
+
+def test_the_claims_table_holds_a_link() -> None:
+    said = claims.markdown([(claimed(two([1.0, 1.1], [2.0, 2.2]), BEATS), "results/x/report.md")])
+    assert "[A is better.](results/x/report.md)" in said and "| **" in said
+
+
+# --- ladders and choices ----------------------------------------------------------------------------------------------
+
+
+def climb(limits: dict[str, float], rates: tuple[float, ...] = (1e-4, 1e-3, 1e-2), seeds: int = 3) -> Table:
+    """Variants that train best at a third of their limit, and not at all above it."""
+    cells = []
+    for name, limit in limits.items():
+        for rate in rates:
+            for seed in range(seeds):
+                loss = (
+                    None
+                    if rate > 10 * limit
+                    else 5.0
+                    if rate > limit
+                    else 0.2 + 0.01 * abs(math.log10(rate * 3 / limit))
+                )
+                numbers = None if loss is None else {"heldout_loss": loss + seed / 1000, FID: 100.0}
+                cells.append(cell(name, seed, numbers, {"train.lr": rate}))
+    return table(cells, axes={"train.lr": list(rates)}, train={"lr": 1e-3}, choose="train.lr")
+
+
+def test_ladder_says_how_far_up_a_variant_trains() -> None:
+    found = {one.name: one for one in ladders(climb({"calm": 1.0, "wild": 2e-3, "lost": 1e-4}))}
+    assert [found[n].limit for n in ("calm", "wild", "lost")] == [1e-2, 1e-3, 1e-4]
+    assert found["calm"].unlost == 3 and found["wild"].unlost == 0
+    assert [rung.lost for rung in found["wild"].rungs] == [0, 0, 3]
+    told = claimed(climb({"a": 1.0, "b": 1e-4}), {"metric": "highest_lr", "variant": "a", "beats": "b"})
+    assert told.verdict == "supported"
+    told = claimed(climb({"a": 1.0, "b": 2e-3}), {"metric": "highest_lr", "variant": "a", "beats": "b"})
+    assert told.verdict == "undecided" or told.findings[0].evidence  # one rung: rounding counts as spread
+
+
+def test_a_value_is_chosen_by_heldout_loss_and_its_edge_is_said() -> None:
+    (one,) = choices(climb({"v": 3e-3}))
+    assert (one.value, one.own_row, one.row, one.edge) == (1e-3, "v lr=0.001", "v lr=0.001", False)
+    (edge,) = choices(climb({"v": 3.0}))
+    assert edge.value == 1e-2 and edge.edge
+    assert choices(two([1.0], [1.0])) == []
+
+
+# --- fairness ---------------------------------------------------------------------------------------------------------
+
+
+def test_fairness_is_read_from_what_was_used() -> None:
+    cells = [cell(name, s, {FID: 1.0}) for name in ("a", "b") for s in range(2)]
+    said = {one.what: one for one in fairness.statement(table(cells))}
+    assert all(one.verdict == "equal" for one in said.values()), said
+    odd = cell(
+        "b", 1, {FID: 1.0}, digests={"initial_backbone_weights": "other", "batch": "b1", "data": "d", "prompts": "p"}
+    )
+    odd.result.config["train"]["lr"] = 5e-3
+    said = {one.what: one for one in fairness.statement(table([*cells[:3], odd]))}
+    weights = said["first weights of what all schemes have"]
+    assert weights.verdict == "differs" and "b (seed 1)" in weights.detail or "a (seed 1)" in weights.detail
+    assert said["noise, times and dropped prompts of these steps"].verdict == "unknown"
+    assert said["pictures and prompts of every step looked at"].verdict == "equal"
+    assert "train.lr (0.001, 0.005)" in said["config but for scheme, options and seed"].detail

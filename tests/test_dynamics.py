@@ -1,0 +1,107 @@
+"""How schemes begin, exactly; and what is watched while they learn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import architectures
+from architectures import laws
+from bench import dynamics
+
+GATED = ["adaln-zero", "sd3", "qwen-image", "flux", "shared-modulation", "shift-free", "lumina2"]
+
+
+# --- before training, in float64 --------------------------------------------------------------------------------------
+
+
+def test_as_adaln_zero_was_analysed() -> None:
+    """Alone, a block's branches get nothing at step 0 and its gates do; from step 1 both do. In the whole network the
+    output layer begins at zero too, and all of it comes one step later."""
+    alone, whole = (architectures.beginning("adaln-zero", live=live) for live in (True, False))
+    assert [(one.gates != 0, one.branches != 0) for one in alone] == [(True, False), (True, True), (True, True)]
+    assert [(one.gates != 0, one.branches != 0) for one in whole] == [(False, False), (True, False), (True, True)]
+    assert [one.identity for one in alone] == [True, False, False]
+    assert [one.identity for one in whole] == [True, True, False]
+
+
+@pytest.mark.parametrize("scheme", architectures.schemes())
+def test_every_scheme_begins_as_it_says(scheme: str) -> None:
+    facts = architectures.describe(scheme).facts
+    alone, whole = (architectures.beginning(scheme, live=live) for live in (True, False))
+    assert alone[0].identity == whole[0].identity == facts.identity_at_init
+    assert whole[0].gates in (0, None) and whole[0].branches in (0, None)  # behind an output layer of zeros
+    if facts.identity_at_init:
+        assert alone[0].branches == 0 and alone[0].gates > 0 and alone[1].branches > 0
+
+
+@pytest.mark.parametrize(("gate", "identity", "branches"), [("zero", True, False), ("gaussian(1e-3)", False, True)])
+def test_what_a_gate_begins_as_decides(gate: str, identity: bool, branches: bool) -> None:
+    first = architectures.beginning("adaln-zero", live=True, gate=gate)[0]
+    assert first.identity == identity and (first.branches != 0) == branches
+    ungated = architectures.beginning("adaln-zero", live=True, gate="one")[0]
+    assert ungated.gates is None and not ungated.identity
+
+
+# --- watching ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", architectures.schemes())
+def test_watching_changes_nothing_and_sees_every_block(scheme: str) -> None:
+    model, given = laws.Subject(scheme).random(), laws.inputs()
+    before = model(*given)
+    with architectures.observe(model) as seen:
+        assert torch.equal(model(*given), before)
+    assert torch.equal(model(*given), before)
+    assert sorted(seen.blocks) == list(range(len(model.blocks)))
+    assert not any("after" in vars(part) for part in model.modules())
+    told = dynamics.numbers(seen)
+    assert all(torch.isfinite(torch.tensor(value)) for value in told.values())
+
+
+def test_what_is_seen_is_what_was_computed() -> None:
+    model, given = laws.Subject("adaln-zero").random(), laws.inputs()
+    kept = {}
+    model.blocks[1].register_forward_hook(lambda block, x, out: kept.update(before=x[0], after=out))
+    model.blocks[1].head.register_forward_hook(lambda block, x, out: kept.update(told=out))
+    with architectures.observe(model) as seen:
+        model(*given)
+    moved = (kept["after"] - kept["before"]).flatten(1).norm(dim=1) / kept["before"].flatten(1).norm(dim=1)
+    assert torch.allclose(seen.blocks[1], moved)
+    assert torch.equal(seen.branches[1, "mlp"].gate, kept["told"][1].gate)
+    told = dynamics.numbers(seen)
+    gate = kept["told"][1].gate.abs()
+    assert told["dynamics/gate/block01.mlp"] == pytest.approx(gate.mean().item())
+    assert told["dynamics/gate_saturation/block01.mlp"] == pytest.approx((gate > 0.97).float().mean().item())
+
+
+def test_gradients_are_those_of_each_block() -> None:
+    model, (x, t, prompt) = laws.Subject("adaln-zero").random(), laws.inputs()
+    model(x, t, prompt).square().mean().backward()
+    told = dynamics.gradients(model)
+    for index, block in enumerate(model.blocks):
+        whole = torch.cat([p.grad.flatten() for p in block.parameters()])
+        assert told[index].item() == pytest.approx(whole.norm().item(), rel=1e-5)
+
+
+def test_looks_are_close_at_first_and_then_even() -> None:
+    assert [step for step in range(1, 301) if dynamics.due(step, 100)] == [1, 2, 4, 8, 16, 32, 64, 100, 200, 300]
+
+
+# --- numbers of a whole training --------------------------------------------------------------------------------------
+
+
+def test_summary_says_when_and_in_which_order_blocks_open() -> None:
+    steps = [0, 25, 50, 75, 100]
+    curves = {
+        f"dynamics/open/block{k:02d}": dict(zip(steps, values, strict=True))
+        for k, values in enumerate(([0, 1, 1, 1, 1], [0, 0, 2, 2, 2], [0, 0, 0, 3, 3]))
+    }
+    curves |= {"dynamics/gate/block00.mlp": {0: 0.0, 100: 0.25}, "spikes": {50: 1.0, 100: 2.0}}
+    told = dynamics.summary(curves, 100)
+    assert told["open_first"] == 0 and told["open_last"] == 2
+    assert told["opening_order"] == told["opening_depth"] == pytest.approx(1)
+    assert told["opening_step"] == pytest.approx((12.5 + 37.5 + 62.5) / 300)
+    assert (told["gate_first"], told["gate_last"], told["spikes"]) == (0, 0.25, 3)
+    assert dynamics.heat(curves)["open"]["values"][1] == [0, 0, 2, 2, 2]
+    assert dynamics.summary({}, 100) == {}
