@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -54,7 +55,7 @@ def observe(model: DiT) -> Iterator[Observation]:
         for name, part in block.named_modules():
             if isinstance(part, SubLayer):
                 part.after = _after(seen, (index, name), part)  # type: ignore[method-assign]
-                undo.append(lambda part=part: part.__dict__.pop("after"))
+                undo.append(partial(part.__dict__.pop, "after"))
     try:
         yield seen
     finally:
@@ -138,7 +139,7 @@ def beginning(scheme: str, *, live: bool, steps: int = 3, seed: int = 0, **optio
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.grad is not None:
-                    parameter -= 0.1 * parameter.grad
+                    parameter.sub_(0.1 * parameter.grad)
     return told
 
 

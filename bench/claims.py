@@ -160,7 +160,7 @@ class _Asked:
     def gaps(self) -> list[float]:
         if "beats" in self.test or "no_worse_than" in self.test:
             return [a - b for a, b in zip(self.ours, self.theirs, strict=True)]
-        bound = self.test.get("above", self.test.get("below"))
+        bound = float(self.test["above"] if "above" in self.test else self.test["below"])
         return [a - bound for a in self.ours]
 
 

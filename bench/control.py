@@ -97,7 +97,7 @@ def changed(scene: Scene, attribute: str, seed: int) -> Scene:
         choices = [word for word in choices if word not in {item.place for item in scene.items}]
     word = choices[derive(seed, "swap", attribute, scenes.caption(scene)) % len(choices)]
     if attribute in GLOBAL:
-        return replace(scene, **{attribute: word})
+        return replace(scene, **{attribute: word})  # type: ignore[arg-type]
     first, *rest = scene.items
     return replace(scene, items=(replace(first, **{attribute: word}), *rest))
 

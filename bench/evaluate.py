@@ -263,7 +263,7 @@ def measure(subject: Subject, folder: Path, cache: Path, say: Say, warn: Say) ->
     features = extractor.features(generated, device=subject.device.type)
     quality |= metrics.set_metrics(features, real, slug=extractor.slug)
     cost = middle(rates, "sample_images_per_second")
-    about = {"extractor": extractor.name, "extractor_digest": extractor.digest}
+    about: dict[str, Any] = {"extractor": extractor.name, "extractor_digest": extractor.digest}
     about |= {"samples": len(generated), "reference": reference}
     return Measured(quality, cost, about, _sampling(features, real, extractor.slug))
 

@@ -147,8 +147,7 @@ def row(cell: Cell, id: str) -> Row:
 
 # --- code that makes numbers ----------------------------------------------------------------------------------------
 
-MEASURING = ("painter", "scenes", "data", "prompts", "batches", "diffusion", "cost", "train", "evaluate", "cell")
-MEASURING += ("control", "dynamics")
+MEASURING = ("painter", "scenes", "data", "prompts", "batches", "diffusion", "cost", "dynamics", "train", "evaluate")
 
 
 def code_files(scheme_module: str | None) -> Iterator[Path]:
@@ -159,7 +158,7 @@ def code_files(scheme_module: str | None) -> Iterator[Path]:
     yield from sorted(file for file in architectures.glob("*.py") if file.name != "laws.py")
     if scheme_module and scheme_module.startswith("architectures."):
         yield architectures.parent / (scheme_module.replace(".", "/") + ".py")
-    yield from (here / f"{name}.py" for name in MEASURING if (here / f"{name}.py").exists())
+    yield from (here / f"{name}.py" for name in (*MEASURING, "control", "cell"))
     yield from sorted((here / "metrics").glob("*.py"))
     yield from sorted(file for file in (here / "judge").iterdir() if file.suffix in (".py", ".safetensors"))
 

@@ -109,7 +109,8 @@ class CellModule(lightning.LightningModule):
         )
         if due(self.global_step + 1, self.config["probe_every"]):
             given = prompt if isinstance(prompt, tuple) else (prompt,)
-            self.given = {"batch": tensors_digest(pictures, *given), "chance": tensors_digest(*chance)}
+            chances = (chance.t, chance.noise, chance.dropped)
+            self.given = {"batch": tensors_digest(pictures, *given), "chance": tensors_digest(*chances)}
         prompt = self.model.prompt_kind.drop(prompt, chance.dropped)  # type: ignore[union-attr, operator]
         loss = flow_loss(self.model, x_0, chance.noise, chance.t, prompt).mean()
         self.losses.append(loss.detach())

@@ -43,7 +43,7 @@ class Judge(nn.Module):
         self.setting = nn.Sequential(nn.Linear(pooled, 4 * w), nn.ReLU(), nn.Linear(4 * w, sum(SETTING.values())))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        x = _resized(x)
+        x = resized(x)
         fine = self.fine(x)
         middle = self.middle(fine)
         coarse = self.coarse(middle)  # (B, C, 16, 16)
@@ -61,7 +61,8 @@ def _conv(before: int, after: int, stride: int = 1) -> nn.Module:
     )
 
 
-def _resized(x: Tensor) -> Tensor:
+def resized(x: Tensor) -> Tensor:
+    """Pictures (B, 3, S, S) at the size that the network sees."""
     if x.shape[-1] == SIZE:
         return x
     if x.shape[-1] % SIZE == 0:
