@@ -327,7 +327,8 @@ def claims(
     from bench import claims as claiming
 
     wanted = names or [str(folder) for folder in claiming.newest(records).values()]
-    verdicts = [told for name in wanted if (told := claiming.decide(_table(root, name)))]
+    found = [claiming.decide(_table(root, name)) for name in wanted]
+    verdicts = [one for one in found if one is not None]
     if as_json:
         print(json.dumps([asdict(one) for one in verdicts], indent=2))
         return
@@ -339,10 +340,9 @@ def claims(
 
     shown = Table("claim", "verdict", "evidence", title="Claims", title_justify="left", show_lines=True)
     for one in verdicts:
-        told = [f"{finding.verdict}: {finding.asks}: {finding.evidence}" for finding in one.findings]
-        shown.add_row(
-            f"{one.says} ({one.name})", one.verdict, "\n".join([*told, *(f"({note})" for note in one.caveats)])
-        )
+        said = [f"{finding.verdict}: {finding.asks}: {finding.evidence}" for finding in one.findings]
+        said += [f"({note})" for note in one.caveats]
+        shown.add_row(f"{one.says} ({one.name})", one.verdict, "\n".join(said))
     _console().print(shown)
 
 

@@ -141,7 +141,8 @@ def comparable(table: Table, a: str, b: str) -> list[str]:
     """Metrics with a direction that either row has a number of, in the order of the table."""
     cells = [cell for name in (a, b) for cell in _row(table, name)]
     keys = dict.fromkeys(key for cell in cells if cell.result for key in numbers(cell.result))
-    return [key for key in keys if direction(key) and not key.startswith(("raw_", "heldout_loss_bin", "real_"))]
+    left_out = ("raw_", "heldout_loss_bin", "real_", "train_ms", "sample_ms", "train_seconds")  # said by others
+    return [key for key in keys if direction(key) and not key.startswith(left_out)]
 
 
 def difference(table: Table, a: str, b: str, key: str) -> Difference:

@@ -159,7 +159,7 @@ def direction(key: str) -> str:
     known = {column.key: column.better for column in COST}
     if key in known:
         return known[key]
-    if key.startswith(("kid_", "fid_", "heldout_loss")):
+    if key.startswith(("kid_", "fid_", "heldout_loss")) or key in ("train_ms", "sample_ms", "train_seconds", "spikes"):
         return "lower"
     return "higher" if _made_of(key) and not key.startswith(("change_", "real_", "raw_")) else ""
 
@@ -172,6 +172,7 @@ def _made_of(key: str) -> re.Match[str] | None:
 def heading(key: str) -> str:
     """A metric's name for people: `local control (judge1, 400)`."""
     known = {column.key: column.heading for column in COST} | {"heldout_loss": "held-out loss"}
+    known |= {"train_ms": "training ms a picture", "sample_ms": "sampling ms a picture"}
     made = _made_of(key)
     if key in known or not made:
         return known.get(key, key.replace("_", " "))

@@ -159,7 +159,7 @@ def test_an_unknown_row_names_the_nearest() -> None:
 
 
 def test_direction_and_names_of_metrics() -> None:
-    assert [direction(k) for k in (FID, LOCAL, "heldout_loss", "parameters_total", "real_local_judge1_1k")] == [
+    assert [direction(k) for k in (FID, LOCAL, "train_ms", "parameters_total", "real_local_judge1_1k")] == [
         "lower", "higher", "lower", "", ""
     ]  # fmt: skip
     keys = [FID, KID, LOCAL, "unseen_local_judge1_200", "guidance4_local_judge1_100", "raw_shape_judge1_400"]

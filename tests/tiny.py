@@ -33,7 +33,14 @@ MATRIX: dict[str, Any] = {
         "device": "cpu",
     },
     "sample": {"sampler": "euler", "steps": 2, "batch": 8, "grid": 4, "grid_every": 6},
-    "evaluate": {"samples": 20, "reference": 40, "heldout": 20, "extractor": "efficientnet-lite0"},
+    "evaluate": {
+        "samples": 20,
+        "reference": 40,
+        "heldout": 20,
+        "extractor": "efficientnet-lite0",
+        "unseen": 8,
+        "swaps": 2,
+    },
 }
 
 

@@ -1,8 +1,9 @@
 """How much of a caption a picture fulfils.
 
 The objects wanted (1 to 3) and the objects seen (0 to 9) are matched one to one so that as many of their attributes
-agree as can; a wanted object without a partner has every attribute wrong. A local attribute's score is the share of
-wanted objects that have it right, a global one's is 0 or 1.
+agree as can. A local attribute's score is the share of objects, of those wanted or those seen, whichever are more, that
+have it right: a missing object and one too many count as wrong, and noise full of objects earns nothing. A global
+attribute's score is 0 or 1.
 
 Chance is what real pictures get against the captions of others: by matching, more than one over the number of values.
 A corrected score is (score - chance) / (1 - chance): 0 is no better than a picture of something else, 1 is all right.
@@ -54,7 +55,7 @@ def score(wanted: Sequence[Scene], seen: Sequence[Seen]) -> Scores:
     for k, (scene, picture) in enumerate(zip(wanted, seen, strict=True)):
         agree = agreement(scene, picture)  # (wanted, seen, 4)
         rows, columns = linear_sum_assignment(agree.sum(-1), maximize=True)
-        share = agree[rows, columns].sum(0) / len(scene.items)
+        share = agree[rows, columns].sum(0) / max(len(scene.items), len(picture.items), 1)
         for name, value in zip(LOCAL, share, strict=True):
             by[name][k] = value
         for name in GLOBAL:
