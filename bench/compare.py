@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bench.tables import Cell, Table, columns, direction, heading, name_of, numbers, summaries
+from bench.tables import COST, Cell, Table, columns, direction, heading, name_of, numbers, summaries
 
 Word = Literal["better", "worse", "undecided"]
 LEVEL = 0.05
@@ -263,9 +263,10 @@ def lines(found: Sequence[Difference]) -> list[list[str]]:
     return [
         [
             heading(one.metric),
-            _number(one.mean_a),
-            _number(one.mean_b),
-            _number(one.gap) + (f" [{_number(one.low)}, {_number(one.high)}]" if one.low is not None else ""),
+            _number(one, one.mean_a),
+            _number(one, one.mean_b),
+            _number(one, one.gap)
+            + (f" [{_number(one, one.low)}, {_number(one, one.high)}]" if one.low is not None else ""),
             f"{one.relative:+.1%}" if one.seeds else "",
             f"{one.effect:+.1f}" if one.effect is not None else "",
             str(len(one.seeds)),
@@ -286,9 +287,13 @@ def verdict(one: Difference) -> str:
     return f"undecided: {one.why}{more}"
 
 
-def _number(value: float | None) -> str:
+def _number(one: Difference, value: float | None) -> str:
+    """A value as the table of means would write it, or to four digits."""
     if value is None or math.isnan(value):
         return ""
+    known = {column.key: column.write for column in COST}
+    if one.metric in known:
+        return known[one.metric](value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
