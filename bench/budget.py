@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from architectures import BackboneConfig, PromptKind
+from architectures import PromptKind
 from bench.config import ConfigError
-from bench.cost import build, count
+from bench.cost import backbone, build, count
 from bench.diffusion import flow_loss
 
 NEAR = 0.01  # how far off a budget may be met, as a share
@@ -87,7 +87,7 @@ def _stepped(config: dict[str, Any], budget: float, each: float) -> Match:
 
 def _sized(config: dict[str, Any], budget: float, key: str, prompt: PromptKind) -> Match:
     """Width and depth: the depth nearest to the given one at which some width comes within the limit."""
-    own = _backbone(config)
+    own = backbone(config)
     nearest = Match({}, math.inf)
     for depth in sorted(range(max(1, own.depth // 2), 2 * own.depth + 1), key=lambda d: (abs(d - own.depth), d)):
         for width in _widths(config, depth, budget, key, prompt):
@@ -103,11 +103,6 @@ def _sized(config: dict[str, Any], budget: float, key: str, prompt: PromptKind) 
     )
 
 
-def _backbone(config: dict[str, Any]) -> BackboneConfig:
-    sizes = {key: value for key, value in config["backbone"].items() if key != "name"}
-    return BackboneConfig.named(config["backbone"]["name"], **sizes)
-
-
 def _cost(config: dict[str, Any], width: int, depth: int, key: str, prompt: PromptKind) -> float:
     changed = config | {"backbone": config["backbone"] | {"width": width, "depth": depth}}
     return count(changed, prompt)[key]
@@ -115,7 +110,7 @@ def _cost(config: dict[str, Any], width: int, depth: int, key: str, prompt: Prom
 
 def _widths(config: dict[str, Any], depth: int, budget: float, key: str, prompt: PromptKind) -> list[int]:
     """The two allowed widths on either side of the budget; cost grows with width."""
-    own = _backbone(config)
+    own = backbone(config)
     step = 4 * own.heads if own.positions == "rope" else math.lcm(4, own.heads)
     low, high = 1, max(2, 4 * own.width // step)
     if (

@@ -32,6 +32,7 @@ from typing import Any, Literal
 from bench import compare
 from bench.compare import LEVEL, holm, interval, more_seeds, paired_p
 from bench.ladder import ladders
+from bench.scenes import ATTRIBUTES
 from bench.tables import Cell, Table, direction, find, heading, name_of, numbers, summaries
 
 Word = Literal["supported", "contradicted", "undecided"]
@@ -112,7 +113,6 @@ def _off_the_ladder(names: list[str]) -> list[str]:
     return list(dict.fromkeys(re.sub(r" lr=\S+", "", name) for name in names))
 
 
-ATTRIBUTES = ("shape", "colour", "size", "place", "tone", "time", "texture", "background")
 METRICS = [
     *("kid", "fid", "precision", "recall", "heldout_loss", "local", "global", "control", "right", "count", *ATTRIBUTES),
     *(f"locality_{name}" for name in ATTRIBUTES),

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bench.tables import COST, Cell, Table, columns, direction, heading, name_of, numbers, summaries
+from bench.tables import COST, Cell, Table, columns, direction, half_width, heading, name_of, numbers, summaries
 
 Word = Literal["better", "worse", "undecided"]
 LEVEL = 0.05
@@ -57,7 +57,9 @@ class Difference:
     @property
     def relative(self) -> float:
         """The gap as a share of b's mean."""
-        return self.gap / abs(self.mean_b) if self.mean_b else math.inf * (self.gap > 0) if self.gap else 0.0
+        if not self.gap:
+            return 0.0
+        return self.gap / abs(self.mean_b) if self.mean_b else math.copysign(math.inf, self.gap)
 
 
 # --- intervals --------------------------------------------------------------------------------------------------------
@@ -69,8 +71,8 @@ def interval(
     """A (1 - level) interval of the mean; None for fewer than two values."""
     if len(values) < 2:
         return None
-    mean, spread = statistics.fmean(values), statistics.stdev(values)
-    if spread == 0:
+    mean = statistics.fmean(values)
+    if statistics.stdev(values) == 0:
         return mean, mean
     if method == "bootstrap":
         import numpy as np
@@ -81,9 +83,7 @@ def interval(
             random_state=np.random.default_rng(0),
         ).confidence_interval  # fmt: skip
         return float(told.low), float(told.high)
-    from scipy.stats import t
-
-    half = float(t.ppf(1 - level / 2, len(values) - 1)) * spread / len(values) ** 0.5
+    half = half_width(values, level)
     return mean - half, mean + half
 
 

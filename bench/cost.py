@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import architectures
-from architectures import DiT, PromptKind
+from architectures import BackboneConfig, DiT, PromptKind
 
 # Dense bf16 tensor-core peaks in FLOP/s, without sparsity, by a part of the device's name; the first that fits counts.
 PEAKS = {
@@ -32,16 +32,25 @@ PEAKS = {
 }
 
 
+def backbone(config: dict[str, Any]) -> BackboneConfig:
+    """The backbone of a cell's config.
+
+    Raises:
+        ValueError: for an unknown name or sizes that do not fit.
+    """
+    sizes = {key: value for key, value in config["backbone"].items() if key != "name"}
+    return BackboneConfig.named(config["backbone"]["name"], **sizes)
+
+
 def build(config: dict[str, Any], prompt: PromptKind, *, seed: int = 0) -> DiT:
     """The model of a cell's config.
 
     Raises:
         ValueError: for an unknown scheme, option or backbone, or sizes that do not fit, in one sentence.
     """
-    sizes = {key: value for key, value in config["backbone"].items() if key != "name"}
     return architectures.create(
         config["scheme"],
-        architectures.BackboneConfig.named(config["backbone"]["name"], **sizes),
+        backbone(config),
         image_size=config["data"]["image_size"],
         in_channels=3,
         prompt=prompt,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from architectures import Branch, Observation, observe
 from bench.diffusion import from_pictures, generator, interpolate
+from bench.prompts import to_device
 
 PREFIX = "dynamics/"
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -38,19 +39,13 @@ class Probe:
         noise = torch.randn(pictures.shape, generator=generator(subject.config["evaluate"]["seed"], "dynamics"))
         self.t = torch.tensor(TIMES).repeat_interleave(PICTURES).to(subject.device)
         self.x = interpolate(pictures.to(subject.device), noise.to(subject.device), self.t)
-        self.prompt = subject.prompts.rows("heldout", rows)
+        self.prompt = to_device(subject.prompts.rows("heldout", rows), subject.device)
 
     @torch.no_grad()
     def look(self) -> Observation:
         """One pass, without gradients and without the compiled graph."""
-        prompt = self.prompt
-        moved = (
-            type(prompt)(*(part.to(self.t.device) for part in prompt))
-            if isinstance(prompt, tuple)
-            else prompt.to(self.t.device)
-        )
         with observe(self.subject.model) as seen, self.subject.autocast():
-            self.subject.model.forward(self.x, self.t, moved)
+            self.subject.model.forward(self.x, self.t, self.prompt)
         return seen
 
 

@@ -18,7 +18,7 @@ from bench.cost import Stopwatch, middle
 from bench.data import Dataset
 from bench.diffusion import flow_loss, from_pictures, generator, sample, starting_noise
 from bench.files import write_atomic, write_json
-from bench.prompts import Prompts
+from bench.prompts import Prompts, to_device
 
 Say = Callable[[str], None]
 MOST_RESAMPLED = 1000  # pictures
@@ -95,7 +95,7 @@ def _drawn(
     for start in range(0, len(noise), batch):
         wanted = min(batch, len(noise) - start)
         rows = np.minimum(np.arange(start, start + (batch if compiled else wanted)), len(noise) - 1)
-        part = _to_device(index_prompt(prompt, torch.from_numpy(rows)), subject.device)
+        part = to_device(index_prompt(prompt, torch.from_numpy(rows)), subject.device)
         watch = Stopwatch(subject.device)
         watch.start()
         with subject.autocast():
@@ -103,10 +103,6 @@ def _drawn(
         pictures = drawn[:wanted].cpu()
         watch.stop()
         yield pictures.numpy(), (len(rows), watch.seconds()[0])
-
-
-def _to_device(prompt: Any, device: torch.device) -> Any:
-    return type(prompt)(*(part.to(device) for part in prompt)) if isinstance(prompt, tuple) else prompt.to(device)
 
 
 def draw_grid(subject: Subject, folder: Path, name: str) -> str:
@@ -174,7 +170,7 @@ def heldout_loss(subject: Subject, *, batch: int = 256) -> dict[str, float]:
         rows = np.arange(start, min(start + batch, count))
         x_0 = from_pictures(torch.from_numpy(subject.data.heldout.images[rows]))
         noise = torch.stack([torch.randn(subject.shape, generator=generator(seed, "heldout", int(i))) for i in rows])
-        prompt = _to_device(subject.prompts.rows("heldout", rows), subject.device)
+        prompt = to_device(subject.prompts.rows("heldout", rows), subject.device)
         x_0, noise, times = (part.to(subject.device) for part in (x_0, noise, t[rows]))
         with subject.autocast():
             losses.append(flow_loss(subject.model, x_0, noise, times, prompt).cpu())

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from bench.ladder import ladders
+from bench.scenes import ATTRIBUTES
 from bench.tables import Cell, Summary, Table, columns, find, name_of, summaries
 
 # Okabe and Ito's colours, told apart by every eye; with dashes and markers also without colour.
@@ -24,7 +25,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 MARKERS = "osD^vP*X"
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
-ATTRIBUTES = ("shape", "colour", "size", "place", "tone", "time", "texture", "background")
 QUALITY_COST = "Means over seeds, bars their 95 % intervals; no row is better and cheaper than one on the grey line."
 PLANE = "Accuracy corrected for chance, means over four attributes; bars are 95 % intervals over seeds."
 ATTRIBUTE_BARS = "0 is no better than a picture of something else, 1 is always right; left local, right global."

@@ -74,17 +74,17 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
 
 def digests(path: Path) -> dict[str, dict[int, str]]:
     """What was hashed -> step -> its hash, the last written of each step, in order of steps."""
-    result: dict[str, dict[int, str]] = {}
-    for entry in read_journal(path):
-        for name, value in entry.get("digests", {}).items():
-            result.setdefault(name, {})[entry["step"]] = value
-    return {name: dict(sorted(points.items())) for name, points in result.items()}
+    return _last_of_each(path, "digests")
 
 
 def curves(path: Path) -> dict[str, dict[int, float]]:
     """Metric name -> step -> value, the last written value of each step, in order of steps."""
-    result: dict[str, dict[int, float]] = {}
+    return _last_of_each(path, "metrics")
+
+
+def _last_of_each(path: Path, kind: str) -> dict[str, dict[int, Any]]:
+    result: dict[str, dict[int, Any]] = {}
     for entry in read_journal(path):
-        for name, value in entry.get("metrics", {}).items():
+        for name, value in entry.get(kind, {}).items():
             result.setdefault(name, {})[entry["step"]] = value
     return {name: dict(sorted(points.items())) for name, points in result.items()}

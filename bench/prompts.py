@@ -77,6 +77,11 @@ class Prompts:
         return FeatureBatch(*(torch.from_numpy(part) for part in (tokens, mask, pooled))), []
 
 
+def to_device(prompt: Any, device: torch.device) -> Any:
+    """A batch of prompts, of whatever kind, on a device."""
+    return type(prompt)(*(part.to(device) for part in prompt)) if isinstance(prompt, tuple) else prompt.to(device)
+
+
 def words(text: str) -> list[str]:
     """Lower-case words and numbers of a caption, in order."""
     return re.findall(r"[a-z0-9]+", text.lower())

@@ -196,10 +196,8 @@ def claims_section(results: Path, root: Path) -> str:
 
 def readme_section(results: Path, root: Path) -> str:
     """The newest record of each matrix, as the README shows it."""
-    newest: dict[str, Path] = {}
-    for file in sorted(results.glob("*/*/cells.json")):
-        newest[file.parent.parent.name] = file.parent
+    newest = claims.newest(results)
     if not newest:
         return ""
-    shown = [readme_table(folder, root) for _, folder in sorted(newest.items())]
+    shown = [readme_table(folder, root) for folder in newest.values()]
     return "\n".join(["## Results", "", *shown])

@@ -50,19 +50,19 @@ def write_files(table: Table, folder: Path, *, page: bool, kept: Path | None = N
         write_atomic(folder / figure.file, figure.png)
     write_atomic(folder / "cells.csv", as_csv(table))
     write_atomic(folder / "table.tex", latex(table))
-    write_atomic(folder / "report.md", text(table, shown))
+    sheets = findings(table)
+    write_atomic(folder / "report.md", text(table, shown, sheets))
     if not page:
         return folder / "report.md"
     command, told = table.manifest["command"], _provenance(table)
-    sheets = findings(table)
     page_of = html(table, shown, sheets, what=_what(table), command=command, provenance=told)
     write_atomic(folder / "report.html", page_of)
     return folder / "report.html"
 
 
-def text(table: Table, shown: list[figures.Figure]) -> str:
+def text(table: Table, shown: list[figures.Figure], sheets: tuple[list[Sheet], list[Sheet]]) -> str:
     """The report in Markdown."""
-    before, after = findings(table)
+    before, after = sheets
     parts = [f"# {table.name}\n", _what(table) + "\n", *(sheet.markdown() for sheet in before)]
     parts += ["## Means over seeds\n", markdown(table)]
     parts.append("\n".join(f"- {note}" for note in notes(table)) + "\n")

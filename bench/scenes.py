@@ -43,6 +43,7 @@ GLOBAL: dict[str, tuple[str, ...]] = {
     "texture": tuple(painter.TEXTURES),
     "background": tuple(painter.BACKGROUNDS),
 }
+ATTRIBUTES = (*LOCAL, *GLOBAL)
 WITHHELD_LOCAL = frozenset(
     {  # (shape, colour)
         ("disc", "green"),

@@ -8,7 +8,7 @@ import io
 import re
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -254,11 +254,14 @@ class Summary:
     def interval(self, key: str) -> float | None:
         """Half of the 95 % t-interval of the mean over seeds; None for fewer than two."""
         values = self.values.get(key, [])
-        if len(values) < 2:
-            return None
-        from scipy.stats import t
+        return half_width(values) if len(values) > 1 else None
 
-        return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+
+def half_width(values: Sequence[float], level: float = 0.05) -> float:
+    """Half of the (1 - level) t-interval of the mean of two values or more."""
+    from scipy.stats import t
+
+    return float(t.ppf(1 - level / 2, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
 
 
 def name_of(row: Row) -> str:

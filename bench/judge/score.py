@@ -18,9 +18,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from bench.judge.reading import Seen
-from bench.scenes import GLOBAL, LOCAL, Scene
-
-ATTRIBUTES = (*LOCAL, *GLOBAL)
+from bench.scenes import ATTRIBUTES, GLOBAL, LOCAL, Scene
 
 
 @dataclass(frozen=True)
