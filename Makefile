@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test slow browser lint type smoke overhead peers judge clean
+.PHONY: help setup quickstart test slow browser lint type smoke overhead peers bias judge clean
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ overhead: setup             ## the harness's training step against a bare loop o
 
 peers: setup                ## training steps of published systems against diffusers' models, paired
 	$(BIN)/python -m bench.peers
+
+bias: setup                 ## how FID depends on the number of pictures, and its limit
+	$(BIN)/python -m bench.bias --out results/bias
 
 judge: setup                ## train the network that reads scenes, and write its card
 	$(BIN)/python -m bench.judge.train

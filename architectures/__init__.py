@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from architectures.gallery import gallery, shares
     from architectures.laws import LAWS, Verdict, check, sound
     from architectures.layers import initialise
-    from architectures.options import Option
+    from architectures.options import Option, nearest
     from architectures.prompt import Captions, FeatureBatch, Features, Labels, PromptKind, index_prompt
     from architectures.scheme import BackboneConfig, Description, Facts, Scheme
     from architectures.systems.catalogue import PUBLISHED, published
@@ -32,7 +32,7 @@ _LAZY = {
     "architectures.laws": ("LAWS", "Verdict", "check", "sound"),
     "architectures.layers": ("initialise",),
     "architectures.watch": ("Beginning", "Branch", "Observation", "beginning", "observe"),
-    "architectures.options": ("Option",),
+    "architectures.options": ("Option", "nearest"),
     "architectures.prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "index_prompt"),
     "architectures.systems.catalogue": ("PUBLISHED", "published"),
     "architectures.systems.weights": ("WeightsError", "load_published"),
@@ -72,6 +72,7 @@ __all__ = [
     "initialise",
     "load_plugin",
     "load_published",
+    "nearest",
     "observe",
     "origin",
     "parameter_split",

@@ -11,8 +11,16 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+
+def nearest(word: object, choices: Iterable[str], otherwise: str = "") -> str:
+    """`; did you mean 'near'?`, to end a sentence on a wrong word with; `otherwise` where no choice is near it."""
+    near = difflib.get_close_matches(str(word), list(choices), n=1)
+    return f"; did you mean {near[0]!r}?" if near else otherwise
+
 
 ARGUMENT = re.compile(r"(?P<name>[^()]+)\((?P<number>[^()]+)\)")
 

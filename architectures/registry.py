@@ -5,7 +5,6 @@ Imports no torch, so that a command line can list and check names at once; a sch
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -15,6 +14,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from architectures.options import nearest
 
 if TYPE_CHECKING:
     from architectures.scheme import Scheme
@@ -126,9 +127,7 @@ def check_name(name: str) -> None:
     """
     known = schemes()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UnknownScheme(f"unknown scheme {name!r} (schemes: {', '.join(known)}){hint}")
+        raise UnknownScheme(f"unknown scheme {name!r} (schemes: {', '.join(known)}){nearest(name, known)}")
 
 
 def scheme_class(name: str) -> type[Scheme]:

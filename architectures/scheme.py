@@ -10,7 +10,6 @@ The backbone calls a scheme so, and only so:
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from architectures import options as declared
 from architectures.layers import MLPS, CrossAttention, RoPE, SelfAttention
-from architectures.options import Option, choose
+from architectures.options import Option, choose, nearest
 from architectures.prompt import Encoded
 from architectures.sublayer import Condition
 
@@ -222,10 +221,8 @@ class Scheme(nn.Module):
         known = cls.options()
         for name in options:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
                 choices = ", ".join(known) or "none"
-                raise ValueError(f"unknown option {name!r} (options: {choices}){hint}")
+                raise ValueError(f"unknown option {name!r} (options: {choices}){nearest(name, known)}")
         given = {name: known[name].check(name, value) for name, value in options.items()}
         return {**{name: option.default for name, option in known.items()}, **given}
 

@@ -20,7 +20,6 @@ record alone.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import statistics
@@ -29,6 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from architectures import nearest
 from bench import compare
 from bench.compare import LEVEL, holm, interval, more_seeds, paired_p
 from bench.ladder import ladders
@@ -38,7 +38,7 @@ from bench.tables import Cell, Table, direction, find, heading, name_of, numbers
 Word = Literal["supported", "contradicted", "undecided"]
 RULES = ("beats", "no_worse_than", "above", "below")
 LADDER = "highest_lr"
-KEYS = {"metric", "variant", "per", "within", "because", *RULES}
+KEYS = {"metric", "variant", "per", "within", *RULES}
 
 
 class ClaimError(ValueError):
@@ -137,8 +137,7 @@ def _short(test: dict[str, Any]) -> str:
 
 
 def _near(word: Any, choices: list[str]) -> str:
-    near = difflib.get_close_matches(str(word), choices, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f" (choose from {', '.join(choices)})"
+    return nearest(word, choices, f" (choose from {', '.join(choices)})")
 
 
 # --- what becomes of it -----------------------------------------------------------------------------------------------

@@ -754,7 +754,6 @@ def _load(plugins: list[Path] | None) -> None:
 
 def _matrix(store: Store, name: str | None) -> str:
     """The matrix meant: by its name, or by its file's; the last one run if none is named."""
-    import difflib
 
     known = store.matrices()
     if not known:
@@ -763,8 +762,9 @@ def _matrix(store: Store, name: str | None) -> str:
         return known[0]
     wanted = Path(name).stem if name.endswith((".yaml", ".yml")) else name
     if wanted not in known:
-        near = difflib.get_close_matches(wanted, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        from architectures import nearest
+
+        hint = nearest(wanted, known)
         raise ValueError(f"no matrix {name!r} in {_near(store.root)} (matrices: {', '.join(known)}){hint}")
     return wanted
 

@@ -11,13 +11,13 @@ is wider than the metric's margin. FID of one and the same model varies by 1 to 
 
 from __future__ import annotations
 
-import difflib
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from architectures import nearest
 from bench.tables import COST, Cell, Table, columns, direction, half_width, heading, name_of, numbers, summaries
 
 Word = Literal["better", "worse", "undecided"]
@@ -195,8 +195,7 @@ def _row(table: Table, name: str) -> list[Cell]:
     found = [cell for cell in table.cells if name_of(cell.row) == name]
     if not found:
         known = [row.name for row in summaries(table)]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f": choose from {', '.join(known)}"
+        hint = nearest(name, known, f": choose from {', '.join(known)}")
         raise ValueError(f"matrix {table.name!r} has no row {name!r}{hint}")
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import io
 import re
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from architectures import nearest
 from bench.files import slug
 
 LARGEST_FILE = 1_000_000  # bytes: a matrix is written by hand
@@ -202,9 +202,8 @@ def to_yaml(config: dict[str, Any]) -> str:
 
 def _read(path: Path) -> Any:
     if not path.is_file():
-        near = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        hint = difflib.get_close_matches(path.name, near, n=1)
-        raise ConfigError(f"{path}: no such file" + (f"; did you mean {path.parent / hint[0]}?" if hint else ""))
+        beside = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise ConfigError(f"{path}: no such file{nearest(path, beside)}")
     if path.stat().st_size > LARGEST_FILE:
         raise ConfigError(f"{path}: {path.stat().st_size:,} bytes; a matrix has at most {LARGEST_FILE:,}")
     try:
@@ -257,8 +256,7 @@ def pairs(words: list[str]) -> dict[str, Any]:
 
 def _merge(tree: Any, given: Any, where: str) -> Any:
     for key, choices in _unknown_keys(OmegaConf.to_container(given), Matrix, ""):
-        near = difflib.get_close_matches(key.rpartition(".")[2], choices, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f" (keys: {', '.join(choices)})"
+        hint = nearest(key.rpartition(".")[2], choices, f" (keys: {', '.join(choices)})")
         raise ConfigError(f"{where}: unknown key {key!r}{hint}")
     try:
         return OmegaConf.merge(tree, given)

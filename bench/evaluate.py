@@ -265,8 +265,11 @@ def measure(subject: Subject, folder: Path, cache: Path, say: Say, warn: Say) ->
 
 
 def _sampling(features: np.ndarray, real: np.ndarray, slug: str) -> dict[str, list[float]]:
-    """How much the distance owes to these pictures; not asked of more than are quickly resampled."""
+    """How much the distances owe to these pictures; not asked of more than are quickly resampled."""
     if len(features) > MOST_RESAMPLED:
         return {}
-    name = f"fid_{slug}_{metrics.count_name(len(features))}"
-    return {name: list(metrics.frechet_interval(features, metrics.moments(real)))}
+    name = f"{slug}_{metrics.count_name(len(features))}"
+    return {
+        f"fid_{name}": list(metrics.frechet_interval(features, metrics.moments(real))),
+        f"kid_{name}": list(metrics.kid_interval(features, real)),
+    }

@@ -34,6 +34,8 @@ SWAP = (
 )
 LADDER = "Median held-out loss over seeds; a cross where most seeds were lost (above twice their lowest, or no number)."
 OPENING = "|what a block adds| over |its input|, by depth and step (steps 1, 2, 4, ... then evenly); the first seed."
+GATES_TIME = "Mean |gate| of every branch of the trained model, by time: 0 is data, 1 is noise; the first seed."
+SCALES_TIME = "Mean |scale| of every branch of the trained model, by time; the first seed."
 GRADIENTS = "Norm of every block's gradient before clipping, by depth and step; the first seed."
 
 
@@ -84,6 +86,8 @@ def draw_all(table: Table, kept: Path | None = None) -> list[Figure]:
         ("ladder.png", "Learning rates", LADDER, ladder),
         ("opening.png", "How far blocks move the stream", OPENING, lambda table: depth_maps(table, "open")),
         ("gates.png", "Gates", "Mean |gate| of every branch over training.", lambda table: depth_maps(table, "gate")),
+        ("gates-time.png", "Gates by timestep", GATES_TIME, lambda table: depth_maps(table, "gate", "times")),
+        ("scales-time.png", "Scales by timestep", SCALES_TIME, lambda table: depth_maps(table, "scale", "times")),
         ("gradients.png", "Gradients", GRADIENTS, lambda table: depth_maps(table, "gradient")),
         ("parameters.png", "Where the parameters are", "By what they serve; equal but for the scheme.", parameters),
     ]
@@ -458,9 +462,11 @@ def ladder(table: Table) -> Drawn | None:
     return _png(figure), data
 
 
-def depth_maps(table: Table, kind: str, most: int = 12) -> Drawn | None:
-    """Heat maps of depth over training steps, one a variant, on one scale; the first seed of each."""
-    probes = {name: cell.result.probes.get("dynamics", {}) for name, cell in _first_cells(table).items() if cell.result}
+def depth_maps(table: Table, kind: str, over: str = "dynamics", most: int = 12) -> Drawn | None:
+    """Heat maps of depth over training steps (`dynamics`) or over t (`times`), one a variant, on one scale; the first
+    seed of each."""
+    along, column, mark = {"dynamics": ("steps", "step", "{:,}"), "times": ("t", "t", "{:g}")}[over]
+    probes = {name: cell.result.probes.get(over, {}) for name, cell in _first_cells(table).items() if cell.result}
     found = {name: told[kind] for name, told in probes.items() if kind in told}
     if not found:
         return None
@@ -479,17 +485,36 @@ def depth_maps(table: Table, kind: str, most: int = 12) -> Drawn | None:
     for axis, (name, one) in zip(axes.flat, found.items(), strict=False):
         shown = axis.imshow(one["values"], aspect="auto", cmap="cividis", vmin=0, vmax=top, interpolation="nearest")
         axis.set_title(name, fontsize=8)
-        marks = np.unique(np.linspace(0, len(one["steps"]) - 1, 4).round().astype(int))
-        axis.set_xticks(marks, [f"{one['steps'][k]:,}" for k in marks], fontsize=6)
+        marks = np.unique(np.linspace(0, len(one[along]) - 1, 4).round().astype(int))
+        axis.set_xticks(marks, [mark.format(one[along][k]) for k in marks], fontsize=6)
         rows = range(0, len(one["rows"]), max(1, len(one["rows"]) // 8))
         axis.set_yticks(list(rows), [one["rows"][k] for k in rows], fontsize=5)
         data += [
-            {"variant": name, "row": row, "step": step, kind: value}
+            {"variant": name, "row": row, column: at, kind: value}
             for row, values in zip(one["rows"], one["values"], strict=True)
-            for step, value in zip(one["steps"], values, strict=True)
+            for at, value in zip(one[along], values, strict=True)
         ]
     figure.colorbar(shown, ax=axes, shrink=0.8)
     return _png(figure), data
+
+
+def bias(sets: dict[str, Any], least: int) -> bytes:
+    """FID over 1 / N with the line to its limit, a panel a set: see `bench/bias.py`."""
+    figure, axes = _figure(4.2 * len(sets), 3.6, ncols=len(sets), squeeze=False)
+    for axis, (name, one) in zip(axes.flat, sets.items(), strict=True):
+        x = [1 / point["n"] for point in one["points"] for _ in point["fid"]]
+        y = [value for point in one["points"] for value in point["fid"]]
+        end = one["limit"]
+        axis.plot(x, y, linestyle="none", marker="o", markersize=4, color=COLOURS[0], label="FID of N against N")
+        ends = np.array([0, 1 / least])
+        axis.plot(ends, end["fid"] + end["slope"] * ends, color=COLOURS[1], label=f"limit {end['fid']:.1f}")
+        axis.axhline(0, color="black", linewidth=0.6)
+        axis.set(title=f"against {name}", xlabel="1 / N", ylabel="FID (lower is better)")
+        axis.set_xticks([1 / point["n"] for point in one["points"]], [f"1/{point['n']:,}" for point in one["points"]])
+        axis.tick_params(axis="x", labelrotation=90, labelsize=6)
+        axis.legend(fontsize=8)
+        axis.grid(alpha=0.3)
+    return _png(figure)
 
 
 def parameters(table: Table) -> Drawn | None:

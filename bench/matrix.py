@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import itertools
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from architectures import nearest
 from bench.config import ConfigError, Matrix, as_dict
 from bench.files import digest, slug
 from bench.store import Row
@@ -109,10 +109,7 @@ def _cell(matrix: Matrix, variant: Variant, axes: dict[str, Any], seed: int) -> 
             config[group][name] = value
         else:
             known = [f"{g}.{k}" for g in GROUPS for k in config[g]] + ["options.<an option of the schemes>"]
-            near = difflib.get_close_matches(key, known, n=1)
-            raise ConfigError(
-                f"unknown axis {key!r} of matrix {matrix.name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
+            raise ConfigError(f"unknown axis {key!r} of matrix {matrix.name!r}{nearest(key, known)}")
     return Cell(variant.name, axes, config)
 
 

@@ -3,7 +3,8 @@
     python -m bench.overhead [--rounds 6] [--steps 40]
 
 Both run in this process in turn (A B A B ...), on the same weights, batches and noise, at the size of
-`configs/quickstart.yaml`; each round gives one ratio of seconds a step. Also the Frechet distance at 2048 dimensions.
+`configs/quickstart.yaml`; each round gives one ratio of seconds a step. Also a look at the dynamics (blocks, gates,
+gradients, hashes) as a share of the steps between two looks, and the Frechet distance at 2048 dimensions.
 A benchmark, not a test: read the ratios, these machines are noisy.
 """
 
@@ -21,14 +22,15 @@ import numpy as np
 import torch
 
 from bench import data as datasets
-from bench import metrics, prompts, provenance
+from bench import dynamics, metrics, prompts, provenance
 from bench.batches import Batches, Pictures
 from bench.config import load
 from bench.cost import build
 from bench.diffusion import draw, flow_loss, from_pictures
+from bench.evaluate import Subject
 from bench.journal import Journal, curves
 from bench.matrix import expand
-from bench.train import CellModule, Ema, Keeper, fit
+from bench.train import CellModule, Ema, Keeper, fit, tensors_digest
 
 WINDOW = 10  # steps; the first window of a round is warm-up in both
 
@@ -69,6 +71,23 @@ def bare_step(config: dict[str, Any], data: Any, told: Any, steps: int) -> float
     return statistics.median(seconds[1:])
 
 
+def look_share(config: dict[str, Any], data: Any, told: Any, step: float, looks: int = 9) -> float:
+    """What a look costs, the median of `looks`, over `train.probe_every` steps of `step` seconds."""
+    subject = Subject(build(config, told.kind), data, told, config, torch.device("cpu"))
+    probe, pictures = dynamics.Probe(subject), Pictures(data, told)
+    batch, prompt = pictures.__getitems__(list(range(config["train"]["batch"])))
+    flow_loss(
+        subject.model, x := from_pictures(batch), torch.randn_like(x), torch.rand(len(x)), prompt
+    ).mean().backward()
+    seconds = []
+    for _ in range(looks):
+        begin = time.perf_counter()
+        dynamics.numbers(probe.look()) | dynamics.named(dynamics.gradients(subject.model))
+        tensors_digest(batch, prompt), tensors_digest(x)
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds) / (config["train"]["probe_every"] * step)
+
+
 def frechet_seconds(width: int = 2048, count: int = 5000) -> float:
     """Seconds for one Frechet distance between two sets of random features."""
     draws = np.random.default_rng(0)
@@ -92,7 +111,7 @@ def main() -> None:
         folder = Path(name)
         data = datasets.load(datasets.prepare(config["data"], folder))
         told = prompts.prepare(data, config["prompt"], folder)
-        ratios = []
+        ratios, steps = [], []
         for turn in range(given.rounds):
             pair = [
                 lambda: harness_step(config, data, told, given.steps, folder),
@@ -101,13 +120,16 @@ def main() -> None:
             times = [run() for run in (pair if turn % 2 == 0 else pair[::-1])]
             harness, bare = times if turn % 2 == 0 else times[::-1]
             ratios.append(harness / bare)
+            steps.append(harness)
             print(
                 f"round {turn + 1}: harness {harness * 1e3:.1f} ms, bare {bare * 1e3:.1f} ms, ratio {ratios[-1]:.3f}",
                 flush=True,
             )
+        look = look_share(config, data, told, statistics.median(steps))
     summary = {
         "ratio_median": round(statistics.median(ratios), 4),
         "ratios": [round(ratio, 4) for ratio in ratios],
+        "look_share": round(look, 5),
         "frechet_2048_seconds": round(frechet_seconds(), 3),
         "threads": torch.get_num_threads(),
         "commit": provenance.git_state()["commit"],

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import architectures
-from architectures import PromptKind
+from architectures import PromptKind, nearest
 from bench import budget, claims, metrics, prompts
 from bench import data as datasets
 from bench.cell import Order
@@ -153,8 +153,8 @@ def _matched(
     name = matrix.budget.to or own[0].name
     target = next((variant for variant in own if variant.name == name), None)
     if target is None:
-        near = difflib.get_close_matches(name, [variant.name for variant in own], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f" (variants: {', '.join(v.name for v in own)})"
+        known = [variant.name for variant in own]
+        hint = nearest(name, known, f" (variants: {', '.join(known)})")
         raise ConfigError(f"budget.to {name!r} is no variant of this matrix{hint}")
     key = json.dumps([cell.variant, cell.axes], sort_keys=True)
     if key not in matches:

@@ -31,8 +31,9 @@ def record(
     """Writes the record of a matrix and returns its folder.
 
     Raises:
-        ValueError: if cells lack a result (unless `allow_partial`), were measured at different commits, with
-            uncommitted changes or in a tree that has them now (unless `allow_dirty`), or the record is there already.
+        ValueError: if cells have not ended (unless `allow_partial`; one that diverged has), were measured at different
+            commits, with uncommitted changes or in a tree that has them now (unless `allow_dirty`), or the record is
+            there already.
     """
     table = collect(store, name)
     commit = _check(table, repository, allow_dirty, allow_partial)
@@ -52,7 +53,7 @@ def _check(table: Table, repository: Path, allow_dirty: bool, allow_partial: boo
     """The commit that the cells were measured at."""
     if not table.done:
         raise ValueError(f"matrix {table.name!r} has no finished cell to record")
-    missing = len(table.cells) - len(table.done)
+    missing = sum(cell.status not in ("done", "diverged") for cell in table.cells)
     if missing and not allow_partial:
         raise ValueError(
             f"{missing} of {len(table.cells)} cells of {table.name!r} lack a result; finish them or --allow-partial"
@@ -117,10 +118,9 @@ def _write(table: Table, folder: Path) -> None:
         }
         for cell in table.cells
     ]
-    write_atomic(
-        folder / "cells.json",
-        json.dumps({"name": table.name, "manifest": table.manifest, "cells": cells}, indent=1) + "\n",
-    )
+    head = json.dumps({"name": table.name, "manifest": table.manifest}, indent=1).removesuffix("\n}")
+    lines = ",\n".join(json.dumps(cell, separators=(",", ":")) for cell in cells)  # a line a cell
+    write_atomic(folder / "cells.json", f'{head},\n "cells": [\n{lines}\n ]\n}}\n')
     told = table.done[0].result
     assert told is not None
     kept = ("commit", "dirty", "hardware", "threads", "versions", "digests", "measured")
@@ -185,19 +185,26 @@ def _between(text: str, marks: tuple[str, str], content: str) -> str:
 
 
 def claims_section(results: Path, root: Path) -> str:
-    """What became of every claim of which there is a record, each with a link to its newest."""
+    """What became of every claim of which there is a record, each with a link to its newest, and in a sentence how
+    that was decided."""
     told = []
     for folder in claims.newest(results).values():
         verdict = claims.decide(load_record(folder))
         if verdict:
             told.append((verdict, f"{folder.relative_to(root).as_posix()}/report.md"))
-    return claims.markdown(told) if told else ""
+    if not told:
+        return ""
+    how = (
+        "Each is a matrix in `configs/claims/` whose decision rule was committed before it was run; differences are\n"
+        "paired by seed and corrected by Holm. They hold for the size and data of their record, and no further.\n"
+    )
+    return f"## Claims\n\n{how}\n{claims.markdown(told)}"
 
 
 def readme_section(results: Path, root: Path) -> str:
-    """The newest record of each matrix, as the README shows it."""
-    newest = claims.newest(results)
-    if not newest:
+    """The newest record of each matrix that tests no claim, as the README shows it."""
+    found = claims.newest(results).values()
+    shown = [readme_table(one, root) for one in found if not load_record(one).manifest["config"].get("claim")]
+    if not shown:
         return ""
-    shown = [readme_table(folder, root) for folder in newest.values()]
     return "\n".join(["## Results", "", *shown])

@@ -3,6 +3,7 @@ neither torch nor MLflow."""
 
 from __future__ import annotations
 
+import statistics
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from bench.ladder import choices, ladders
 from bench.page import html
 from bench.store import Store
 from bench.tables import (
+    Column,
     Sheet,
     Table,
     as_csv,
@@ -19,6 +21,7 @@ from bench.tables import (
     columns,
     latex,
     markdown,
+    name_of,
     notes,
     summaries,
     terminal,
@@ -80,7 +83,7 @@ def findings(table: Table) -> tuple[list[Sheet], list[Sheet]]:
     """What a reader wants before the numbers (the claim, verdicts against the baseline), and what after them (what was
     tuned, what was equal)."""
     before = [sheet for sheet in (_claim(table), _verdicts(table)) if sheet is not None]
-    after = [sheet for sheet in (_tuned(table), _stable(table), _fair(table)) if sheet is not None]
+    after = [sheet for sheet in (_tuned(table), _stable(table), _chance(table), _fair(table)) if sheet is not None]
     return before, after
 
 
@@ -137,6 +140,29 @@ def _stable(table: Table) -> Sheet | None:
         rows.append([one.name, f"{one.limit:g}{top}" if one.limit else "none", str(seeds)])
     told = "The highest learning rate below the first at which training is lost, median over seeds."
     return Sheet("How far up the learning rate goes", told, ["variant", "highest rate", "seeds"], rows, [])
+
+
+def _chance(table: Table) -> Sheet | None:
+    """What the finite number of pictures leaves open, beside what seeds do."""
+    found: dict[str, dict[str, list[list[float]]]] = {}
+    for cell in table.done:
+        for key, bounds in (cell.result.sampling if cell.result else {}).items():
+            found.setdefault(name_of(cell.row), {}).setdefault(key, []).append(bounds)
+    shown = {row.name: row for row in summaries(table)}
+    cols = [c for c in columns(list(shown.values())) if any(c.key in told for told in found.values())]
+    if not cols:
+        return None
+    rows = [[name, *(_bounds(column, told.get(column.key, [])) for column in cols)] for name, told in found.items()]
+    told = (
+        "95 % intervals for the chance of the pictures alone, means over seeds. That of FID takes the bias of few "
+        "pictures off once, and so lies below the number in the table of means."
+    )
+    return Sheet("What so few pictures leave open", told, ["variant", *(c.heading for c in cols)], rows, [])
+
+
+def _bounds(column: Column, found: list[list[float]]) -> str:
+    ends = [statistics.fmean(side) for side in zip(*found, strict=True)]
+    return " to ".join(column.write(end) for end in ends)
 
 
 def _fair(table: Table) -> Sheet | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import re
 import statistics
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from architectures import nearest
 from bench.result import Result
 from bench.store import Row, Status, Store
 
@@ -202,8 +202,8 @@ def find(keys: Iterable[str], name: str) -> str:
     if found:
         raise ValueError(f"metric {name!r} is any of {', '.join(found)}; name one")
     known = sorted({*short.values(), *(key for key in keys if key not in short)})
-    near = difflib.get_close_matches(name, known, n=1)
-    raise ValueError(f"no metric {name!r}" + (f"; did you mean {near[0]!r}?" if near else f": {', '.join(known)}"))
+    hint = nearest(name, known, f": {', '.join(known)}")
+    raise ValueError(f"no metric {name!r}{hint}")
 
 
 def numbers(result: Result) -> dict[str, float]:

@@ -45,7 +45,7 @@ BENCH = [
     ["cell", "tracking"],
     ["plan", "executors", "sample", "dashboard", "doctor"],
     ["weights"],
-    ["run", "overhead", "peers"],
+    ["run", "overhead", "peers", "bias"],
     ["cli"],
 ]
 DOORS = {

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
 from bench import metrics, scenes
-from bench.metrics import MetricError, extractors, frechet_distance, moments, set_metrics
+from bench.metrics import MetricError, extractors, frechet_distance, kid_interval, moments, set_metrics
 from bench.metrics.sets import fidelity_options
 
 
@@ -162,6 +162,19 @@ def test_a_set_beside_itself_its_other_half_and_worse(lite, pictures, features) 
         values = [kid_fid(pictures[:60]), *(kid_fid(changed) for changed in changes)]
         assert values == sorted(values) and [v[1] for v in values] == sorted(v[1] for v in values)
     assert abs(kid_fid(pictures[:60])[0]) < 0.1 < kid_fid(noisy(120))[0]
+
+
+def test_the_interval_of_kid_is_that_of_its_pictures() -> None:
+    """It holds KID of endlessly many pictures as often as it says, over fresh sets of 60 against one reference."""
+    draw = np.random.default_rng(0)
+    reference = draw.standard_normal((200, 8))
+    many = kid_interval(1.3 * draw.standard_normal((6000, 8)), reference)
+    truth = sum(many) / 2
+    bounds = [kid_interval(1.3 * draw.standard_normal((60, 8)), reference) for _ in range(200)]
+    assert 0.88 <= np.mean([low <= truth <= high for low, high in bounds]) <= 0.99
+    one = 1.3 * draw.standard_normal((200, 8))
+    low, high = kid_interval(one, reference)
+    assert (low + high) / 2 == pytest.approx(set_metrics(one, reference, slug="x")["kid_x_200"], abs=1e-6)
 
 
 def test_names_say_what_made_them() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench import figures, record, report, tables
+from bench import figures, record, report, scenes, tables
 from bench.files import write_json
 from bench.journal import Journal
 from bench.result import Result
@@ -190,6 +190,42 @@ def test_pictures_over_training(tmp_path: Path) -> None:
     assert drawn is not None and drawn[0][:4] == b"\x89PNG"
 
 
+def told_of_control_and_dynamics(level: float) -> tuple[dict[str, float], dict[str, Any]]:
+    """What a cell on scenes says besides: control along guidance, where words land, how its blocks learn."""
+    names = ("local", "global", "control", *scenes.ATTRIBUTES)
+    quality = {f"{start}{name}_judge1_400": level for start in ("", "real_") for name in names}
+    quality |= {f"guidance5_{name}_judge1_100": level / 2 for name in ("local", "global")}
+    quality |= {f"locality_{name}_swap_8": level for name in scenes.ATTRIBUTES}
+    swap = {name: np.full((15, 15), level).tolist() for name in scenes.LOCAL}
+    swap |= {name: np.full((9, 9), level).tolist() for name in scenes.GLOBAL}
+    blocks, branches = ["block00", "block01"], ["block00.mlp", "block01.mlp"]
+    heat = {
+        kind: {"steps": [0, 1, 100], "rows": blocks, "values": [[0, level, 1]] * 2} for kind in ("open", "gradient")
+    }
+    heat["gate"] = {"steps": [0, 1, 100], "rows": branches, "values": [[0, level, 1]] * 2}
+    times = {kind: {"t": [0.1, 0.5], "rows": branches, "values": [[0, level]] * 2} for kind in ("gate", "scale")}
+    return quality, {"swap": swap, "real_swap": swap, "dynamics": heat, "times": times}
+
+
+def test_every_figure_is_drawn_of_what_it_shows_and_gives_its_numbers(tmp_path: Path) -> None:
+    table = tables.collect(made(tmp_path, {"adaln": [0.5, 0.4], "adaln-zero": [0.2, 0.3]}), "made")
+    for cell in table.done:
+        assert cell.result is not None
+        quality, probes = told_of_control_and_dynamics(cell.result.quality["heldout_loss"])
+        cell.result.quality.update(quality)
+        cell.result.probes.update(probes)
+        cell.result.sampling.update({"fid_efficientnet_lite0_400": [40.0, 60.0]})
+    chance = next(one for one in report.findings(table)[1] if one.title == "What so few pictures leave open")
+    assert chance.rows == [["adaln", "40.0 to 60.0"], ["adaln-zero", "40.0 to 60.0"]]
+    shown = {figure.file: figure for figure in figures.draw_all(table)}
+    expected = {"plane", "attributes", "guidance", "swap", "opening", "gates", "gates-time", "scales-time", "gradients"}
+    assert {f"{name}.png" for name in expected} <= set(shown)
+    assert all(figure.png[:4] == b"\x89PNG" for figure in shown.values())
+    assert shown["gates-time.png"].data[1] == {"variant": "adaln", "row": "block00.mlp", "t": 0.5, "gate": 0.5}
+    assert shown["gradients.png"].data[2]["step"] == 100
+    assert all(shown[f"{name}.png"].data for name in expected)
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     folder = tmp_path / "repository"
@@ -211,6 +247,9 @@ def test_a_record_holds_the_matrix_and_no_place(tmp_path: Path, repository: Path
     for path in folder.iterdir():
         if path.suffix != ".png":
             assert "secret-user" not in path.read_text(), path.name
+    diverged = made(tmp_path / "lost", {"adaln": [0.5, None], "adaln-zero": [0.2, 0.3]})
+    lost = record.record(diverged, "made", repository=repository, destination=tmp_path / "others")
+    assert "diverged: the loss is nan" in (lost / "report.md").read_text()
     again = record.load_record(folder)
     assert tables.markdown(again) == tables.markdown(tables.collect(store, "made"))
     assert json.loads((folder / "environment.json").read_text())["commit"] == COMMIT
@@ -225,7 +264,9 @@ def test_records_that_are_refused(tmp_path: Path, repository: Path) -> None:
         with pytest.raises(ValueError, match=said):
             record.record(store, "made", repository=repository, destination=tmp_path / "results", **more)
 
-    refused(made(tmp_path / "a", {"adaln": [0.5, None]}), "1 of 2 cells of 'made' lack a result")
+    killed = made(tmp_path / "a", {"adaln": [0.5, None]})
+    killed.cell("adaln-000000000001").write_note("killed", "stopped")
+    refused(killed, "1 of 2 cells of 'made' lack a result")
     refused(made(tmp_path / "b", {"adaln": [None]}), "no finished cell", allow_partial=True)
     refused(made(tmp_path / "c", THREE, dirty=True), "uncommitted changes")
     store = made(tmp_path / "d", THREE)
@@ -261,5 +302,8 @@ def test_the_readme_shows_the_newest_records(tmp_path: Path) -> None:
     root = Path(__file__).parent.parent
     shown = (root / "README.md").read_text().partition(record.BEGIN)[2].partition(record.END)[0].lstrip("\n")
     assert shown == record.readme_section(root / "results", root)
+    first, last = record.CLAIMS
+    told = (root / "README.md").read_text().partition(first)[2].partition(last)[0].lstrip("\n")
+    assert told == record.claims_section(root / "results", root)
     (tmp_path / "README.md").write_text("nothing to fill")
     assert not record.update_readme(tmp_path / "README.md", root / "results")

@@ -6,12 +6,12 @@ layout = architectures.load_published(model, state_dict)     # of the released f
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import Any
 
 from torch import nn
 
+from architectures.options import nearest
 from architectures.systems.weights import WeightsError, load_published
 
 __all__ = ["PUBLISHED", "WeightsError", "load_published", "published"]
@@ -48,16 +48,13 @@ def published(name: str, **sizes: Any) -> nn.Module:
         ValueError: for an unknown name or size, with the choices and the nearest.
     """
     if name not in PUBLISHED:
-        near = difflib.get_close_matches(name, PUBLISHED, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown published system {name!r} (systems: {', '.join(PUBLISHED)}){hint}")
+        known = ", ".join(PUBLISHED)
+        raise ValueError(f"unknown published system {name!r} (systems: {known}){nearest(name, PUBLISHED)}")
     _, where, own = PUBLISHED[name]
     module, _, attribute = where.partition(":")
     kind = getattr(importlib.import_module(f"architectures.systems.{module}"), attribute)
     known = kind.__init__.__kwdefaults__ or {}
     for size in sizes:
         if size not in known:
-            near = difflib.get_close_matches(size, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{name}: unknown size {size!r} (sizes: {', '.join(known)}){hint}")
+            raise ValueError(f"{name}: unknown size {size!r} (sizes: {', '.join(known)}){nearest(size, known)}")
     return kind(**{**own, **sizes})

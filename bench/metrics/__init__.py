@@ -2,7 +2,7 @@
 
 from bench.metrics.extractors import INCEPTION_WEIGHTS, Extractor, MetricError, inception_here, resolve
 from bench.metrics.frechet import Moments, frechet_distance, frechet_interval, moments
-from bench.metrics.sets import count_name, reference_features, set_metrics
+from bench.metrics.sets import count_name, kid_interval, reference_features, set_metrics
 
 __all__ = [
     "INCEPTION_WEIGHTS",
@@ -13,6 +13,7 @@ __all__ = [
     "frechet_distance",
     "frechet_interval",
     "inception_here",
+    "kid_interval",
     "moments",
     "reference_features",
     "resolve",

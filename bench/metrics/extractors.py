@@ -6,7 +6,6 @@ the package registry, so that it works offline. Any other extractor registered w
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import pickle
@@ -27,6 +26,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 from torch_fidelity.utils import create_feature_extractor
 
+from architectures import nearest
 from bench.files import file_digest
 
 INCEPTION_WEIGHTS = "DITBENCH_INCEPTION_WEIGHTS"  # a local file, in torch-fidelity's format
@@ -164,9 +164,7 @@ def resolve(name: str, *, warn: Warn = lambda text: None) -> Extractor:
         return Extractor(name, "efficientnet_lite0", name, "1280", None, digest)
     if name not in FEATURE_EXTRACTORS_REGISTRY:
         known = ["auto", "inception", *sorted(set(FEATURE_EXTRACTORS_REGISTRY) - {INCEPTION})]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise MetricError(f"unknown extractor {name!r} (extractors: {', '.join(known)}){hint}")
+        raise MetricError(f"unknown extractor {name!r} (extractors: {', '.join(known)}){nearest(name, known)}")
     layer = FEATURE_EXTRACTORS_REGISTRY[name].get_default_feature_layer_for_metric("fid")
     slug = name.lower().replace("-", "_")
     return Extractor(name, slug, name, layer, None, hashlib.sha256(name.encode()).hexdigest()[:16])

@@ -70,6 +70,23 @@ def set_metrics(generated: np.ndarray, reference: np.ndarray, *, slug: str) -> d
     }
 
 
+def kid_interval(features: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    """A 95 % interval of KID of features (n, d) against (m, d), for the chance of these n.
+
+    KID is a U-statistic, so its variance is that of what each picture gives to it, over n (Hoeffding's first
+    projection): 2 (mean_j k(x_i, x_j) - mean_j k(x_i, y_j)), with torch-fidelity's k = (x.y / d + 1)^3.
+    """
+    x, y = (torch.from_numpy(np.asarray(side)).double() for side in (features, reference))
+    n, d = x.shape
+    own, across, theirs = (((a @ b.T) / d + 1) ** 3 for a, b in ((x, x), (x, y), (y, y)))
+    within = (own.sum(1) - own.diagonal()) / (n - 1)
+    given = 2 * (within - across.mean(1))
+    m = len(y)
+    value = within.mean() + (theirs.sum() - theirs.trace()) / (m * (m - 1)) - 2 * across.mean()
+    half = 1.96 * given.std() / n**0.5
+    return float(value - half), float(value + half)
+
+
 def reference_features(
     extractor: Extractor,
     pictures: Callable[[], np.ndarray],
