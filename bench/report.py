@@ -147,6 +147,8 @@ def _chance(table: Table) -> Sheet | None:
     found: dict[str, dict[str, list[list[float]]]] = {}
     for cell in table.done:
         for key, bounds in (cell.result.sampling if cell.result else {}).items():
+            if bounds[0] == bounds[1]:  # pictures all alike: their chance is not known
+                continue
             found.setdefault(name_of(cell.row), {}).setdefault(key, []).append(bounds)
     shown = {row.name: row for row in summaries(table)}
     cols = [c for c in columns(list(shown.values())) if any(c.key in told for told in found.values())]

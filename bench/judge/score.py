@@ -97,14 +97,16 @@ def summary(scores: Scores, floor: dict[str, float]) -> dict[str, float]:
 
 
 def intervals(scores: Scores, floor: dict[str, float], *, seed: int = 0) -> dict[str, list[float]]:
-    """95 % intervals of `local`, `global` and `right` for the finite number of pictures, by bootstrap over them."""
-    from scipy.stats import bootstrap
+    """95 % intervals for the finite number of pictures: of `local` and `global` by bootstrap over them (none where all
+    are alike), of the share `right` by Wilson."""
+    from scipy.stats import binomtest, bootstrap
 
     by = corrected(scores, floor)
-    found: dict[str, list[float]] = {}
-    for name, values in (("local", by["local"]), ("global", by["global"]), ("right", scores.right)):
+    share = binomtest(int(scores.right.sum()), len(scores)).proportion_ci(method="wilson")
+    found = {"right": [float(share.low), float(share.high)]}
+    for name in ("local", "global"):
+        values = by[name]
         if len(values) < 2 or np.ptp(values) == 0:
-            found[name] = [float(values.mean())] * 2
             continue
         chance_of = np.random.default_rng(seed)
         told = bootstrap((values,), np.mean, n_resamples=1000, method="percentile", random_state=chance_of)
