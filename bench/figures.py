@@ -30,8 +30,10 @@ PLANE = "Accuracy corrected for chance, means over four attributes; bars are 95 
 ATTRIBUTE_BARS = "0 is no better than a picture of something else, 1 is always right; left local, right global."
 SWAP = (
     "One word of the caption changed, the noise the same: the mean change of the picture, darker is more. Local words "
-    "are centred on the object's cell (framed). The number is the locality: 1 all inside, 0 as anywhere."
+    "are centred on the object's cell (framed). The number is the locality: 1 all inside, 0 as anywhere. Maps of less than "
+    "a twentieth of the real change are pale."
 )
+FAINT = 1 / 20
 LADDER = "Median held-out loss over seeds; a cross where most seeds were lost (above twice their lowest, or no number)."
 OPENING = "|what a block adds| over |its input|, by depth and step (steps 1, 2, 4, ... then evenly); the first seed."
 GATES_TIME = "Mean |gate| of every branch of the trained model, by time: 0 is data, 1 is noise; the first seed."
@@ -382,7 +384,8 @@ def guidance(table: Table) -> Drawn | None:
 
 
 def swap(table: Table) -> Drawn | None:
-    """Heat maps, rows variants and real pictures, columns attributes; each map by its own largest value."""
+    """Heat maps, rows variants and real pictures, columns attributes; each map by its own largest value, or by `FAINT`
+    of the real pictures' where it is less: a word that changes nothing leaves its map white."""
     probes = {name: cell.result.probes for name, cell in _first_cells(table).items() if cell.result}
     maps = {name: told["swap"] for name, told in probes.items() if told.get("swap")}
     if not maps:
@@ -397,7 +400,8 @@ def swap(table: Table) -> Drawn | None:
     for i, (name, one) in enumerate(rows.items()):
         for j, attribute in enumerate(ATTRIBUTES):
             axis, values = axes[i][j], np.asarray(one[attribute])
-            axis.imshow(values, cmap="Greys", vmin=0, vmax=max(float(values.max()), 1e-9))
+            least = FAINT * float(np.max(real[attribute])) if real else 1e-9
+            axis.imshow(values, cmap="Greys", vmin=0, vmax=max(float(values.max()), least))
             axis.set_xticks([])
             axis.set_yticks([])
             if len(values) == 15:  # centred on the object's cell
