@@ -21,7 +21,7 @@ quickstart: setup           ## train and compare five schemes on rendered scenes
 	$(BIN)/ditbench run configs/quickstart.yaml
 
 test: setup                 ## the tests that take no GPU and no minutes
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 slow: setup                 ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -30,8 +30,8 @@ PLANE = "Accuracy corrected for chance, means over four attributes; bars are 95 
 ATTRIBUTE_BARS = "0 is no better than a picture of something else, 1 is always right; left local, right global."
 SWAP = (
     "One word of the caption changed, the noise the same: the mean change of the picture, darker is more. Local words "
-    "are centred on the object's cell (framed). The number is the locality: 1 all inside, 0 as anywhere. Maps of less than "
-    "a twentieth of the real change are pale."
+    "are centred on the object's cell (framed). The number is the locality: 1 all inside, 0 as anywhere. Maps of "
+    "less than a twentieth of the real change are pale."
 )
 FAINT = 1 / 20
 LADDER = "Median held-out loss over seeds; a cross where most seeds were lost (above twice their lowest, or no number)."
