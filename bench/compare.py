@@ -18,7 +18,19 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from architectures import nearest
-from bench.tables import COST, Cell, Table, columns, direction, half_width, heading, name_of, numbers, summaries
+from bench.tables import (
+    COST,
+    Cell,
+    Table,
+    columns,
+    direction,
+    half_width,
+    has_shares,
+    heading,
+    name_of,
+    numbers,
+    summaries,
+)
 
 Word = Literal["better", "worse", "undecided"]
 LEVEL = 0.05
@@ -266,7 +278,7 @@ def lines(found: Sequence[Difference]) -> list[list[str]]:
             _number(one, one.mean_b),
             _number(one, one.gap)
             + (f" [{_number(one, one.low)}, {_number(one, one.high)}]" if one.low is not None else ""),
-            f"{one.relative:+.1%}" if one.seeds else "",
+            f"{one.relative:+.1%}" if one.seeds and has_shares(one.metric) else "",
             f"{one.effect:+.1f}" if one.effect is not None else "",
             str(len(one.seeds)),
             verdict(one),
@@ -329,7 +341,8 @@ MARKS = {"better": "▲", "worse": "▼", "undecided": "·"}
 
 def verdict_table(table: Table) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of words: for every row and metric ▲ better, ▼ worse or · undecided than the baseline, and the
-    gap as a share. Nothing with a single row or a single seed, of which nothing can be said."""
+    gap, as a share where the metric has one. Nothing with a single row or a single seed: of those nothing can be said.
+    """
     found = against(table)
     if not found or not any(len(one.seeds) > 1 for row in found.values() for one in row):
         return [], []
@@ -345,5 +358,6 @@ def verdict_table(table: Table) -> tuple[list[str], list[list[str]]]:
 def _mark(one: Difference) -> str:
     if not one.seeds:
         return ""
-    share = f" {one.relative:+.1%}" if math.isfinite(one.relative) else ""
-    return MARKS[one.verdict] + share
+    if not has_shares(one.metric):
+        return f"{MARKS[one.verdict]} {one.gap:+.3f}"
+    return MARKS[one.verdict] + (f" {one.relative:+.1%}" if math.isfinite(one.relative) else "")

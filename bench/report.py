@@ -100,9 +100,9 @@ def _verdicts(table: Table) -> Sheet | None:
     if not rows:
         return None
     told = (
-        f"▲ better, ▼ worse, · undecided than {compare.baseline(table)}, and the gap: paired by seed, 95 % after "
-        f"Holm's correction over the whole table; gaps of FID under {compare.MARGINS['fid']:.1%} are undecided, since "
-        "training seeds alone make such."
+        f"▲ better, ▼ worse, · undecided than {compare.baseline(table)}, and the gap (a share; of control, the "
+        "difference): paired by seed, 95 % after Holm's correction over the whole table; gaps of FID under "
+        f"{compare.MARGINS['fid']:.1%} are undecided, since training seeds alone make such."
     )
     return Sheet("Verdicts", told, headings, rows, [])
 

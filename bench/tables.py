@@ -186,6 +186,12 @@ def heading(key: str) -> str:
     return f"{kind.upper() if len(kind) == 3 else kind.replace('_', ' ')} ({slug}, {count})"
 
 
+def has_shares(key: str) -> bool:
+    """Whether a gap is sensibly told as a share of a mean: not of control or locality, whose zero is chance."""
+    made = _made_of(key)
+    return made is None or not made["slug"].startswith(("judge", "swap"))
+
+
 def find(keys: Iterable[str], name: str) -> str:
     """The metric that a short name means: `fid` is `fid_efficientnet_lite0_400` where nothing else begins so.
 

@@ -115,6 +115,14 @@ def test_a_gap_of_fid_that_seeds_alone_make_is_undecided() -> None:
     assert same.verdict == "better"  # only FID has the margin
 
 
+def test_a_gap_of_control_is_no_share_since_its_zero_is_chance() -> None:
+    found = two([0.3, 0.31, 0.32], [0.01, 0.02, 0.03], LOCAL)
+    (one,) = compare.compare(found, "a", "b")
+    assert compare.lines([one])[0][4] == "", "no percentage of what may be zero"
+    assert "%" not in compare.verdict_table(found)[1][0][1]
+    assert compare.lines(compare.compare(two([1.0, 1.1], [2.0, 2.2], KID), "a", "b"))[0][4] == "-50.0%"
+
+
 def test_one_seed_decides_nothing() -> None:
     (one,) = compare.compare(two([1.0], [2.0]), "a", "b")
     assert (one.verdict, one.why) == ("undecided", "one seed shows no spread")
