@@ -78,7 +78,8 @@ def main() -> None:
     extractor = metrics.resolve(given.extractor)
     real, other = (pictures(split, given.most) for split in ("heldout", "train"))
     told = [extractor.features(images) for images in (real, other, noisy(other))]
-    least, sets = 2 * told[0].shape[1], {}
+    least = 2 * told[0].shape[1]
+    sets: dict[str, dict[str, Any]] = {}
     for name, features in (("other real scenes", told[1]), (f"scenes with noise of {NOISE:g} levels", told[2])):
         points = along(told[0], features, given.draws)
         sets[name] = {"points": points, "limit": limit(points, least)}

@@ -48,8 +48,8 @@ def published(name: str, **sizes: Any) -> nn.Module:
         ValueError: for an unknown name or size, with the choices and the nearest.
     """
     if name not in PUBLISHED:
-        known = ", ".join(PUBLISHED)
-        raise ValueError(f"unknown published system {name!r} (systems: {known}){nearest(name, PUBLISHED)}")
+        names = ", ".join(PUBLISHED)
+        raise ValueError(f"unknown published system {name!r} (systems: {names}){nearest(name, PUBLISHED)}")
     _, where, own = PUBLISHED[name]
     module, _, attribute = where.partition(":")
     kind = getattr(importlib.import_module(f"architectures.systems.{module}"), attribute)
