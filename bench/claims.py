@@ -30,14 +30,22 @@ from typing import Any, Literal
 
 from architectures import nearest
 from bench import compare
-from bench.compare import LEVEL, holm, interval, more_seeds, paired_p
+from bench.compare import LEVEL, holm, hope, interval, more_seeds, paired_p
 from bench.ladder import ladders
 from bench.scenes import ATTRIBUTES
-from bench.tables import Cell, Table, direction, find, heading, name_of, numbers, summaries
+from bench.tables import Cell, Table, direction, find, has_shares, heading, name_of, numbers, summaries
 
 Word = Literal["supported", "contradicted", "undecided"]
 RULES = ("beats", "no_worse_than", "above", "below")
 LADDER = "highest_lr"
+PER = {  # how a metric is told per cost: of how many units, and their name
+    "parameters_total": (1e6, "M parameters"),
+    "parameters_modulation": (1e6, "M parameters of modulation"),
+    "macs_forward": (1e9, "GMAC a picture"),
+    "flops_train_per_image": (1e9, "training GFLOP a picture"),
+    "train_peak_resident_bytes": (2**20, "MiB of peak memory"),
+    "train_peak_allocated_bytes": (2**20, "MiB of peak memory"),
+}
 KEYS = {"metric", "variant", "per", "within", *RULES}
 
 
@@ -184,9 +192,16 @@ def decide(table: Table) -> Verdict | None:
         str(test[key]) for test in claim["tests"] for key in ("variant", "beats", "no_worse_than") if key in test
     )
     caveats = compare.caveats(table, *(name for name in named if name in rows))
+    caveats += _at_chance(asked)
     if not set(named) <= set(rows):  # a ladder's runs are lost on purpose
         caveats += [note for note in compare.origins(table.cells) if note not in caveats]
     return Verdict(table.name, claim["says"], verdict, findings, caveats)
+
+
+def _at_chance(asked: list[_Asked]) -> list[str]:
+    """Metrics of control on which nothing that is tested has learned anything yet."""
+    low = [one.key for one in asked if one.seeds and not has_shares(one.key) and max(*one.ours, *one.theirs) <= 0]
+    return [f"{heading(key)}: no cell is above chance, so training is too short to tell" for key in dict.fromkeys(low)]
 
 
 def _ask(table: Table, test: dict[str, Any]) -> _Asked:
@@ -254,13 +269,14 @@ def _value(cell: Cell, key: str, per: str | None) -> float | None:
     found = numbers(cell.result)
     if key not in found or (per is not None and not found.get(per)):
         return None
-    return found[key] / (found[per] if per else 1.0)
+    return found[key] / (found[per] / PER.get(per, (1.0, ""))[0] if per else 1.0)
 
 
 def _finding(one: _Asked, corrected: float | None) -> Finding:
     test = one.test
     rule = next(rule for rule in RULES if rule in test)
-    metric = heading(one.key) + (f" per {heading(test['per'])}" if "per" in test else "")
+    per = test.get("per", "")
+    metric = heading(one.key) + (f" per {PER[per][1] if per in PER else heading(per)}" if per else "")
     share = f" by more than {test['within']:.0%}" if "within" in test else ""
     words = {"beats": "beats", "no_worse_than": "is no worse than", "above": "is above", "below": "is below"}
     asks = f"{test['variant']} {words[rule]} {test[rule]}{share}: {metric}"
@@ -275,7 +291,7 @@ def _finding(one: _Asked, corrected: float | None) -> Finding:
         base = statistics.fmean(one.theirs)
         gap = statistics.fmean(one.gaps)
         said += f" against {_number(base)}, gap {_number(gap)} [{_number(bounds[0])}, {_number(bounds[1])}]"
-        said += f" ({gap / abs(base):+.1%})" if base else ""
+        said += f" ({gap / abs(base):+.1%})" if base and has_shares(one.key) else ""
     else:
         bounds = interval(one.ours)
         assert bounds is not None
@@ -287,9 +303,7 @@ def _finding(one: _Asked, corrected: float | None) -> Finding:
     if small:
         return Finding(asks, "undecided", f"{said}; under the {compare.margin(one.key):.1%} that seeds alone make")
     more = more_seeds(against)
-    return Finding(
-        asks, "undecided", said + (f"; {more} more seeds would decide, if mean and spread stay" if more else "")
-    )
+    return Finding(asks, "undecided", said + (f"; {hope(more)}" if more else ""))
 
 
 def _within_margin(one: _Asked) -> bool:

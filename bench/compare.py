@@ -124,7 +124,8 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 
 
 def more_seeds(differences: Sequence[float], level: float = LEVEL) -> int | None:
-    """How many more seeds an interval without zero would take, if mean and spread stay; None beyond `MOST_SEEDS`."""
+    """How many more seeds an interval without zero would take, not corrected for anything else, if mean and spread
+    stay; None beyond `MOST_SEEDS`."""
     if len(differences) < 2 or not (mean := abs(statistics.fmean(differences))):
         return None
     import numpy as np
@@ -133,6 +134,11 @@ def more_seeds(differences: Sequence[float], level: float = LEVEL) -> int | None
     n = np.arange(len(differences), MOST_SEEDS)
     enough = t.ppf(1 - level / 2, n - 1) * statistics.stdev(differences) / np.sqrt(n) < mean
     return int(enough.argmax()) if enough.any() else None
+
+
+def hope(more: int) -> str:
+    """`more_seeds` in words."""
+    return f"{more} more seed{'s' if more > 1 else ''} would decide it alone, if mean and spread stay"
 
 
 # --- two variants -----------------------------------------------------------------------------------------------------
@@ -294,7 +300,7 @@ def verdict(one: Difference) -> str:
     """The verdict with what a reader asks next: why not, and how many more seeds."""
     if one.verdict != "undecided":
         return one.verdict
-    more = f"; {one.more} more seeds would decide, if mean and spread stay" if one.more else ""
+    more = f"; {hope(one.more)}" if one.more else ""
     return f"undecided: {one.why}{more}"
 
 

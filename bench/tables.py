@@ -125,6 +125,13 @@ QUALITY: dict[str, Callable[[float], str]] = {
     "unseen_local": _fixed(3),
     "unseen_global": _fixed(3),
 }
+DYNAMICS = {
+    "open_first": "how far a block moves the stream before training, the largest",
+    "open_last": "how far blocks move the stream at the end",
+    "opening_step": "when blocks have half opened, a share of training",
+    "opening_order": "rank correlation of depth with when blocks open",
+    "opening_depth": "rank correlation of depth with how far blocks open",
+}
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
 COST = (
@@ -173,6 +180,7 @@ def heading(key: str) -> str:
     """A metric's name for people: `local control (judge1, 400)`."""
     known = {column.key: column.heading for column in COST} | {"heldout_loss": "held-out loss"}
     known |= {"train_ms": "training ms a picture", "sample_ms": "sampling ms a picture"}
+    known |= DYNAMICS
     made = _made_of(key)
     if key in known or not made:
         return known.get(key, key.replace("_", " "))

@@ -203,7 +203,7 @@ def test_claims_are_supported_contradicted_or_undecided() -> None:
     assert claimed(two(low, high), BEATS).verdict == "supported"
     assert claimed(two(high, low), BEATS).verdict == "contradicted"
     told = claimed(two(wild, high), BEATS)
-    assert told.verdict == "undecided" and "more seeds would decide" in told.findings[0].evidence
+    assert told.verdict == "undecided" and "would decide it alone" in told.findings[0].evidence
     assert claimed(two([100, 100.1, 99.9], [101, 101.1, 100.9]), BEATS).verdict == "undecided"  # under the margin
 
 
@@ -222,13 +222,21 @@ def test_no_worse_than_asks_for_a_margin() -> None:
     assert claimed(two([90.0, 130.0, 101.0], [100.0, 100.1, 100.0]), near).verdict == "undecided"
 
 
+def test_control_that_no_cell_has_yet_is_said_to_tell_nothing() -> None:
+    asked = {"metric": "local", "variant": "a", "beats": "b"}
+    told = claimed(two([-0.1, -0.11, -0.12], [-0.2, -0.21, -0.22], LOCAL), asked)
+    assert any("no cell is above chance" in note for note in told.caveats) and "%" not in told.findings[0].evidence
+    assert not claimed(two([0.1, 0.11, 0.12], [-0.2, -0.21, -0.22], LOCAL), asked).caveats
+
+
 def test_above_and_per() -> None:
     cells = [cell("a", s, {"opening_order": 0.8 + s / 50, LOCAL: 0.5, "parameters_total": 1e6}) for s in range(3)]
     assert claimed(table(cells), {"metric": "opening_order", "variant": "a", "above": 0}).verdict == "supported"
     assert claimed(table(cells), {"metric": "opening_order", "variant": "a", "below": 0.5}).verdict == "contradicted"
     cells += [cell("b", s, {LOCAL: 0.6 + s / 1000, "parameters_total": 3e6}) for s in range(3)]
     told = claimed(table(cells), {"metric": "local", "per": "parameters_total", "variant": "a", "beats": "b"})
-    assert told.verdict == "supported" and "per parameters M" in told.findings[0].asks
+    assert told.verdict == "supported" and "per M parameters" in told.findings[0].asks
+    assert told.findings[0].evidence.startswith("0.5 against 0.2"), told.findings[0].evidence
 
 
 @pytest.mark.parametrize(
@@ -290,7 +298,7 @@ def test_ladder_says_how_far_up_a_variant_trains() -> None:
     told = claimed(climb({"a": 1.0, "b": 1e-4}), {"metric": "highest_lr", "variant": "a", "beats": "b"})
     assert told.verdict == "supported"
     told = claimed(climb({"a": 1.0, "b": 2e-3}), {"metric": "highest_lr", "variant": "a", "beats": "b"})
-    assert told.verdict == "undecided" or told.findings[0].evidence  # one rung: rounding counts as spread
+    assert told.verdict == "undecided", "one rung: its rounding counts as spread"
 
 
 def test_a_value_is_chosen_by_heldout_loss_and_its_edge_is_said() -> None:
