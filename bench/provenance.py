@@ -29,13 +29,15 @@ PACKAGES = (
 
 
 def git_state(folder: Path | None = None) -> dict[str, Any]:
-    """`commit` and `dirty` of the checkout that this code runs from; commit `unknown` outside one."""
+    """`commit` and `dirty` of the checkout that this code runs from; commit `unknown` outside one. Records, and the
+    README that shows them, change no number and so make no checkout dirty."""
     folder = folder or Path(__file__).resolve().parent.parent
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
         return {"commit": "unknown", "dirty": False}
-    changes = _git(folder, "status", "--porcelain")
-    diff = hashlib.sha256((_git(folder, "diff", "HEAD") + changes).encode()).hexdigest()[:16] if changes else ""
+    where = ("--", ".", ":(exclude)results", ":(exclude)README.md")
+    changes = _git(folder, "status", "--porcelain", *where)
+    diff = hashlib.sha256((_git(folder, "diff", "HEAD", *where) + changes).encode()).hexdigest()[:16] if changes else ""
     return {"commit": commit, "dirty": bool(changes), "diff": diff}
 
 

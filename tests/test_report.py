@@ -250,6 +250,10 @@ def test_a_record_holds_the_matrix_and_no_place(tmp_path: Path, repository: Path
     diverged = made(tmp_path / "lost", {"adaln": [0.5, None], "adaln-zero": [0.2, 0.3]})
     lost = record.record(diverged, "made", repository=repository, destination=tmp_path / "others")
     assert "diverged: the loss is nan" in (lost / "report.md").read_text()
+    (repository / "results").mkdir()
+    (repository / "results" / "another").write_text("a record not committed yet")
+    (repository / "README.md").write_text("which the README shows")
+    record.record(store, "made", repository=repository, destination=tmp_path / "more")
     again = record.load_record(folder)
     assert tables.markdown(again) == tables.markdown(tables.collect(store, "made"))
     assert json.loads((folder / "environment.json").read_text())["commit"] == COMMIT
