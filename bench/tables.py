@@ -131,6 +131,7 @@ DYNAMICS = {
     "opening_step": "when blocks have half opened, a share of training",
     "opening_order": "rank correlation of depth with when blocks open",
     "opening_depth": "rank correlation of depth with how far blocks open",
+    "highest_lr": "log10 of the highest learning rate",
 }
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
@@ -195,8 +196,11 @@ def heading(key: str) -> str:
 
 
 def has_shares(key: str) -> bool:
-    """Whether a gap is sensibly told as a share of a mean: not of control or locality, whose zero is chance."""
+    """Whether a gap is sensibly told as a share of a mean: not of control or locality, whose zero is chance, nor of a
+    logarithm or a correlation."""
     made = _made_of(key)
+    if key in ("highest_lr", "opening_order", "opening_depth"):
+        return False
     return made is None or not made["slug"].startswith(("judge", "swap"))
 
 
