@@ -59,8 +59,9 @@ class Local:
         return process
 
     def _share(self, slot: int) -> dict[str, str]:
-        threads = max(1, (os.cpu_count() or 1) // self.jobs)
-        share = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+        share = {"PYTHONUNBUFFERED": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+        if "OMP_NUM_THREADS" not in os.environ:
+            share["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.jobs))
         if self.gpus and "CUDA_VISIBLE_DEVICES" not in os.environ:
             share["CUDA_VISIBLE_DEVICES"] = str(slot % self.gpus)
         return share
