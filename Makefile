@@ -45,7 +45,7 @@ overhead: setup             ## the harness's training step against a bare loop o
 peers: setup                ## training steps of published systems against diffusers' models, paired
 	$(BIN)/python -m bench.peers
 
-bias: setup                 ## how FID depends on the number of pictures, and its limit
+bias: setup                 ## how FID depends on the number of pictures, and its limit (many minutes on two cores)
 	$(BIN)/python -m bench.bias --out results/bias
 
 judge: setup                ## train the network that reads scenes, and write its card

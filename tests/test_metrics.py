@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from bench import metrics, scenes
+from bench import bias, figures, metrics, scenes
 from bench.metrics import MetricError, extractors, frechet_distance, kid_interval, moments, set_metrics
 from bench.metrics.sets import fidelity_options
 
@@ -175,6 +175,23 @@ def test_the_interval_of_kid_is_that_of_its_pictures() -> None:
     one = 1.3 * draw.standard_normal((200, 8))
     low, high = kid_interval(one, reference)
     assert (low + high) / 2 == pytest.approx(set_metrics(one, reference, slug="x")["kid_x_200"], abs=1e-6)
+
+
+def test_the_limit_of_fid_is_where_its_line_over_one_over_n_ends() -> None:
+    points = [{"n": n, "fid": [3 + 100 / n] * 2, "kid": [0.0]} for n in (10, 100, 200, 400)]
+    points[0]["fid"] = [999.0]  # too few pictures: not on the line
+    assert bias.limit(points, 50)["fid"] == pytest.approx(3) and bias.limit(points, 50)["slope"] == pytest.approx(100)
+    with pytest.raises(ValueError, match="three numbers of pictures from 200 on, got 2; raise --most"):
+        bias.limit(points, 200)
+
+
+def test_fid_of_one_distribution_falls_to_zero_with_more_pictures() -> None:
+    draw = np.random.default_rng(0)
+    found = bias.along(*(draw.standard_normal((1600, 8)).astype(np.float32) for _ in range(2)), draws=3)
+    means = [float(np.mean(one["fid"])) for one in found]
+    assert [one["n"] for one in found] == [100, 200, 400, 600, 800, 1200, 1600] and means[0] > 4 * means[-1] > 0
+    assert abs(bias.limit(found, 100)["fid"]) < means[0] / 8, "two halves of one distribution: the truth is 0"
+    assert figures.bias({"x": {"points": found, "limit": bias.limit(found, 100)}}, 100)[:4] == b"\x89PNG"
 
 
 def test_names_say_what_made_them() -> None:
