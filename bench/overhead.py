@@ -76,14 +76,14 @@ def look_share(config: dict[str, Any], data: Any, told: Any, step: float, looks:
     subject = Subject(build(config, told.kind), data, told, config, torch.device("cpu"))
     probe, pictures = dynamics.Probe(subject), Pictures(data, told)
     batch, prompt = pictures.__getitems__(list(range(config["train"]["batch"])))
-    flow_loss(
-        subject.model, x := from_pictures(batch), torch.randn_like(x), torch.rand(len(x)), prompt
-    ).mean().backward()
+    x = from_pictures(batch)
+    flow_loss(subject.model, x, torch.randn_like(x), torch.rand(len(x)), prompt).mean().backward()
     seconds = []
     for _ in range(looks):
         begin = time.perf_counter()
         dynamics.numbers(probe.look()) | dynamics.named(dynamics.gradients(subject.model))
-        tensors_digest(batch, prompt), tensors_digest(x)
+        tensors_digest(batch, prompt)
+        tensors_digest(x)
         seconds.append(time.perf_counter() - begin)
     return statistics.median(seconds) / (config["train"]["probe_every"] * step)
 

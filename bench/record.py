@@ -154,10 +154,8 @@ def load_record(folder: Path) -> Table:
         raise ValueError(f"{folder}: no record ({error})") from error
 
 
-def readme_table(folder: Path, root: Path) -> str:
-    """A record's table for the README, with a link to it."""
-    table = load_record(folder)
-    where = folder.relative_to(root).as_posix()
+def readme_table(table: Table, where: str) -> str:
+    """A record's table for the README, with a link to its folder `where`."""
     said = [f"- {note}" for note in notes(table)]
     said.append(f"- Record, figures and command: [{where}]({where}/report.md)")
     return "\n".join([f"### {table.name}", "", markdown(table), *said, "", f"![Samples]({where}/samples.png)", ""])
@@ -172,9 +170,10 @@ def update_readme(readme: Path, results: Path) -> bool:
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if BEGIN not in text or END not in text:
         return False
-    text = _between(text, (BEGIN, END), readme_section(results, readme.parent))
+    tables = newest_tables(results, readme.parent)
+    text = _between(text, (BEGIN, END), readme_section(tables))
     if CLAIMS[0] in text and CLAIMS[1] in text:
-        text = _between(text, CLAIMS, claims_section(results, readme.parent))
+        text = _between(text, CLAIMS, claims_section(tables))
     write_atomic(readme, text)
     return True
 
@@ -184,14 +183,19 @@ def _between(text: str, marks: tuple[str, str], content: str) -> str:
     return f"{before}{marks[0]}\n{content}{marks[1]}{rest.partition(marks[1])[2]}"
 
 
-def claims_section(results: Path, root: Path) -> str:
+def newest_tables(results: Path, root: Path) -> dict[str, Table]:
+    """The newest record of each matrix, by its folder as seen from `root`."""
+    return {folder.relative_to(root).as_posix(): load_record(folder) for folder in claims.newest(results).values()}
+
+
+def claims_section(tables: dict[str, Table]) -> str:
     """What became of every claim of which there is a record, each with a link to its newest, and in a sentence how
     that was decided."""
     told = []
-    for folder in claims.newest(results).values():
-        verdict = claims.decide(load_record(folder))
+    for where, table in tables.items():
+        verdict = claims.decide(table)
         if verdict:
-            told.append((verdict, f"{folder.relative_to(root).as_posix()}/report.md"))
+            told.append((verdict, f"{where}/report.md"))
     if not told:
         return ""
     how = (
@@ -201,10 +205,9 @@ def claims_section(results: Path, root: Path) -> str:
     return f"## Claims\n\n{how}\n{claims.markdown(told)}"
 
 
-def readme_section(results: Path, root: Path) -> str:
+def readme_section(tables: dict[str, Table]) -> str:
     """The newest record of each matrix that tests no claim, as the README shows it."""
-    found = claims.newest(results).values()
-    shown = [readme_table(one, root) for one in found if not load_record(one).manifest["config"].get("claim")]
+    shown = [readme_table(table, where) for where, table in tables.items() if not table.manifest["config"].get("claim")]
     if not shown:
         return ""
     return "\n".join(["## Results", "", *shown])
