@@ -112,12 +112,12 @@ def swaps(subject: Subject, count: int, say: Say) -> Measured:
     Quality: for each attribute `locality_<attribute>_swap_<count>` and `change_...`, the mean change of a pixel as a
     share of the whole range. The probe `swap` holds heat maps, of this model and of real pictures.
     """
+    if isinstance(subject.prompts.kind, Features):  # a cell has no encoder at hand
+        return Measured({})
     seed = subject.config["evaluate"]["seed"]
     said = [scenes.parse(text) for text in texts(subject.data, np.arange(count) % len(subject.data.heldout))]
     variants = {name: [changed(scene, name, seed) for scene in said] for name in judges.ATTRIBUTES}
     captions = [scenes.caption(scene) for part in (said, *variants.values()) for scene in part]
-    if isinstance(subject.prompts.kind, Features):  # a cell has no encoder at hand
-        return Measured({})
     prompt, _ = subject.prompts.encode(captions)
     noise = starting_noise(seed, range(count), subject.shape).repeat(1 + len(variants), 1, 1, 1)
     say(f"{len(variants)} words changed in {count} captions")
