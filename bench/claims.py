@@ -33,11 +33,22 @@ from bench import compare
 from bench.compare import LEVEL, holm, hope, interval, more_seeds, paired_p
 from bench.ladder import ladders
 from bench.scenes import ATTRIBUTES
-from bench.tables import Cell, Table, direction, find, has_shares, heading, name_of, numbers, summaries
+from bench.tables import (
+    LADDER,
+    Cell,
+    Table,
+    direction,
+    find,
+    has_shares,
+    heading,
+    name_of,
+    numbers,
+    over_chance,
+    summaries,
+)
 
 Word = Literal["supported", "contradicted", "undecided"]
 RULES = ("beats", "no_worse_than", "above", "below")
-LADDER = "highest_lr"
 PER = {  # how a metric is told per cost: of how many units, and their name
     "parameters_total": (1e6, "M parameters"),
     "parameters_modulation": (1e6, "M parameters of modulation"),
@@ -55,11 +66,17 @@ class ClaimError(ValueError):
 
 @dataclass(frozen=True)
 class Finding:
-    """One test of a claim: what it asks, in words; the verdict; and the numbers it rests on."""
+    """One test of a claim: what it asks, in words; the verdict; and the numbers it rests on.
+
+    Attributes:
+        gap: of the evidence the difference (or the mean, where there is no rival) with its interval. p: after Holm.
+    """
 
     asks: str
     verdict: Word
     evidence: str
+    gap: str = ""
+    p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -200,7 +217,7 @@ def decide(table: Table) -> Verdict | None:
 
 def _at_chance(asked: list[_Asked]) -> list[str]:
     """Metrics of control on which nothing that is tested has learned anything yet."""
-    low = [one.key for one in asked if one.seeds and not has_shares(one.key) and max(*one.ours, *one.theirs) <= 0]
+    low = [one.key for one in asked if one.seeds and over_chance(one.key) and max(*one.ours, *one.theirs) <= 0]
     return [f"{heading(key)}: no cell is above chance, so training is too short to tell" for key in dict.fromkeys(low)]
 
 
@@ -284,31 +301,35 @@ def _finding(one: _Asked, corrected: float | None) -> Finding:
         return Finding(asks, "undecided", one.why)
     against = _against(one)
     mean = statistics.fmean(against)
-    bounds = interval(one.gaps)
-    assert bounds is not None
-    said = f"{_number(statistics.fmean(one.ours))}"
-    if one.theirs is not one.ours and rule in ("beats", "no_worse_than"):
-        base = statistics.fmean(one.theirs)
-        gap = statistics.fmean(one.gaps)
-        said += f" against {_number(base)}, gap {_number(gap)} [{_number(bounds[0])}, {_number(bounds[1])}]"
-        said += f" ({gap / abs(base):+.1%})" if base and has_shares(one.key) else ""
+    if rule in ("beats", "no_worse_than"):
+        base, mean_gap = statistics.fmean(one.theirs), statistics.fmean(one.gaps)
+        gap = f"{_number(mean_gap)} {_bounds(one.gaps)}"
+        gap += f" ({mean_gap / abs(base):+.1%})" if base and has_shares(one.key) else ""
+        said = f"{_number(statistics.fmean(one.ours))} against {_number(base)}, gap {gap}"
     else:
-        bounds = interval(one.ours)
-        assert bounds is not None
-        said += f" [{_number(bounds[0])}, {_number(bounds[1])}]"
+        said = gap = f"{_number(statistics.fmean(one.ours))} {_bounds(one.ours)}"
     said += f", {len(one.seeds)} seeds, p {corrected:.2g} after Holm"
     small = rule == "beats" and "per" not in test and _within_margin(one)
-    if corrected <= LEVEL and not small:
-        return Finding(asks, "supported" if mean > 0 else "contradicted", said)
+    verdict: Word = "undecided"
     if small:
-        return Finding(asks, "undecided", f"{said}; under the {compare.margin(one.key):.1%} that seeds alone make")
-    more = more_seeds(against)
-    return Finding(asks, "undecided", said + (f"; {hope(more)}" if more else ""))
+        said += f"; under the {compare.margin(one.key):.1%} that seeds alone make"
+    elif corrected <= LEVEL:
+        verdict = "supported" if mean > 0 else "contradicted"
+    else:
+        more = more_seeds(against)
+        said += f"; {hope(more)}" if more else ""
+    return Finding(asks, verdict, said, gap, corrected)
 
 
 def _within_margin(one: _Asked) -> bool:
     base = statistics.fmean(one.theirs)
     return bool(base) and abs(statistics.fmean(one.gaps) / base) <= compare.margin(one.key)
+
+
+def _bounds(values: list[float]) -> str:
+    found = interval(values)
+    assert found is not None
+    return f"[{_number(found[0])}, {_number(found[1])}]"
 
 
 def _number(value: float) -> str:
@@ -319,13 +340,14 @@ def _number(value: float) -> str:
 
 
 def markdown(verdicts: Sequence[tuple[Verdict, str]]) -> str:
-    """A table of claims, each with a link (or an empty one) to what it rests on."""
-    out = ["| claim | verdict | evidence |", "|---|---|---|"]
+    """A table of claims, each with a link (or an empty one) to what it rests on, its tests under it."""
+    out = ["| claim and its tests | verdict | gap | p |", "|---|---|---|---:|"]
     for one, link in verdicts:
-        told = "<br>".join(f"{finding.verdict}: {finding.asks}: {finding.evidence}" for finding in one.findings)
-        told += "".join(f"<br>*{caveat}*" for caveat in one.caveats)
         says = f"[{one.says}]({link})" if link else one.says
-        out.append(f"| {says} | **{one.verdict}** | {told} |")
+        out.append(f"| **{says}** | **{one.verdict}** | {' '.join(one.caveats)} | |")
+        for finding in one.findings:
+            p = "" if finding.p is None else "< 0.001" if finding.p < 0.001 else f"{finding.p:.2g}"
+            out.append(f"| {finding.asks} | {finding.verdict} | {finding.gap or finding.evidence} | {p} |")
     return "\n".join(out) + "\n"
 
 

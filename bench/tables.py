@@ -125,13 +125,14 @@ QUALITY: dict[str, Callable[[float], str]] = {
     "unseen_local": _fixed(3),
     "unseen_global": _fixed(3),
 }
+LADDER = "highest_lr"  # of a learning-rate ladder, not of a cell
 DYNAMICS = {
     "open_first": "how far a block moves the stream before training, the largest",
     "open_last": "how far blocks move the stream at the end",
     "opening_step": "when blocks have half opened, a share of training",
     "opening_order": "rank correlation of depth with when blocks open",
     "opening_depth": "rank correlation of depth with how far blocks open",
-    "highest_lr": "log10 of the highest learning rate",
+    LADDER: "log10 of the highest learning rate",
 }
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
@@ -195,11 +196,17 @@ def heading(key: str) -> str:
     return f"{kind.upper() if len(kind) == 3 else kind.replace('_', ' ')} ({slug}, {count})"
 
 
+def over_chance(key: str) -> bool:
+    """Whether a metric's zero is what a guess gets: that of all that a judge reads."""
+    made = _made_of(key)
+    return made is not None and made["slug"].startswith("judge")
+
+
 def has_shares(key: str) -> bool:
     """Whether a gap is sensibly told as a share of a mean: not of control or locality, whose zero is chance, nor of a
     logarithm or a correlation."""
     made = _made_of(key)
-    if key in ("highest_lr", "opening_order", "opening_depth"):
+    if key in (LADDER, "opening_order", "opening_depth"):
         return False
     return made is None or not made["slug"].startswith(("judge", "swap"))
 

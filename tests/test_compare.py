@@ -267,6 +267,9 @@ def test_a_claim_of_one_seed_is_refused_and_one_finished_seed_decides_nothing() 
 def test_the_claims_table_holds_a_link() -> None:
     said = claims.markdown([(claimed(two([1.0, 1.1], [2.0, 2.2]), BEATS), "results/x/report.md")])
     assert "[A is better.](results/x/report.md)" in said and "| **" in said
+    cells = [cell("a", s, {"opening_order": 0.8 + s / 50}) for s in range(3)]
+    told = claimed(table(cells), {"metric": "opening_order", "variant": "a", "above": 0})
+    assert told.findings[0].gap.startswith("0.82 [0.77") and told.findings[0].gap in claims.markdown([(told, "")])
 
 
 # --- ladders and choices ----------------------------------------------------------------------------------------------
@@ -299,6 +302,7 @@ def test_ladder_says_how_far_up_a_variant_trains() -> None:
     assert told.verdict == "supported"
     told = claimed(climb({"a": 1.0, "b": 2e-3}), {"metric": "highest_lr", "variant": "a", "beats": "b"})
     assert told.verdict == "undecided", "one rung: its rounding counts as spread"
+    assert not told.caveats, "the logarithm of a rate is below zero without being under chance"
 
 
 def test_a_value_is_chosen_by_heldout_loss_and_its_edge_is_said() -> None:
