@@ -170,15 +170,17 @@ class Matrix:
 
 
 def load(path: Path | str, overrides: list[str] | None = None) -> Matrix:
-    """Reads a matrix: defaults < file < `key=value`.
+    """Reads a matrix: defaults < the file that its `base` names < the file < `key=value`.
 
     Raises:
-        ConfigError: for a file that is missing, too large or no YAML of plain values, an unknown key (with the nearest
-            known one), a value of the wrong type or outside its range, in one sentence that names key and origin.
+        ConfigError: for a file that is missing, too large or no YAML of plain values, a base of itself, an unknown key
+            (with the nearest known one), a value of the wrong type or outside its range, in one sentence that names key
+            and origin.
     """
     path = Path(path)
     tree = OmegaConf.structured(Matrix)
-    tree = _merge(tree, _read(path), str(path))
+    for where, given in _layers(path):
+        tree = _merge(tree, given, where)
     for override in overrides or []:
         tree = _merge(tree, _parse_override(override), f"{override!r} on the command line")
     try:
@@ -198,6 +200,23 @@ def as_dict(config: Any) -> dict[str, Any]:
 def to_yaml(config: dict[str, Any]) -> str:
     """Plain values as YAML, keys in their order."""
     return yaml.safe_dump(config, sort_keys=False, width=100)
+
+
+def _layers(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, Any]]:
+    """A file and what it stands on, the lowest first. A `base` is seen from the folder of the file that names it."""
+    if path.resolve() in above:
+        raise ConfigError(f"{path} is a base of itself")
+    given = _read(path)
+    base = given.pop("base", None)
+    if base is None:
+        return [(str(path), given)]
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base names one file, got {base!r}")
+    try:
+        below = _layers(path.parent / base, (*above, path.resolve()))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: base: {error}") from error
+    return [*below, (str(path), given)]
 
 
 def _read(path: Path) -> Any:

@@ -21,6 +21,30 @@ def test_defaults_then_file_then_command_line(tmp_path: Path) -> None:
     assert (loaded.train.steps, loaded.train.lr, loaded.train.batch, loaded.seeds) == (7, 0.1, 256, [1, 2])
 
 
+def test_a_base_lies_under_the_file_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "low.yaml").write_text("seeds: [1]\ntrain: {steps: 3, batch: 8, lr: 0.5}")
+    (tmp_path / "base" / "high.yaml").write_text("base: low.yaml\ntrain: {steps: 4}")
+    loaded = load(written(tmp_path, "base: base/high.yaml\nname: a\nseeds: [2, 3]\ntrain: {batch: 9}"), ["train.lr=1"])
+    assert (loaded.train.steps, loaded.train.batch, loaded.train.lr, loaded.seeds) == (4, 9, 1.0, [2, 3])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("base: m.yaml\nname: a", "m.yaml is a base of itself"),
+        ("base: lov.yaml\nname: a", "m.yaml: base: .*lov.yaml: no such file; did you mean .*low.yaml"),
+        ("base: [low.yaml]\nname: a", "base names one file"),
+        ("base: odd.yaml\nname: a", "odd.yaml: unknown key 'seed'; did you mean 'seeds'"),
+    ],
+)
+def test_a_base_that_cannot_be_is_refused(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "low.yaml").write_text("seeds: [1]")
+    (tmp_path / "odd.yaml").write_text("seed: 1")
+    with pytest.raises(ConfigError, match=words):
+        load(written(tmp_path, text))
+
+
 def test_written_out_and_read_again_is_the_same(tmp_path: Path) -> None:
     loaded = load(written(tmp_path, "name: a\nvariants: [adaln, {scheme: adaln-zero, gate: one, name: b}]"))
     assert load(written(tmp_path, to_yaml(as_dict(loaded)))) == loaded
@@ -80,7 +104,11 @@ def test_environment_only_where_it_may_be_logged(tmp_path: Path, monkeypatch: py
     assert load(written(tmp_path, text)).data.path == "somewhere"
 
 
-@pytest.mark.parametrize("path", sorted(Path(__file__).parent.parent.glob("configs/*.yaml")), ids=lambda p: p.name)
+CONFIGS = Path(__file__).parent.parent / "configs"
+MATRICES = sorted({*CONFIGS.rglob("*.yaml")} - {*CONFIGS.glob("base/*")})
+
+
+@pytest.mark.parametrize("path", MATRICES, ids=lambda p: p.name)
 def test_every_shipped_config_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DITBENCH_CIFAR10", "somewhere")
     assert load(path).variants
