@@ -96,9 +96,7 @@ def main() -> None:
             "fitted_from": least,
             "sets": sets,
             "seeds": {"data": 0},
-            **provenance.git_state(),
-            "hardware": provenance.hardware("cpu"),
-            "versions": provenance.versions(),
+            **provenance.about("cpu"),
         }
         write_atomic(given.out / "bias.json", (json.dumps(summary, indent=1) + "\n").encode())
         write_atomic(given.out / "bias.png", figures.bias(sets, least))

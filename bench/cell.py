@@ -231,18 +231,15 @@ def _result(
     cost |= middle(list(told.get("train_images_per_second", {}).values()), "train_images_per_second")
     cost |= measured.cost
     cost |= {name: points[steps] for name, points in told.items() if name.startswith(("train_peak_", "train_seconds"))}
-    machine = provenance.hardware(config["train"]["device"])
-    peak = peak_flops(machine.get("gpu", ""))
+    about = provenance.about(config["train"]["device"])
+    peak = peak_flops(about["hardware"].get("gpu", ""))
     if peak and "train_images_per_second" in cost:
         cost["mfu"] = cost["flops_train_per_image"] * cost["train_images_per_second"] / peak
     checkpoint = newest_checkpoint(folder.checkpoints)
     assert checkpoint is not None
-    about = {
-        **provenance.git_state(),
+    about |= {
         "command": order.command,
-        "hardware": machine,
         "threads": torch.get_num_threads(),
-        "versions": provenance.versions(),
         "seeds": {"train": config["seed"], "evaluate": config["evaluate"]["seed"], "data": config["data"]["seed"]},
         "digests": order.digests | digests | given,
         "scheme": {"name": config["scheme"], "origin": architectures.origin(config["scheme"])},

@@ -132,9 +132,7 @@ def main() -> None:
         "look_share": round(look, 5),
         "frechet_2048_seconds": round(frechet_seconds(), 3),
         "threads": torch.get_num_threads(),
-        "commit": provenance.git_state()["commit"],
-        "hardware": provenance.hardware("cpu"),
-        "versions": provenance.versions(),
+        **provenance.about("cpu"),
     }
     print(json.dumps(summary, indent=2))
 

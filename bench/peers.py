@@ -201,16 +201,15 @@ def main() -> None:
     sizes = dict(width=WIDTH, heads=HEADS, depth=DEPTH, batch=BATCH, latents=SIDE, tokens=TOKENS)
     import diffusers
 
-    summary = {
+    about = provenance.about("cpu")
+    summary = about | {
         "what": "median seconds of a training step, ours over diffusers', float32, paired and alternating",
         "command": "python -m bench.peers " + " ".join(sys.argv[1:]),
         "compile": given.compile,
         "sizes": sizes,
         "systems": found,
         "threads": torch.get_num_threads(),
-        "commit": provenance.git_state()["commit"],
-        "hardware": provenance.hardware("cpu"),
-        "versions": provenance.versions() | {"diffusers": diffusers.__version__},
+        "versions": about["versions"] | {"diffusers": diffusers.__version__},
     }
     text = json.dumps(summary, indent=2) + "\n"
     if given.out:

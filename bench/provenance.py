@@ -121,6 +121,11 @@ def _nvidia_smi() -> dict[str, str]:
     return dict(zip((field.replace(".", "_") for field in fields), values, strict=False))
 
 
+def about(device: str) -> dict[str, Any]:
+    """All of it that no command line says: the state of the code, the machine, the versions."""
+    return {**git_state(), "hardware": hardware(device), "versions": versions()}
+
+
 def command() -> str:
     """What was typed, without the folders of this machine."""
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]
