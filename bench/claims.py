@@ -20,6 +20,7 @@ record alone.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import statistics
@@ -352,8 +353,13 @@ def markdown(verdicts: Sequence[tuple[Verdict, str]]) -> str:
 
 
 def newest(results: Path) -> dict[str, Path]:
-    """The newest record of each matrix under `results`, those first whose matrix comes first by name."""
-    found: dict[str, Path] = {}
+    """The newest record of each matrix under `results`, by when its last cell ended; matrices by name."""
+    found: dict[str, list[Path]] = {}
     for file in sorted(results.glob("*/*/cells.json")):
-        found[file.parent.parent.name] = file.parent
-    return dict(sorted(found.items()))
+        found.setdefault(file.parent.parent.name, []).append(file.parent)
+    return {name: folders[0] if len(folders) == 1 else max(folders, key=_ended) for name, folders in found.items()}
+
+
+def _ended(record: Path) -> float:
+    cells = json.loads((record / "cells.json").read_text())["cells"]
+    return max((cell["result"]["provenance"]["ended"] for cell in cells if cell["result"]), default=0.0)

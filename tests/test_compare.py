@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -270,6 +272,14 @@ def test_the_claims_table_holds_a_link() -> None:
     cells = [cell("a", s, {"opening_order": 0.8 + s / 50}) for s in range(3)]
     told = claimed(table(cells), {"metric": "opening_order", "variant": "a", "above": 0})
     assert told.findings[0].gap.startswith("0.82 [0.77") and told.findings[0].gap in claims.markdown([(told, "")])
+
+
+def test_the_newest_record_is_the_one_whose_cells_ended_last(tmp_path: Path) -> None:
+    for name, ended in (("20260101-cpu2-epyc-aaaa", 9.0), ("20260101-cpu2-epyc-ffff", 5.0)):
+        (tmp_path / "m" / name).mkdir(parents=True)
+        told = {"cells": [{"result": {"provenance": {"ended": ended}}}, {"result": None}]}
+        (tmp_path / "m" / name / "cells.json").write_text(json.dumps(told))
+    assert claims.newest(tmp_path) == {"m": tmp_path / "m" / "20260101-cpu2-epyc-aaaa"}
 
 
 # --- ladders and choices ----------------------------------------------------------------------------------------------
