@@ -306,10 +306,10 @@ def _finding(one: _Asked, corrected: float | None) -> Finding:
         base, mean_gap = statistics.fmean(one.theirs), statistics.fmean(one.gaps)
         gap = f"{_number(mean_gap)} {_bounds(one.gaps)}"
         gap += f" ({mean_gap / abs(base):+.1%})" if base and has_shares(one.key) else ""
-        said = f"{_number(statistics.fmean(one.ours))} against {_number(base)}, gap {gap}"
+        said = f"{_number(statistics.fmean(one.ours), 4)} against {_number(base, 4)}, gap {gap}"
     else:
         said = gap = f"{_number(statistics.fmean(one.ours))} {_bounds(one.ours)}"
-    said += f", {len(one.seeds)} seeds, p {corrected:.2g} after Holm"
+    said += f", {len(one.seeds)} seeds, p {_p(corrected)} after Holm"
     small = rule == "beats" and "per" not in test and _within_margin(one)
     verdict: Word = "undecided"
     if small:
@@ -333,8 +333,12 @@ def _bounds(values: list[float]) -> str:
     return f"[{_number(found[0])}, {_number(found[1])}]"
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
 
 
 # --- many of them -----------------------------------------------------------------------------------------------------
@@ -347,7 +351,7 @@ def markdown(verdicts: Sequence[tuple[Verdict, str]]) -> str:
         says = f"[{one.says}]({link})" if link else one.says
         out.append(f"| **{says}** | **{one.verdict}** | {' '.join(one.caveats)} | |")
         for finding in one.findings:
-            p = "" if finding.p is None else "< 0.001" if finding.p < 0.001 else f"{finding.p:.2g}"
+            p = "" if finding.p is None else _p(finding.p)
             out.append(f"| {finding.asks} | {finding.verdict} | {finding.gap or finding.evidence} | {p} |")
     return "\n".join(out) + "\n"
 

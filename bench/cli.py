@@ -338,11 +338,12 @@ def claims(
         )
     from rich.table import Table
 
-    shown = Table("claim", "verdict", "evidence", title="Claims", title_justify="left", show_lines=True)
+    shown = Table("claim and its tests", "verdict", "evidence", title="Claims", title_justify="left")
     for one in verdicts:
-        said = [f"{finding.verdict}: {finding.asks}: {finding.evidence}" for finding in one.findings]
-        said += [f"({note})" for note in one.caveats]
-        shown.add_row(f"{one.says} ({one.name})", one.verdict, "\n".join(said))
+        shown.add_row(f"{one.says} ({one.name})", one.verdict, "\n".join(one.caveats), style="bold")
+        for finding in one.findings:
+            shown.add_row(f"  {finding.asks}", finding.verdict, finding.evidence)
+        shown.add_section()
     _console().print(shown)
 
 
