@@ -200,8 +200,9 @@ def claims_section(tables: dict[str, Table]) -> str:
         return ""
     how = (
         "Each is a matrix in `configs/claims/` whose decision rule was committed before it was run; differences are\n"
-        "paired by seed with 95 % intervals, and p corrected by Holm over a claim's tests. They hold for the size and data\n"
-        "of their record, and no further; `ditbench claims` prints the means, and how many more seeds would decide.\n"
+        "paired by seed with 95 % intervals, and p corrected by Holm over a claim's tests. They hold for the size and\n"
+        "data of their record, and no further; `ditbench claims` prints the means, and how many more seeds would\n"
+        "decide.\n"
     )
     return f"## Claims\n\n{how}\n{claims.markdown(told)}"
 
