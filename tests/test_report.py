@@ -18,6 +18,7 @@ import pytest
 from scipy import stats
 
 from bench import figures, record, report, scenes, tables
+from bench.config import as_dict, load
 from bench.files import write_json
 from bench.journal import Journal
 from bench.result import Result
@@ -299,6 +300,18 @@ def test_committed_records_can_be_read_and_hold_no_place(folder: Path) -> None:
         assert path.stat().st_size < 2_000_000
         if path.suffix != ".png":
             assert not re.search(r"(?<![\w./:])/(?:[\w.+-]+/)+[\w.+-]+", path.read_text()), f"a folder in {path.name}"
+
+
+def test_claims_were_decided_by_the_rule_that_stands_in_configs() -> None:
+    root = Path(__file__).parent.parent
+    written = [load(path) for path in sorted((root / "configs" / "claims").glob("*.yaml"))]
+    rules = {one.name: as_dict(one) for one in written}
+    records = [table for table in record.newest_tables(root / "results", root).values() if table.name in rules]
+    assert records
+    for table in records:
+        told = table.manifest["config"]
+        for key in ("claim", "variants", "seeds", "axes"):
+            assert told[key] == rules[table.name][key], f"{table.name}: {key}"
 
 
 def test_the_readme_shows_the_newest_records(tmp_path: Path) -> None:
