@@ -5,7 +5,8 @@ their seeds, d_s = a_s - b_s, with the t-interval of their mean. The bootstrap o
 seeds it covers far less than it says (`tests/test_compare.py` measures both).
 
 A verdict needs two things: the interval, at Holm's level over all that is compared at once, holds no zero; and the gap
-is wider than the metric's margin. FID of one and the same model varies by 1 to 2 % from training seed to training seed
+is wider than the metric's margin. Rates and times are compared within a run alone: what else a machine did in another
+hour is no property of a scheme. FID of one and the same model varies by 1 to 2 % from training seed to training seed
 (Dufour, Efros, Perez 2026, arXiv 2606.20536), so gaps under 1.3 % of it are undecided whatever the interval says.
 """
 
@@ -30,12 +31,14 @@ from bench.tables import (
     name_of,
     numbers,
     summaries,
+    timed,
 )
 
 Word = Literal["better", "worse", "undecided"]
 LEVEL = 0.05
 MARGINS = {"fid": 0.013}  # share of the other's mean
 MOST_SEEDS = 1000
+APART = "timed in different runs"
 
 
 @dataclass(frozen=True)
@@ -171,15 +174,23 @@ def difference(table: Table, a: str, b: str, key: str) -> Difference:
         return Difference(key, a, b, (), math.nan, math.nan, math.nan, why=_missing(table, a, b, key))
     left, right = [ours[s] for s in seeds], [theirs[s] for s in seeds]
     gaps = [x - y for x, y in zip(left, right, strict=True)]
+    apart = timed(key) and timed_apart(table, a, b, seeds)
     bounds, spread = interval(gaps), statistics.stdev(gaps) if len(gaps) > 1 else 0.0
     return Difference(
         key, a, b, seeds, statistics.fmean(left), statistics.fmean(right), statistics.fmean(gaps),
         low=bounds[0] if bounds else None,
         high=bounds[1] if bounds else None,
-        p=paired_p(gaps),
+        p=None if apart else paired_p(gaps),
         effect=statistics.fmean(gaps) / spread if spread else None,
+        why=APART if apart else "",
         more=more_seeds(gaps),
     )  # fmt: skip
+
+
+def timed_apart(table: Table, a: str, b: str, seeds: Sequence[int]) -> bool:
+    """Whether a seed of both rows was measured in different runs, as a cell is that an earlier matrix had trained."""
+    runs = [{c.row.seed: c.result.provenance.get("command") for c in _row(table, name) if c.result} for name in (a, b)]
+    return any(runs[0].get(seed) != runs[1].get(seed) for seed in seeds)
 
 
 def judged(pairs: Sequence[Difference]) -> list[Difference]:
@@ -193,8 +204,8 @@ def margin(metric: str) -> float:
 
 
 def _judge(one: Difference) -> Difference:
-    if not one.seeds:
-        return one
+    if one.why:
+        return replace(one, more=None)
     if len(one.seeds) < 2:
         return replace(one, why="one seed shows no spread", more=None)
     assert one.corrected is not None

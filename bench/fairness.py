@@ -31,6 +31,7 @@ RECORDED: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = (
     ("hardware", lambda p: str(p.get("hardware", {}).get("gpu") or p.get("hardware", {}).get("cpu"))),
     ("threads", lambda p: p.get("threads")),
     ("versions of Python and packages", lambda p: str(sorted(p.get("versions", {}).items()))),
+    ("run that they were measured in, on which rates depend", lambda p: p.get("command")),
     ("seed of evaluation", lambda p: p.get("seeds", {}).get("evaluate")),
     ("extractor, judge and number of pictures", lambda p: str(sorted(_measured(p).items()))),
 )
@@ -96,11 +97,14 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _recorded(cells: list[Cell], what: str, read: Callable[[dict[str, Any]], Any]) -> Statement:
-    values = {str(read(_result(cell).provenance)) for cell in cells}
-    if len(values) == 1:
-        value = next(iter(values))
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        found.setdefault(str(read(_result(cell).provenance)), []).append(name_of(cell.row))
+    if len(found) == 1:
+        value = next(iter(found))
         return Statement(what, "equal", value if len(value) < 60 else "the same for all")
-    return Statement(what, "differs", f"{len(values)} different ones")
+    told = [f"{value if len(value) < 60 else 'one'} of {_few(dict.fromkeys(rows))}" for value, rows in found.items()]
+    return Statement(what, "differs", "; ".join(told))
 
 
 def _result(cell: Cell) -> Result:

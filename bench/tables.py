@@ -211,6 +211,11 @@ def has_shares(key: str) -> bool:
     return made is None or not made["slug"].startswith(("judge", "swap"))
 
 
+def timed(key: str) -> bool:
+    """Whether a metric is a rate or a time: it depends on what else the machine did."""
+    return key in ("train_ms", "sample_ms", "train_seconds", "mfu") or key.endswith("_images_per_second")
+
+
 def find(keys: Iterable[str], name: str) -> str:
     """The metric that a short name means: `fid` is `fid_efficientnet_lite0_400` where nothing else begins so.
 

@@ -340,3 +340,24 @@ def test_fairness_is_read_from_what_was_used() -> None:
     assert said["noise, times and dropped prompts of these steps"].verdict == "unknown"
     assert said["pictures and prompts of every step looked at"].verdict == "equal"
     assert "train.lr (0.001, 0.005)" in said["config but for scheme, options and seed"].detail
+
+
+def test_rates_of_two_runs_are_told_apart() -> None:
+    cells = [cell(name, s, {FID: 1.0}) for name in ("a", "b") for s in range(2)]
+    for k, one in enumerate(cells):
+        assert one.result is not None
+        one.result.provenance["command"] = f"ditbench run {k // 2}.yaml"
+    (run,) = (one for one in fairness.statement(table(cells)) if one.what.startswith("run"))
+    assert run.verdict == "differs" and run.detail == "ditbench run 0.yaml of a; ditbench run 1.yaml of b"
+    test = {"metric": "train_ms", "variant": "a", "beats": "b"}
+    for apart in (True, False):
+        for k, one in enumerate(cells):
+            assert one.result is not None
+            one.result.cost["train_images_per_second"] = 200 - 100 * (k // 2) + k % 2
+            one.result.provenance["command"] = f"ditbench run {k // 2 if apart else k % 2}.yaml"
+        (speed,) = compare.compare(table(cells), "a", "b", ["train_images_per_second"])
+        told = claimed(table(cells), test)
+        assert (speed.verdict, speed.why) == (("undecided", compare.APART) if apart else ("better", ""))
+        assert (told.verdict, told.findings[0].evidence == compare.APART) == (
+            ("undecided", True) if apart else ("supported", False)
+        )
