@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -84,7 +84,7 @@ def run(
         executor: where cells run. say: prints a line. show: redraws the live table.
         sync: tells the dashboard; must not raise.
     """
-    waiting = [cell for cell in plan.cells if not cell.reason and store.cell(cell.row.cell).result() is None]
+    waiting = [cell for cell in in_turn(plan.cells) if not cell.reason and store.cell(cell.row.cell).result() is None]
     done = len(plan.cells) - len(waiting) - sum(bool(cell.reason) for cell in plan.cells)
     if done:
         say(f"{done} of {len(plan.cells)} cells are done already")
@@ -113,6 +113,19 @@ def run(
             say("stopped; the same command goes on from here")
     sync()
     return [state(cell, store) for cell in plan.cells]
+
+
+def in_turn(cells: Sequence[Planned]) -> list[Planned]:
+    """Cells in the order of their start: seed by seed, each seed beginning with the next variant, so that with several
+    jobs a variant does not always share the machine with the same neighbour."""
+    seeds: dict[int, list[Planned]] = {}
+    for cell in cells:
+        seeds.setdefault(cell.row.seed, []).append(cell)
+    return [cell for k, group in enumerate(seeds.values()) for cell in _turned(group, k % len(group))]
+
+
+def _turned(group: list[Planned], k: int) -> list[Planned]:
+    return group[k:] + group[:k]
 
 
 def _begun(one: State, executor: Local) -> State:

@@ -14,6 +14,7 @@ import pytest
 from tiny import ditbench, matrix_file, planned, run_all
 
 from bench.journal import curves
+from bench.run import in_turn
 from bench.store import Store
 
 PLUGIN = '''
@@ -41,6 +42,14 @@ class Added(Scheme):
             mlp=SubLayer(self.mlp(), LayerNorm(d)),
         )
 '''
+
+
+def test_neighbours_change_from_seed_to_seed(tmp_path: Path) -> None:
+    made, _ = planned(tmp_path, variants=["adaln", "adaln-zero", "cross-attention", "in-context"], seeds=[3, 4, 5])
+    order = [(cell.row.seed, cell.row.variant) for cell in in_turn(made.cells)]
+    assert len(set(order)) == 12 and [seed for seed, _ in order] == [3] * 4 + [4] * 4 + [5] * 4
+    pairs = [{order[k][1], order[k + 1][1]} for k in range(0, 12, 2)]
+    assert {"adaln", "adaln-zero"} in pairs[:2] and {"adaln-zero", "cross-attention"} in pairs[2:4]
 
 
 def test_a_matrix_end_to_end_with_a_plugin_and_a_failure(tmp_path: Path) -> None:
