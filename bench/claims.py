@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 from architectures import nearest
 from bench import compare
-from bench.compare import APART, LEVEL, holm, hope, interval, more_seeds, paired_p, timed_apart
+from bench.compare import LEVEL, holm, hope, interval, more_seeds, paired_p
 from bench.ladder import ladders
 from bench.scenes import ATTRIBUTES
 from bench.tables import (
@@ -46,7 +46,6 @@ from bench.tables import (
     numbers,
     over_chance,
     summaries,
-    timed,
 )
 
 Word = Literal["supported", "contradicted", "undecided"]
@@ -241,9 +240,8 @@ def _ask(table: Table, test: dict[str, Any]) -> _Asked:
     one = _Asked(test, key, seeds, [ours[s] for s in seeds], [theirs[s] for s in seeds], None)
     if len(seeds) < 2:
         return replace(one, why="no seed has it" if not seeds else "one seed shows no spread")
-    if rivals and (timed(key) or timed(per or "")) and timed_apart(table, test["variant"], rivals[0], seeds):
-        return replace(one, why=APART)
-    return replace(one, p=paired_p(_against(one)))
+    why = compare.apart(table, test["variant"], rivals[0], seeds, key, per or "") if rivals else ""
+    return replace(one, why=why, p=None if why else paired_p(_against(one)))
 
 
 def _climbed(table: Table, test: dict[str, Any]) -> _Asked:

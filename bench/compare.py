@@ -174,23 +174,26 @@ def difference(table: Table, a: str, b: str, key: str) -> Difference:
         return Difference(key, a, b, (), math.nan, math.nan, math.nan, why=_missing(table, a, b, key))
     left, right = [ours[s] for s in seeds], [theirs[s] for s in seeds]
     gaps = [x - y for x, y in zip(left, right, strict=True)]
-    apart = timed(key) and timed_apart(table, a, b, seeds)
+    why = apart(table, a, b, seeds, key)
     bounds, spread = interval(gaps), statistics.stdev(gaps) if len(gaps) > 1 else 0.0
     return Difference(
         key, a, b, seeds, statistics.fmean(left), statistics.fmean(right), statistics.fmean(gaps),
         low=bounds[0] if bounds else None,
         high=bounds[1] if bounds else None,
-        p=None if apart else paired_p(gaps),
+        p=None if why else paired_p(gaps),
         effect=statistics.fmean(gaps) / spread if spread else None,
-        why=APART if apart else "",
+        why=why,
         more=more_seeds(gaps),
     )  # fmt: skip
 
 
-def timed_apart(table: Table, a: str, b: str, seeds: Sequence[int]) -> bool:
-    """Whether a seed of both rows was measured in different runs, as a cell is that an earlier matrix had trained."""
+def apart(table: Table, a: str, b: str, seeds: Sequence[int], *keys: str) -> str:
+    """`APART` where one of these metrics is a rate or a time, and a seed of the two rows was measured in different runs
+    (as a cell is that an earlier matrix had trained); else nothing."""
+    if not any(timed(key) for key in keys):
+        return ""
     runs = [{c.row.seed: c.result.provenance.get("command") for c in _row(table, name) if c.result} for name in (a, b)]
-    return any(runs[0].get(seed) != runs[1].get(seed) for seed in seeds)
+    return APART if any(runs[0].get(seed) != runs[1].get(seed) for seed in seeds) else ""
 
 
 def judged(pairs: Sequence[Difference]) -> list[Difference]:

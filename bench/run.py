@@ -121,11 +121,8 @@ def in_turn(cells: Sequence[Planned]) -> list[Planned]:
     seeds: dict[int, list[Planned]] = {}
     for cell in cells:
         seeds.setdefault(cell.row.seed, []).append(cell)
-    return [cell for k, group in enumerate(seeds.values()) for cell in _turned(group, k % len(group))]
-
-
-def _turned(group: list[Planned], k: int) -> list[Planned]:
-    return group[k:] + group[:k]
+    turns = ((k % len(group), group) for k, group in enumerate(seeds.values()))
+    return [cell for k, group in turns for cell in (*group[k:], *group[:k])]
 
 
 def _begun(one: State, executor: Local) -> State:
