@@ -255,7 +255,7 @@ class Summary:
     """A variant (at one point of the axes) over its seeds.
 
     Attributes:
-        values: key -> a value a finished seed.
+        values: key -> a value a finished seed. runs: seed -> the command that measured it.
         planned: number of seeds. ended: how many ended how.
         reasons: of those that have no result.
     """
@@ -265,6 +265,7 @@ class Summary:
     planned: int
     ended: Counter[str]
     reasons: list[str]
+    runs: dict[int, str]
 
     @property
     def complete(self) -> bool:
@@ -314,7 +315,8 @@ def _summary(name: str, cells: list[Cell]) -> Summary:
             values.setdefault(key, []).append(value)
     ended = Counter(cell.status for cell in cells)
     reasons = [f"seed {cell.row.seed}: {cell.status}: {cell.reason}" for cell in cells if cell.reason]
-    return Summary(name, values, len(cells), Counter(ended), reasons)
+    runs = {cell.row.seed: str(cell.result.provenance.get("command")) for cell in cells if cell.result}
+    return Summary(name, values, len(cells), Counter(ended), reasons, runs)
 
 
 def columns(rows: list[Summary]) -> list[Column]:
@@ -325,12 +327,14 @@ def columns(rows: list[Summary]) -> list[Column]:
 
 def best(rows: list[Summary], column: Column) -> str | None:
     """The row that is best by its mean: of those whose every seed finished, if there are two of them with two seeds or
-    more and no other shares the place. One seed shows no spread, so nothing is best."""
-    asked = [(row.mean(column.key), row.name) for row in rows if row.complete and row.planned > 1]
-    ranked = sorted((mean, name) for mean, name in asked if mean is not None)
+    more and no other shares the place. One seed shows no spread, so nothing is best; nor is any of rates of
+    different runs."""
+    whole = [row for row in rows if row.complete and row.planned > 1]
+    ranked = sorted((mean, row.name) for row in whole if (mean := row.mean(column.key)) is not None)
     if column.better == "higher":
         ranked.reverse()
-    if not column.better or len(ranked) < 2 or ranked[0][0] == ranked[1][0]:
+    apart = timed(column.key) and any(row.runs != whole[0].runs for row in whole)
+    if not column.better or apart or len(ranked) < 2 or ranked[0][0] == ranked[1][0]:
         return None
     return ranked[0][1]
 

@@ -101,6 +101,18 @@ def test_the_table_in_markdown(tmp_path: Path) -> None:
     assert "KID (efficientnet-lite0, 400) ↓" in text and "25.0%" in text
 
 
+def test_a_rate_is_best_only_among_those_of_one_run(tmp_path: Path) -> None:
+    table = tables.collect(made(tmp_path, THREE), "made")
+    (rate,) = (one for one in tables.COST if one.key == "train_images_per_second")
+    for cell in table.done:
+        assert cell.result is not None
+        cell.result.cost[rate.key] = 300.0 if cell.row.variant == "adaln" else 200.0
+    assert tables.best(tables.summaries(table), rate) == "adaln"
+    table.done[0].result.provenance["command"] = "ditbench run earlier.yaml"  # type: ignore[union-attr]
+    kid = next(one for one in tables.columns(tables.summaries(table)) if one.key.startswith("kid"))
+    assert tables.best(tables.summaries(table), rate) is None and tables.best(tables.summaries(table), kid) is not None
+
+
 def test_one_seed_has_no_spread_and_no_best(tmp_path: Path) -> None:
     table = tables.collect(made(tmp_path, {"adaln": [0.5], "adaln-zero": [0.2]}), "made")
     assert "**" not in tables.markdown(table) and "±" not in tables.markdown(table)
