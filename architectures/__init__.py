@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from architectures.scheme import BackboneConfig, Description, Facts, Scheme
     from architectures.systems.catalogue import PUBLISHED, published
     from architectures.systems.weights import WeightsError, load_published
-    from architectures.watch import Beginning, Branch, Observation, beginning, observe
+    from architectures.observation import Beginning, Branch, Observation, beginning, observe
 
 _LAZY = {
     "architectures.backbone": ("DiT", "create", "describe", "parameter_split", "resolve_options"),
     "architectures.gallery": ("gallery", "shares"),
     "architectures.laws": ("LAWS", "Verdict", "check", "sound"),
     "architectures.layers": ("initialise",),
-    "architectures.watch": ("Beginning", "Branch", "Observation", "beginning", "observe"),
+    "architectures.observation": ("Beginning", "Branch", "Observation", "beginning", "observe"),
     "architectures.options": ("Option", "nearest"),
     "architectures.prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "index_prompt"),
     "architectures.systems.catalogue": ("PUBLISHED", "published"),

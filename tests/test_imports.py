@@ -24,7 +24,7 @@ ARCHITECTURES = [
     "streams",
     "registry",
     "backbone",
-    "watch",
+    "observation",
     "laws",
     "systems",
     "gallery",
