@@ -40,16 +40,16 @@ smoke: setup                ## a matrix of two tiny cells, from plan to report, 
 	$(BIN)/ditbench run configs/smoke.yaml --root runs/smoke --fresh
 
 overhead: setup             ## the harness's training step against a bare loop of the same, paired
-	$(BIN)/python -m bench.overhead
+	$(BIN)/python -m bench.studies.overhead
 
 peers: setup                ## training steps of published systems against diffusers' models, paired
-	$(BIN)/python -m bench.peers
+	$(BIN)/python -m bench.studies.peers
 
 bias: setup                 ## how FID depends on the number of pictures, and its limit (many minutes on two cores)
-	$(BIN)/python -m bench.bias --out results/bias
+	$(BIN)/python -m bench.studies.bias --out results/bias
 
 judge: setup                ## train the network that reads scenes, and write its card
-	$(BIN)/python -m bench.judge.train
+	$(BIN)/python -m bench.measure.judge.train
 
 clean:                      ## delete .venv and caches; results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from architectures.gallery import gallery, shares
     from architectures.laws import LAWS, Verdict, check, sound
     from architectures.layers import initialise
+    from architectures.observation import Beginning, Branch, Observation, beginning, observe
     from architectures.options import Option, nearest
     from architectures.prompt import Captions, FeatureBatch, Features, Labels, PromptKind, index_prompt
     from architectures.scheme import BackboneConfig, Description, Facts, Scheme
     from architectures.systems.catalogue import PUBLISHED, published
     from architectures.systems.weights import WeightsError, load_published
-    from architectures.observation import Beginning, Branch, Observation, beginning, observe
 
 _LAZY = {
     "architectures.backbone": ("DiT", "create", "describe", "parameter_split", "resolve_options"),

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.evaluate import save_grid
-from bench.files import write_json
-from bench.journal import Journal
-from bench.result import Result
-from bench.store import Store
+from bench.measure.images import save_grid
+from bench.store.files import write_json
+from bench.store.folders import Store
+from bench.store.journal import Journal
+from bench.store.result import Result
 
 NOTE = "synthetic: nobody measured this"
 COSTS = {"train_images_per_second": 200.0, "sample_images_per_second": 20.0, "train_peak_resident_bytes": 1.3e9}

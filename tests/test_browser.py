@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from synthetic import generate
 
-from bench import dashboard, report, tracking
+from bench.views import dashboard, report
+from bench.views import mlflow as tracking
 
 pytestmark = pytest.mark.browser
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import tiny
 
-from bench import budget, config
-from bench.config import ConfigError
-from bench.plan import plan
-from bench.store import Store
+from bench.config import load as config
+from bench.config.schema import ConfigError
+from bench.run import budget
+from bench.run.plan import plan
+from bench.store.folders import Store
 
 BACKBONE = {"name": "DiT-XS/4", "width": 64, "depth": 6, "heads": 2}
 

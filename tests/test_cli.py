@@ -16,8 +16,9 @@ import typer
 from synthetic import generate
 from tiny import ditbench, planned, run_all
 
-from bench import cli, doctor
-from bench.store import Store
+from bench.cli import app as cli
+from bench.cli import doctor
+from bench.store.folders import Store
 
 HELP = Path(__file__).parent / "help.txt"
 

@@ -10,22 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import claims, compare, fairness
-from bench.ladder import choices, ladders
-from bench.result import Result
-from bench.store import Row
-from bench.tables import Cell, Table, direction, find, heading
+from bench.config.claim import ClaimError, check
+from bench.findings import claims, compare, fairness
+from bench.findings.ladder import choices, ladders
+from bench.store.folders import Row
+from bench.store.metrics import direction, find, heading
+from bench.store.result import Result
+from bench.store.table import CellRecord, Table
 
 FID, KID, LOCAL = "fid_efficientnet_lite0_400", "kid_efficientnet_lite0_400", "local_judge1_400"
 
 
 def cell(
     variant: str, seed: int, numbers: dict[str, float] | None, axes: dict[str, Any] | None = None, **told: Any
-) -> Cell:
+) -> CellRecord:
     """A finished cell with these numbers, or one that diverged."""
     row = Row(f"{variant}-{seed}-{len(axes or {})}", variant, variant, seed, {}, axes or {}, "DiT-S/2", "scenes")
     if numbers is None:
-        return Cell(row, "diverged", "the loss is nan at step 7", None)
+        return CellRecord(row, "diverged", "the loss is nan at step 7", None)
     digests = {
         "initial_backbone_weights": f"w{seed}",
         "batch": f"b{seed}",
@@ -47,10 +49,10 @@ def cell(
         "ended": 1.0,
     } | told
     config = {"scheme": variant, "options": {}, "seed": seed, "train": {"steps": 100, "lr": 1e-3}}
-    return Cell(row, "done", "", Result(row.cell, numbers, {}, config, about))
+    return CellRecord(row, "done", "", Result(row.cell, numbers, {}, config, about))
 
 
-def table(cells: list[Cell], **config: Any) -> Table:
+def table(cells: list[CellRecord], **config: Any) -> Table:
     return Table("made", cells, {"config": config, "command": "test"})
 
 
@@ -253,13 +255,13 @@ def test_above_and_per() -> None:
     ],
 )
 def test_what_cannot_be_tested_is_refused(test: Any, words: str) -> None:
-    with pytest.raises(claims.ClaimError, match=words):
-        claims.check({"says": "x", "tests": [test]}, ["a", "b"], [0, 1, 2])
+    with pytest.raises(ClaimError, match=words):
+        check({"says": "x", "tests": [test]}, ["a", "b"], [0, 1, 2])
 
 
 def test_a_claim_of_one_seed_is_refused_and_one_finished_seed_decides_nothing() -> None:
-    with pytest.raises(claims.ClaimError, match="two seeds or more"):
-        claims.check({"says": "x", "tests": [BEATS]}, ["a", "b"], [0])
+    with pytest.raises(ClaimError, match="two seeds or more"):
+        check({"says": "x", "tests": [BEATS]}, ["a", "b"], [0])
     made = table([cell("a", 0, {FID: 1.0}), cell("a", 1, None), cell("b", 0, {FID: 2.0}), cell("b", 1, {FID: 2.0})])
     told = claimed(made, BEATS)
     assert told.verdict == "undecided" and told.findings[0].evidence == "one seed shows no spread"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.config import ConfigError, as_dict, load, to_yaml
+from bench.config.load import load, to_yaml
+from bench.config.schema import ConfigError, as_dict
 
 
 def written(folder: Path, text: str) -> Path:

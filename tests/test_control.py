@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench import control, judge, scenes
-from bench.scenes import GLOBAL, LOCAL
+from bench.data import scenes
+from bench.data.scenes import GLOBAL, LOCAL
+from bench.measure import control, judge
 
 SCENES = [scenes.sample_scene(1, "heldout", k) for k in range(40)]
 

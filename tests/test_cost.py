@@ -8,11 +8,10 @@ import sys
 import pytest
 import torch
 
-from bench.cost import Stopwatch, middle, peak_flops, peak_memory
+from bench.measure.cost import peak_flops
+from bench.training.stopwatch import Stopwatch, median_iqr, peak_memory
 
-PEAK = (
-    "import torch; from bench.cost import peak_memory; print(peak_memory(torch.device('cpu'))['peak_resident_bytes'])"
-)
+PEAK = "import torch; from bench.training.stopwatch import peak_memory; print(peak_memory(torch.device('cpu'))['peak_resident_bytes'])"
 
 
 def test_peak_memory_is_of_this_process_and_not_of_the_one_that_started_it() -> None:
@@ -30,8 +29,8 @@ def test_peak_memory_is_of_this_process_and_not_of_the_one_that_started_it() -> 
 
 
 def test_median_and_spread() -> None:
-    assert middle([], "rate") == {} and middle([3.0], "rate") == {"rate": 3.0, "rate_iqr": 0.0}
-    assert middle([1.0, 2.0, 3.0, 4.0, 5.0], "rate") == {"rate": 3.0, "rate_iqr": 2.0}
+    assert median_iqr([], "rate") == {} and median_iqr([3.0], "rate") == {"rate": 3.0, "rate_iqr": 0.0}
+    assert median_iqr([1.0, 2.0, 3.0, 4.0, 5.0], "rate") == {"rate": 3.0, "rate_iqr": 2.0}
 
 
 def test_windows_are_timed_one_by_one() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import data
-from bench.config import Data, as_dict
-from bench.data import DataError
+from bench.config.schema import Data, as_dict
+from bench.data import datasets as data
+from bench.data.datasets import DataError
 
 datasets = pytest.importorskip("datasets")
 

@@ -8,22 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from architectures import Labels
-from bench import diffusion
-from bench.diffusion import (
-    draw,
-    euler,
-    flow_loss,
-    from_pictures,
-    guided,
-    heun,
-    interpolate,
-    starting_noise,
-    to_pictures,
-)
+from bench.measure.sampling import euler, guided, heun, initial_noise
+from bench.store.seeds import derive
+from bench.training.flow import flow_loss, from_images, interpolate, sample_noise, to_images
 
 
 def step(seed: int, k: int, batch: int = 64):
-    return draw(seed, k, (batch, 3, 8, 8), t_mean=0.0, t_std=1.0, drop=0.1, device="cpu")
+    return sample_noise(seed, k, (batch, 3, 8, 8), t_mean=0.0, t_std=1.0, drop=0.1, device="cpu")
 
 
 def test_ends_of_the_path() -> None:
@@ -58,10 +49,10 @@ def test_t_is_logit_normal_and_prompts_are_dropped_as_often_as_said() -> None:
 @given(start=st.integers(0, 50), cut=st.integers(1, 7))
 @settings(max_examples=10, deadline=None)
 def test_sampling_noise_does_not_depend_on_the_batch(start: int, cut: int) -> None:
-    whole = starting_noise(7, range(start, start + 8), (3, 4, 4))
+    whole = initial_noise(7, range(start, start + 8), (3, 4, 4))
     parts = [
-        starting_noise(7, range(start, start + cut), (3, 4, 4)),
-        starting_noise(7, range(start + cut, start + 8), (3, 4, 4)),
+        initial_noise(7, range(start, start + cut), (3, 4, 4)),
+        initial_noise(7, range(start + cut, start + 8), (3, 4, 4)),
     ]
     assert torch.equal(whole, torch.cat(parts))
 
@@ -92,10 +83,10 @@ def test_guidance_extrapolates_from_null() -> None:
 
 def test_pictures_survive_the_round_trip() -> None:
     pictures = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3)
-    assert torch.equal(to_pictures(from_pictures(pictures)), pictures)
-    assert to_pictures(torch.tensor([-9.0, 9.0]).reshape(1, 1, 1, 2)).flatten().tolist() == [0, 255]
+    assert torch.equal(to_images(from_images(pictures)), pictures)
+    assert to_images(torch.tensor([-9.0, 9.0]).reshape(1, 1, 1, 2)).flatten().tolist() == [0, 255]
 
 
 def test_seeds_are_the_same_everywhere() -> None:
-    assert diffusion.derive(0, "step", 3) == 63140857536093539
-    assert diffusion.derive(0, "step", 3) != diffusion.derive(0, "step", 4)
+    assert derive(0, "step", 3) == 63140857536093539
+    assert derive(0, "step", 3) != derive(0, "step", 4)

@@ -7,7 +7,7 @@ import torch
 
 import architectures
 from architectures import laws
-from bench import dynamics
+from bench.training import dynamics
 
 GATED = ["adaln-zero", "sd3", "qwen-image", "flux", "shared-modulation", "shift-free", "lumina2"]
 

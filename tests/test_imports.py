@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -29,60 +30,35 @@ ARCHITECTURES = [
     "systems",
     "gallery",
 ]
-BENCH = [
-    ["files", "painter"],
-    ["scaffold"],
-    ["result", "scenes"],
-    ["journal", "store", "config", "provenance"],
-    ["matrix", "data", "tables"],
-    ["prompts", "diffusion", "cost", "metrics", "judge", "compare", "fairness", "ladder"],
-    ["batches", "claims", "dynamics", "budget"],
-    ["figures"],
-    ["page"],
-    ["report"],
-    ["train", "evaluate", "record"],
-    ["control"],
-    ["cell", "tracking"],
-    ["plan", "executors", "sample", "dashboard", "doctor"],
-    ["weights"],
-    ["run", "overhead", "peers", "bias"],
-    ["cli"],
+ROOMS = [
+    ["store"],
+    ["config"],
+    ["data"],
+    ["training"],
+    ["measure", "findings"],
+    ["run"],
+    ["views"],
+    ["cli", "studies"],
 ]
-DOORS = {
-    "omegaconf": {"config"},
-    "mlflow": {"tracking"},
-    "torch_fidelity": {"metrics"},
-    "torchmetrics": {"metrics"},
-    "efficientnet_lite_pytorch": {"metrics"},
-    "lightning": {"batches", "train"},
-    "datasets": {"data"},
-    "transformers": {"prompts"},
-    "safetensors": {"weights", "judge"},
-    "diffusers": {"weights", "peers"},
+DOORS = {  # library -> the only modules, or rooms, that import it
+    "omegaconf": {"config.load"},
+    "mlflow": {"views.mlflow"},
+    "torch_fidelity": {"measure.metrics"},
+    "torchmetrics": {"measure"},
+    "efficientnet_lite_pytorch": {"measure.metrics"},
+    "lightning": {"training"},
+    "datasets": {"data.datasets"},
+    "transformers": {"data.prompts"},
+    "safetensors": {"views.sample", "measure.judge"},
+    "diffusers": {"views.sample", "studies.peers"},
     "typer": {"cli"},
-    "jinja2": {"page"},
-    "matplotlib": {"figures"},
-    "psutil": {"provenance"},
+    "jinja2": {"views.page", "cli.scaffold"},
+    "matplotlib": {"views.figures"},
+    "psutil": {"store.provenance"},
 }
 # Read by a command line that must answer at once, and by a report made from a committed record alone.
-WITHOUT_TORCH = {
-    "files",
-    "result",
-    "journal",
-    "store",
-    "config",
-    "matrix",
-    "tables",
-    "compare",
-    "claims",
-    "fairness",
-    "ladder",
-    "figures",
-    "page",
-    "report",
-    "record",
-}
-WITHOUT_TORCH |= {"scaffold"}
+WITHOUT_TORCH = ("store", "config", "findings", "cli.scaffold")
+WITHOUT_TORCH += tuple(f"views.{name}" for name in ("text", "figures", "page", "report", "record", "readme"))
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
@@ -97,16 +73,26 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
                 yield f"{node.module}.{alias.name}", id(node) in top
 
 
+def module(path: Path) -> str:
+    """`bench/measure/metrics/sets.py` -> `measure.metrics.sets`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts[1:])
+
+
 def room(path: Path) -> str:
-    """`bench/metrics/sets.py` -> `metrics`."""
-    return path.relative_to(ROOT / path.relative_to(ROOT).parts[0]).with_suffix("").parts[0]
+    """`bench/measure/metrics/sets.py` -> `measure`."""
+    return module(path).partition(".")[0]
+
+
+def within(name: str, rooms: Iterable[str]) -> bool:
+    """Whether a module is one of these, or in one of them."""
+    return any(name == one or name.startswith(f"{one}.") for one in rooms)
 
 
 def in_package(name: str) -> list[Path]:
     return [path for path in SOURCES if path.relative_to(ROOT).parts[0] == name]
 
 
-@pytest.mark.parametrize("path", in_package("architectures"), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", in_package("architectures"), ids=module)
 def test_architectures_needs_torch_and_the_standard_library_alone(path: Path) -> None:
     import sys
 
@@ -115,7 +101,7 @@ def test_architectures_needs_torch_and_the_standard_library_alone(path: Path) ->
         assert top in sys.stdlib_module_names or top in ("torch", "architectures", "__future__"), f"{path.name}: {name}"
 
 
-@pytest.mark.parametrize("path", in_package("architectures"), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", in_package("architectures"), ids=module)
 def test_order_of_architectures(path: Path) -> None:
     if path.name == "__init__.py":
         return
@@ -131,18 +117,32 @@ def test_order_of_architectures(path: Path) -> None:
             assert ARCHITECTURES.index(parts[1]) < ARCHITECTURES.index(room(path)), f"{path.name}: {name}"
 
 
-@pytest.mark.parametrize("path", in_package("bench"), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", in_package("bench"), ids=module)
 def test_order_of_bench(path: Path) -> None:
-    level = {name: k for k, names in enumerate(BENCH) for name in names}
-    if path.parent.name == "bench" and path.name == "__init__.py":
-        return
+    level = {name: k for k, names in enumerate(ROOMS) for name in names}
     for name, top in imports(path):
         parts = name.split(".")
-        if parts[0] == "bench" and top and parts[1] != room(path):
-            assert level[parts[1]] < level[room(path)] or parts[1] == room(path), f"{room(path)} imports {parts[1]}"
+        if parts[0] == "bench" and top and parts[1] != room(path) and room(path) != "__init__":
+            assert level[parts[1]] < level[room(path)], f"{module(path)} imports {name}"
 
 
-@pytest.mark.parametrize("path", in_package("bench"), ids=lambda p: p.name)
+def test_no_module_imports_itself_through_others() -> None:
+    known = {f"{path.relative_to(ROOT).parts[0]}.{module(path)}".removesuffix(".__init__"): path for path in SOURCES}
+    graph = {
+        name: {
+            other
+            for found, top in imports(path)
+            if top
+            for other in (found, found.rpartition(".")[0])
+            if other in known
+        }
+        for name, path in known.items()
+    }
+    graph = {name: others - {name} for name, others in graph.items()}
+    tuple(TopologicalSorter(graph).static_order())  # raises CycleError, naming the circle
+
+
+@pytest.mark.parametrize("path", in_package("bench"), ids=module)
 def test_bench_uses_public_names_and_names_no_scheme(path: Path) -> None:
     import architectures
 
@@ -153,9 +153,7 @@ def test_bench_uses_public_names_and_names_no_scheme(path: Path) -> None:
     documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
-            assert node.value not in registry.BUILT_IN or path.name in ("cli.py", "overhead.py", "peers.py"), (
-                f"{path.name}: {node.value}"
-            )
+            assert node.value not in registry.BUILT_IN or room(path) in ("cli", "studies"), f"{path.name}: {node.value}"
 
 
 @pytest.mark.parametrize("library", DOORS)
@@ -163,12 +161,12 @@ def test_one_library_one_door(library: str) -> None:
     for path in SOURCES:
         for name, _ in imports(path):
             if name.partition(".")[0] == library:
-                assert room(path) in DOORS[library], f"{path.name} imports {library}"
+                assert within(module(path), DOORS[library]), f"{module(path)} imports {library}"
 
 
-@pytest.mark.parametrize("path", in_package("bench"), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", in_package("bench"), ids=module)
 def test_what_needs_no_torch_imports_none(path: Path) -> None:
-    if room(path) in WITHOUT_TORCH:
+    if within(module(path), WITHOUT_TORCH):
         heavy = ("torch", "mlflow", "lightning", "datasets", "matplotlib", "scipy")
         assert not [n for n, top in imports(path) if top and n.partition(".")[0] in heavy], path.name
 
@@ -178,7 +176,7 @@ def test_a_cell_needs_neither_mlflow_nor_hugging_face() -> None:
     import sys
 
     code = "import sys\nfor name in ('mlflow', 'datasets', 'typer', 'pandas', 'pyarrow'): sys.modules[name] = None\n"
-    done = subprocess.run([sys.executable, "-c", code + "import bench.cell"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code + "import bench.run.cell"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from bench import judge, scenes
-from bench.judge import network
-from bench.judge.score import agreement, corrected
-from bench.scenes import GLOBAL, LOCAL, Item, Scene
+from bench.data import scenes
+from bench.data.scenes import GLOBAL, LOCAL, Item, Scene
+from bench.measure import judge
+from bench.measure.judge import network
+from bench.measure.judge.score import agreement, corrected
 
 SETTING = {"tone": "warm", "time": "night", "texture": "grainy", "background": "plain"}
 TWO = Scene((Item("ring", "red", "small", "top left"), Item("square", "blue", "large", "centre")), **SETTING)

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from tiny import matrix_file
 
-from bench.config import ConfigError, load
-from bench.matrix import code_files, expand, identity
+from bench.config.identity import code_files, identity
+from bench.config.load import load
+from bench.config.matrix import expand
+from bench.config.schema import ConfigError
 
 
 def cells(folder: Path, **changes):
@@ -74,5 +76,14 @@ def test_a_cell_is_what_defines_it(tmp_path: Path) -> None:
 
 def test_code_that_measures_and_only_that() -> None:
     names = {path.name for path in code_files("architectures.conditioning.adaln_zero")}
-    assert {"adaln_zero.py", "backbone.py", "painter.py", "batches.py", "train.py", "cell.py"} <= names
-    assert not names & {"adaln.py", "report.py", "tracking.py", "cli.py"}
+    assert {
+        "adaln_zero.py",
+        "backbone.py",
+        "painter.py",
+        "batches.py",
+        "module.py",
+        "evaluate.py",
+        "seeds.py",
+        "cell.py",
+    } <= names
+    assert not names & {"adaln.py", "report.py", "mlflow.py", "app.py", "claims.py", "observation.py", "laws.py"}

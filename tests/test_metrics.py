@@ -14,9 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from bench import bias, figures, metrics, scenes
-from bench.metrics import MetricError, extractors, frechet_distance, kid_interval, moments, set_metrics
-from bench.metrics.sets import fidelity_options
+from bench.data import scenes
+from bench.measure import metrics
+from bench.measure.metrics import MetricError, extractors, frechet_distance, kid_interval, moments, set_metrics
+from bench.measure.metrics.sets import fidelity_options
+from bench.studies import bias
+from bench.views.figures import plots as figures
 
 
 @pytest.fixture(scope="module")

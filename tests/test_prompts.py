@@ -10,10 +10,10 @@ import torch
 
 import architectures
 from architectures import Captions, FeatureBatch, Features, Labels
-from bench import prompts
-from bench.config import Prompt, as_dict
-from bench.data import Dataset, Split
-from bench.prompts import PromptError
+from bench.config.schema import Prompt, as_dict
+from bench.data import prompts
+from bench.data.datasets import Dataset, Split
+from bench.data.prompts import PromptError
 
 
 def labelled() -> Dataset:

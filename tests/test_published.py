@@ -615,8 +615,8 @@ def test_a_file_of_weights_draws_and_bad_files_are_named(tmp_path: Path) -> None
     from safetensors.torch import load_file, save_file
     from typer.testing import CliRunner
 
-    from bench import weights as files
-    from bench.cli import app
+    from bench.cli.app import app
+    from bench.views.sample import published as files
 
     sizes = dict(width=D, heads=H, depth=2, image_size=8, classes=7)
     model = randomised(architectures.published("dit", **sizes))

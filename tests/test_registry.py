@@ -134,7 +134,7 @@ def test_the_example_is_installed_by_pip_and_runs_in_a_matrix(tmp_path: Path) ->
     """pip install --target, as a user's package; its cell carries distribution, version and digest."""
     from tiny import ditbench, matrix_file
 
-    from bench.store import Store
+    from bench.store.folders import Store
 
     words = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "site")]
     subprocess.run([*words, str(EXAMPLE)], check=True, timeout=250)

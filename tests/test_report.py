@@ -17,12 +17,29 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench import figures, record, report, scenes, tables
-from bench.config import as_dict, load
-from bench.files import write_json
-from bench.journal import Journal
-from bench.result import Result
-from bench.store import Store
+from bench.config.load import load
+from bench.config.schema import as_dict
+from bench.data import scenes
+from bench.findings import analysis as tables
+from bench.store.files import write_json
+from bench.store.folders import Store
+from bench.store.journal import Journal
+from bench.store.metrics import ATTRIBUTES, COST, numbers
+from bench.store.result import Result
+from bench.store.table import collect
+from bench.views import record, report
+from bench.views.figures import plots as figures
+from bench.views.readme import (
+    BEGIN,
+    CLAIMS,
+    END,
+    claims_section,
+    newest_tables,
+    readme_section,
+    readme_table,
+    update_readme,
+)
+from bench.views.text import _tex, as_csv, latex, markdown, notes, terminal
 
 COMMIT = "c0ffee" + "0" * 34
 
@@ -85,25 +102,23 @@ THREE = {"adaln": [0.5, 0.6, 0.7], "adaln-zero": [0.2, 0.3, 0.4]}
 
 
 def test_means_have_their_interval(tmp_path: Path) -> None:
-    row = tables.summaries(tables.collect(made(tmp_path, THREE), "made"))[0]
+    row = tables.summaries(collect(made(tmp_path, THREE), "made"))[0]
     values = [0.5, 0.6, 0.7]
     low, high = stats.t.interval(0.95, 2, loc=statistics.fmean(values), scale=stats.sem(values))
     assert row.mean("kid_efficientnet_lite0_400") == pytest.approx(0.6)
     assert row.interval("kid_efficientnet_lite0_400") == pytest.approx((high - low) / 2)
-    assert (
-        tables.numbers(tables.collect(made(tmp_path / "b", THREE), "made").done[0].result)["modulation_share"] == 0.25
-    )  # type: ignore[arg-type]
+    assert numbers(collect(made(tmp_path / "b", THREE), "made").done[0].result)["modulation_share"] == 0.25  # type: ignore[arg-type]
 
 
 def test_the_table_in_markdown(tmp_path: Path) -> None:
-    text = tables.markdown(tables.collect(made(tmp_path, THREE), "made"))
+    text = markdown(collect(made(tmp_path, THREE), "made"))
     assert "| adaln | 3 | 0.6000 ± 0.2484 |" in text and "**0.3000 ± 0.2484**" in text
     assert "KID (efficientnet-lite0, 400) ↓" in text and "25.0%" in text
 
 
 def test_a_rate_is_best_only_among_those_of_one_run(tmp_path: Path) -> None:
-    table = tables.collect(made(tmp_path, THREE), "made")
-    (rate,) = (one for one in tables.COST if one.key == "train_images_per_second")
+    table = collect(made(tmp_path, THREE), "made")
+    (rate,) = (one for one in COST if one.key == "train_images_per_second")
     for cell in table.done:
         assert cell.result is not None
         cell.result.cost[rate.key] = 300.0 if cell.row.variant == "adaln" else 200.0
@@ -114,33 +129,31 @@ def test_a_rate_is_best_only_among_those_of_one_run(tmp_path: Path) -> None:
 
 
 def test_one_seed_has_no_spread_and_no_best(tmp_path: Path) -> None:
-    table = tables.collect(made(tmp_path, {"adaln": [0.5], "adaln-zero": [0.2]}), "made")
-    assert "**" not in tables.markdown(table) and "±" not in tables.markdown(table)
-    assert "One seed: there is no spread" in tables.notes(table)[0]
-    assert any("biased upward" in note for note in tables.notes(table))
+    table = collect(made(tmp_path, {"adaln": [0.5], "adaln-zero": [0.2]}), "made")
+    assert "**" not in markdown(table) and "±" not in markdown(table)
+    assert "One seed: there is no spread" in notes(table)[0]
+    assert any("biased upward" in note for note in notes(table))
 
 
 def test_a_failure_is_a_row_and_takes_no_prize(tmp_path: Path) -> None:
-    table = tables.collect(
-        made(tmp_path, {"adaln": [0.5, 0.6], "adaln-zero": [0.1, None], "third": [0.8, 0.9]}), "made"
-    )
-    text = tables.markdown(table)
+    table = collect(made(tmp_path, {"adaln": [0.5, 0.6], "adaln-zero": [0.1, None], "third": [0.8, 0.9]}), "made")
+    text = markdown(table)
     assert "| adaln-zero | 1/2 (1 diverged) | 0.1000 |" in text and "**0.5500" in text
-    assert any("adaln-zero, seed 1: diverged: the loss is nan" in note for note in tables.notes(table))
-    rows = list(csv.DictReader(io.StringIO(tables.as_csv(table))))
+    assert any("adaln-zero, seed 1: diverged: the loss is nan" in note for note in notes(table))
+    rows = list(csv.DictReader(io.StringIO(as_csv(table))))
     assert len(rows) == 6 and rows[3]["status"] == "diverged" and rows[3]["kid_efficientnet_lite0_400"] == ""
 
 
 def test_equal_means_share_no_prize(tmp_path: Path) -> None:
-    table = tables.collect(made(tmp_path, {"adaln": [0.5, 0.6], "adaln-zero": [0.5, 0.6]}), "made")
-    assert "**" not in tables.markdown(table)
+    table = collect(made(tmp_path, {"adaln": [0.5, 0.6], "adaln-zero": [0.5, 0.6]}), "made")
+    assert "**" not in markdown(table)
 
 
 def test_the_terminal_shows_it(tmp_path: Path) -> None:
     from rich.console import Console
 
     console = Console(width=160, file=io.StringIO())
-    console.print(report.terminal(tables.collect(made(tmp_path, THREE), "made")))
+    console.print(terminal(collect(made(tmp_path, THREE), "made")))
     assert "adaln-zero" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -186,29 +199,29 @@ def test_the_page_of_a_committed_record_needs_neither_torch_nor_mlflow(tmp_path:
 
 
 def test_the_table_in_latex(tmp_path: Path) -> None:
-    text = tables.latex(tables.collect(made(tmp_path, THREE), "made"))
+    text = latex(collect(made(tmp_path, THREE), "made"))
     assert r"\textbf{0.3000 $\pm$ 0.2484}" in text and r"25.0\%" in text and r"\bottomrule" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len({len(re.findall(r"(?<!\\)&", row)) for row in rows}) == 1
-    assert tables._tex("a_b & 5%~{}^") == r"a\_b \& 5\%\textasciitilde{}\{\}\textasciicircum{}"
+    assert _tex("a_b & 5%~{}^") == r"a\_b \& 5\%\textasciitilde{}\{\}\textasciicircum{}"
 
 
 def test_pictures_over_training(tmp_path: Path) -> None:
     store = made(tmp_path, {"adaln": [0.5], "adaln-zero": [0.2]})
-    assert figures.training(tables.collect(store, "made")) is None
+    assert figures.training(collect(store, "made")) is None
     for row in store.rows("made"):
         for step in (100, 200, 300):
             np.save(store.cell(row.cell).samples / f"step-{step:09d}.npy", np.zeros((4, 16, 16, 3), np.uint8))
-    drawn = figures.training(tables.collect(store, "made"))
+    drawn = figures.training(collect(store, "made"))
     assert drawn is not None and drawn[0][:4] == b"\x89PNG"
 
 
 def told_of_control_and_dynamics(level: float) -> tuple[dict[str, float], dict[str, Any]]:
     """What a cell on scenes says besides: control along guidance, where words land, how its blocks learn."""
-    names = ("local", "global", "control", *scenes.ATTRIBUTES)
+    names = ("local", "global", "control", *ATTRIBUTES)
     quality = {f"{start}{name}_judge1_400": level for start in ("", "real_") for name in names}
     quality |= {f"guidance5_{name}_judge1_100": level / 2 for name in ("local", "global")}
-    quality |= {f"locality_{name}_swap_8": level for name in scenes.ATTRIBUTES}
+    quality |= {f"locality_{name}_swap_8": level for name in ATTRIBUTES}
     swap = {name: np.full((15, 15), level).tolist() for name in scenes.LOCAL}
     swap |= {name: np.full((9, 9), level).tolist() for name in scenes.GLOBAL}
     blocks, branches = ["block00", "block01"], ["block00.mlp", "block01.mlp"]
@@ -221,7 +234,7 @@ def told_of_control_and_dynamics(level: float) -> tuple[dict[str, float], dict[s
 
 
 def test_every_figure_is_drawn_of_what_it_shows_and_gives_its_numbers(tmp_path: Path) -> None:
-    table = tables.collect(made(tmp_path, {"adaln": [0.5, 0.4], "adaln-zero": [0.2, 0.3]}), "made")
+    table = collect(made(tmp_path, {"adaln": [0.5, 0.4], "adaln-zero": [0.2, 0.3]}), "made")
     for cell in table.done:
         assert cell.result is not None
         quality, probes = told_of_control_and_dynamics(cell.result.quality["heldout_loss"])
@@ -230,7 +243,7 @@ def test_every_figure_is_drawn_of_what_it_shows_and_gives_its_numbers(tmp_path: 
         cell.result.sampling.update({"fid_efficientnet_lite0_400": [40.0, 60.0]})
     chance = next(one for one in report.findings(table)[1] if one.title == "What so few pictures leave open")
     assert chance.rows == [["adaln", "40.0 to 60.0"], ["adaln-zero", "40.0 to 60.0"]]
-    shown = {figure.file: figure for figure in figures.draw_all(table)}
+    shown = {figure.file: figure for figure in figures.plot_all(table)}
     expected = {"plane", "attributes", "guidance", "swap", "opening", "gates", "gates-time", "scales-time", "gradients"}
     assert {f"{name}.png" for name in expected} <= set(shown)
     assert all(figure.png[:4] == b"\x89PNG" for figure in shown.values())
@@ -268,9 +281,9 @@ def test_a_record_holds_the_matrix_and_no_place(tmp_path: Path, repository: Path
     (repository / "README.md").write_text("which the README shows")
     record.record(store, "made", repository=repository, destination=tmp_path / "more")
     again = record.load_record(folder)
-    assert tables.markdown(again) == tables.markdown(tables.collect(store, "made"))
+    assert markdown(again) == markdown(collect(store, "made"))
     assert json.loads((folder / "environment.json").read_text())["commit"] == COMMIT
-    shown = record.readme_table(again, folder.relative_to(tmp_path).as_posix())
+    shown = readme_table(again, folder.relative_to(tmp_path).as_posix())
     assert "results/made/20231114-cpu2-epyc-c0ffee00/report.md" in shown and "| adaln-zero |" in shown
     with pytest.raises(ValueError, match="there already"):
         record.record(store, "made", repository=repository, destination=tmp_path / "results")
@@ -307,7 +320,7 @@ def test_hardware_has_a_short_name() -> None:
 )
 def test_committed_records_can_be_read_and_hold_no_place(folder: Path) -> None:
     table = record.load_record(folder)
-    assert table.done and tables.markdown(table) in (folder / "report.md").read_text()
+    assert table.done and markdown(table) in (folder / "report.md").read_text()
     for path in folder.iterdir():
         assert path.stat().st_size < 2_000_000
         if path.suffix != ".png":
@@ -318,7 +331,7 @@ def test_claims_were_decided_by_the_rule_that_stands_in_configs() -> None:
     root = Path(__file__).parent.parent
     written = [load(path) for path in sorted((root / "configs" / "claims").glob("*.yaml"))]
     rules = {one.name: as_dict(one) for one in written}
-    records = [table for table in record.newest_tables(root / "results", root).values() if table.name in rules]
+    records = [table for table in newest_tables(root / "results", root).values() if table.name in rules]
     assert records
     for table in records:
         told = table.manifest["config"]
@@ -329,11 +342,11 @@ def test_claims_were_decided_by_the_rule_that_stands_in_configs() -> None:
 def test_the_readme_shows_the_newest_records(tmp_path: Path) -> None:
     """The committed README is what `ditbench record` would write, and a README without marks is left alone."""
     root = Path(__file__).parent.parent
-    shown = (root / "README.md").read_text().partition(record.BEGIN)[2].partition(record.END)[0].lstrip("\n")
-    records = record.newest_tables(root / "results", root)
-    assert shown == record.readme_section(records)
-    first, last = record.CLAIMS
+    shown = (root / "README.md").read_text().partition(BEGIN)[2].partition(END)[0].lstrip("\n")
+    records = newest_tables(root / "results", root)
+    assert shown == readme_section(records)
+    first, last = CLAIMS
     told = (root / "README.md").read_text().partition(first)[2].partition(last)[0].lstrip("\n")
-    assert told == record.claims_section(records)
+    assert told == claims_section(records)
     (tmp_path / "README.md").write_text("nothing to fill")
-    assert not record.update_readme(tmp_path / "README.md", root / "results")
+    assert not update_readme(tmp_path / "README.md", root / "results")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from tiny import ditbench, matrix_file, planned, run_all
 
-from bench.journal import curves
-from bench.run import in_turn
-from bench.store import Store
+from bench.run.loop import in_turn
+from bench.store.folders import Store
+from bench.store.journal import curves
 
 PLUGIN = '''
 from architectures import Facts, Scheme, register
@@ -91,7 +91,7 @@ def test_a_matrix_end_to_end_with_a_plugin_and_a_failure(tmp_path: Path) -> None
     ],
 )
 def test_mistakes_are_refused_before_anything_starts(tmp_path: Path, words: list[str], said: str) -> None:
-    from bench.cli import main
+    from bench.cli.app import main
 
     path = matrix_file(tmp_path)
     sys.argv = ["ditbench", "run", str(path), *words, "--root", str(tmp_path / "runs"), "--dry-run"]
@@ -104,8 +104,8 @@ def test_mistakes_are_refused_before_anything_starts(tmp_path: Path, words: list
 
 
 def test_a_changed_plan_is_refused_with_a_diff_unless_fresh(tmp_path: Path) -> None:
-    from bench.config import load
-    from bench.plan import PlanChanged, commit, plan
+    from bench.config.load import load
+    from bench.run.plan import PlanChanged, commit, plan
 
     made, store = planned(tmp_path)
     changed = plan(load(matrix_file(tmp_path, train__lr=0.5)), store, command="test", progress=lambda *_: None)
@@ -159,7 +159,7 @@ def test_two_launches_share_the_work_and_a_result_tampered_with_is_made_anew(tmp
     cell = store.cell(made.cells[0].row.cell)
     with cell.locked():
         assert cell.status()[0] == "running"
-        child = subprocess.run([sys.executable, "-m", "bench.cell", str(cell.path)], capture_output=True, text=True)
+        child = subprocess.run([sys.executable, "-m", "bench.run.cell", str(cell.path)], capture_output=True, text=True)
         assert child.returncode == 1 and "another process" in child.stdout
     assert run_all(made, store)[0].status == "done"
     content = json.loads(cell.result_file.read_text())

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from tiny import ditbench, matrix_file
 
-from bench import scaffold
-from bench.store import Store
+from bench.cli import scaffold
+from bench.store.folders import Store
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "architectures" / "README.md").read_text()

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import scenes
-from bench.scenes import GLOBAL, LOCAL, Item, Scene, caption, generate, parse, picture_seed, render, sample_scene
+from bench.data import scenes
+from bench.data.scenes import GLOBAL, LOCAL, Item, Scene, caption, generate, parse, picture_seed, render, sample_scene
 
 RING = Item("ring", "red", "small", "top left")
 SCENE = Scene((RING, Item("square", "blue", "large", "centre")), "warm", "night", "grainy", "plain")
@@ -135,7 +135,7 @@ def test_generated_picture_is_the_render_of_its_scene() -> None:
 def test_a_new_process_makes_the_same_bytes() -> None:
     """And nothing but numpy is imported for it."""
     code = (
-        "import sys, hashlib; from bench.scenes import generate; made = generate(20, 32, seed=1, split='train');"
+        "import sys, hashlib; from bench.data.scenes import generate; made = generate(20, 32, seed=1, split='train');"
         "assert not {'torch', 'PIL', 'scipy'} & set(sys.modules);"
         "print(hashlib.sha256(made.images.tobytes()).hexdigest())"
     )

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,14 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
-from bench import dashboard, tracking
-from bench.evaluate import png
-from bench.files import write_json
-from bench.journal import Journal
-from bench.result import Result
-from bench.store import Store
-from bench.tracking import TrackingError
+from bench.measure.images import png
+from bench.store.files import write_json
+from bench.store.folders import Store
+from bench.store.journal import Journal
+from bench.store.result import Result
+from bench.views import dashboard
+from bench.views import mlflow as tracking
+from bench.views.mlflow import TrackingError
 
 
 @pytest.fixture(autouse=True)
@@ -186,7 +186,7 @@ def test_rebuild_makes_the_same_from_nothing(tmp_path: Path) -> None:
 
 def test_two_processes_on_a_new_store(tmp_path: Path) -> None:
     store = synthetic(tmp_path)
-    feed = "import sys, pathlib; from bench import store, tracking; "
+    feed = "import sys, pathlib; from bench.store import folders as store; from bench.views import mlflow as tracking; "
     feed += "tracking.sync(store.Store(pathlib.Path(sys.argv[1])), 'made')"
     both = [subprocess.Popen([sys.executable, "-c", feed, str(tmp_path)]) for _ in range(2)]
     assert [process.wait(timeout=120) for process in both] == [0, 0]

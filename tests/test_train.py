@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import planned, run_all
 
-from bench.batches import StepSampler
-from bench.journal import Journal, curves, read_journal
-from bench.store import CellFolder
-from bench.train import AtomicCheckpoints, Ema, load_checkpoint, newest_checkpoint
+from bench.store.folders import CellFolder
+from bench.store.journal import Journal, curves, read_journal
+from bench.training.batches import StepSampler
+from bench.training.checkpoints import AtomicCheckpoints, load_checkpoint, newest_checkpoint
+from bench.training.ema import Ema
 
 # --- batches --------------------------------------------------------------------------------------------------------
 
@@ -141,7 +142,7 @@ def test_the_last_word_of_a_step_counts_and_torn_lines_do_not(tmp_path: Path) ->
 
 def start(folder: CellFolder) -> subprocess.Popen:
     with open(folder.log, "ab") as log:
-        return subprocess.Popen([sys.executable, "-m", "bench.cell", str(folder.path)], stdout=log, stderr=log)
+        return subprocess.Popen([sys.executable, "-m", "bench.run.cell", str(folder.path)], stdout=log, stderr=log)
 
 
 def wait_for_step(folder: CellFolder, step: int) -> None:
@@ -200,9 +201,9 @@ def test_a_signal_while_a_step_is_logged_waits_for_a_checkpoint(tmp_path: Path) 
     """It once ended the cell between the decision to write a checkpoint and the stop."""
     made, store = planned(tmp_path, train__steps=6, train__warmup=1, train__checkpoint_every=6)
     cell = store.cell(made.cells[0].row.cell)
-    code = "import os, signal, sys, pathlib\nfrom bench import cell, train\nlog = train.Keeper._log\n"
+    code = "import os, signal, sys, pathlib\nfrom bench.run import cell\nfrom bench.training.callback import CellCallback\nlog = CellCallback._log\n"
     code += "def logs(self, trainer, module, step):\n    log(self, trainer, module, step)\n"
     code += "    if step == 2: os.kill(os.getpid(), signal.SIGTERM)\n"
-    code += "train.Keeper._log = logs\nprint(cell.run(pathlib.Path(sys.argv[1])))"
+    code += "CellCallback._log = logs\nprint(cell.run(pathlib.Path(sys.argv[1])))"
     subprocess.run([sys.executable, "-c", code, str(cell.path)], check=True, capture_output=True)
     assert cell.status()[0] == "killed" and [p.name for p in cell.checkpoints.glob("*.ckpt")] == ["step-000000003.ckpt"]

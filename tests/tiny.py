@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from bench import config
-from bench.executors import Local
-from bench.plan import Plan, commit, plan
-from bench.run import State, run
-from bench.store import Store
+from bench.config import load as config
+from bench.run.executors import Local
+from bench.run.loop import CellState, run
+from bench.run.plan import Plan, commit, plan
+from bench.store.folders import Store
 
 MATRIX: dict[str, Any] = {
     "name": "tiny",
@@ -66,7 +66,7 @@ def planned(folder: Path, **changes: Any) -> tuple[Plan, Store]:
     return made, store
 
 
-def run_all(made: Plan, store: Store, lines: list[str] | None = None) -> list[State]:
+def run_all(made: Plan, store: Store, lines: list[str] | None = None) -> list[CellState]:
     """Runs a plan here, cell by cell."""
     return run(made, store, executor=Local(1), say=(lines if lines is not None else []).append, poll=0.1)
 

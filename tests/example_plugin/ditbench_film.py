@@ -1,5 +1,7 @@
 """A conditioning scheme outside ditbench, as small as one can be."""
 
+from __future__ import annotations
+
 from architectures import Facts, Scheme
 from architectures.layers import LayerNorm
 from architectures.modulation import parse_placement

@@ -1,0 +1,167 @@
+"""Whether this machine can run a benchmark, item by item, each with its remedy. Changes nothing, downloads nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bench.store.folders import Store
+
+SUPPORTED = ((3, 11), (3, 13))  # Python, first and last
+SPACE = 5 * 2**30  # bytes that a matrix of some cells takes, amply
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One item: `ok`, `note` (works, but know this) or `bad` (mend it), in words, with the remedy."""
+
+    item: str
+    state: Literal["ok", "note", "bad"]
+    words: str
+    remedy: str = ""
+
+
+def examine(store: Store) -> Iterator[Finding]:
+    """Every item in turn; an examination that itself fails is a finding."""
+    looks: dict[str, Callable[[Store], Finding]] = {
+        "Python": _python,
+        "torch": _torch,
+        "GPU": _gpu,
+        "extractor": _extractor,
+        "results directory": _results,
+        "MLflow store": _mlflow,
+        "disk": _disk,
+        "clock": _clock,
+        "plugins": _plugins,
+    }
+    for item, look in looks.items():
+        try:
+            yield look(store)
+        except Exception as error:
+            yield Finding(item, "bad", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def _python(store: Store) -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if SUPPORTED[0] <= sys.version_info[:2] <= SUPPORTED[1]:
+        return Finding("Python", "ok", version)
+    return Finding(
+        "Python", "bad", f"{version} is not supported", "make the environment with Python 3.11, 3.12 or 3.13"
+    )
+
+
+def _torch(store: Store) -> Finding:
+    import torch
+
+    try:
+        import torchvision
+    except (ImportError, RuntimeError) as error:
+        words = f"torch {torch.__version__}, but torchvision does not fit it: {' '.join(str(error).split())[:120]}"
+        return Finding("torch", "bad", words, "pip install --upgrade torch torchvision, both from the same place")
+    words = f"torch {torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()} threads"
+    return Finding("torch", "ok", words)
+
+
+def _gpu(store: Store) -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        found = torch.cuda.get_device_properties(0)
+        memory = f"{found.total_memory / 2**30:.0f} GiB"
+        words = f"{torch.cuda.device_count()} x {found.name}, {memory}, CUDA {torch.version.cuda}"
+        from bench.measure.cost import peak_flops
+
+        if peak_flops(found.name) is None:
+            return Finding(
+                "GPU", "note", words, "its peak is not known here, so MFU is left out (bench/cost.py, PEAKS)"
+            )
+        return Finding("GPU", "ok", words)
+    if shutil.which("nvidia-smi"):
+        remedy = "see `nvidia-smi`: the driver is too old for this torch, or torch was built for the CPU alone"
+        return Finding("GPU", "bad", "an NVIDIA driver is here, but torch sees no device", remedy)
+    return Finding("GPU", "note", "none: cells run on the CPU in float32", "quickstart and cifar10 are sized for that")
+
+
+def _extractor(store: Store) -> Finding:
+    from bench.measure import metrics
+
+    here = metrics.inception_here()
+    metrics.resolve("efficientnet-lite0")  # the offline one: its weights are in a package
+    if here is not None:
+        return Finding("extractor", "ok", f"inception ({here.name}); offline default efficientnet-lite0")
+    return Finding(
+        "extractor",
+        "note",
+        "inception's weights are not here: downloaded at first use; without network, efficientnet-lite0 serves",
+        f"for published FIDs without network, put the file here and name it in {metrics.INCEPTION_WEIGHTS}",
+    )
+
+
+def _results(store: Store) -> Finding:
+    root = next(path for path in (store.root, *store.root.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        return Finding(
+            "results directory", "bad", f"cannot be written ({error.strerror})", "choose another with --root"
+        )
+    count = len(store.matrices())
+    words = f"{count} matrices" if store.root.exists() else "not there yet; `ditbench run` makes it"
+    return Finding("results directory", "ok", words)
+
+
+def _mlflow(store: Store) -> Finding:
+    from bench.views import mlflow as tracking
+
+    uri = tracking.tracking_uri(store)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        return Finding("MLflow store", "ok", "not there yet; the first run makes it")
+    try:
+        tracking.connect(store)
+    except tracking.TrackingError as error:
+        return Finding("MLflow store", "bad", str(error), "results stay on disk; `ditbench sync` feeds them later")
+    return Finding("MLflow store", "ok", "a server" if uri.startswith("http") else "a SQLite file beside the results")
+
+
+def _disk(store: Store) -> Finding:
+    root = next(path for path in (store.root, *store.root.parents) if path.exists())
+    free = shutil.disk_usage(root).free
+    words = f"{free / 2**30:.0f} GiB free"
+    if free < SPACE:
+        return Finding("disk", "bad", words, f"free {SPACE / 2**30:.0f} GiB, or choose another disk with --root")
+    return Finding("disk", "ok", words)
+
+
+def _clock(store: Store) -> Finding:
+    newest = max((path.stat().st_mtime for path in store.root.glob("cells/*/status.json")), default=0.0)
+    if newest > time.time() + 60 or time.time() < 1_700_000_000:
+        return Finding(
+            "clock", "bad", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "set it: results carry times"
+        )
+    return Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()))
+
+
+def _plugins(store: Store) -> Finding:
+    import architectures
+
+    strange = [name for name in architectures.schemes() if architectures.origin(name)["kind"] != "built-in"]
+    broken = []
+    for name in strange:
+        try:
+            architectures.describe(name)
+        except (ValueError, AttributeError) as error:
+            broken.append(str(error))
+    if broken:
+        return Finding(
+            "plugins", "bad", "; ".join(broken), "mend or uninstall the package; other schemes run all the same"
+        )
+    names = ", ".join(strange) + (" (DITBENCH_PLUGINS)" if os.environ.get("DITBENCH_PLUGINS") else "")
+    return Finding("plugins", "ok", names if strange else "none installed")

@@ -1,0 +1,124 @@
+"""From a matrix to its cells: which there are, what defines each, and what each is called."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from architectures import nearest
+from bench.config.schema import ConfigError, Matrix, as_dict
+from bench.store.files import slug
+from bench.store.folders import Row
+
+GROUPS = ("backbone", "data", "prompt", "train", "sample", "evaluate")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the table: a scheme with options, under a name."""
+
+    name: str
+    scheme: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """One training run, before it has an id: what the matrix calls it, and all that defines it.
+
+    `config` has the keys scheme, options, backbone, data, prompt, train, sample, evaluate, seed: plain values.
+    """
+
+    variant: str
+    axes: dict[str, Any]
+    config: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """What tells this cell from the others of its matrix."""
+        parts = [self.variant, *(f"{key.rpartition('.')[2]}={value}" for key, value in self.axes.items())]
+        return " ".join([*parts, f"seed={self.config['seed']}"])
+
+
+def variants(matrix: Matrix) -> list[Variant]:
+    """The matrix's variants.
+
+    Raises:
+        ConfigError: if there are none, a name stands twice, or an entry is neither a scheme's name nor a mapping with
+            `scheme` (and, as wished, `name` and options).
+    """
+    if not matrix.variants:
+        raise ConfigError(f"matrix {matrix.name!r} has no variants; name schemes under `variants:`")
+    found = [_variant(entry) for entry in matrix.variants]
+    seen: set[str] = set()
+    for variant in found:
+        if variant.name in seen:
+            raise ConfigError(
+                f"variant {variant.name!r} stands twice in matrix {matrix.name!r}; give one another `name`"
+            )
+        seen.add(variant.name)
+    return found
+
+
+def _variant(entry: Any) -> Variant:
+    if isinstance(entry, str):
+        entry = {"scheme": entry}
+    if not isinstance(entry, dict) or not isinstance(entry.get("scheme"), str):
+        raise ConfigError(
+            f"variant {entry!r}: write a scheme's name, or a mapping with `scheme`, `name` and its options"
+        )
+    options = {str(key): value for key, value in entry.items() if key not in ("name", "scheme")}
+    try:
+        return Variant(slug(str(entry.get("name", entry["scheme"])), "variant"), entry["scheme"], options)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def expand(matrix: Matrix) -> list[MatrixCell]:
+    """All cells, seed by seed, so that a drift of the machine is spread over the variants.
+
+    Raises:
+        ConfigError: for an empty matrix, doubled names or seeds, or an axis that no cell has.
+    """
+    if not matrix.seeds:
+        raise ConfigError(f"matrix {matrix.name!r} has no seeds")
+    if len(set(matrix.seeds)) < len(matrix.seeds):
+        raise ConfigError(f"matrix {matrix.name!r} names a seed twice: {matrix.seeds}")
+    for key, values in matrix.axes.items():
+        if not values:
+            raise ConfigError(f"axis {key!r} of matrix {matrix.name!r} has no values")
+    rows = variants(matrix)
+    points = [dict(zip(matrix.axes, values, strict=True)) for values in itertools.product(*matrix.axes.values())]
+    return [_cell(matrix, variant, axes, seed) for seed, axes, variant in itertools.product(matrix.seeds, points, rows)]
+
+
+def _cell(matrix: Matrix, variant: Variant, axes: dict[str, Any], seed: int) -> MatrixCell:
+    config: dict[str, Any] = {"scheme": variant.scheme, "options": dict(variant.options), "seed": seed}
+    config |= {group: as_dict(getattr(matrix, group)) for group in GROUPS}
+    for key, value in axes.items():
+        group, _, name = key.partition(".")
+        if group == "options" and name:
+            config["options"][name] = value
+        elif group in GROUPS and name in config[group]:
+            config[group][name] = value
+        else:
+            known = [f"{g}.{k}" for g in GROUPS for k in config[g]] + ["options.<an option of the schemes>"]
+            raise ConfigError(f"unknown axis {key!r} of matrix {matrix.name!r}{nearest(key, known)}")
+    return MatrixCell(variant.name, axes, config)
+
+
+def row(cell: MatrixCell, id: str) -> Row:
+    """How the matrix's manifest names a cell."""
+    config = cell.config
+    return Row(
+        cell=id,
+        variant=cell.variant,
+        scheme=config["scheme"],
+        seed=config["seed"],
+        options=config["options"],
+        axes=cell.axes,
+        backbone=config["backbone"]["name"],
+        data=config["data"]["source"] if config["data"]["source"] == "scenes" else Path(config["data"]["path"]).name,
+    )

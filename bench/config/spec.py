@@ -1,0 +1,46 @@
+"""What a cell's folder says of it before it is run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from bench.store.files import write_json
+from bench.store.folders import CellFolder
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """What a cell's folder says of it (`config.json`, `order.json`).
+
+    Attributes:
+        config: resolved, all that defines the numbers.
+        digests: of data, prompts, code, plugin; the folders of data and prompts in the cache are named by theirs.
+        plugins: files that register schemes.
+        workers: data-loading processes.
+        command: what was typed to make this cell.
+    """
+
+    config: dict[str, Any]
+    digests: dict[str, str]
+    plugins: list[str]
+    workers: int
+    command: str
+
+    def write(self, folder: CellFolder) -> None:
+        """Puts the order into the cell's folder."""
+        write_json(folder.config, self.config)
+        more = {key: getattr(self, key) for key in ("digests", "plugins", "workers", "command")}
+        write_json(folder.path / "order.json", more)
+
+    @classmethod
+    def read(cls, folder: CellFolder) -> CellSpec:
+        """Raises:
+        ValueError: if the folder holds no order.
+        """
+        try:
+            more = json.loads((folder.path / "order.json").read_text())
+            return cls(config=json.loads(folder.config.read_text()), **more)
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(f"{folder.path.name} is no planned cell ({error}); plan it with `ditbench run`") from error

@@ -1,0 +1,1 @@
+"""What results say: means, comparisons, claims, ladders, fairness. Imports no torch."""

@@ -1,0 +1,118 @@
+"""What was equal between the cells of a matrix and what was not, by hashes of what they used. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from bench.store.folders import name_of
+from bench.store.result import Result
+from bench.store.table import CellRecord, Table
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One thing: `equal`, `differs` or `unknown`, and in words how one knows or what differs."""
+
+    what: str
+    verdict: str
+    detail: str
+
+
+HASHED = (  # what, where its hash stands, whether it may differ between seeds
+    ("first weights of what all schemes have", "initial_backbone_weights", True),
+    ("pictures and prompts of every step looked at", "batch", True),
+    ("noise, times and dropped prompts of these steps", "chance", True),
+    ("training data", "data", False),
+    ("prompts", "prompts", False),
+)
+RECORDED: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = (
+    ("commit", lambda p: p.get("commit")),
+    ("hardware", lambda p: str(p.get("hardware", {}).get("gpu") or p.get("hardware", {}).get("cpu"))),
+    ("threads", lambda p: p.get("threads")),
+    ("versions of Python and packages", lambda p: str(sorted(p.get("versions", {}).items()))),
+    ("run that they were measured in, on which rates depend", lambda p: p.get("command")),
+    ("seed of evaluation", lambda p: p.get("seeds", {}).get("evaluate")),
+    ("extractor, judge and number of pictures", lambda p: str(sorted(_measured(p).items()))),
+)
+
+
+def _measured(told: dict[str, Any]) -> dict[str, Any]:
+    kept = ("extractor", "extractor_digest", "judge_digest", "samples", "reference")
+    return {key: told.get("measured", {}).get(key) for key in kept}
+
+
+def statement(table: Table) -> list[Statement]:
+    """What was equal and what differed, a line each; nothing without two finished cells."""
+    cells = [cell for cell in table.cells if cell.result is not None]
+    if len(cells) < 2:
+        return []
+    said = [_hashed(cells, *one) for one in HASHED]
+    said += [_config(cells)]
+    said += [_recorded(cells, what, read) for what, read in RECORDED]
+    missing = len(table.cells) - len(cells)
+    if missing:
+        said.append(Statement("cells", "differs", f"{missing} of {len(table.cells)} have no result"))
+    return said
+
+
+def _hashed(cells: list[CellRecord], what: str, key: str, by_seed: bool) -> Statement:
+    found: dict[int, dict[str, list[str]]] = {}
+    for cell in cells:
+        told = _result(cell).provenance.get("digests", {}).get(key)
+        if told is None:
+            return Statement(what, "unknown", f"{name_of(cell.row)} seed {cell.row.seed} holds no hash of it")
+        found.setdefault(cell.row.seed if by_seed else 0, {}).setdefault(told, []).append(name_of(cell.row))
+    split = {seed: groups for seed, groups in found.items() if len(groups) > 1}
+    if not split:
+        number = len(cells)
+        each = f" of each of {len(found)} seeds" if by_seed and len(found) > 1 else ""
+        return Statement(what, "equal", f"one hash for all {number} cells{each}")
+    seed, groups = next(iter(split.items()))
+    odd = min(groups.values(), key=len)
+    where = f" (seed {seed})" if by_seed else ""
+    return Statement(what, "differs", f"{_few(odd)}{where} and the others have different hashes")
+
+
+def _config(cells: list[CellRecord]) -> Statement:
+    """Keys of the resolved config that differ, apart from scheme, options and seed."""
+    flat = [
+        _flat({k: v for k, v in _result(cell).config.items() if k not in ("scheme", "options", "seed")})
+        for cell in cells
+    ]
+    keys = sorted({key for one in flat for key in one})
+    differing = {key: {repr(one.get(key)) for one in flat} for key in keys}
+    told = [f"{key} ({', '.join(sorted(values))})" for key, values in differing.items() if len(values) > 1]
+    what = "config but for scheme, options and seed"
+    if told:
+        return Statement(what, "differs", _few(told, 6))
+    return Statement(what, "equal", f"{len(keys)} values")
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _recorded(cells: list[CellRecord], what: str, read: Callable[[dict[str, Any]], Any]) -> Statement:
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        found.setdefault(str(read(_result(cell).provenance)), []).append(name_of(cell.row))
+    if len(found) == 1:
+        value = next(iter(found))
+        return Statement(what, "equal", value if len(value) < 60 else "the same for all")
+    told = [f"{value if len(value) < 60 else 'one'} of {_few(dict.fromkeys(rows))}" for value, rows in found.items()]
+    return Statement(what, "differs", "; ".join(told))
+
+
+def _result(cell: CellRecord) -> Result:
+    assert cell.result is not None
+    return cell.result
+
+
+def _few(words: Iterable[str], most: int = 3) -> str:
+    found = list(words)
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")

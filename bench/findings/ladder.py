@@ -1,0 +1,141 @@
+"""Matrices that sweep a training value: which value each variant would choose, and how far up it trains at all.
+
+The choice is made by held-out loss, never by a metric that is then reported. A run counts as *diverged* where its loss
+stopped being a number, or where its held-out loss ended above `LOST` times the lowest of its variant and seed.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from bench.store.folders import name_of
+from bench.store.table import CellRecord, Table
+
+LOST = 2.0
+LOSS = "heldout_loss"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a variant chooses on an axis.
+
+    Attributes:
+        value: the chosen one; row: its row in the table. own: the matrix's value, own_row: its row, None if not tried.
+        edge: whether the choice lies at an end of the axis, so that a better one may lie beyond.
+    """
+
+    variant: str
+    value: Any
+    row: str
+    own: Any
+    own_row: str | None
+    edge: bool
+
+
+def choices(table: Table) -> list[Choice]:
+    """One for each variant (and point of the other axes); none where the matrix asks for no choice."""
+    config = table.manifest["config"]
+    axis = config.get("choose")
+    if not axis:
+        return []
+    own = config.get(axis.partition(".")[0], {}).get(axis.partition(".")[2])
+    made = []
+    for cells in _others(table, axis).values():
+        means: dict[Any, float] = {}
+        for value in config["axes"][axis]:
+            losses = [_loss(cell) for cell in cells if cell.row.axes[axis] == value]
+            known = [loss for loss in losses if loss is not None]
+            if known and len(known) == len(losses):  # a value at which a seed was lost is not chosen
+                means[value] = statistics.fmean(known)
+        if not means:
+            continue
+        best = min(means, key=lambda value: means[value])
+        rows = {cell.row.axes[axis]: name_of(cell.row) for cell in cells}
+        ends = (config["axes"][axis][0], config["axes"][axis][-1])
+        made.append(Choice(cells[0].row.variant, best, rows[best], own, rows.get(own), best in ends))
+    return made
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One value of a ladder: the median over seeds of the held-out loss (None if none has one), and how many of the
+    seeds were lost."""
+
+    value: float
+    loss: float | None
+    lost: int
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """A variant on a ladder.
+
+    Attributes:
+        highest: seed -> the highest value below the first at which it was lost. limit: its median over seeds.
+        unlost: seeds that no value lost: their `highest` is only the top of the ladder.
+    """
+
+    name: str
+    rungs: list[Rung]
+    highest: dict[int, float]
+    unlost: int
+
+    @property
+    def limit(self) -> float | None:
+        return statistics.median(self.highest.values()) if self.highest else None
+
+
+def ladders(table: Table, axis: str = "train.lr") -> list[Ladder]:
+    """One for each variant (and point of the other axes) of a matrix with three values or more on the axis."""
+    values = sorted(table.manifest["config"].get("axes", {}).get(axis, []))
+    if len(values) < 3:
+        return []
+    return [_ladder(name, cells, axis, values) for name, cells in _others(table, axis).items()]
+
+
+def _ladder(name: str, cells: list[CellRecord], axis: str, values: list[float]) -> Ladder:
+    by_seed: dict[int, dict[float, CellRecord]] = {}
+    for cell in cells:
+        by_seed.setdefault(cell.row.seed, {})[cell.row.axes[axis]] = cell
+    lost: dict[tuple[int, float], bool] = {}
+    for seed, row in by_seed.items():
+        known = [loss for loss in map(_loss, row.values()) if loss is not None]
+        lowest = min(known) if known else None
+        for value, cell in row.items():
+            loss = _loss(cell)
+            if loss is not None and lowest is not None:
+                lost[seed, value] = loss > LOST * lowest
+            elif cell.status == "diverged":
+                lost[seed, value] = True
+    highest, unlost = {}, 0
+    for seed, row in by_seed.items():
+        tried = [value for value in values if value in row and (seed, value) in lost]
+        first = next((k for k, value in enumerate(tried) if lost[seed, value]), None)
+        unlost += first is None and bool(tried)
+        held = tried[:first]
+        if held:
+            highest[seed] = held[-1]
+    rungs = []
+    for value in values:
+        here = [row[value] for row in by_seed.values() if value in row]
+        known = [loss for loss in map(_loss, here) if loss is not None]
+        gone = sum(lost.get((cell.row.seed, value), False) for cell in here)
+        rungs.append(Rung(value, statistics.median(known) if known else None, gone, len(here)))
+    return Ladder(name, rungs, highest, unlost)
+
+
+def _others(table: Table, axis: str) -> dict[str, list[CellRecord]]:
+    """Cells by variant and the other axes."""
+    found: dict[str, list[CellRecord]] = {}
+    for cell in table.cells:
+        if axis in cell.row.axes:
+            rest = [f" {key.rpartition('.')[2]}={value}" for key, value in cell.row.axes.items() if key != axis]
+            found.setdefault(cell.row.variant + "".join(rest), []).append(cell)
+    return found
+
+
+def _loss(cell: CellRecord) -> float | None:
+    return cell.result.quality.get(LOSS) if cell.result else None

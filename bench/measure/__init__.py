@@ -1,0 +1,1 @@
+"""Measuring a trained cell: quality, cost, prompt adherence."""

@@ -1,0 +1,178 @@
+"""What of a prompt a cell obeys, on `scenes`: read back by the judge, and seen when one word is changed.
+
+Names of metrics: `local_judge1_400` is the mean of four local attributes, corrected for chance, over 400 held-out
+prompts; `unseen_...` the same on combinations that training lacks, `guidance4_...` at guidance 4, `real_...` of real
+held-out pictures, the ceiling; `locality_shape_swap_12` the share of a change of the word for shape, over 12 captions,
+that falls inside the object's cell: 1 all of it, 0 no more than anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from architectures import Features
+from bench.data import scenes
+from bench.data.scenes import GLOBAL, LOCAL, Scene
+from bench.measure import judge as judges
+from bench.measure.evaluate import Measured
+from bench.measure.metrics import count_name
+from bench.measure.sampling import SampleSet, Say, generate, generate_set, heldout_set, initial_noise, prompt_texts
+from bench.store.files import write_json
+from bench.store.seeds import derive
+from bench.training.model import LoadedCell
+
+MAIN = ("local", "global", "control", "right")
+GRID = 9  # squares a side of a heat map, three for each place
+
+
+def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say) -> Measured:
+    """Control of every attribute, over held-out and unseen prompts and along the guidance sweep; nothing on data
+    without scenes."""
+    if subject.data.unseen is None:
+        return Measured({})
+    judge, card = judges.load()
+    judge = judge.to(subject.device)
+    ceiling, floor = _real(subject, judge, card["digest"], cache, say)
+    quality: dict[str, float] = {f"real_{name}": value for name, value in ceiling.items()}
+    sampling: dict[str, list[float]] = {}
+    evaluate, slug = subject.config["evaluate"], judges.slug()
+    for wanted in _sets(subject):
+        pictures, _ = generate_set(subject, wanted, folder, say)
+        said = prompt_texts(subject.data, wanted.indices, wanted.split)
+        scores = judges.score([scenes.parse(text) for text in said], judges.read(judge, pictures))
+        kept = judges.summary(scores, floor)
+        prefix = "" if wanted.name == "heldout" else f"{wanted.name}_"
+        chosen = kept if not prefix else {name: kept[name] for name in MAIN}
+        count = count_name(len(pictures))
+        quality |= {f"{prefix}{name}_{slug}_{count}": value for name, value in chosen.items()}
+        sampling |= {f"{prefix}{n}_{slug}_{count}": bounds for n, bounds in judges.intervals(scores, floor).items()}
+    swapped = swaps(subject, evaluate["swaps"], say)
+    about = {"judge": slug, "judge_digest": card["digest"], "chance": floor}
+    return Measured(quality | swapped.quality, {}, about, sampling, swapped.probes)
+
+
+def _sets(subject: LoadedCell) -> list[SampleSet]:
+    """What is drawn: held-out prompts, unseen ones, and the first held-out ones at every further guidance scale."""
+    evaluate = subject.config["evaluate"]
+    main = heldout_set(subject)
+    assert subject.data.unseen is not None
+    unseen = np.arange(evaluate["unseen"]) % len(subject.data.unseen)
+    few = main.indices[: evaluate["sweep_samples"]]
+    sweep = [SampleSet(f"guidance{w:g}", "heldout", few, w) for w in evaluate["sweep"]]
+    return [main, SampleSet("unseen", "unseen", unseen), *sweep]
+
+
+def _real(
+    subject: LoadedCell, judge: Any, digest: str, cache: Path, say: Say
+) -> tuple[dict[str, float], dict[str, float]]:
+    """What real held-out pictures get, and chance, of all that there are; made once for a data set and a judge."""
+    kept = cache / "features" / f"{judges.slug()}-{subject.data.digest}-{digest}.json"
+    if not kept.exists():
+        say("what the judge reads in real pictures")
+        heldout = subject.data.heldout
+        count = min(2000, len(heldout))
+        wanted = [scenes.parse(text) for text in prompt_texts(subject.data, np.arange(count))]
+        seen = judges.read(judge, np.asarray(heldout.images[:count]))
+        floor = judges.chance(wanted, seen)
+        told = judges.summary(judges.score(wanted, seen), floor)
+        name = f"{judges.slug()}_{count_name(count)}"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, {"ceiling": {f"{key}_{name}": value for key, value in told.items()}, "floor": floor})
+    content = json.loads(kept.read_text())
+    return content["ceiling"], content["floor"]
+
+
+# --- one word changed -------------------------------------------------------------------------------------------------
+
+
+def changed(scene: Scene, attribute: str, seed: int) -> Scene:
+    """The scene with one word changed: of its first object, or of its setting; to a free place, for a place."""
+    choices = [word for word in (LOCAL | GLOBAL)[attribute] if word != _word(scene, attribute)]
+    if attribute == "place":
+        choices = [word for word in choices if word not in {item.place for item in scene.items}]
+    word = choices[derive(seed, "swap", attribute, scenes.caption(scene)) % len(choices)]
+    if attribute in GLOBAL:
+        return replace(scene, **{attribute: word})  # type: ignore[arg-type]
+    first, *rest = scene.items
+    return replace(scene, items=(replace(first, **{attribute: word}), *rest))
+
+
+def _word(scene: Scene, attribute: str) -> str:
+    return getattr(scene if attribute in GLOBAL else scene.items[0], attribute)
+
+
+def swaps(subject: LoadedCell, count: int, say: Say) -> Measured:
+    """Draws `count` captions with and without each change from the same noise, and tells where the change lands.
+
+    Quality: for each attribute `locality_<attribute>_swap_<count>` and `change_...`, the mean change of a pixel as a
+    share of the whole range. The probe `swap` holds heat maps, of this model and of real pictures.
+    """
+    if isinstance(subject.prompts.kind, Features):  # a cell has no encoder at hand
+        return Measured({})
+    seed = subject.config["evaluate"]["seed"]
+    said = [scenes.parse(text) for text in prompt_texts(subject.data, np.arange(count) % len(subject.data.heldout))]
+    variants = {name: [changed(scene, name, seed) for scene in said] for name in judges.ATTRIBUTES}
+    captions = [scenes.caption(scene) for part in (said, *variants.values()) for scene in part]
+    prompt, _ = subject.prompts.encode(captions)
+    noise = initial_noise(seed, range(count), subject.shape).repeat(1 + len(variants), 1, 1, 1)
+    say(f"{len(variants)} words changed in {count} captions")
+    pictures = generate(subject, prompt, noise, batch=subject.config["sample"]["batch"])
+    real = np.stack([scenes.render(scenes.parse(text), subject.data.image_size, seed=seed) for text in captions])
+    quality: dict[str, float] = {}
+    probe: dict[str, Any] = {}
+    for source, drawn in (("", pictures), ("real_", real)):
+        base, *others = np.split(drawn, 1 + len(variants))
+        for (name, swapped), part in zip(variants.items(), others, strict=True):
+            change = np.abs(part.astype(float) - base).mean(-1) / 255  # (n, S, S)
+            found = [_locality(one, _cells(a, b, name)) for one, a, b in zip(change, said, swapped, strict=True)]
+            known = [value for value in found if value is not None]
+            if known:
+                quality[f"{source}locality_{name}_swap_{count}"] = float(np.mean(known))
+            quality[f"{source}change_{name}_swap_{count}"] = float(change.mean())
+            probe.setdefault(f"{source}swap", {})[name] = heat(change, said, name)
+    return Measured(quality, probes=probe)
+
+
+def _cells(before: Scene, after: Scene, attribute: str) -> list[tuple[int, int]]:
+    """(row, column) of the cells that the word speaks of: the first object's, both for a place."""
+    places = {scene.items[0].place for scene in (before, after)}
+    return [divmod(LOCAL["place"].index(place), 3) for place in sorted(places)]
+
+
+def _locality(change: np.ndarray, cells: list[tuple[int, int]]) -> float | None:
+    """(share inside the cells - their area) / (1 - their area) of a change (S, S); None where nothing changed."""
+    if not change.any():
+        return None
+    coarse = _squares(change)
+    inside = sum(coarse[3 * row : 3 * row + 3, 3 * column : 3 * column + 3].sum() for row, column in cells)
+    area = len(cells) / 9
+    return float((inside / coarse.sum() - area) / (1 - area))
+
+
+def heat(change: np.ndarray, before: list[Scene], attribute: str) -> list[list[float]]:
+    """Mean change by square: of a local attribute (15, 15) with the object's cell in the middle, of a global one
+    (9, 9) as it lies."""
+    coarse = np.stack([_squares(one) for one in change])
+    if attribute in GLOBAL:
+        return coarse.mean(0).round(4).tolist()
+    total, seen = np.zeros((15, 15)), np.zeros((15, 15))
+    for one, scene in zip(coarse, before, strict=True):
+        row, column = divmod(LOCAL["place"].index(scene.items[0].place), 3)
+        y, x = 3 * (2 - row), 3 * (2 - column)
+        total[y : y + GRID, x : x + GRID] += one
+        seen[y : y + GRID, x : x + GRID] += 1
+    return (total / np.maximum(seen, 1)).round(4).tolist()
+
+
+def _squares(change: np.ndarray) -> np.ndarray:
+    """(S, S) -> (9, 9), means, each pixel shared between the squares that it lies in."""
+    size = change.shape[-1]
+    fine = F.interpolate(torch.from_numpy(change)[None, None], size=size * GRID, mode="nearest")
+    return F.avg_pool2d(fine, size)[0, 0].numpy()

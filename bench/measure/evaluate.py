@@ -1,0 +1,68 @@
+"""Measuring a trained cell: held-out loss, pictures drawn from fixed noise and prompts, and what they are worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.measure import metrics
+from bench.measure.heldout import heldout_loss
+from bench.measure.sampling import Say, generate_set, heldout_set
+from bench.training.model import LoadedCell
+from bench.training.stopwatch import median_iqr
+
+MOST_RESAMPLED = 1000  # pictures
+
+
+@dataclass(frozen=True)
+class Measured:
+    """quality, cost, sampling and probes as in a `Result`; `about` says with what they were measured."""
+
+    quality: dict[str, float]
+    cost: dict[str, float] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    sampling: dict[str, list[float]] = field(default_factory=dict)
+    probes: dict[str, Any] = field(default_factory=dict)
+
+    def __or__(self, other: Measured) -> Measured:
+        return Measured(**{name: getattr(self, name) | getattr(other, name) for name in self.__dataclass_fields__})
+
+
+def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say) -> Measured:
+    """Quality, cost of sampling, and what the metrics were made with, of a cell whose averaged weights are in place."""
+    evaluate = subject.config["evaluate"]
+    say("held-out loss")
+    quality = heldout_loss(subject)
+    generated, rates = generate_set(subject, heldout_set(subject), folder, say)
+    extractor = metrics.resolve(evaluate["extractor"], warn=warn)
+    reference = min(evaluate["reference"], len(subject.data.heldout))
+    say(f"features of {extractor.name}")
+    real = metrics.reference_features(
+        extractor,
+        lambda: np.asarray(subject.data.heldout.images[:reference]),
+        data_digest=f"{subject.data.digest}-heldout",
+        count=reference,
+        cache=cache / "features",
+        device=subject.device.type,
+        warn=warn,
+    )
+    features = extractor.features(generated, device=subject.device.type)
+    quality |= metrics.set_metrics(features, real, slug=extractor.slug)
+    cost = median_iqr(rates, "sample_images_per_second")
+    about: dict[str, Any] = {"extractor": extractor.name, "extractor_digest": extractor.digest}
+    about |= {"samples": len(generated), "reference": reference}
+    return Measured(quality, cost, about, _sampling(features, real, extractor.slug))
+
+
+def _sampling(features: np.ndarray, real: np.ndarray, slug: str) -> dict[str, list[float]]:
+    """How much the distances owe to these pictures; not asked of more than are quickly resampled."""
+    if len(features) > MOST_RESAMPLED:
+        return {}
+    name = f"{slug}_{metrics.count_name(len(features))}"
+    return {
+        f"fid_{name}": list(metrics.frechet_interval(features, metrics.moments(real))),
+        f"kid_{name}": list(metrics.kid_interval(features, real)),
+    }

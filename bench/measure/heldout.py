@@ -1,0 +1,37 @@
+"""The validation loss of a cell."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from bench.data.prompts import to_device
+from bench.store.seeds import generator
+from bench.training.flow import flow_loss, from_images
+from bench.training.model import LoadedCell
+
+# --- measuring ------------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def heldout_loss(subject: LoadedCell, *, batch: int = 256) -> dict[str, float]:
+    """The flow-matching loss on held-out pictures: `heldout_loss`, and `heldout_loss_bin0` .. by timestep (0 is data).
+
+    Picture i has its own fixed noise, and t in bin i mod bins: functions of (seed, i), equal for every cell.
+    """
+    evaluate = subject.config["evaluate"]
+    count, bins, seed = min(evaluate["heldout"], len(subject.data.heldout)), evaluate["bins"], evaluate["seed"]
+    place = torch.arange(count) % bins
+    t = (place + torch.rand(count, generator=generator(seed, "heldout t"))) / bins
+    losses = []
+    for start in range(0, count, batch):
+        rows = np.arange(start, min(start + batch, count))
+        x_0 = from_images(torch.from_numpy(subject.data.heldout.images[rows]))
+        noise = torch.stack([torch.randn(subject.shape, generator=generator(seed, "heldout", int(i))) for i in rows])
+        prompt = to_device(subject.prompts.rows("heldout", rows), subject.device)
+        x_0, noise, times = (part.to(subject.device) for part in (x_0, noise, t[rows]))
+        with subject.autocast():
+            losses.append(flow_loss(subject.model, x_0, noise, times, prompt).cpu())
+    loss = torch.cat(losses)
+    by_bin = {f"heldout_loss_bin{k}": loss[place == k].mean().item() for k in range(bins) if (place == k).any()}
+    return {"heldout_loss": sum(by_bin.values()) / len(by_bin), **by_bin}

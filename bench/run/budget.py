@@ -1,0 +1,167 @@
+"""Equal budgets: for each variant the width, depth or number of steps at which it costs what another one costs.
+
+    budget: {match: params, to: adaln-zero}        # or macs, train_flops, wall_clock
+
+`params` and `macs` are met by width and depth, the depth kept where it can be; `train_flops` and `wall_clock` by the
+number of steps. A variant that cannot be brought within 1 % is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from architectures import PromptKind
+from bench.config.schema import ConfigError
+from bench.measure.cost import count
+from bench.training.flow import flow_loss
+from bench.training.model import backbone, build
+
+NEAR = 0.01  # how far off a budget may be met, as a share
+COUNTED = {"params": "parameters_total", "macs": "macs_forward"}
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a variant meets the budget: what is changed of its config, and how far off it is (as a share)."""
+
+    changes: dict[str, Any]
+    residual: float
+
+    @property
+    def words(self) -> str:
+        said = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in self.changes.items())
+        return f"{said or 'as it is'} ({self.residual:+.2%})"
+
+
+def apply(config: dict[str, Any], match: Match) -> dict[str, Any]:
+    """A cell's config with the changes made."""
+    changed = json.loads(json.dumps(config))
+    for key, value in match.changes.items():
+        group, _, name = key.partition(".")
+        changed[group][name] = value
+    return changed
+
+
+def solve(config: dict[str, Any], target: dict[str, Any], match: str, prompt: PromptKind) -> Match:
+    """What to change of `config` so that it costs what `target` costs.
+
+    Raises:
+        ConfigError: if nothing lies within 1 %.
+    """
+    if match in COUNTED:
+        return _sized(config, count(target, prompt)[COUNTED[match]], COUNTED[match], prompt)
+    if match == "train_flops":
+
+        def cost(c: dict[str, Any]) -> float:
+            return count(c, prompt)["flops_train_per_image"] * c["train"]["batch"]
+
+        return _stepped(config, target["train"]["steps"] * cost(target), cost(config))
+    if config["scheme"] == target["scheme"] and config["options"] == target["options"]:
+        return Match({}, 0.0)
+    theirs, ours = _seconds_a_step(target, config, prompt)
+    return _stepped(config, target["train"]["steps"] * theirs, ours)
+
+
+def _stepped(config: dict[str, Any], budget: float, each: float) -> Match:
+    """A number of steps, and warm-up and cool-down in proportion."""
+    train = config["train"]
+    steps = max(1, round(budget / each))
+    residual = steps * each / budget - 1
+    if abs(residual) > NEAR:
+        raise ConfigError(
+            f"no number of steps comes within {NEAR:.0%} of the budget; the nearest, {steps}, is {residual:+.1%} off"
+        )
+    scale = steps / train["steps"]
+    changes = {"train.steps": steps} if steps != train["steps"] else {}
+    for name in ("warmup", "cooldown"):
+        if train[name] and changes:
+            changes[f"train.{name}"] = min(steps, round(train[name] * scale))
+    return Match(changes, residual)
+
+
+def _sized(config: dict[str, Any], budget: float, key: str, prompt: PromptKind) -> Match:
+    """Width and depth: the depth nearest to the given one at which some width comes within the limit."""
+    own = backbone(config)
+    nearest = Match({}, math.inf)
+    for depth in sorted(range(max(1, own.depth // 2), 2 * own.depth + 1), key=lambda d: (abs(d - own.depth), d)):
+        for width in _widths(config, depth, budget, key, prompt):
+            made = {f"backbone.{n}": v for n, v in (("width", width), ("depth", depth)) if v != getattr(own, n)}
+            residual = _cost(config, width, depth, key, prompt) / budget - 1
+            if abs(residual) < abs(nearest.residual):
+                nearest = Match(made, residual)
+        if abs(nearest.residual) <= NEAR:
+            return nearest
+    raise ConfigError(
+        f"no width and depth bring its {key.replace('_', ' ')} within {NEAR:.0%} of {budget:,.0f}; "
+        f"the nearest is {nearest.words}"
+    )
+
+
+def _cost(config: dict[str, Any], width: int, depth: int, key: str, prompt: PromptKind) -> float:
+    changed = config | {"backbone": config["backbone"] | {"width": width, "depth": depth}}
+    return count(changed, prompt)[key]
+
+
+def _widths(config: dict[str, Any], depth: int, budget: float, key: str, prompt: PromptKind) -> list[int]:
+    """The two allowed widths on either side of the budget; cost grows with width."""
+    own = backbone(config)
+    step = 4 * own.heads if own.positions == "rope" else math.lcm(4, own.heads)
+    low, high = 1, max(2, 4 * own.width // step)
+    if (
+        _cost(config, low * step, depth, key, prompt) > budget
+        or _cost(config, high * step, depth, key, prompt) < budget
+    ):
+        return []
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _cost(config, middle * step, depth, key, prompt) <= budget:
+            low = middle
+        else:
+            high = middle
+    return [low * step, high * step]
+
+
+def _seconds_a_step(target: dict[str, Any], config: dict[str, Any], prompt: PromptKind) -> tuple[float, float]:
+    """Seconds of a training step of both, measured in turns on this machine; medians."""
+    takers = [_Steps(one, prompt) for one in (target, config)]
+    for taker in takers:
+        taker.take(2)
+    rounds = [[taker.take(3) for taker in takers] for _ in range(7)]
+    return statistics.median(r[0] for r in rounds), statistics.median(r[1] for r in rounds)
+
+
+class _Steps:
+    """Training steps of a variant on pictures of noise."""
+
+    def __init__(self, config: dict[str, Any], prompt: PromptKind) -> None:
+        self.device = torch.device(config["train"]["device"])
+        self.model = build(config, prompt).to(self.device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
+        batch, size = config["train"]["batch"], config["data"]["image_size"]
+        self.x, self.noise = (torch.randn(batch, 3, size, size, device=self.device) for _ in range(2))
+        self.t, self.prompt = torch.rand(batch, device=self.device), prompt.null(batch, self.device)
+        self.low = config["train"]["precision"] == "bf16"
+
+    def take(self, steps: int) -> float:
+        """Seconds a step."""
+        self._wait()
+        began = time.perf_counter()
+        for _ in range(steps):
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.low):
+                loss = flow_loss(self.model, self.x, self.noise, self.t, self.prompt).mean()
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        self._wait()
+        return (time.perf_counter() - began) / steps
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)

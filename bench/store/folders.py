@@ -1,0 +1,188 @@
+"""The results directory, which is the truth: where everything lies, and what state it is in. Needs no torch.
+
+runs/
+  cells/<id>/            config.json  journal.jsonl  status.json  result.json  log.txt  checkpoints/  samples/
+  matrices/<name>/       manifest.json  report/
+  cache/                 data, reference features, encoded prompts: safe to delete
+  mlflow.db, mlartifacts/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from bench.store.files import slug, write_json
+from bench.store.result import DamagedResult, Result
+
+Status = Literal["planned", "running", "done", "failed", "oom", "diverged", "timeout", "killed"]
+
+
+@dataclass(frozen=True)
+class CellFolder:
+    """One cell's folder. Its state is read from the disk each time: any process may have changed it."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def result_file(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    def result(self) -> Result | None:
+        """The cell's result, or None while there is none that can be believed."""
+        try:
+            return Result.read(self.result_file, cell=self.id)
+        except (FileNotFoundError, DamagedResult):
+            return None
+
+    def status(self) -> tuple[Status, str]:
+        """The cell's state and, where it ended badly, the reason in words.
+
+        Done means a result that matches cell and checksum, never an exit code; running means that a live
+        process holds the cell's lock.
+        """
+        if self.result() is not None:
+            return "done", ""
+        note = self.note()
+        if self.is_locked():
+            return "running", ""
+        if not note:
+            return "planned", ""
+        if note["status"] == "running":
+            return "killed", f"stopped without a word in attempt {note.get('attempt', 1)}; run again to go on"
+        if note["status"] == "done":
+            return "failed", "its result file is missing or damaged; run again to make it anew"
+        return note["status"], note.get("reason", "")
+
+    def note(self) -> dict[str, Any]:
+        """What the cell's process last said of itself: status, reason, attempt, pid, host, started, ended."""
+        try:
+            note = json.loads((self.path / "status.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return note if isinstance(note, dict) and "status" in note else {}
+
+    def write_note(self, status: Status, reason: str = "", **more: Any) -> None:
+        """Records the cell's state; keys not given keep their value."""
+        note = (
+            self.note() | {"status": status, "reason": reason, "pid": os.getpid(), "host": socket.gethostname()} | more
+        )
+        write_json(self.path / "status.json", note | {"changed": time.time()})
+
+    def _lock(self) -> FileLock:
+        return FileLock(self.path / "lock")
+
+    def is_locked(self) -> bool:
+        """Whether a living process works on this cell."""
+        if not self.path.exists():
+            return False
+        try:
+            with self._lock().acquire(blocking=False):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # a read-only copy: nobody works in it
+            return False
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the cell's kernel lock, which dies with the process.
+
+        Raises:
+            filelock.Timeout: if another process holds it. A look at `is_locked` holds it for an instant, so a lock that
+                is taken is tried for some seconds.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self._lock().acquire(timeout=3):
+            yield
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell as a matrix sees it: the cell, and the names that this matrix gives it.
+
+    Attributes:
+        variant: the row's name in the table (`adaln-zero-ungated`).
+        axes: the value of each axis the matrix sweeps besides variant and seed, such as {"backbone.name": "DiT-S/2"}.
+    """
+
+    cell: str
+    variant: str
+    scheme: str
+    seed: int
+    options: dict[str, Any]
+    axes: dict[str, Any]
+    backbone: str
+    data: str
+
+
+@dataclass(frozen=True)
+class Store:
+    """The results directory."""
+
+    root: Path
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    def cell(self, id: str) -> CellFolder:
+        return CellFolder(self.root / "cells" / slug(id, "cell"))
+
+    def matrix_folder(self, name: str) -> Path:
+        return self.root / "matrices" / slug(name, "matrix")
+
+    def matrices(self) -> list[str]:
+        """Names of the matrices that were planned here, the last changed first."""
+        found = (self.root / "matrices").glob("*/manifest.json")
+        return [path.parent.name for path in sorted(found, key=lambda path: -path.stat().st_mtime)]
+
+    def manifest(self, name: str) -> dict[str, Any]:
+        """What was planned under `name`: config, digests, command, and `cells`, a list of rows.
+
+        Raises:
+            FileNotFoundError: if no such matrix was planned here.
+        """
+        return json.loads((self.matrix_folder(name) / "manifest.json").read_text())
+
+    def rows(self, name: str) -> list[Row]:
+        """The cells of a matrix in the order of its table."""
+        return [Row(**row) for row in self.manifest(name)["cells"]]
+
+
+def name_of(row: Row) -> str:
+    """A row of the table: the variant, and its point of the axes."""
+    return row.variant + "".join(f" {key.rpartition('.')[2]}={value}" for key, value in row.axes.items())

@@ -1,0 +1,49 @@
+"""A moving average of the weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+class Ema:
+    """A moving average of the trainable parameters, which begins short: decay min(d, (1 + k) / (10 + k))."""
+
+    def __init__(self, model: torch.nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.names = [name for name, p in model.named_parameters() if p.requires_grad]
+        self.live = [p for p in model.parameters() if p.requires_grad]
+        self.mean = [p.detach().clone() for p in self.live]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """mean <- d mean + (1 - d) live, after optimiser step `step` (from 1)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.mean, [p.detach() for p in self.live], 1 - decay)
+
+    @contextlib.contextmanager
+    def swapped(self) -> Iterator[None]:
+        """The averaged weights in the model's place, and back again whatever happens."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for live, mean in zip(self.live, self.mean, strict=True):
+            keep = live.detach().clone()
+            live.copy_(mean)
+            mean.copy_(keep)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(zip(self.names, self.mean, strict=True))
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name, mean in zip(self.names, self.mean, strict=True):
+            mean.copy_(state[name])

@@ -1,0 +1,61 @@
+"""The process held fixed: rectified flow, its loss, and samplers of its ODE with classifier-free guidance.
+
+x_t = (1 - t) x_0 + t eps          t = 0 data, t = 1 noise
+v   = eps - x_0                    what the model learns
+dx/dt = v(x, t, prompt)            followed from t = 1 to 0 to draw
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.store.seeds import generator
+
+Velocity = Callable[[Tensor, Tensor, Any], Tensor]  # v(x, t, prompt)
+
+
+@dataclass(frozen=True)
+class StepNoise:
+    """What chance decides at one training step: t (B,), noise (B, C, H, W), dropped prompts (B,)."""
+
+    t: Tensor
+    noise: Tensor
+    dropped: Tensor
+
+
+def sample_noise(
+    seed: int, step: int, shape: Sequence[int], *, t_mean: float, t_std: float, drop: float, device: Any
+) -> StepNoise:
+    """The draw of a step, a function of (seed, step) alone; so two schemes see the same, and so does a resumed run."""
+    g = generator(seed, "step", step, device=device)
+    t = torch.sigmoid(t_mean + t_std * torch.randn(shape[0], generator=g, device=device))
+    noise = torch.randn(*shape, generator=g, device=device)
+    dropped = torch.rand(shape[0], generator=g, device=device) < drop
+    return StepNoise(t, noise, dropped)
+
+
+def interpolate(x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """x_t, with t (B,)."""
+    t = t[:, None, None, None]
+    return (1 - t) * x_0 + t * noise
+
+
+def flow_loss(model: Velocity, x_0: Tensor, noise: Tensor, t: Tensor, prompt: Any) -> Tensor:
+    """Mean squared error of the velocity for each picture, (B,)."""
+    v = model(interpolate(x_0, noise, t), t, prompt)
+    return (v.float() - (noise - x_0)).square().flatten(1).mean(1)
+
+
+def to_images(x: Tensor) -> Tensor:
+    """(B, C, H, W) in [-1, 1] -> uint8 (B, H, W, C)."""
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def from_images(pictures: Tensor) -> Tensor:
+    """uint8 (B, H, W, C) -> (B, C, H, W) in [-1, 1]."""
+    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -1,0 +1,65 @@
+"""The model of a cell's config, and a cell loaded with its data and prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import architectures
+from architectures import BackboneConfig, DiT, PromptKind
+from bench.data.datasets import Dataset
+from bench.data.prompts import Prompts
+
+
+def backbone(config: dict[str, Any]) -> BackboneConfig:
+    """The backbone of a cell's config.
+
+    Raises:
+        ValueError: for an unknown name or sizes that do not fit.
+    """
+    sizes = {key: value for key, value in config["backbone"].items() if key != "name"}
+    return BackboneConfig.named(config["backbone"]["name"], **sizes)
+
+
+def build(config: dict[str, Any], prompt: PromptKind, *, seed: int = 0) -> DiT:
+    """The model of a cell's config.
+
+    Raises:
+        ValueError: for an unknown scheme, option or backbone, or sizes that do not fit, in one sentence.
+    """
+    return architectures.create(
+        config["scheme"],
+        backbone(config),
+        image_size=config["data"]["image_size"],
+        in_channels=3,
+        prompt=prompt,
+        seed=seed,
+        **config["options"],
+    )
+
+
+@dataclass(frozen=True)
+class LoadedCell:
+    """A cell's model in evaluation, with what it is measured on.
+
+    Attributes:
+        model: with the averaged weights in place.
+        config: the cell's resolved config.
+        device: where the model is.
+    """
+
+    model: Any
+    data: Dataset
+    prompts: Prompts
+    config: dict[str, Any]
+    device: torch.device
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (3, self.data.image_size, self.data.image_size)
+
+    def autocast(self) -> Any:
+        low = self.config["train"]["precision"] == "bf16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low)

@@ -1,0 +1,83 @@
+"""Timing windows of work without making the device wait; peaks of memory."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """Bytes at most so far: allocated and reserved on a GPU, resident (the whole process) on a CPU."""
+    if device.type == "cuda":
+        return {
+            "peak_allocated_bytes": float(torch.cuda.max_memory_allocated(device)),
+            "peak_reserved_bytes": float(torch.cuda.max_memory_reserved(device)),
+        }
+    return {"peak_resident_bytes": float(_peak_resident())}
+
+
+def _peak_resident() -> int:
+    """This process's own peak: Linux's `ru_maxrss` would keep that of the process which started this one."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@dataclass
+class Stopwatch:
+    """Times windows of work without making the device wait: device events on a GPU, the clock on a CPU.
+
+    `start` and `stop` enclose a window; `seconds` waits for the device once and gives the windows since it was last
+    asked.
+    """
+
+    device: torch.device
+    _open: Any = None
+    _closed: list[tuple[Any, Any]] = field(default_factory=list)
+
+    @property
+    def running(self) -> bool:
+        return self._open is not None
+
+    def start(self) -> None:
+        self._open = self._mark()
+
+    def stop(self) -> None:
+        if self._open is not None:
+            self._closed.append((self._open, self._mark()))
+            self._open = None
+
+    def seconds(self) -> list[float]:
+        closed, self._closed = self._closed, []
+        if self.device.type == "cuda" and closed:
+            torch.cuda.synchronize(self.device)
+            return [begin.elapsed_time(end) / 1000 for begin, end in closed]
+        return [end - begin for begin, end in closed]
+
+    def _mark(self) -> Any:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
+def median_iqr(rates: list[float], name: str) -> dict[str, float]:
+    """Median and interquartile range of rates: `name` and `name_iqr`; nothing of nothing."""
+    if not rates:
+        return {}
+    spread = 0.0
+    if len(rates) > 1:
+        low, _, high = statistics.quantiles(rates, n=4, method="inclusive")
+        spread = high - low
+    return {name: statistics.median(rates), f"{name}_iqr": spread}

@@ -1,0 +1,1 @@
+"""Results shown: text, figures, page, record, README, MLflow, samples."""

@@ -1,0 +1,154 @@
+"""A matrix as something to commit: `results/<matrix>/<date>-<hardware>-<commit>/`. It names no user, host or folder."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.store import provenance
+from bench.store.files import whole_folder, write_atomic, write_json
+from bench.store.folders import Row, Store
+from bench.store.result import Result
+from bench.store.table import CellRecord, Table, collect
+from bench.views.report import write_files
+
+
+def record(
+    store: Store,
+    name: str,
+    *,
+    repository: Path,
+    destination: Path,
+    allow_dirty: bool = False,
+    allow_partial: bool = False,
+) -> Path:
+    """Writes the record of a matrix and returns its folder.
+
+    Raises:
+        ValueError: if cells have not ended (unless `allow_partial`; one that diverged has), were measured at different
+            commits, with uncommitted changes or in a tree that has them now (unless `allow_dirty`), or the record is
+            there already.
+    """
+    table = collect(store, name)
+    commit = _check(table, repository, allow_dirty, allow_partial)
+    told = table.done[0].result
+    assert told is not None
+    date = time.strftime("%Y%m%d", time.gmtime(told.provenance["ended"]))
+    folder = destination / name / f"{date}-{hardware_slug(told.provenance['hardware'])}-{commit[:8]}"
+    if folder.exists():
+        raise ValueError(f"record {folder} is there already; delete it to write it anew")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with whole_folder(folder) as temporary:
+        _write(_without_places(table), temporary)
+    return folder
+
+
+def _check(table: Table, repository: Path, allow_dirty: bool, allow_partial: bool) -> str:
+    """The commit that the cells were measured at."""
+    if not table.done:
+        raise ValueError(f"matrix {table.name!r} has no finished cell to record")
+    missing = sum(cell.status not in ("done", "diverged") for cell in table.cells)
+    if missing and not allow_partial:
+        raise ValueError(
+            f"{missing} of {len(table.cells)} cells of {table.name!r} lack a result; finish them or --allow-partial"
+        )
+    told = [cell.result.provenance for cell in table.cells if cell.result]
+    commits = sorted({p["commit"] for p in told})
+    if len(commits) > 1 and not allow_dirty:
+        short = ", ".join(commit[:8] for commit in commits)
+        raise ValueError(
+            f"cells of {table.name!r} were measured at different commits ({short}); run it --fresh or --allow-dirty"
+        )
+    if any(p.get("dirty") for p in told) and not allow_dirty:
+        raise ValueError(
+            f"cells of {table.name!r} were measured with uncommitted changes; commit, run --fresh, or --allow-dirty"
+        )
+    if provenance.git_state(repository).get("dirty") and not allow_dirty:
+        raise ValueError("the tree has uncommitted changes; commit them first, or --allow-dirty")
+    return commits[-1]
+
+
+def hardware_slug(machine: dict[str, Any]) -> str:
+    """`h200`, `a100`, or `cpu2-epyc`."""
+    if machine.get("gpu"):
+        words = [
+            word for word in re.findall(r"[a-z0-9]+", machine["gpu"].lower()) if word not in ("nvidia", "amd", "tesla")
+        ]
+        return words[0] if words else "gpu"
+    words = re.findall(r"[a-z]+", machine["cpu"].lower())
+    known = [word for word in words if word in ("epyc", "xeon", "ryzen", "core", "apple", "neoverse")]
+    return f"cpu{machine['cores']}-{(known or words or ['unknown'])[0]}"
+
+
+def _without_places(table: Table) -> Table:
+    """The same table without folders of this machine."""
+    config = _scrub(table.manifest["config"])
+    return Table(
+        table.name, table.cells, table.manifest | {"config": config, "command": _scrub(table.manifest["command"])}
+    )
+
+
+def _scrub(value: Any) -> Any:
+    """Absolute paths become their last part, everywhere in a value."""
+    if isinstance(value, dict):
+        return {key: _scrub(inner) for key, inner in value.items() if key not in ("host", "pid")}
+    if isinstance(value, list):
+        return [_scrub(inner) for inner in value]
+    if isinstance(value, str):
+        return re.sub(r"(?<![\w.:])(?:/[\w.@+-]+){2,}/?", lambda m: m[0].rstrip("/").rpartition("/")[2], value)
+    return value
+
+
+def _write(table: Table, folder: Path) -> None:
+    write_files(table, folder, page=False)
+    write_atomic(folder / "config.yaml", yaml.safe_dump(table.manifest["config"], sort_keys=False, width=100))
+    cells = [
+        {
+            "row": asdict(cell.row),
+            "status": cell.status,
+            "reason": _scrub(cell.reason),
+            "result": _scrub(asdict(cell.result)) if cell.result else None,
+            "curves": {name: cell.curves[name] for name in ("loss", "grad_norm") if name in cell.curves},
+        }
+        for cell in table.cells
+    ]
+    head = json.dumps({"name": table.name, "manifest": table.manifest}, indent=1).removesuffix("\n}")
+    lines = ",\n".join(json.dumps(cell, separators=(",", ":")) for cell in cells)  # a line a cell
+    write_atomic(folder / "cells.json", f'{head},\n "cells": [\n{lines}\n ]\n}}\n')
+    told = table.done[0].result
+    assert told is not None
+    kept = ("commit", "dirty", "hardware", "threads", "versions", "digests", "measured")
+    write_json(
+        folder / "environment.json",
+        {key: _scrub(told.provenance[key]) for key in kept if key in told.provenance}
+        | {"command": table.manifest["command"]},
+    )
+
+
+def load_record(folder: Path) -> Table:
+    """The table of a committed record, from its folder alone.
+
+    Raises:
+        ValueError: if it is no record.
+    """
+    try:
+        content = json.loads((folder / "cells.json").read_text())
+        cells = [
+            CellRecord(
+                Row(**cell["row"]),
+                cell["status"],
+                cell["reason"],
+                Result(**cell["result"]) if cell["result"] else None,
+                {name: {int(k): v for k, v in points.items()} for name, points in cell["curves"].items()},
+            )
+            for cell in content["cells"]
+        ]
+        return Table(content["name"], cells, content["manifest"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder}: no record ({error})") from error

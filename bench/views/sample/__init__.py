@@ -1,0 +1,1 @@
+"""Samples of trained cells and of published systems."""
