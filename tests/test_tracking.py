@@ -186,7 +186,8 @@ def test_rebuild_makes_the_same_from_nothing(tmp_path: Path) -> None:
 
 def test_two_processes_on_a_new_store(tmp_path: Path) -> None:
     store = synthetic(tmp_path)
-    feed = "import sys, pathlib; from bench.store import folders as store; from bench.views import mlflow as tracking; "
+    feed = "import sys, pathlib; from bench.store import folders as store; "
+    feed += "from bench.views import mlflow as tracking; "
     feed += "tracking.sync(store.Store(pathlib.Path(sys.argv[1])), 'made')"
     both = [subprocess.Popen([sys.executable, "-c", feed, str(tmp_path)]) for _ in range(2)]
     assert [process.wait(timeout=120) for process in both] == [0, 0]

@@ -201,7 +201,8 @@ def test_a_signal_while_a_step_is_logged_waits_for_a_checkpoint(tmp_path: Path) 
     """It once ended the cell between the decision to write a checkpoint and the stop."""
     made, store = planned(tmp_path, train__steps=6, train__warmup=1, train__checkpoint_every=6)
     cell = store.cell(made.cells[0].row.cell)
-    code = "import os, signal, sys, pathlib\nfrom bench.run import cell\nfrom bench.training.callback import CellCallback\nlog = CellCallback._log\n"
+    code = "import os, signal, sys, pathlib\nfrom bench.run import cell\n"
+    code += "from bench.training.callback import CellCallback\nlog = CellCallback._log\n"
     code += "def logs(self, trainer, module, step):\n    log(self, trainer, module, step)\n"
     code += "    if step == 2: os.kill(os.getpid(), signal.SIGTERM)\n"
     code += "CellCallback._log = logs\nprint(cell.run(pathlib.Path(sys.argv[1])))"
