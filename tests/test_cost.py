@@ -11,7 +11,10 @@ import torch
 from bench.measure.cost import peak_flops
 from bench.training.stopwatch import Stopwatch, median_iqr, peak_memory
 
-PEAK = "import torch; from bench.training.stopwatch import peak_memory; print(peak_memory(torch.device('cpu'))['peak_resident_bytes'])"
+PEAK = (
+    "import torch; from bench.training.stopwatch import peak_memory; "
+    "print(peak_memory(torch.device('cpu'))['peak_resident_bytes'])"
+)
 
 
 def test_peak_memory_is_of_this_process_and_not_of_the_one_that_started_it() -> None:
