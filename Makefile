@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test slow browser lint type smoke overhead peers bias judge clean
+.PHONY: help setup quickstart test slow browser docs lint type smoke overhead peers bias judge clean
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,13 @@ slow: setup                 ## the tests that take minutes
 browser: setup              ## the dashboard and the report in a real Chromium
 	$(BIN)/python -m pytest -m browser
 
+docs: $(VENV)/.docs         ## the documentation, built strictly into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+$(VENV)/.docs: $(VENV)/.done
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
 lint: setup                 ## ruff: style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,4 +59,4 @@ judge: setup                ## train the network that reads scenes, and write it
 	$(BIN)/python -m bench.measure.judge.train
 
 clean:                      ## delete .venv and caches; results stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis

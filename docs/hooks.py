@@ -1,0 +1,261 @@
+"""What the documentation takes from the repository, so that nothing is copied by hand.
+
+A line `<!-- include: PATH#heading -->` is replaced by that section of a Markdown file, `<!-- make: NAME -->` by what a
+function of `MAKERS` writes. The pages of `GENERATED` have no source of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # tests read this file where mkdocs is not installed
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[1]
+INCLUDE = re.compile(r"^<!-- include: (?P<path>[\w./-]+)#(?P<heading>[\w-]+) -->$", re.MULTILINE)
+MAKE = re.compile(r"^<!-- make: (?P<name>[\w-]+) -->$", re.MULTILINE)
+LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
+PARAMETER = re.compile(r"  (argument|option) (?P<names>\S+(?: --?\S+)*)(?: \[(?P<default>.*?)\])?(?:  (?P<help>.*))?$")
+PAGES = {"architectures/README.md": "schemes.md", "README.md": "index.md", "CONTRIBUTING.md": "concepts.md"}
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the generated pages."""
+    from mkdocs.structure.files import File
+
+    for uri, make in GENERATED.items():
+        files.append(File.generated(config, uri, content=make()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:
+    """Puts the included sections and the made ones in."""
+    markdown = INCLUDE.sub(lambda found: section(found["path"], found["heading"]), markdown)
+    return MAKE.sub(lambda found: MAKERS[found["name"]](), markdown)
+
+
+# --- sections of Markdown files ---------------------------------------------------------------------------------------
+
+
+def lines_outside_code(text: str) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers, those within a fence left out."""
+    fenced = False
+    for number, line in enumerate(text.splitlines()):
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif not fenced:
+            yield number, line
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading."""
+    return re.sub(r"[^a-z0-9]+", "-", heading.lower().replace("`", "")).strip("-")
+
+
+def section(path: str, heading: str) -> str:
+    """A section's text, its own heading left out, its sub-headings from level 3 on.
+
+    Raises:
+        ValueError: if the file has no such heading.
+    """
+    text = (ROOT / path).read_text()
+    marks = [(number, line) for number, line in lines_outside_code(text) if re.match(r"#+ ", line)]
+    for k, (number, line) in enumerate(marks):
+        level = len(line) - len(line.lstrip("#"))
+        if slug(line.lstrip("# ")) != heading:
+            continue
+        end = next((at for at, other in marks[k + 1 :] if len(other) - len(other.lstrip("#")) <= level), None)
+        body = re.sub(r"<!--.*?-->\n?", "", "\n".join(text.splitlines()[number + 1 : end]), flags=re.DOTALL)
+        return relinked(body.replace("```\n- ", "```\n\n- "), path)
+    known = ", ".join(slug(line.lstrip("# ")) for _, line in marks)
+    raise ValueError(f"{path} has no section {heading!r} (sections: {known})")
+
+
+def relinked(text: str, path: str) -> str:
+    """Links between files of the repository become links between pages, or the plain path where there is no page."""
+
+    def one(found: re.Match[str]) -> str:
+        target = found["target"]
+        if target.startswith(("http://", "https://")):
+            return found[0]
+        file = (ROOT / path).parent.joinpath(target).resolve()
+        where = file.relative_to(ROOT).as_posix()
+        if where in PAGES:
+            return f"[{found['text']}]({PAGES[where]}{found['anchor'] or ''})"
+        return f"`{where}`" if found["text"].strip("`") in (where, target) else f"{found['text']} (`{where}`)"
+
+    return LINK.sub(one, text)
+
+
+# --- pages that are generated -----------------------------------------------------------------------------------------
+
+
+def schemes() -> str:
+    """The gallery of `architectures/README.md`, which is written from the code."""
+    return (
+        "# Schemes\n\nEvery built-in scheme: what feeds c, where the prompt enters, what its modulation costs, and the "
+        "equations that its block computes. `ditbench describe NAME` prints the same with every option, "
+        "`ditbench describe --all` compares their cost at any size.\n\n"
+        + section("architectures/README.md", "gallery")
+        + "\n## Published systems\n\n"
+        + section("architectures/README.md", "published-systems")
+    )
+
+
+def commands() -> str:
+    """The committed help, a section a command."""
+    parts = [
+        "# Commands\n\nWritten from the help that is committed. Exit codes: 0 all is well; 1 some cell lacks a result, "
+        "a law is broken or `ditbench doctor` has a complaint; 2 wrong usage. `--json` is for scripts; "
+        "`ditbench --install-completion` completes commands, schemes, matrices and variants in the shell.\n"
+    ]
+    for block in re.split(r"\n(?=ditbench )", (ROOT / "tests" / "help.txt").read_text()):
+        parts.append(command(block.rstrip().splitlines()))
+    return "\n".join(parts)
+
+
+def command(lines: list[str]) -> str:
+    """One command of the help in Markdown."""
+    text = [line.strip() for line in lines[1:] if line.startswith("    ")]
+    examples = [line.removeprefix("Example: ") for line in text if line.startswith("Example: ")]
+    said = " ".join(line for line in text if line and not line.startswith("Example: "))
+    out = [f"## {lines[0]}\n", said + "\n"]
+    if examples:
+        out.append("```\n" + "\n".join(examples) + "\n```\n")
+    rows = []
+    for line in lines[1:]:
+        if found := PARAMETER.match(line):
+            rows.append(f"| `{found['names']}` | {found['default'] or ''} | {found['help'] or ''} |")
+    if rows:
+        out.append("| argument or option | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n")
+    return "\n".join(out)
+
+
+def configuration() -> str:
+    """Every key of a matrix with its default and meaning, from the schema itself."""
+    from bench.config import Matrix
+
+    parts = [
+        "# Configuration\n\nWritten from the schema. Every key can be changed on the command line as `key=value`, "
+        "such as `train.steps=200`, and be an axis under its dotted name. An unknown key is refused with the nearest "
+        "known one. `base: FILE` names a matrix below this one, seen from its folder; `${oc.env:DITBENCH_...}` reads "
+        "a variable.\n\n"
+        "```\nditbench run configs/quickstart.yaml train.lr=3e-4 'axes={options.gate: [zero, tanh]}' name=gates\n```\n",
+        group("matrix", Matrix, ""),
+    ]
+    for one in dataclasses.fields(Matrix):
+        if dataclasses.is_dataclass(one.default_factory):
+            parts.append(group(one.name, one.default_factory, f"{one.name}."))
+    return "\n".join(parts)
+
+
+def group(name: str, kind: Any, prefix: str) -> str:
+    """A table of one group's keys."""
+    rows = []
+    for one in dataclasses.fields(kind):
+        if not dataclasses.is_dataclass(one.default_factory):
+            cells = (f"`{prefix}{one.name}`", kind_text(str(one.type)), default(one), meaning(kind, one))
+            rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    about = inspect.cleandoc(kind.__doc__ or "")
+    return f"## {name}\n\n{about}\n\n| key | may be | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def kind_text(annotation: str) -> str:
+    """A type as a reader of YAML would say it."""
+    text = re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace('"', "`").replace("'", "`"), annotation)
+    return text.replace(" | None", ", or null").replace("None", "null")
+
+
+def default(one: dataclasses.Field[Any]) -> str:
+    """A key's default in YAML."""
+    value = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
+    if value is dataclasses.MISSING or value == "???":
+        return "required"
+    return f"`{json.dumps(value)}`".replace('`"', "`").replace('"`', "`")
+
+
+def meaning(kind: Any, one: dataclasses.Field[Any]) -> str:
+    """What a key means: its metadata, or the comment beside it."""
+    for key in ("help", "says", "meaning"):
+        if key in one.metadata:
+            return str(one.metadata[key])
+    beside = re.search(rf"^    {one.name}: [^#\n]*#\s*(?P<text>.+)$", inspect.getsource(kind), re.MULTILINE)
+    return beside["text"] if beside else ""
+
+
+# --- parts of pages ---------------------------------------------------------------------------------------------------
+
+
+def laws() -> str:
+    """The laws that every scheme obeys."""
+    from architectures import LAWS
+
+    rows = "\n".join(f"| {law.name} | {law.says} |" for law in LAWS)
+    return f"| law | what it says |\n|---|---|\n{rows}\n"
+
+
+def bias() -> str:
+    """FID and KID against the number of images, as `results/bias` holds them."""
+    told = json.loads((ROOT / "results" / "bias" / "bias.json").read_text())
+    names = list(told["sets"])
+    heads = [f"{metric}, {name}" for name in names for metric in ("FID", "KID")]
+    out = ["| N | " + " | ".join(heads) + " |", "|---:|" + "---:|" * len(heads)]
+    for k, point in enumerate(told["sets"][names[0]]["points"]):
+        cells = []
+        for name in names:
+            here = told["sets"][name]["points"][k]
+            cells += [f"{statistics.fmean(here['fid']):.1f}", f"{statistics.fmean(here['kid']):.4f}"]
+        out.append(f"| {point['n']:,} | " + " | ".join(cells) + " |")
+    limits = [told["sets"][name]["limit"] for name in names]
+    cells = [cell for end in limits for cell in (f"**{end['fid']:.1f} ± {end['error']:.1f}**", "")]
+    out.append("| limit | " + " | ".join(cells) + " |")
+    return "\n".join(out) + "\n"
+
+
+TITLES = {  # of the modules that public names come from, in the order of the page
+    "registry": "Names and plugins",
+    "backbone": "Models",
+    "prompt": "Prompts",
+    "scheme": "Schemes",
+    "options": "Options",
+    "sublayer": "Blocks",
+    "modulation": "Modulation",
+    "layers": "Layers",
+    "streams": "Streams",
+    "laws": "Laws",
+    "observation": "Observation",
+}
+
+
+def api(package: str = "architectures") -> str:
+    """A directive for each public name of a package, by the module it comes from."""
+    import importlib
+
+    module = importlib.import_module(package)
+    homes: dict[str, list[str]] = {}
+    for name in sorted(module.__all__):
+        home = getattr(getattr(module, name), "__module__", package).removeprefix("architectures.")
+        homes.setdefault(home.partition(".")[0], []).append(name)
+    order = [*TITLES, *sorted(set(homes) - {*TITLES, package, "builtins"})]
+    parts = []
+    for home in order:
+        if home in homes:
+            parts.append(f"### {TITLES.get(home, home.capitalize())}\n")
+            parts += [f"::: {package}.{name}\n    options: {{heading_level: 4}}\n" for name in homes[home]]
+    return "\n".join(parts)
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "schemes.md": schemes,
+    "reference/commands.md": commands,
+    "reference/configuration.md": configuration,
+}
+MAKERS: dict[str, Callable[[], str]] = {"laws": laws, "bias": bias, "api": api}
