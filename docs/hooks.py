@@ -141,7 +141,7 @@ def command(lines: list[str]) -> str:
 
 def configuration() -> str:
     """Every key of a matrix with its default and meaning, from the schema itself."""
-    from bench.config import Matrix
+    from bench.config.schema import Matrix
 
     parts = [
         "# Configuration\n\nWritten from the schema. Every key can be changed on the command line as `key=value`, "

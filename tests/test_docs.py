@@ -1,0 +1,153 @@
+"""The documentation is true to the repository: its pages are there, its links resolve, its commands parse."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from bench.cli.app import app
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+FILES = (*DOCS.rglob("*.md"), *ROOT.glob("*.md"), *ROOT.glob("*/README.md"))
+TEXTS = sorted(path.relative_to(ROOT).as_posix() for path in FILES if path.name != "CHANGELOG.md")
+FOLDERS = r"(?:architectures|bench|configs|docs|results|tests)"
+
+
+def hooks() -> Any:
+    spec = importlib.util.spec_from_file_location("docs_hooks", DOCS / "hooks.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+HOOKS = hooks()
+
+
+def pages() -> dict[str, str]:
+    """Every page as it is built: its name and its Markdown with all that is put in."""
+    own = {path.relative_to(DOCS).as_posix(): path.read_text() for path in DOCS.rglob("*.md")}
+    own |= {name: make() for name, make in HOOKS.GENERATED.items()}
+    return {name: HOOKS.on_page_markdown(text, None, None, None) for name, text in own.items()}
+
+
+@pytest.fixture(scope="module")
+def built() -> dict[str, str]:
+    return pages()
+
+
+def nav(entries: Any) -> Iterator[str]:
+    """The files that a navigation names."""
+    if isinstance(entries, str):
+        yield entries
+        return
+    for entry in entries.values() if isinstance(entries, dict) else entries:
+        yield from nav(entry)
+
+
+def test_the_navigation_holds_every_page_and_no_other(built: dict[str, str]) -> None:
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    assert sorted(nav(config["nav"])) == sorted(built)
+
+
+def anchors(text: str) -> set[str]:
+    return {HOOKS.slug(line.lstrip("# ")) for _, line in HOOKS.lines_outside_code(text) if re.match(r"#+ ", line)}
+
+
+def test_links_between_pages_resolve(built: dict[str, str]) -> None:
+    for name, text in built.items():
+        prose = "\n".join(line for _, line in HOOKS.lines_outside_code(text))
+        for target in re.findall(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)", prose):
+            if target.startswith("http"):
+                continue
+            file, _, anchor = target.partition("#")
+            page = (Path(name).parent / file).as_posix() if file else name
+            assert page in built, f"{name} links to {target}"
+            assert not anchor or anchor in anchors(built[page]), f"{name} links to {target}"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_and_paths_into_the_repository_resolve(name: str) -> None:
+    """Links of every Markdown file, and paths in backticks; capitals are placeholders, <...> and {...} too."""
+    path, text = ROOT / name, (ROOT / name).read_text()
+    prose = "\n".join(line for _, line in HOOKS.lines_outside_code(text))
+    for target in re.findall(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)", prose):
+        assert target.startswith("http") or (path.parent / target).exists() or _generated(path, target), target
+    for word in re.findall(rf"`({FOLDERS}/[^`\s]*)`", prose):
+        if not re.search(r"[A-Z<>{{}}*]", word.replace("README.md", "").replace("CLAIMS.md", "")):
+            assert (ROOT / word).exists(), f"{name} names {word}"
+
+
+def _generated(page: Path, target: str) -> bool:
+    there = (page.parent / target).resolve()
+    return there.is_relative_to(DOCS) and there.relative_to(DOCS).as_posix() in HOOKS.GENERATED
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+GROUP: Any = typer.main.get_command(app)
+
+
+def shown(text: str) -> Iterator[list[str]]:
+    """Commands within fences, a list of words each; a line may hold several, and end with a remark."""
+    for block in re.findall(r"^ *```\w*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if re.match(r" *(\$ )?ditbench ", line):
+                for part in re.split(r";|&&", re.sub(r"\s#.*$", "", line)):
+                    words = shlex.split(part)
+                    if words and words[0] == "ditbench":
+                        yield words[1:]
+
+
+def check(words: list[str]) -> None:
+    """Parses a command as the command line would, and runs nothing."""
+    if words[0].startswith("-"):
+        assert words[0] in {name for one in GROUP.params for name in one.opts}, words
+        return
+    assert words[0] in GROUP.commands, words
+    with GROUP.commands[words[0]].make_context(words[0], list(words[1:])):
+        pass
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_commands_that_are_shown_parse(name: str) -> None:
+    for words in shown((ROOT / name).read_text()):
+        check(words)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_commands_within_sentences_exist(name: str) -> None:
+    prose = "\n".join(line for _, line in HOOKS.lines_outside_code((ROOT / name).read_text()))
+    for inline in re.findall(r"`ditbench ([^`]+)`", prose):
+        words = inline.split()
+        params = GROUP.params if words[0].startswith("-") else GROUP.commands[words[0]].params
+        known = {name for one in params for name in (*one.opts, *one.secondary_opts)}
+        assert {word for word in words if word.startswith("-")} <= known, inline
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["run"], ["compare", "a"], ["report", "--nonsense"]])
+def test_a_command_that_does_not_parse_is_found(words: list[str]) -> None:
+    with pytest.raises(Exception):  # noqa: B017 - typer's own usage errors differ between its versions
+        check(words)
+
+
+@pytest.mark.slow
+def test_the_documentation_builds_strictly(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "index.html").is_file()
