@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import parity_log
 import pytest
 import torch
 from draws import draw, randomised
@@ -31,6 +32,7 @@ def agree(mine: nn.Module, theirs: nn.Module, ours: Callable, other: Callable, i
     assert architectures.load_published(mine, theirs.state_dict()) == "diffusers"
     a, b = ours(*inputs), other(*inputs)
     assert a.shape == b.shape and torch.allclose(a, b, atol=1e-5), (a - b).abs().max()
+    parity_log.note("outputs", a, b)
     weights = draw(*a.shape, seed=9)
     grads = torch.autograd.grad((a * weights).sum(), [*inputs, *mine.parameters()], allow_unused=True)
     wanted = torch.autograd.grad((b * weights).sum(), [*inputs, *theirs.parameters()], allow_unused=True)
@@ -47,6 +49,7 @@ def agree(mine: nn.Module, theirs: nn.Module, ours: Callable, other: Callable, i
 
 def close(x: Tensor, y: Tensor, name: str) -> None:
     scale = max(1.0, float(y.abs().max()))
+    parity_log.note("gradients", x, y)
     assert torch.allclose(x, y, atol=1e-5 * scale), (name, float((x - y).abs().max()), scale)
 
 
