@@ -204,17 +204,17 @@ def laws() -> str:
 
 def bias() -> str:
     """FID and KID against the number of images, as `results/bias` holds them."""
-    told = json.loads((ROOT / "results" / "bias" / "bias.json").read_text())
-    names = list(told["sets"])
+    record = json.loads((ROOT / "results" / "bias" / "bias.json").read_text())
+    names = list(record["sets"])
     heads = [f"{metric}, {name}" for name in names for metric in ("FID", "KID")]
     out = ["| N | " + " | ".join(heads) + " |", "|---:|" + "---:|" * len(heads)]
-    for k, point in enumerate(told["sets"][names[0]]["points"]):
+    for k, point in enumerate(record["sets"][names[0]]["points"]):
         cells = []
         for name in names:
-            here = told["sets"][name]["points"][k]
+            here = record["sets"][name]["points"][k]
             cells += [f"{statistics.fmean(here['fid']):.1f}", f"{statistics.fmean(here['kid']):.4f}"]
         out.append(f"| {point['n']:,} | " + " | ".join(cells) + " |")
-    limits = [told["sets"][name]["limit"] for name in names]
+    limits = [record["sets"][name]["limit"] for name in names]
     cells = [cell for end in limits for cell in (f"**{end['fid']:.1f} ± {end['error']:.1f}**", "")]
     out.append("| limit | " + " | ".join(cells) + " |")
     return "\n".join(out) + "\n"
