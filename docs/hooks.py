@@ -1,7 +1,7 @@
 """What the documentation takes from the repository, so that nothing is copied by hand.
 
 A line `<!-- include: PATH#heading -->` is replaced by that section of a Markdown file, `<!-- make: NAME -->` by what a
-function of `MAKERS` writes. The pages of `GENERATED` have no source of their own.
+function of `MAKERS` writes.
 """
 
 from __future__ import annotations
@@ -25,15 +25,6 @@ MAKE = re.compile(r"^<!-- make: (?P<name>[\w-]+) -->$", re.MULTILINE)
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 PARAMETER = re.compile(r"  (argument|option) (?P<names>\S+(?: --?\S+)*)(?: \[(?P<default>.*?)\])?(?:  (?P<help>.*))?$")
 PAGES = {"architectures/README.md": "schemes.md", "README.md": "index.md", "CONTRIBUTING.md": "concepts.md"}
-
-
-def on_files(files: Files, config: Any) -> Files:
-    """Adds the generated pages."""
-    from mkdocs.structure.files import File
-
-    for uri, make in GENERATED.items():
-        files.append(File.generated(config, uri, content=make()))
-    return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:
@@ -95,31 +86,13 @@ def relinked(text: str, path: str) -> str:
     return LINK.sub(one, text)
 
 
-# --- pages that are generated -----------------------------------------------------------------------------------------
-
-
-def schemes() -> str:
-    """The gallery of `architectures/README.md`, which is written from the code."""
-    return (
-        "# Schemes\n\nEvery built-in scheme: what feeds c, where the prompt enters, what its modulation costs, and the "
-        "equations that its block computes. `ditbench describe NAME` prints the same with every option, "
-        "`ditbench describe --all` compares their cost at any size.\n\n"
-        + section("architectures/README.md", "gallery")
-        + "\n## Published systems\n\n"
-        + section("architectures/README.md", "published-systems")
-    )
+# --- what is written from the sources ---------------------------------------------------------------------------------
 
 
 def commands() -> str:
     """The committed help, a section a command."""
-    parts = [
-        "# Commands\n\nWritten from the help that is committed. Exit codes: 0 all is well; 1 some cell lacks a result, "
-        "a law is broken or `ditbench doctor` has a complaint; 2 wrong usage. `--json` is for scripts; "
-        "`ditbench --install-completion` completes commands, schemes, matrices and variants in the shell.\n"
-    ]
-    for block in re.split(r"\n(?=ditbench )", (ROOT / "tests" / "help.txt").read_text()):
-        parts.append(command(block.rstrip().splitlines()))
-    return "\n".join(parts)
+    blocks = re.split(r"\n(?=ditbench )", (ROOT / "tests" / "help.txt").read_text())
+    return "\n".join(command(block.rstrip().splitlines()) for block in blocks)
 
 
 def command(lines: list[str]) -> str:
@@ -143,14 +116,7 @@ def configuration() -> str:
     """Every key of a matrix with its default and meaning, from the schema itself."""
     from bench.config.schema import Matrix
 
-    parts = [
-        "# Configuration\n\nWritten from the schema. Every key can be changed on the command line as `key=value`, "
-        "such as `train.steps=200`, and be an axis under its dotted name. An unknown key is refused with the nearest "
-        "known one. `base: FILE` names a matrix below this one, seen from its folder; `${oc.env:DITBENCH_...}` reads "
-        "a variable.\n\n"
-        "```\nditbench run configs/quickstart.yaml train.lr=3e-4 'axes={options.gate: [zero, tanh]}' name=gates\n```\n",
-        group("matrix", Matrix, ""),
-    ]
+    parts = [group("matrix", Matrix, "")]
     for one in dataclasses.fields(Matrix):
         if dataclasses.is_dataclass(one.default_factory):
             parts.append(group(one.name, one.default_factory, f"{one.name}."))
@@ -253,9 +219,10 @@ def api(package: str = "architectures") -> str:
     return "\n".join(parts)
 
 
-GENERATED: dict[str, Callable[[], str]] = {
-    "schemes.md": schemes,
-    "reference/commands.md": commands,
-    "reference/configuration.md": configuration,
+MAKERS: dict[str, Callable[[], str]] = {
+    "api": api,
+    "bias": bias,
+    "commands": commands,
+    "configuration": configuration,
+    "laws": laws,
 }
-MAKERS: dict[str, Callable[[], str]] = {"laws": laws, "bias": bias, "api": api}
