@@ -8,8 +8,7 @@ import pytest
 import tiny
 
 from bench.config import load as config
-from bench.config.schema import ConfigError
-from bench.run import budget
+from bench.config.schema import CellConfig, ConfigError, Train
 from bench.run.plan import plan
 from bench.store.folders import Store
 
@@ -28,25 +27,23 @@ def test_size_is_matched_within_one_per_cent(tmp_path: Path, match: str, key: st
     found = cells(tmp_path, match)
     ours, theirs = found["cross-attention"], found["adaln-zero"]
     assert abs(ours.cost[key] / theirs.cost[key] - 1) <= 0.01
-    assert theirs.order.config["backbone"]["width"] == 64 and theirs.budget == "as it is (+0.00%)"
-    sizes = ours.order.config["backbone"]
-    assert (sizes["width"], sizes["depth"]) != (64, 6) and ("width" in ours.budget or "depth" in ours.budget)
+    assert theirs.spec.config.backbone.width == 64 and theirs.budget == "as it is (+0.00%)"
+    sizes = ours.spec.config.backbone
+    assert (sizes.width, sizes.depth) != (64, 6) and ("width" in ours.budget or "depth" in ours.budget)
 
 
 def test_flops_are_matched_by_steps_and_the_schedule_with_them(tmp_path: Path) -> None:
     found = cells(tmp_path, "train_flops", train__steps=1000, train__warmup=100, train__cooldown=200)
-    spent = {
-        name: cell.cost["flops_train_per_image"] * cell.order.config["train"]["steps"] for name, cell in found.items()
-    }
+    spent = {name: cell.cost["flops_train_per_image"] * cell.spec.config.train.steps for name, cell in found.items()}
     assert abs(spent["cross-attention"] / spent["adaln-zero"] - 1) <= 0.01
-    train = found["cross-attention"].order.config["train"]
-    assert train["steps"] != 1000 and train["warmup"] == round(100 * train["steps"] / 1000)
+    train = found["cross-attention"].spec.config.train
+    assert train.steps != 1000 and train.warmup == round(100 * train.steps / 1000)
 
 
 def test_wall_clock_is_matched_by_measured_steps(tmp_path: Path) -> None:
     found = cells(tmp_path, "wall_clock", train__steps=1000)
-    assert found["adaln-zero"].order.config["train"]["steps"] == 1000
-    assert 100 < found["cross-attention"].order.config["train"]["steps"] < 10_000
+    assert found["adaln-zero"].spec.config.train.steps == 1000
+    assert 100 < found["cross-attention"].spec.config.train.steps < 10_000
 
 
 def test_what_cannot_be_matched_is_refused(tmp_path: Path) -> None:
@@ -63,13 +60,12 @@ def test_seeds_of_a_variant_get_the_same_size(tmp_path: Path) -> None:
         tmp_path, variants=["adaln-zero", "in-context"], seeds=[0, 1], backbone=BACKBONE, budget={"match": "params"}
     )
     made = plan(config.load(path), Store(tmp_path / "runs"), command="test", progress=lambda *_: None)
-    widths = {
-        (c.row.variant, c.order.config["backbone"]["width"], c.order.config["backbone"]["depth"]) for c in made.cells
-    }
+    widths = {(c.row.variant, c.spec.config.backbone.width, c.spec.config.backbone.depth) for c in made.cells}
     assert len(widths) == 2
 
 
 def test_changes_are_made_in_a_copy() -> None:
-    before = {"train": {"steps": 10}}
-    assert budget.apply(before, budget.Match({"train.steps": 5}, 0.0)) == {"train": {"steps": 5}}
-    assert before["train"]["steps"] == 10
+    before = CellConfig("a-scheme", {"gate": "one"}, train=Train(steps=10))
+    after = before.changed({"train.steps": 5, "options.gate": "zero"})
+    assert (after.train.steps, after.options) == (5, {"gate": "zero"})
+    assert (before.train.steps, before.options) == (10, {"gate": "one"})

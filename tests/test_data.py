@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.config.schema import Data, as_dict
+from bench.config.schema import Data
 from bench.data import datasets as data
 from bench.data.datasets import DataError
 
@@ -34,11 +34,11 @@ def folder_of_parquet(folder: Path, *, broken: int | None = None, count: int = 6
     return folder
 
 
-def config(path: Path | None = None, **changes) -> dict:
+def config(path: Path | None = None, **changes) -> Data:
     kept = (
         dict(source="huggingface", path=str(path), image_size=16, label_column="label") if path else dict(image_size=16)
     )
-    return as_dict(Data(**(kept | changes)))
+    return Data(**(kept | changes))
 
 
 def test_parquet_is_read_with_classes_and_resized(tmp_path: Path) -> None:

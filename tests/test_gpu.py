@@ -18,8 +18,8 @@ def test_a_compiled_cell_in_bf16_measures_its_cost(tmp_path: Path) -> None:
     made, store = planned(
         tmp_path, train__device="cuda", train__steps=200, train__log_every=20, sample__grid_every=1000
     )
-    train = made.cells[0].order.config["train"]
-    assert (train["precision"], train["compile"]) == ("bf16", "on")
+    train = made.cells[0].spec.config.train
+    assert (train.precision, train.compile) == ("bf16", "on")
     assert run_all(made, store)[0].status == "done", store.cell(made.cells[0].row.cell).log.read_text()
     result = store.cell(made.cells[0].row.cell).result()
     assert result is not None

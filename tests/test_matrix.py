@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from tiny import matrix_file
 from bench.config.identity import code_files, identity
 from bench.config.load import load
 from bench.config.matrix import expand
-from bench.config.schema import ConfigError
+from bench.config.schema import CellConfig, ConfigError, as_dict
 
 
 def cells(folder: Path, **changes):
@@ -26,11 +26,11 @@ def test_product_of_variants_seeds_and_axes(tmp_path: Path) -> None:
         "adaln-zero lr=0.1 seed=0",
         "adaln lr=0.2 seed=0",
     ]
-    assert made[2].config["train"]["lr"] == 0.2 and made[2].axes == {"train.lr": 0.2}
+    assert made[2].config.train.lr == 0.2 and made[2].axes == {"train.lr": 0.2}
 
 
 def test_seeds_come_last_so_that_drift_is_spread(tmp_path: Path) -> None:
-    assert [cell.config["seed"] for cell in cells(tmp_path, variants=["adaln", "in-context"], seeds=[3, 5])] == [
+    assert [cell.config.seed for cell in cells(tmp_path, variants=["adaln", "in-context"], seeds=[3, 5])] == [
         3,
         3,
         5,
@@ -41,7 +41,7 @@ def test_seeds_come_last_so_that_drift_is_spread(tmp_path: Path) -> None:
 def test_options_of_a_variant_and_of_an_axis(tmp_path: Path) -> None:
     variants = [{"scheme": "adaln-zero", "name": "open", "gate": "one"}]
     made = cells(tmp_path, variants=variants, axes={"options.norm": ["rms"]})
-    assert made[0].config["options"] == {"gate": "one", "norm": "rms"} and made[0].variant == "open"
+    assert made[0].config.options == {"gate": "one", "norm": "rms"} and made[0].variant == "open"
 
 
 @pytest.mark.parametrize(
@@ -65,12 +65,13 @@ def test_refused(tmp_path: Path, changes, said: str) -> None:
 def test_a_cell_is_what_defines_it(tmp_path: Path) -> None:
     config = cells(tmp_path)[0].config
     ours = identity(config, data="d", code="c")
-    assert ours.startswith("adaln-zero-") and identity(copy.deepcopy(config), data="d", code="c") == ours
-    moved = copy.deepcopy(config)
-    moved["data"]["path"] = "elsewhere"
-    assert identity(moved, data="d", code="c") == ours, "where the data lies is not what it is"
-    for change in ({"seed": 1}, {"options": {"gate": "one"}}, {"train": config["train"] | {"lr": 0.5}}):
-        assert identity(config | change, data="d", code="c") != ours
+    assert ours.startswith("adaln-zero-")
+    assert identity(CellConfig.from_dict(as_dict(config)), data="d", code="c") == ours
+    assert identity(config.changed({"data.path": "elsewhere"}), data="d", code="c") == ours, (
+        "where the data lies is not what it is"
+    )
+    for other in (replace(config, seed=1), config.changed({"options.gate": "one"}), config.changed({"train.lr": 0.5})):
+        assert identity(other, data="d", code="c") != ours
     assert len({ours, identity(config, data="e", code="c"), identity(config, data="d", code="x")}) == 3
 
 

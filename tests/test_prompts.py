@@ -10,7 +10,7 @@ import torch
 
 import architectures
 from architectures import Captions, FeatureBatch, Features, Labels
-from bench.config.schema import Prompt, as_dict
+from bench.config.schema import Prompt
 from bench.data import prompts
 from bench.data.datasets import Dataset, Split
 from bench.data.prompts import PromptError
@@ -28,8 +28,8 @@ def captioned() -> Dataset:
     return Dataset("captions", split, split, None)
 
 
-def config(**changes) -> dict:
-    return as_dict(Prompt(**changes))
+def config(**changes) -> Prompt:
+    return Prompt(**changes)
 
 
 def test_auto_is_what_the_data_has(tmp_path: Path) -> None:

@@ -586,6 +586,7 @@ def describe(
     import inspect
 
     import architectures
+    from bench.config.schema import Backbone, CellConfig, Data
     from bench.measure import cost
 
     _load(plugin)
@@ -598,9 +599,7 @@ def describe(
     prompt = architectures.Features(768, 768, tokens) if tokens else architectures.Labels(1000)
 
     def counted(name: str) -> dict[str, float]:
-        config = {
-            "scheme": name, "backbone": {"name": backbone}, "options": {}, "data": {"image_size": image_size},
-        }  # fmt: skip
+        config = CellConfig(name, backbone=Backbone(name=backbone), data=Data(image_size=image_size))
         return cost.count(config, prompt)
 
     costs = {name: counted(name) for name in names if name}
@@ -850,14 +849,14 @@ def _plan_table(planned: Any) -> Any:
         if one.reason:
             table.add_row(one.label, one.reason)
             continue
-        cost, train = one.cost, one.order.config["train"]
+        cost, train = one.cost, one.spec.config.train
         table.add_row(
             one.label,
             f"{cost['parameters_total'] / 1e6:.2f} M",
             f"{cost['parameters_modulation'] / cost['parameters_total']:.1%}",
             f"{cost['parameters_prompt'] / cost['parameters_total']:.1%}",
             f"{cost['macs_forward'] / 1e9:.3f}",
-            f"{cost['flops_train_per_image'] * train['batch'] * train['steps'] / 1e15:.3f}",
+            f"{cost['flops_train_per_image'] * train.batch * train.steps / 1e15:.3f}",
             *([one.budget] if matched else []),
         )
     return table

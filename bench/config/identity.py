@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from bench.config.schema import CellConfig, as_dict
 from bench.store.files import digest
 
 PLACEMENT = {"data": ("path",)}  # keys that say where, not what
@@ -22,20 +21,20 @@ OBSERVERS = (
 )  # of architectures: they only look on
 
 
-def identity(config: dict[str, Any], *, data: str, code: str, plugin: str = "") -> str:
+def identity(config: CellConfig, *, data: str, code: str, plugin: str = "") -> str:
     """The id of a cell: its scheme's name and the hash of what defines it.
 
     Args:
-        config: resolved, with every option and no `auto` left.
+        config: resolved.
         data: digest of the data.
         code: digest of the code that makes numbers.
         plugin: digest of the file that the scheme comes from.
     """
-    defining = copy.deepcopy(config)
+    defining = as_dict(config)
     for group, keys in PLACEMENT.items():
         for key in keys:
             defining[group].pop(key, None)
-    return f"{config['scheme']}-{digest([defining, data, code, plugin], 12)}"
+    return f"{config.scheme}-{digest([defining, data, code, plugin], 12)}"
 
 
 def code_files(scheme_module: str | None) -> Iterator[Path]:

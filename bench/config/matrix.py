@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from architectures import nearest
-from bench.config.schema import ConfigError, Matrix, as_dict
+from bench.config.schema import GROUPS, CellConfig, ConfigError, Matrix
 from bench.store.files import slug
 from bench.store.folders import Row
-
-GROUPS = ("backbone", "data", "prompt", "train", "sample", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -26,20 +24,17 @@ class Variant:
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """One training run, before it has an id: what the matrix calls it, and all that defines it.
-
-    `config` has the keys scheme, options, backbone, data, prompt, train, sample, evaluate, seed: plain values.
-    """
+    """One training run, before it has an id: what the matrix calls it, and all that defines it."""
 
     variant: str
     axes: dict[str, Any]
-    config: dict[str, Any]
+    config: CellConfig
 
     @property
     def label(self) -> str:
         """What tells this cell from the others of its matrix."""
         parts = [self.variant, *(f"{key.rpartition('.')[2]}={value}" for key, value in self.axes.items())]
-        return " ".join([*parts, f"seed={self.config['seed']}"])
+        return " ".join([*parts, f"seed={self.config.seed}"])
 
 
 def variants(matrix: Matrix) -> list[Variant]:
@@ -86,39 +81,39 @@ def expand(matrix: Matrix) -> list[MatrixCell]:
         raise ConfigError(f"matrix {matrix.name!r} has no seeds")
     if len(set(matrix.seeds)) < len(matrix.seeds):
         raise ConfigError(f"matrix {matrix.name!r} names a seed twice: {matrix.seeds}")
-    for key, values in matrix.axes.items():
-        if not values:
-            raise ConfigError(f"axis {key!r} of matrix {matrix.name!r} has no values")
+    _check_axes(matrix)
     rows = variants(matrix)
     points = [dict(zip(matrix.axes, values, strict=True)) for values in itertools.product(*matrix.axes.values())]
     return [_cell(matrix, variant, axes, seed) for seed, axes, variant in itertools.product(matrix.seeds, points, rows)]
 
 
 def _cell(matrix: Matrix, variant: Variant, axes: dict[str, Any], seed: int) -> MatrixCell:
-    config: dict[str, Any] = {"scheme": variant.scheme, "options": dict(variant.options), "seed": seed}
-    config |= {group: as_dict(getattr(matrix, group)) for group in GROUPS}
-    for key, value in axes.items():
-        group, _, name = key.partition(".")
-        if group == "options" and name:
-            config["options"][name] = value
-        elif group in GROUPS and name in config[group]:
-            config[group][name] = value
-        else:
-            known = [f"{g}.{k}" for g in GROUPS for k in config[g]] + ["options.<an option of the schemes>"]
-            raise ConfigError(f"unknown axis {key!r} of matrix {matrix.name!r}{nearest(key, known)}")
-    return MatrixCell(variant.name, axes, config)
+    groups = {group: getattr(matrix, group) for group in GROUPS}
+    config = CellConfig(variant.scheme, dict(variant.options), **groups, seed=seed)
+    return MatrixCell(variant.name, axes, config.changed(axes))
+
+
+def _check_axes(matrix: Matrix) -> None:
+    known = [f"{group}.{key.name}" for group, kind in GROUPS.items() for key in fields(kind)]
+    for key, values in matrix.axes.items():
+        if key not in known and not key.startswith("options."):
+            choices = [*known, "options.<an option of the schemes>"]
+            raise ConfigError(f"unknown axis {key!r} of matrix {matrix.name!r}{nearest(key, choices)}")
+        if not values:
+            raise ConfigError(f"axis {key!r} of matrix {matrix.name!r} has no values")
 
 
 def row(cell: MatrixCell, id: str) -> Row:
     """How the matrix's manifest names a cell."""
     config = cell.config
+    data = config.data.source if config.data.path is None else Path(config.data.path).name
     return Row(
         cell=id,
         variant=cell.variant,
-        scheme=config["scheme"],
-        seed=config["seed"],
-        options=config["options"],
+        scheme=config.scheme,
+        seed=config.seed,
+        options=config.options,
         axes=cell.axes,
-        backbone=config["backbone"]["name"],
-        data=config["data"]["source"] if config["data"]["source"] == "scenes" else Path(config["data"]["path"]).name,
+        backbone=config.backbone.name,
+        data="scenes" if config.data.source == "scenes" else data,
     )

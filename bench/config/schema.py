@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 
@@ -11,7 +12,7 @@ class ConfigError(ValueError):
     """What the user wrote cannot be run; the message names the key, the file and the choices."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Backbone:
     """The fixed transformer. Fields left null take the named size's value."""
 
@@ -26,7 +27,7 @@ class Backbone:
     positions: Literal["sincos", "rope"] = "sincos"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Data:
     """What is drawn.
 
@@ -51,7 +52,7 @@ class Data:
     seed: int = 0  # of the rendering
 
 
-@dataclass
+@dataclass(frozen=True)
 class Prompt:
     """How prompts reach the model: a label table, a caption encoder learned along, or a frozen encoder's features."""
 
@@ -62,7 +63,7 @@ class Prompt:
     template: str = "a photo of a {}"  # features of a label
 
 
-@dataclass
+@dataclass(frozen=True)
 class Train:
     """The objective is rectified flow; everything here is equal in all cells unless an axis names it."""
 
@@ -87,7 +88,7 @@ class Train:
     checkpoint_every: int = 500
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sample:
     """How pictures are drawn, in training and at its end: EMA weights, fixed noise and prompts."""
 
@@ -99,7 +100,7 @@ class Sample:
     grid_every: int = 1000  # steps of training
 
 
-@dataclass
+@dataclass(frozen=True)
 class Evaluate:
     """What is measured at the end of a cell."""
 
@@ -115,7 +116,7 @@ class Evaluate:
     swaps: int = 12  # scenes: captions of which one word after the other is changed
 
 
-@dataclass
+@dataclass(frozen=True)
 class Budget:
     """What is equal between variants besides what is written: nothing more, or a cost, met by size or steps."""
 
@@ -123,7 +124,7 @@ class Budget:
     to: str | None = None  # the variant whose cost the others meet; null: the first
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
     """Where and how cells are run; nothing here changes a number, so nothing here is part of a cell's identity."""
 
@@ -153,6 +154,54 @@ class Matrix:
     choose: str | None = None  # an axis, such as train.lr: its value is chosen for each variant by held-out loss
     baseline: str | None = None  # the row that others are compared with; null: the first
     claim: dict[str, Any] | None = None  # a hypothesis and its tests, see bench/claims.py
+
+
+@dataclass(frozen=True)
+class CellConfig:
+    """All that defines the numbers of one cell, resolved: every option written out, no `auto` left to the machine.
+
+    A dict only where it touches the disk: `as_dict` gives what is hashed and written, `from_dict` reads it back.
+    """
+
+    scheme: str
+    options: dict[str, Any] = field(default_factory=dict)
+    backbone: Backbone = field(default_factory=Backbone)
+    data: Data = field(default_factory=Data)
+    prompt: Prompt = field(default_factory=Prompt)
+    train: Train = field(default_factory=Train)
+    sample: Sample = field(default_factory=Sample)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    seed: int = 0
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> CellConfig:
+        """The config whose plain values these are; keys that are lacking take their defaults.
+
+        Raises:
+            TypeError: for a key that no config has.
+        """
+        groups = {name: kind(**plain[name]) for name, kind in GROUPS.items() if name in plain}
+        return cls(**plain | groups)
+
+    def changed(self, changes: Mapping[str, Any]) -> CellConfig:
+        """A copy with other values of dotted keys, such as {"train.steps": 5} or {"options.gate": "one"}."""
+        groups: dict[str, Any] = {}
+        for key, value in changes.items():
+            group, _, name = key.partition(".")
+            old = groups.get(group, getattr(self, group))
+            groups[group] = old | {name: value} if isinstance(old, dict) else replace(old, **{name: value})
+        return replace(self, **groups)
+
+
+# The groups of keys that a cell's config consists of, beside scheme, options and seed.
+GROUPS: dict[str, Any] = {
+    "backbone": Backbone,
+    "data": Data,
+    "prompt": Prompt,
+    "train": Train,
+    "sample": Sample,
+    "evaluate": Evaluate,
+}
 
 
 def as_dict(config: Any) -> dict[str, Any]:

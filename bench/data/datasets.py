@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from bench.config.schema import Data, as_dict
 from bench.data import scenes
 from bench.store.files import digest, file_digest, whole_folder, write_json
 
@@ -69,33 +70,34 @@ class Dataset:
         return found | ({"unseen": self.unseen} if self.unseen is not None else {})
 
 
-def data_digest(config: dict[str, Any]) -> str:
+def data_digest(config: Data) -> str:
     """The digest of the data that a cell's `data` config names: of the renderer's version, of the files' bytes, or of
     the name and revision on the hub.
 
     Raises:
         DataError: if a path that is written as one is not there.
     """
-    defining = {key: value for key, value in config.items() if key != "path"}
-    if config["source"] == "scenes":
-        rendering = [config[key] for key in ("image_size", "objects", "seed")]
+    defining = {key: value for key, value in as_dict(config).items() if key != "path"}
+    if config.source == "scenes":
+        rendering = [config.image_size, config.objects, config.seed]
         return digest(["scenes", scenes.VERSION, *rendering, _counts(config)], 16)
-    path = Path(config["path"])
+    assert config.path is not None
+    path = Path(config.path)
     if path.exists():
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         content = [[str(p.relative_to(path)) if path.is_dir() else p.name, file_digest(p)] for p in files]
         return digest(["files", content, defining], 16)
     if path.is_absolute() or str(path).startswith((".", "~")) or path.suffix or str(path).count("/") > 1:
-        raise DataError(f"data.path {config['path']!r}: no such file or folder")
-    return digest(["hub", config["path"], defining], 16)
+        raise DataError(f"data.path {config.path!r}: no such file or folder")
+    return digest(["hub", config.path, defining], 16)
 
 
-def _counts(config: dict[str, Any]) -> list[int]:
+def _counts(config: Data) -> list[int]:
     """Scenes to render for each split."""
-    return [config["train_count"] or 50_000, config["heldout_count"] or 5_000, config["unseen_count"] or 1_000]
+    return [config.train_count or 50_000, config.heldout_count or 5_000, config.unseen_count or 1_000]
 
 
-def prepare(config: dict[str, Any], cache: Path, progress: Progress = lambda what, done, total: None) -> Path:
+def prepare(config: Data, cache: Path, progress: Progress = lambda what, done, total: None) -> Path:
     """Makes the prepared folder if it is not there, and returns it. Nothing half-written is left behind.
 
     Raises:
@@ -106,7 +108,7 @@ def prepare(config: dict[str, Any], cache: Path, progress: Progress = lambda wha
     with FileLock(folder.with_suffix(".lock")):
         if not (folder / "meta.json").exists():
             with whole_folder(folder) as temporary:
-                classes = (_render if config["source"] == "scenes" else _convert)(config, temporary, progress)
+                classes = (_render if config.source == "scenes" else _convert)(config, temporary, progress)
                 write_json(
                     temporary / "meta.json", {"digest": folder.name, "classes": classes, "config": _public(config)}
                 )
@@ -139,9 +141,9 @@ def _load_split(folder: Path, name: str) -> Split:
     )
 
 
-def _public(config: dict[str, Any]) -> dict[str, Any]:
+def _public(config: Data) -> dict[str, Any]:
     """The config without the place on this machine."""
-    return config | {"path": Path(config["path"]).name if config["path"] else None}
+    return as_dict(config) | {"path": Path(config.path).name if config.path else None}
 
 
 def _write_captions(path: Path, captions: list[str]) -> None:
@@ -151,14 +153,14 @@ def _write_captions(path: Path, captions: list[str]) -> None:
 # --- scenes ---------------------------------------------------------------------------------------------------------
 
 
-def _render(config: dict[str, Any], folder: Path, progress: Progress) -> None:
+def _render(config: Data, folder: Path, progress: Progress) -> None:
     for split, count in zip(scenes.SPLITS, _counts(config), strict=True):
 
         def say(done: int, split: str = split, count: int = count) -> None:
             progress(f"render {split} scenes", done, count)
 
         made = scenes.generate(
-            count, config["image_size"], seed=config["seed"], split=split, most=config["objects"], progress=say
+            count, config.image_size, seed=config.seed, split=split, most=config.objects, progress=say
         )
         np.save(folder / f"{split}-images.npy", made.images)
         _write_captions(folder / f"{split}-captions.txt", made.captions)
@@ -167,31 +169,32 @@ def _render(config: dict[str, Any], folder: Path, progress: Progress) -> None:
 # --- Hugging Face datasets ------------------------------------------------------------------------------------------
 
 
-def _convert(config: dict[str, Any], folder: Path, progress: Progress) -> list[str] | None:
+def _convert(config: Data, folder: Path, progress: Progress) -> list[str] | None:
     sets = _open_hugging_face(config, folder.parent.parent / "huggingface")
     classes: list[str] | None = None
     for split, key in zip(SPLITS, ("train", "heldout"), strict=True):
-        rows = _split(sets, config[f"{key}_split"], config)
-        limit = config[f"{key}_count"]
+        rows = _split(sets, getattr(config, f"{key}_split"), config)
+        limit: int | None = getattr(config, f"{key}_count")
         rows = rows.select(range(min(limit, len(rows)))) if limit else rows
         _convert_images(rows, config, split, folder, progress)
-        if config["caption_column"]:
-            _write_captions(folder / f"{split}-captions.txt", [str(text) for text in rows[config["caption_column"]]])
+        if config.caption_column:
+            _write_captions(folder / f"{split}-captions.txt", [str(text) for text in rows[config.caption_column]])
         else:
-            labels = np.asarray(rows[config["label_column"]], dtype=np.int64)
+            labels = np.asarray(rows[config.label_column], dtype=np.int64)
             classes = _classes(rows, config, labels) if classes is None else classes
             if labels.min() < 0 or labels.max() >= len(classes):
-                raise DataError(f"{config['path']}: {split} labels lie outside 0 to {len(classes) - 1}")
+                raise DataError(f"{config.path}: {split} labels lie outside 0 to {len(classes) - 1}")
             np.save(folder / f"{split}-labels.npy", labels)
     return classes
 
 
-def _open_hugging_face(config: dict[str, Any], cache: Path) -> Any:
+def _open_hugging_face(config: Data, cache: Path) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
     datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)  # what goes wrong is said once, below
-    path = Path(config["path"])
+    assert config.path is not None
+    path = Path(config.path)
     _check_parquet(path)
     common: dict[str, Any] = {"cache_dir": str(cache)}
     try:
@@ -199,13 +202,13 @@ def _open_hugging_face(config: dict[str, Any], cache: Path) -> Any:
             kind = {".parquet": "parquet", ".tar": "webdataset"}.get(path.suffix)
             if kind is None:
                 raise DataError(f"data.path {path}: a file must be .parquet or .tar")
-            return datasets.load_dataset(kind, data_files={config["train_split"]: str(path)}, **common)
-        return datasets.load_dataset(str(path), config["subset"], revision=config["revision"], **common)
+            return datasets.load_dataset(kind, data_files={config.train_split: str(path)}, **common)
+        return datasets.load_dataset(str(path), config.subset, revision=config.revision, **common)
     except DataError:
         raise
     except Exception as error:  # datasets raises many kinds, from many libraries
         cause = error.__cause__ or error
-        raise DataError(f"data.path {config['path']}: {type(cause).__name__}: {_short(cause)}") from error
+        raise DataError(f"data.path {config.path}: {type(cause).__name__}: {_short(cause)}") from error
 
 
 def _check_parquet(path: Path) -> None:
@@ -220,18 +223,18 @@ def _check_parquet(path: Path) -> None:
                 raise DataError(f"{file}: damaged, or no parquet file")
 
 
-def _split(sets: Any, name: str, config: dict[str, Any]) -> Any:
+def _split(sets: Any, name: str, config: Data) -> Any:
     if name not in sets:
-        raise DataError(f"{config['path']}: no split {name!r} (splits: {', '.join(sets)})")
+        raise DataError(f"{config.path}: no split {name!r} (splits: {', '.join(sets)})")
     rows = sets[name]
-    target = config["caption_column"] or config["label_column"]
+    target = config.caption_column or config.label_column
     if target is None:
-        raise DataError(f"{config['path']}: name data.label_column or data.caption_column (columns: {_columns(rows)})")
-    for column in (config["image_column"], target):
+        raise DataError(f"{config.path}: name data.label_column or data.caption_column (columns: {_columns(rows)})")
+    for column in (config.image_column, target):
         if column not in rows.column_names:
-            raise DataError(f"{config['path']}: split {name!r} has no column {column!r} (columns: {_columns(rows)})")
+            raise DataError(f"{config.path}: split {name!r} has no column {column!r} (columns: {_columns(rows)})")
     if len(rows) == 0:
-        raise DataError(f"{config['path']}: split {name!r} is empty")
+        raise DataError(f"{config.path}: split {name!r} is empty")
     return rows
 
 
@@ -239,25 +242,25 @@ def _columns(rows: Any) -> str:
     return ", ".join(rows.column_names)
 
 
-def _classes(rows: Any, config: dict[str, Any], labels: np.ndarray) -> list[str]:
-    names = getattr(rows.features[config["label_column"]], "names", None)
+def _classes(rows: Any, config: Data, labels: np.ndarray) -> list[str]:
+    names = getattr(rows.features[config.label_column], "names", None)
     return list(names) if names else [str(index) for index in range(int(labels.max()) + 1)]
 
 
-def _convert_images(rows: Any, config: dict[str, Any], split: str, folder: Path, progress: Progress) -> None:
+def _convert_images(rows: Any, config: Data, split: str, folder: Path, progress: Progress) -> None:
     import datasets
 
-    size = config["image_size"]
-    pictures = rows.cast_column(config["image_column"], datasets.Image(decode=False))
+    size = config.image_size
+    pictures = rows.cast_column(config.image_column, datasets.Image(decode=False))
     out = np.lib.format.open_memmap(
         folder / f"{split}-images.npy", mode="w+", dtype=np.uint8, shape=(len(rows), size, size, 3)
     )
-    for index, stored in enumerate(pictures[config["image_column"]]):
+    for index, stored in enumerate(pictures[config.image_column]):
         try:
             out[index] = _decode(stored, size)
         except Exception as error:  # Pillow raises many kinds for a damaged file
             name = f" ({stored['path']})" if isinstance(stored, dict) and stored.get("path") else ""
-            raise DataError(f"{config['path']}: picture {index} of split {split!r}{name}: {_short(error)}") from error
+            raise DataError(f"{config.path}: picture {index} of split {split!r}{name}: {_short(error)}") from error
         if index % 500 == 0 or index == len(rows) - 1:
             progress(f"decode {split} pictures", index + 1, len(rows))
     out.flush()

@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock
 
 from architectures import Captions, FeatureBatch, Features, Labels, PromptKind
+from bench.config.schema import Prompt
 from bench.data.datasets import Dataset, Progress, Split
 from bench.store.files import digest, file_digest, whole_folder, write_json
 
@@ -87,18 +88,17 @@ def words(text: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", text.lower())
 
 
-def prepare(
-    data: Dataset, config: dict[str, Any], cache: Path, progress: Progress = lambda what, done, total: None
-) -> Prompts:
+def prepare(data: Dataset, config: Prompt, cache: Path, progress: Progress = lambda what, done, total: None) -> Prompts:
     """Makes the cached prompts if they are not there, and opens them.
 
     Raises:
         PromptError: if the data has no such prompts, or the encoder cannot be loaded.
     """
     kind = resolve_kind(data, config)
-    defining: list[Any] = [data.digest, kind, config["length"], config["depth"]]
+    defining: list[Any] = [data.digest, kind, config.length, config.depth]
     if kind == "features":
-        defining += [_encoder_digest(config["encoder"]), config["template"] if data.classes else ""]
+        assert config.encoder is not None
+        defining += [_encoder_digest(config.encoder), config.template if data.classes else ""]
     folder = cache / "prompts" / digest(defining, 16)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
@@ -109,20 +109,20 @@ def prepare(
     return load(folder)
 
 
-def resolve_kind(data: Dataset, config: dict[str, Any]) -> str:
+def resolve_kind(data: Dataset, config: Prompt) -> str:
     """`labels`, `captions` or `features`, for `auto` what the data has.
 
     Raises:
         PromptError: if the data lacks what is asked for.
     """
-    kind = config["kind"]
+    kind = config.kind
     if kind == "auto":
         kind = "labels" if data.classes else "captions"
     if kind == "captions" and data.train.captions is None:
         raise PromptError("prompt.kind captions: this data has labels; choose labels, or features with a template")
     if kind == "labels" and data.classes is None:
         raise PromptError("prompt.kind labels: this data has captions; choose captions or features")
-    if kind == "features" and not config["encoder"]:
+    if kind == "features" and not config.encoder:
         raise PromptError("prompt.kind features: name prompt.encoder, a Hugging Face model or a local folder")
     return kind
 
@@ -146,21 +146,21 @@ def load(folder: Path) -> Prompts:
 # --- labels and captions --------------------------------------------------------------------------------------------
 
 
-def _make_labels(data: Dataset, config: dict[str, Any], folder: Path, progress: Progress) -> dict[str, Any]:
+def _make_labels(data: Dataset, config: Prompt, folder: Path, progress: Progress) -> dict[str, Any]:
     assert data.classes is not None
     for name, split in data.splits.items():
         np.save(folder / f"{name}.npy", np.asarray(split.labels))
     return {"kind": "labels", "arguments": {"classes": len(data.classes)}, "classes": data.classes}
 
 
-def _make_captions(data: Dataset, config: dict[str, Any], folder: Path, progress: Progress) -> dict[str, Any]:
+def _make_captions(data: Dataset, config: Prompt, folder: Path, progress: Progress) -> dict[str, Any]:
     train = data.train.captions or []
     vocabulary = ["", "?", *sorted({word for caption in train for word in words(caption)})]
-    length = min(config["length"], max(len(words(caption)) for caption in train))
+    length = min(config.length, max(len(words(caption)) for caption in train))
     index = {word: number for number, word in enumerate(vocabulary)}
     for name, split in data.splits.items():
         np.save(folder / f"{name}.npy", _word_ids(split.captions or [], index, length))
-    arguments = {"vocabulary": len(vocabulary), "length": length, "depth": config["depth"]}
+    arguments = {"vocabulary": len(vocabulary), "length": length, "depth": config.depth}
     return {"kind": "captions", "arguments": arguments, "vocabulary": vocabulary}
 
 
@@ -184,24 +184,25 @@ def _class_of(text: str, classes: list[str]) -> int:
 # --- frozen encoders ------------------------------------------------------------------------------------------------
 
 
-def _make_features(data: Dataset, config: dict[str, Any], folder: Path, progress: Progress) -> dict[str, Any]:
+def _make_features(data: Dataset, config: Prompt, folder: Path, progress: Progress) -> dict[str, Any]:
     texts = {name: _texts(data, split, config) for name, split in data.splits.items()}
     unique = sorted({text for split in texts.values() for text in split})
     row = {text: index for index, text in enumerate(unique)}
     for name, split in texts.items():
         np.save(folder / f"{name}.npy", np.array([row[text] for text in split], dtype=np.int64))
-    tokens, mask, pooled = _frozen_features(unique, config["encoder"], config["length"], progress)
+    assert config.encoder is not None
+    tokens, mask, pooled = _frozen_features(unique, config.encoder, config.length, progress)
     for name, part in (("tokens", tokens.astype(np.float16)), ("mask", mask), ("pooled", pooled)):
         np.save(folder / f"{name}.npy", part)
     arguments = {"width": tokens.shape[2], "pooled_width": pooled.shape[1], "length": tokens.shape[1]}
-    return {"kind": "features", "arguments": arguments, "encoder": config["encoder"], "unique": len(unique)}
+    return {"kind": "features", "arguments": arguments, "encoder": config.encoder, "unique": len(unique)}
 
 
-def _texts(data: Dataset, split: Split, config: dict[str, Any]) -> list[str]:
+def _texts(data: Dataset, split: Split, config: Prompt) -> list[str]:
     if split.captions is not None:
         return split.captions
     assert data.classes is not None and split.labels is not None
-    return [config["template"].format(data.classes[label]) for label in split.labels]
+    return [config.template.format(data.classes[label]) for label in split.labels]
 
 
 def _encoder_digest(encoder: str) -> str:

@@ -42,7 +42,7 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say) -> Measure
     ceiling, floor = _real(subject, judge, card["digest"], cache, say)
     quality: dict[str, float] = {f"real_{name}": value for name, value in ceiling.items()}
     sampling: dict[str, list[float]] = {}
-    evaluate, slug = subject.config["evaluate"], judges.slug()
+    evaluate, slug = subject.config.evaluate, judges.slug()
     for wanted in _sets(subject):
         pictures, _ = generate_set(subject, wanted, folder, say)
         said = prompt_texts(subject.data, wanted.indices, wanted.split)
@@ -53,19 +53,19 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say) -> Measure
         count = count_name(len(pictures))
         quality |= {f"{prefix}{name}_{slug}_{count}": value for name, value in chosen.items()}
         sampling |= {f"{prefix}{n}_{slug}_{count}": bounds for n, bounds in judges.intervals(scores, floor).items()}
-    swapped = swaps(subject, evaluate["swaps"], say)
+    swapped = swaps(subject, evaluate.swaps, say)
     about = {"judge": slug, "judge_digest": card["digest"], "chance": floor}
     return Measured(quality | swapped.quality, {}, about, sampling, swapped.probes)
 
 
 def _sets(subject: LoadedCell) -> list[SampleSet]:
     """What is drawn: held-out prompts, unseen ones, and the first held-out ones at every further guidance scale."""
-    evaluate = subject.config["evaluate"]
+    evaluate = subject.config.evaluate
     main = heldout_set(subject)
     assert subject.data.unseen is not None
-    unseen = np.arange(evaluate["unseen"]) % len(subject.data.unseen)
-    few = main.indices[: evaluate["sweep_samples"]]
-    sweep = [SampleSet(f"guidance{w:g}", "heldout", few, w) for w in evaluate["sweep"]]
+    unseen = np.arange(evaluate.unseen) % len(subject.data.unseen)
+    few = main.indices[: evaluate.sweep_samples]
+    sweep = [SampleSet(f"guidance{w:g}", "heldout", few, w) for w in evaluate.sweep]
     return [main, SampleSet("unseen", "unseen", unseen), *sweep]
 
 
@@ -116,14 +116,14 @@ def swaps(subject: LoadedCell, count: int, say: Say) -> Measured:
     """
     if isinstance(subject.prompts.kind, Features):  # a cell has no encoder at hand
         return Measured({})
-    seed = subject.config["evaluate"]["seed"]
+    seed = subject.config.evaluate.seed
     said = [scenes.parse(text) for text in prompt_texts(subject.data, np.arange(count) % len(subject.data.heldout))]
     variants = {name: [changed(scene, name, seed) for scene in said] for name in judges.ATTRIBUTES}
     captions = [scenes.caption(scene) for part in (said, *variants.values()) for scene in part]
     prompt, _ = subject.prompts.encode(captions)
     noise = initial_noise(seed, range(count), subject.shape).repeat(1 + len(variants), 1, 1, 1)
     say(f"{len(variants)} words changed in {count} captions")
-    pictures = generate(subject, prompt, noise, batch=subject.config["sample"]["batch"])
+    pictures = generate(subject, prompt, noise, batch=subject.config.sample.batch)
     real = np.stack([scenes.render(scenes.parse(text), subject.data.image_size, seed=seed) for text in captions])
     quality: dict[str, float] = {}
     probe: dict[str, Any] = {}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from architectures import PromptKind
+from bench.config.schema import CellConfig
 from bench.training.model import build
 
 # Dense bf16 tensor-core peaks in FLOP/s, without sparsity, by a part of the device's name; the first that fits counts.
@@ -26,13 +25,13 @@ PEAKS = {
 }
 
 
-def count(config: dict[str, Any], prompt: PromptKind) -> dict[str, float]:
+def count(config: CellConfig, prompt: PromptKind) -> dict[str, float]:
     """`parameters_*` and `macs_forward`, `flops_train_per_image` of a cell, without making a weight.
 
     Multiply-adds of matrix products and attention for one picture, prompt encoder included; a training step is three
     forward passes of 2 FLOP a multiply-add, without recomputation (MLPerf's rule for MFU).
     """
-    size = config["data"]["image_size"]
+    size = config.data.image_size
     with torch.device("meta"):
         model = build(config, prompt)
         with FlopCounterMode(display=False) as counter:

@@ -33,12 +33,12 @@ class Measured:
 
 def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say) -> Measured:
     """Quality, cost of sampling, and what the metrics were made with, of a cell whose averaged weights are in place."""
-    evaluate = subject.config["evaluate"]
+    evaluate = subject.config.evaluate
     say("held-out loss")
     quality = heldout_loss(subject)
     generated, rates = generate_set(subject, heldout_set(subject), folder, say)
-    extractor = metrics.resolve(evaluate["extractor"], warn=warn)
-    reference = min(evaluate["reference"], len(subject.data.heldout))
+    extractor = metrics.resolve(evaluate.extractor, warn=warn)
+    reference = min(evaluate.reference, len(subject.data.heldout))
     say(f"features of {extractor.name}")
     real = metrics.reference_features(
         extractor,

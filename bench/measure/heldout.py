@@ -19,8 +19,8 @@ def heldout_loss(subject: LoadedCell, *, batch: int = 256) -> dict[str, float]:
 
     Picture i has its own fixed noise, and t in bin i mod bins: functions of (seed, i), equal for every cell.
     """
-    evaluate = subject.config["evaluate"]
-    count, bins, seed = min(evaluate["heldout"], len(subject.data.heldout)), evaluate["bins"], evaluate["seed"]
+    evaluate = subject.config.evaluate
+    count, bins, seed = min(evaluate.heldout, len(subject.data.heldout)), evaluate.bins, evaluate.seed
     place = torch.arange(count) % bins
     t = (place + torch.rand(count, generator=generator(seed, "heldout t"))) / bins
     losses = []

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from bench.config.schema import CellConfig
 from bench.store.files import write_atomic, write_json
 
 
-def save_grid(path: Path, pictures: np.ndarray, prompts: list[str], config: dict[str, Any]) -> None:
+def save_grid(path: Path, pictures: np.ndarray, prompts: list[str], config: CellConfig) -> None:
     """A grid as PNG, its pictures (n, H, W, 3) beside it and what they show."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, png(tile(pictures)))
     np.save(path.with_suffix(".npy"), pictures)
-    about = {"prompts": prompts, "guidance": config["sample"]["guidance"], "seed": config["evaluate"]["seed"]}
+    about = {"prompts": prompts, "guidance": config.sample.guidance, "seed": config.evaluate.seed}
     write_json(path.with_suffix(".json"), about)
 
 

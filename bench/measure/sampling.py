@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from architectures import FeatureBatch, PromptKind, index_prompt
+from bench.config.schema import Sample
 from bench.data.datasets import Dataset
 from bench.data.prompts import to_device
 from bench.measure.images import save_grid
@@ -78,11 +79,9 @@ def initial_noise(seed: int, indices: Sequence[int], shape: Sequence[int]) -> Te
 
 
 @torch.inference_mode()
-def sample(
-    model: Velocity, kind: PromptKind, prompt: Any, noise: Tensor, *, sampler: str, steps: int, guidance: float
-) -> Tensor:
-    """Pictures uint8 (B, H, W, C) for prompts and noise (B, C, H, W)."""
-    return to_images(SAMPLERS[sampler](guided(model, kind, guidance), noise, prompt, steps))
+def sample(model: Velocity, kind: PromptKind, prompt: Any, noise: Tensor, how: Sample) -> Tensor:
+    """Samples uint8 (B, H, W, C) for prompts and noise (B, C, H, W)."""
+    return to_images(SAMPLERS[how.sampler](guided(model, kind, how.guidance), noise, prompt, how.steps))
 
 
 Say = Callable[[str], None]
@@ -128,9 +127,10 @@ def _generate_batches(
     subject: LoadedCell, prompt: Any, noise: Tensor, batch: int, guidance: float | None = None
 ) -> Iterator[tuple[np.ndarray, tuple[int, float]]]:
     """Yields (pictures, (drawn, seconds)) a batch; a compiled model sees one shape: the last batch is filled up."""
-    settings = {key: subject.config["sample"][key] for key in ("sampler", "steps", "guidance")}
-    settings |= {"guidance": guidance} if guidance is not None else {}
-    compiled = subject.config["train"]["compile"] == "on"
+    settings = subject.config.sample
+    if guidance is not None:
+        settings = replace(settings, guidance=guidance)
+    compiled = subject.config.train.compile == "on"
     for start in range(0, len(noise), batch):
         wanted = min(batch, len(noise) - start)
         rows = np.minimum(np.arange(start, start + (batch if compiled else wanted)), len(noise) - 1)
@@ -138,7 +138,7 @@ def _generate_batches(
         watch = Stopwatch(subject.device)
         watch.start()
         with subject.autocast():
-            drawn = sample(subject.model, subject.prompts.kind, part, noise[rows].to(subject.device), **settings)
+            drawn = sample(subject.model, subject.prompts.kind, part, noise[rows].to(subject.device), settings)
         pictures = drawn[:wanted].cpu()
         watch.stop()
         yield pictures.numpy(), (len(rows), watch.seconds()[0])
@@ -148,10 +148,10 @@ def write_sample_grid(subject: LoadedCell, folder: Path, name: str) -> str:
     """Draws the sample grid as `samples/<name>.png`, its pictures as `.npy`, its prompts as `.json`; returns the PNG's
     path relative to the cell's folder."""
     config = subject.config
-    indices = heldout_indices(subject.data, config["sample"]["grid"])
+    indices = heldout_indices(subject.data, config.sample.grid)
     prompt = subject.prompts.rows("heldout", indices)
-    noise = initial_noise(config["evaluate"]["seed"], range(len(indices)), subject.shape)
-    pictures = generate(subject, prompt, noise, batch=config["sample"]["batch"])
+    noise = initial_noise(config.evaluate.seed, range(len(indices)), subject.shape)
+    pictures = generate(subject, prompt, noise, batch=config.sample.batch)
     save_grid(folder / "samples" / f"{name}.png", pictures, prompt_texts(subject.data, indices), config)
     return f"samples/{name}.png"
 
@@ -172,7 +172,7 @@ class SampleSet:
 
 def heldout_set(subject: LoadedCell) -> SampleSet:
     """The pictures that quality is made of."""
-    return SampleSet("heldout", "heldout", heldout_indices(subject.data, subject.config["evaluate"]["samples"]))
+    return SampleSet("heldout", "heldout", heldout_indices(subject.data, subject.config.evaluate.samples))
 
 
 def generate_set(subject: LoadedCell, wanted: SampleSet, folder: Path, say: Say) -> tuple[np.ndarray, list[float]]:
@@ -181,13 +181,13 @@ def generate_set(subject: LoadedCell, wanted: SampleSet, folder: Path, say: Say)
     Kept in parts as they are finished, so that a cell that dies here goes on.
     """
     config, count = subject.config, len(wanted.indices)
-    batch, where = config["sample"]["batch"], folder / "generated" / wanted.name
+    batch, where = config.sample.batch, folder / "generated" / wanted.name
     parts, rates = [], []
     for start in range(0, count, batch):
         rows = np.arange(start, min(start + batch, count))
         kept, timed = where / f"part-{start:06d}.npy", where / f"part-{start:06d}.json"
         if not timed.exists():
-            noise = initial_noise(config["evaluate"]["seed"], rows.tolist(), subject.shape)
+            noise = initial_noise(config.evaluate.seed, rows.tolist(), subject.shape)
             prompt = subject.prompts.rows(wanted.split, wanted.indices[rows])
             ((pictures, (drawn, seconds)),) = _generate_batches(subject, prompt, noise, batch, wanted.guidance)
             kept.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,6 @@ number of steps. A variant that cannot be brought within 1 % is refused.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import time
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 from architectures import PromptKind
-from bench.config.schema import ConfigError
+from bench.config.schema import CellConfig, ConfigError
 from bench.measure.cost import count
 from bench.training.flow import flow_loss
 from bench.training.model import backbone, build
@@ -40,16 +39,7 @@ class Match:
         return f"{said or 'as it is'} ({self.residual:+.2%})"
 
 
-def apply(config: dict[str, Any], match: Match) -> dict[str, Any]:
-    """A cell's config with the changes made."""
-    changed = json.loads(json.dumps(config))
-    for key, value in match.changes.items():
-        group, _, name = key.partition(".")
-        changed[group][name] = value
-    return changed
-
-
-def solve(config: dict[str, Any], target: dict[str, Any], match: str, prompt: PromptKind) -> Match:
+def solve(config: CellConfig, target: CellConfig, match: str, prompt: PromptKind) -> Match:
     """What to change of `config` so that it costs what `target` costs.
 
     Raises:
@@ -59,36 +49,37 @@ def solve(config: dict[str, Any], target: dict[str, Any], match: str, prompt: Pr
         return _sized(config, count(target, prompt)[COUNTED[match]], COUNTED[match], prompt)
     if match == "train_flops":
 
-        def cost(c: dict[str, Any]) -> float:
-            return count(c, prompt)["flops_train_per_image"] * c["train"]["batch"]
+        def cost(c: CellConfig) -> float:
+            return count(c, prompt)["flops_train_per_image"] * c.train.batch
 
-        return _stepped(config, target["train"]["steps"] * cost(target), cost(config))
-    if config["scheme"] == target["scheme"] and config["options"] == target["options"]:
+        return _stepped(config, target.train.steps * cost(target), cost(config))
+    if config.scheme == target.scheme and config.options == target.options:
         return Match({}, 0.0)
     theirs, ours = _seconds_a_step(target, config, prompt)
-    return _stepped(config, target["train"]["steps"] * theirs, ours)
+    return _stepped(config, target.train.steps * theirs, ours)
 
 
-def _stepped(config: dict[str, Any], budget: float, each: float) -> Match:
+def _stepped(config: CellConfig, budget: float, each: float) -> Match:
     """A number of steps, and warm-up and cool-down in proportion."""
-    train = config["train"]
+    train = config.train
     steps = max(1, round(budget / each))
     residual = steps * each / budget - 1
     if abs(residual) > NEAR:
         raise ConfigError(
             f"no number of steps comes within {NEAR:.0%} of the budget; the nearest, {steps}, is {residual:+.1%} off"
         )
-    scale = steps / train["steps"]
-    changes = {"train.steps": steps} if steps != train["steps"] else {}
+    scale = steps / train.steps
+    changes = {"train.steps": steps} if steps != train.steps else {}
     for name in ("warmup", "cooldown"):
-        if train[name] and changes:
-            changes[f"train.{name}"] = min(steps, round(train[name] * scale))
+        length: int = getattr(train, name)
+        if length and changes:
+            changes[f"train.{name}"] = min(steps, round(length * scale))
     return Match(changes, residual)
 
 
-def _sized(config: dict[str, Any], budget: float, key: str, prompt: PromptKind) -> Match:
+def _sized(config: CellConfig, budget: float, key: str, prompt: PromptKind) -> Match:
     """Width and depth: the depth nearest to the given one at which some width comes within the limit."""
-    own = backbone(config)
+    own = backbone(config.backbone)
     nearest = Match({}, math.inf)
     for depth in sorted(range(max(1, own.depth // 2), 2 * own.depth + 1), key=lambda d: (abs(d - own.depth), d)):
         for width in _widths(config, depth, budget, key, prompt):
@@ -104,14 +95,13 @@ def _sized(config: dict[str, Any], budget: float, key: str, prompt: PromptKind) 
     )
 
 
-def _cost(config: dict[str, Any], width: int, depth: int, key: str, prompt: PromptKind) -> float:
-    changed = config | {"backbone": config["backbone"] | {"width": width, "depth": depth}}
-    return count(changed, prompt)[key]
+def _cost(config: CellConfig, width: int, depth: int, key: str, prompt: PromptKind) -> float:
+    return count(config.changed({"backbone.width": width, "backbone.depth": depth}), prompt)[key]
 
 
-def _widths(config: dict[str, Any], depth: int, budget: float, key: str, prompt: PromptKind) -> list[int]:
+def _widths(config: CellConfig, depth: int, budget: float, key: str, prompt: PromptKind) -> list[int]:
     """The two allowed widths on either side of the budget; cost grows with width."""
-    own = backbone(config)
+    own = backbone(config.backbone)
     step = 4 * own.heads if own.positions == "rope" else math.lcm(4, own.heads)
     low, high = 1, max(2, 4 * own.width // step)
     if (
@@ -128,7 +118,7 @@ def _widths(config: dict[str, Any], depth: int, budget: float, key: str, prompt:
     return [low * step, high * step]
 
 
-def _seconds_a_step(target: dict[str, Any], config: dict[str, Any], prompt: PromptKind) -> tuple[float, float]:
+def _seconds_a_step(target: CellConfig, config: CellConfig, prompt: PromptKind) -> tuple[float, float]:
     """Seconds of a training step of both, measured in turns on this machine; medians."""
     takers = [_Steps(one, prompt) for one in (target, config)]
     for taker in takers:
@@ -140,14 +130,14 @@ def _seconds_a_step(target: dict[str, Any], config: dict[str, Any], prompt: Prom
 class _Steps:
     """Training steps of a variant on pictures of noise."""
 
-    def __init__(self, config: dict[str, Any], prompt: PromptKind) -> None:
-        self.device = torch.device(config["train"]["device"])
+    def __init__(self, config: CellConfig, prompt: PromptKind) -> None:
+        self.device = torch.device(config.train.device)
         self.model = build(config, prompt).to(self.device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
-        batch, size = config["train"]["batch"], config["data"]["image_size"]
+        batch, size = config.train.batch, config.data.image_size
         self.x, self.noise = (torch.randn(batch, 3, size, size, device=self.device) for _ in range(2))
         self.t, self.prompt = torch.rand(batch, device=self.device), prompt.null(batch, self.device)
-        self.low = config["train"]["precision"] == "bf16"
+        self.low = config.train.precision == "bf16"
 
     def take(self, steps: int) -> float:
         """Seconds a step."""

@@ -19,6 +19,7 @@ import torch
 from filelock import Timeout
 
 import architectures
+from bench.config.schema import as_dict
 from bench.config.spec import CellSpec
 from bench.data import datasets, prompts
 from bench.measure import control, evaluate
@@ -87,18 +88,18 @@ def _classified(work: Callable[[], None]) -> tuple[Status, str]:
 
 
 def _work(folder: CellFolder, journal: Journal, attempt: int) -> None:
-    order = CellSpec.read(folder)
+    spec = CellSpec.read(folder)
     cache = folder.path.parent.parent / "cache"
-    for plugin in order.plugins:
+    for plugin in spec.plugins:
         with suppress(architectures.PluginError):  # the scheme's own absence is what counts, and is said below
             architectures.load_plugin(plugin)
-    subject, module = _prepare(order, cache)
+    subject, module = _prepare(spec, cache)
     begin = {
         "initial_weights": weights_digest(module.model),
         "initial_backbone_weights": weights_digest(module.model, names=COMMON.match),
     }
-    _train(order, folder, journal, subject, module)
-    last = order.config["train"]["steps"]
+    _train(spec, folder, journal, subject, module)
+    last = spec.config.train.steps
     journal.event(last, "stage", "evaluate")
     with module.ema.swapped():
         journal.image(last, "samples", write_sample_grid(subject, folder.path, "grid"))
@@ -107,7 +108,7 @@ def _work(folder: CellFolder, journal: Journal, attempt: int) -> None:
     bad = [name for name, value in measured.quality.items() if not math.isfinite(value)]
     if bad:
         raise Diverged(f"{', '.join(bad)}: not a number")
-    _result(order, folder, subject, measured, attempt, begin).write(folder.result_file)
+    _result(spec, folder, subject, measured, attempt, begin).write(folder.result_file)
 
 
 def _say(text: str) -> None:
@@ -119,25 +120,25 @@ def _warn(journal: Journal, text: str) -> None:
     _say(f"warning: {text}")
 
 
-def _prepare(order: CellSpec, cache: Path) -> tuple[LoadedCell, CellModule]:
+def _prepare(spec: CellSpec, cache: Path) -> tuple[LoadedCell, CellModule]:
     """The data, and the model with its first weights."""
-    train = order.config["train"]
-    device = torch.device(train["device"])
-    torch.backends.cudnn.benchmark = not train["exact"]
-    fast = device.type == "cuda" and not train["exact"]
+    train = spec.config.train
+    device = torch.device(train.device)
+    torch.backends.cudnn.benchmark = not train.exact
+    fast = device.type == "cuda" and not train.exact
     torch.set_float32_matmul_precision("high" if fast else "highest")
-    torch.manual_seed(order.config["seed"])
-    data = datasets.load(cache / "data" / order.digests["data"])
-    told = prompts.load(cache / "prompts" / order.digests["prompts"])
-    model = build(order.config, told.kind, seed=order.config["seed"]).to(device)
-    if train["compile"] == "on":
+    torch.manual_seed(spec.config.seed)
+    data = datasets.load(cache / "data" / spec.digests["data"])
+    told = prompts.load(cache / "prompts" / spec.digests["prompts"])
+    model = build(spec.config, told.kind, seed=spec.config.seed).to(device)
+    if train.compile == "on":
         model.compile(dynamic=False)
-    return LoadedCell(model, data, told, order.config, device), CellModule(model, train, order.config["seed"])
+    return LoadedCell(model, data, told, spec.config, device), CellModule(model, train, spec.config.seed)
 
 
-def _train(order: CellSpec, folder: CellFolder, journal: Journal, subject: LoadedCell, module: CellModule) -> None:
+def _train(spec: CellSpec, folder: CellFolder, journal: Journal, subject: LoadedCell, module: CellModule) -> None:
     """Brings the module to its last step, from the newest whole checkpoint where there is one."""
-    train, last = order.config["train"], order.config["train"]["steps"]
+    train, last = spec.config.train, spec.config.train.steps
     resume = newest_checkpoint(folder.checkpoints, warn=lambda text: _warn(journal, text))
     step = int(resume.stem.removeprefix("step-")) if resume else 0
     journal.event(step, "resumed" if resume else "started")
@@ -155,17 +156,17 @@ def _train(order: CellSpec, folder: CellFolder, journal: Journal, subject: Loade
         train,
         journal,
         folder.checkpoints,
-        grid_every=order.config["sample"]["grid_every"],
+        grid_every=spec.config.sample.grid_every,
         draw_grid=grid,
         look=lambda: dynamics.numbers(probe.look()),
     )
     batches = Batches(
         subject.data,
         subject.prompts,
-        batch=train["batch"],
+        batch=train.batch,
         steps=last,
-        seed=order.config["seed"],
-        workers=order.workers,
+        seed=spec.config.seed,
+        workers=spec.workers,
     )
     fit(module, batches, keeper, resume=resume)
     module.to(subject.device)
@@ -174,15 +175,15 @@ def _train(order: CellSpec, folder: CellFolder, journal: Journal, subject: Loade
 
 
 def _result(
-    order: CellSpec,
+    spec: CellSpec,
     folder: CellFolder,
     subject: LoadedCell,
     measured: evaluate.Measured,
     attempt: int,
     digests: dict[str, str],
 ) -> Result:
-    note, config = folder.note(), order.config
-    steps = config["train"]["steps"]
+    note, config = folder.note(), spec.config
+    steps = config.train.steps
     told = curves(folder.journal)
     given = {name: digest(points, 16) for name, points in given_digests(folder.journal).items()}
     probes = measured.probes | {"dynamics": dynamics.heat(told)}
@@ -191,18 +192,18 @@ def _result(
     cost |= median_iqr(list(told.get("train_images_per_second", {}).values()), "train_images_per_second")
     cost |= measured.cost
     cost |= {name: points[steps] for name, points in told.items() if name.startswith(("train_peak_", "train_seconds"))}
-    about = provenance.about(config["train"]["device"])
+    about = provenance.about(config.train.device)
     peak = peak_flops(about["hardware"].get("gpu", ""))
     if peak and "train_images_per_second" in cost:
         cost["mfu"] = cost["flops_train_per_image"] * cost["train_images_per_second"] / peak
     checkpoint = newest_checkpoint(folder.checkpoints)
     assert checkpoint is not None
     about |= {
-        "command": order.command,
+        "command": spec.command,
         "threads": torch.get_num_threads(),
-        "seeds": {"train": config["seed"], "evaluate": config["evaluate"]["seed"], "data": config["data"]["seed"]},
-        "digests": order.digests | digests | given,
-        "scheme": {"name": config["scheme"], "origin": architectures.origin(config["scheme"])},
+        "seeds": {"train": config.seed, "evaluate": config.evaluate.seed, "data": config.data.seed},
+        "digests": spec.digests | digests | given,
+        "scheme": {"name": config.scheme, "origin": architectures.origin(config.scheme)},
         "measured": measured.about,
         "attempts": attempt,
         "started": note["started"],
@@ -222,7 +223,7 @@ def _result(
         folder.id,
         measured.quality,
         cost,
-        config,
+        as_dict(config),
         about,
         artifacts,
         dynamics=dynamics.summary(told, steps),

@@ -41,19 +41,19 @@ def cell_state(cell: PlannedCell, store: Store) -> CellState:
     """Reads a cell's state from the disk."""
     folder = store.cell(cell.row.cell)
     status, reason = folder.status()
-    train = cell.order.config["train"]
+    train = cell.spec.config.train
     told = curves(folder.journal)
     losses, rates = told.get("loss", {}), told.get("train_images_per_second", {})
     step = max(losses, default=0)
     rate = list(rates.values())[-1] if rates else None
-    left = (train["steps"] - step) * train["batch"] / rate if rate and status == "running" else None
+    left = (train.steps - step) * train.batch / rate if rate and status == "running" else None
     return CellState(
         label=cell.label,
         id=cell.row.cell,
         status=status,
         reason=reason,
         step=step,
-        steps=train["steps"],
+        steps=train.steps,
         loss=losses.get(step),
         rate=rate,
         left=left,

@@ -6,7 +6,7 @@ import difflib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from bench.config.claim import check
 from bench.config.identity import code_digest, identity
 from bench.config.load import to_yaml
 from bench.config.matrix import MatrixCell, expand, row, variants
-from bench.config.schema import ConfigError, Matrix, as_dict
+from bench.config.schema import CellConfig, ConfigError, Matrix, as_dict
 from bench.config.spec import CellSpec
 from bench.data import datasets, prompts
 from bench.data.datasets import Progress
@@ -46,7 +46,7 @@ class PlannedCell:
     """
 
     row: Row
-    order: CellSpec
+    spec: CellSpec
     cost: dict[str, float]
     label: str
     reason: str = ""
@@ -64,7 +64,7 @@ class Plan:
 
     def manifest(self, launch: str) -> dict[str, Any]:
         """What is written to `manifest.json`."""
-        digests = [cell.order.digests for cell in self.cells]
+        digests = [cell.spec.digests for cell in self.cells]
         return {
             "schema": 1,
             "name": self.matrix.name,
@@ -87,9 +87,9 @@ def plan(matrix: Matrix, store: Store, *, command: str, progress: Progress) -> P
     """
     cells = expand(matrix)
     warnings, broken = _load_plugins(matrix.plugins)
-    matrix.evaluate.extractor = metrics.resolve(matrix.evaluate.extractor, warn=warnings.append).name
-    for cell in cells:
-        cell.config["evaluate"]["extractor"] = matrix.evaluate.extractor
+    extractor = metrics.resolve(matrix.evaluate.extractor, warn=warnings.append).name
+    matrix = replace(matrix, evaluate=replace(matrix.evaluate, extractor=extractor))
+    cells = [replace(cell, config=cell.config.changed({"evaluate.extractor": extractor})) for cell in cells]
     check(matrix.claim, dict.fromkeys(name_of(row(cell, "")) for cell in cells), matrix.seeds)
     matches: dict[str, budget.Match] = {}
     made = [_planned(cell, matrix, store, command, progress, broken, matches) for cell in cells]
@@ -118,24 +118,24 @@ def _planned(
     matches: dict[str, budget.Match],
 ) -> PlannedCell:
     config, met = _resolved(cell.config), ""
-    folder = datasets.prepare(config["data"], store.cache, progress)
-    told = prompts.prepare(datasets.load(folder), config["prompt"], store.cache, progress)
+    folder = datasets.prepare(config.data, store.cache, progress)
+    told = prompts.prepare(datasets.load(folder), config.prompt, store.cache, progress)
     digests = {"data": folder.name, "prompts": told.digest}
     reason, cost = "", {}
     try:
-        config["options"] = architectures.resolve_options(config["scheme"], config["options"])
-        origin = architectures.origin(config["scheme"])
+        config = replace(config, options=architectures.resolve_options(config.scheme, config.options))
+        origin = architectures.origin(config.scheme)
         digests |= {"code": code_digest(origin["name"] if origin["kind"] == "built-in" else None)}
         digests |= {"plugin": origin.get("sha256", "") if origin["kind"] != "built-in" else ""}
-        reason = architectures.sound(config["scheme"], config["options"])
+        reason = architectures.sound(config.scheme, config.options)
         if matrix.budget.match and not reason:
             match = _matched(config, cell, matrix, told.kind, matches)
-            config, met = budget.apply(config, match), match.words
+            config, met = config.changed(match.changes), match.words
         cost = count(config, told.kind) if not reason else {}
     except architectures.UnknownScheme:
         if not broken:
             raise
-        reason = f"scheme {config['scheme']!r} is not there: a plugin could not be imported"
+        reason = f"scheme {config.scheme!r} is not there: a plugin could not be imported"
     except architectures.PluginError as error:
         reason = str(error)
     except ValueError as error:
@@ -144,12 +144,12 @@ def _planned(
     _check_cell(config, cell.label)
     id = identity(config, data=digests["data"], code=digests["code"], plugin=digests["plugin"])
     plugins = [str(Path(file).resolve()) for file in matrix.plugins]
-    order = CellSpec(config, digests, plugins, matrix.run.workers, command)
-    return PlannedCell(row(MatrixCell(cell.variant, cell.axes, config), id), order, cost, cell.label, reason, met)
+    spec = CellSpec(config, digests, plugins, matrix.run.workers, command)
+    return PlannedCell(row(MatrixCell(cell.variant, cell.axes, config), id), spec, cost, cell.label, reason, met)
 
 
 def _matched(
-    config: dict[str, Any], cell: MatrixCell, matrix: Matrix, prompt: PromptKind, matches: dict[str, budget.Match]
+    config: CellConfig, cell: MatrixCell, matrix: Matrix, prompt: PromptKind, matches: dict[str, budget.Match]
 ) -> budget.Match:
     """How a cell meets the matrix's budget, worked out once for all its seeds."""
     own = variants(matrix)
@@ -162,34 +162,37 @@ def _matched(
     key = json.dumps([cell.variant, cell.axes], sort_keys=True)
     if key not in matches:
         options = architectures.resolve_options(target.scheme, target.options)
-        theirs = config | {"scheme": target.scheme, "options": options}
+        theirs = replace(config, scheme=target.scheme, options=options)
         assert matrix.budget.match is not None
         matches[key] = budget.solve(config, theirs, matrix.budget.match, prompt)
     return matches[key]
 
 
-def _resolved(config: dict[str, Any]) -> dict[str, Any]:
+def _resolved(config: CellConfig) -> CellConfig:
     """The config with no `auto` left that depends on the machine."""
-    config = json.loads(json.dumps(config))
-    train = config["train"]
-    if train["device"] == "auto":
-        train["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-    on_gpu = train["device"] == "cuda"
+    train = config.train
+    device = train.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    on_gpu = device == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise ConfigError("train.device cuda: no CUDA device is to be seen here; choose cpu or auto")
-    train["precision"] = ("bf16" if on_gpu else "32") if train["precision"] == "auto" else train["precision"]
-    train["compile"] = ("on" if on_gpu else "off") if train["compile"] == "auto" else train["compile"]
-    if config["data"]["path"] is not None:
-        path = Path(config["data"]["path"]).expanduser()
-        config["data"]["path"] = str(path.resolve()) if path.exists() else config["data"]["path"]
-    return config
+    precision, compiled = ("bf16", "on") if on_gpu else ("32", "off")
+    changes: dict[str, Any] = {"train.device": device}
+    changes |= {"train.precision": precision} if train.precision == "auto" else {}
+    changes |= {"train.compile": compiled} if train.compile == "auto" else {}
+    if config.data.path is not None:
+        path = Path(config.data.path).expanduser()
+        changes |= {"data.path": str(path.resolve())} if path.exists() else {}
+    return config.changed(changes)
 
 
-def _check_cell(config: dict[str, Any], label: str) -> None:
-    train = config["train"]
+def _check_cell(config: CellConfig, label: str) -> None:
+    train = config.train
     for name in ("warmup", "cooldown"):
-        if train[name] > train["steps"]:
-            raise ConfigError(f"{label}: train.{name} {train[name]} is longer than train.steps {train['steps']}")
+        length: int = getattr(train, name)
+        if length > train.steps:
+            raise ConfigError(f"{label}: train.{name} {length} is longer than train.steps {train.steps}")
 
 
 def _refuse_twins(cells: list[PlannedCell]) -> None:
@@ -202,7 +205,7 @@ def _refuse_twins(cells: list[PlannedCell]) -> None:
 
 
 def commit(plan: Plan, store: Store, *, fresh: bool = False) -> None:
-    """Writes the manifest and every cell's order; nothing of a finished or half-done cell is touched.
+    """Writes the manifest and every cell's spec; nothing of a finished or half-done cell is touched.
 
     Raises:
         PlanChanged: if this matrix was planned before with other config, code or data, unless `fresh`.
@@ -224,7 +227,7 @@ def commit(plan: Plan, store: Store, *, fresh: bool = False) -> None:
     for cell in plan.cells:
         target = store.cell(cell.row.cell)
         target.path.mkdir(parents=True, exist_ok=True)
-        cell.order.write(target)
+        cell.spec.write(target)
         if cell.reason:
             target.write_note("failed", cell.reason)
 

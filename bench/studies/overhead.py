@@ -15,6 +15,7 @@ import json
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 
 from bench.config.load import load
 from bench.config.matrix import expand
+from bench.config.schema import CellConfig
 from bench.data import datasets, prompts
 from bench.measure import metrics
 from bench.store import provenance
@@ -40,34 +42,36 @@ from bench.training.module import CellModule
 WINDOW = 10  # steps; the first window of a round is warm-up in both
 
 
-def harness_step(config: dict[str, Any], data: Any, told: Any, steps: int, folder: Path) -> float:
+def harness_step(config: CellConfig, data: Any, told: Any, steps: int, folder: Path) -> float:
     """Median seconds a step of the harness, over windows after the first."""
-    train = config["train"] | {"steps": steps, "log_every": WINDOW, "checkpoint_every": steps}
+    train = replace(config.train, steps=steps, log_every=WINDOW, checkpoint_every=steps)
     module = CellModule(build(config, told.kind), train, seed=0)
     journal = Journal(folder / f"{time.monotonic_ns()}.jsonl")
     keeper = CellCallback(train, journal, folder / "checkpoints", grid_every=steps + 1, draw_grid=lambda step: None)
-    fit(module, Batches(data, told, batch=train["batch"], steps=steps, seed=0), keeper, resume=None)
+    fit(module, Batches(data, told, batch=train.batch, steps=steps, seed=0), keeper, resume=None)
     rates = curves(journal.path)["train_images_per_second"].values()
     journal.close()
-    return train["batch"] / statistics.median(rates)
+    return train.batch / statistics.median(rates)
 
 
-def bare_step(config: dict[str, Any], data: Any, told: Any, steps: int) -> float:
+def bare_step(config: CellConfig, data: Any, told: Any, steps: int) -> float:
     """Median seconds a step of the plainest loop that does the same work."""
-    train = config["train"]
+    train = config.train
     model = build(config, told.kind)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=train["lr"], betas=tuple(train["betas"]), weight_decay=0.0)
-    ema, pictures = Ema(model, train["ema"]), TrainImages(data, told)
-    order = Batches(data, told, batch=train["batch"], steps=steps, seed=0).sampler
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=train.lr, betas=(train.betas[0], train.betas[1]), weight_decay=0.0
+    )
+    ema, pictures = Ema(model, train.ema), TrainImages(data, told)
+    order = Batches(data, told, batch=train.batch, steps=steps, seed=0).sampler
     seconds, begin = [], time.perf_counter()
     for step in range(steps):
         batch, prompt = pictures.__getitems__(order.indices(step).tolist())
         x_0 = from_images(batch)
-        chance = sample_noise(0, step, x_0.shape, t_mean=0.0, t_std=1.0, drop=train["drop"], device="cpu")
+        chance = sample_noise(0, step, x_0.shape, t_mean=0.0, t_std=1.0, drop=train.drop, device="cpu")
         loss = flow_loss(model, x_0, chance.noise, chance.t, told.kind.drop(prompt, chance.dropped)).mean()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), train["clip"])
+        torch.nn.utils.clip_grad_norm_(model.parameters(), train.clip)
         optimizer.step()
         ema.update(step + 1)
         if (step + 1) % WINDOW == 0:
@@ -76,11 +80,11 @@ def bare_step(config: dict[str, Any], data: Any, told: Any, steps: int) -> float
     return statistics.median(seconds[1:])
 
 
-def look_share(config: dict[str, Any], data: Any, told: Any, step: float, looks: int = 9) -> float:
+def look_share(config: CellConfig, data: Any, told: Any, step: float, looks: int = 9) -> float:
     """What a look costs, the median of `looks`, over `train.probe_every` steps of `step` seconds."""
     subject = LoadedCell(build(config, told.kind), data, told, config, torch.device("cpu"))
     probe, pictures = dynamics.Probe(subject), TrainImages(data, told)
-    batch, prompt = pictures.__getitems__(list(range(config["train"]["batch"])))
+    batch, prompt = pictures.__getitems__(list(range(config.train.batch)))
     x = from_images(batch)
     flow_loss(subject.model, x, torch.randn_like(x), torch.rand(len(x)), prompt).mean().backward()
     seconds = []
@@ -90,7 +94,7 @@ def look_share(config: dict[str, Any], data: Any, told: Any, step: float, looks:
         tensors_digest(batch, prompt)
         tensors_digest(x)
         seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds) / (config["train"]["probe_every"] * step)
+    return statistics.median(seconds) / (config.train.probe_every * step)
 
 
 def frechet_seconds(width: int = 2048, count: int = 5000) -> float:
@@ -108,14 +112,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
     given = parser.parse_args()
-    config = expand(load(given.config, ["variants=[adaln-zero]", "data.train_count=2000", "data.heldout_count=100"]))[
-        0
-    ].config
-    config["train"] |= {"device": "cpu", "precision": "32", "compile": "off"}
+    changes = ["variants=[adaln-zero]", "data.train_count=2000", "data.heldout_count=100"]
+    changes += ["train.device=cpu", "train.precision='32'", "train.compile='off'"]
+    config = expand(load(given.config, changes))[0].config
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = datasets.load(datasets.prepare(config["data"], folder))
-        told = prompts.prepare(data, config["prompt"], folder)
+        data = datasets.load(datasets.prepare(config.data, folder))
+        told = prompts.prepare(data, config.prompt, folder)
         ratios, steps = [], []
         for turn in range(given.rounds):
             pair = [

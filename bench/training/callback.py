@@ -11,6 +11,7 @@ from typing import Any
 import lightning
 import torch
 
+from bench.config.schema import Train
 from bench.store.journal import Journal
 from bench.store.provenance import usage
 from bench.training.checkpoints import AtomicCheckpoints
@@ -36,7 +37,7 @@ class CellCallback(lightning.Callback):
 
     def __init__(
         self,
-        config: dict[str, Any],
+        config: Train,
         journal: Journal,
         folder: Path,
         *,
@@ -69,12 +70,12 @@ class CellCallback(lightning.Callback):
             self.watch.start()
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
-        step, last = trainer.global_step, trainer.global_step == self.config["steps"]
+        step, last = trainer.global_step, trainer.global_step == self.config.steps
         stop = self.stop_signal  # read once: one that comes below waits for the next step, and finds its checkpoint
-        log = step % self.config["log_every"] == 0 or last
-        keep = step % self.config["checkpoint_every"] == 0 or last or stop is not None
+        log = step % self.config.log_every == 0 or last
+        keep = step % self.config.checkpoint_every == 0 or last or stop is not None
         grid = step % self.grid_every == 0 and not last
-        looked = due(step, self.config["probe_every"]) or last
+        looked = due(step, self.config.probe_every) or last
         self.timed += 1
         if not (log or keep or grid or looked):
             return
@@ -118,7 +119,7 @@ class CellCallback(lightning.Callback):
         seconds = sum(self.watch.seconds())
         module.seconds += seconds
         if self.warm and seconds > 0:
-            values["train_images_per_second"] = self.timed * self.config["batch"] / seconds
+            values["train_images_per_second"] = self.timed * self.config.batch / seconds
         self.warm, self.timed = True, 0
         self.journal.metrics(step, values | usage(module.device.type))
 

@@ -37,7 +37,7 @@ class Probe:
         self.subject = subject
         rows = np.arange(PICTURES * len(TIMES)) % len(subject.data.heldout)
         pictures = from_images(torch.from_numpy(np.asarray(subject.data.heldout.images[rows])))
-        noise = torch.randn(pictures.shape, generator=generator(subject.config["evaluate"]["seed"], "dynamics"))
+        noise = torch.randn(pictures.shape, generator=generator(subject.config.evaluate.seed, "dynamics"))
         self.t = torch.tensor(TIMES).repeat_interleave(PICTURES).to(subject.device)
         self.x = interpolate(pictures.to(subject.device), noise.to(subject.device), self.t)
         self.prompt = to_device(subject.prompts.rows("heldout", rows), subject.device)

@@ -30,12 +30,12 @@ def fit(
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # tips and notices
     warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|num_workers|`len`|litlogger).*")
     trainer = lightning.Trainer(
-        accelerator="gpu" if config["device"] == "cuda" else "cpu",
+        accelerator="gpu" if config.device == "cuda" else "cpu",
         devices=1,
-        precision="bf16-mixed" if config["precision"] == "bf16" else "32-true",
+        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
         max_epochs=-1,
-        max_steps=config["steps"],
-        deterministic=config["exact"],
+        max_steps=config.steps,
+        deterministic=config.exact,
         callbacks=[keeper],
         plugins=[AtomicCheckpoints()],
         logger=False,

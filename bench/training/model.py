@@ -9,34 +9,34 @@ import torch
 
 import architectures
 from architectures import BackboneConfig, DiT, PromptKind
+from bench.config.schema import Backbone, CellConfig, as_dict
 from bench.data.datasets import Dataset
 from bench.data.prompts import Prompts
 
 
-def backbone(config: dict[str, Any]) -> BackboneConfig:
-    """The backbone of a cell's config.
+def backbone(config: Backbone) -> BackboneConfig:
+    """The backbone that a config names.
 
     Raises:
         ValueError: for an unknown name or sizes that do not fit.
     """
-    sizes = {key: value for key, value in config["backbone"].items() if key != "name"}
-    return BackboneConfig.named(config["backbone"]["name"], **sizes)
+    return BackboneConfig.named(**as_dict(config))
 
 
-def build(config: dict[str, Any], prompt: PromptKind, *, seed: int = 0) -> DiT:
+def build(config: CellConfig, prompt: PromptKind, *, seed: int = 0) -> DiT:
     """The model of a cell's config.
 
     Raises:
         ValueError: for an unknown scheme, option or backbone, or sizes that do not fit, in one sentence.
     """
     return architectures.create(
-        config["scheme"],
-        backbone(config),
-        image_size=config["data"]["image_size"],
+        config.scheme,
+        backbone(config.backbone),
+        image_size=config.data.image_size,
         in_channels=3,
         prompt=prompt,
         seed=seed,
-        **config["options"],
+        **config.options,
     )
 
 
@@ -53,7 +53,7 @@ class LoadedCell:
     model: Any
     data: Dataset
     prompts: Prompts
-    config: dict[str, Any]
+    config: CellConfig
     device: torch.device
 
     @property
@@ -61,5 +61,5 @@ class LoadedCell:
         return (3, self.data.image_size, self.data.image_size)
 
     def autocast(self) -> Any:
-        low = self.config["train"]["precision"] == "bf16"
+        low = self.config.train.precision == "bf16"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low)

@@ -8,6 +8,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from bench.config.schema import Train
 from bench.training.digests import tensors_digest
 from bench.training.dynamics import due, gradients
 from bench.training.ema import Ema
@@ -18,13 +19,15 @@ class CellModule(lightning.LightningModule):
     """Rectified flow on any scheme. t, noise and dropped prompts of a step are functions of (seed, step) alone.
 
     Args:
-        model: a DiT. config: the cell's `train` values. seed: the cell's.
+        model: a DiT.
+        config: how it is trained.
+        seed: the cell's.
     """
 
-    def __init__(self, model: torch.nn.Module, config: dict[str, Any], seed: int) -> None:
+    def __init__(self, model: torch.nn.Module, config: Train, seed: int) -> None:
         super().__init__()
         self.model, self.config, self.seed = model, config, seed
-        self.ema = Ema(model, config["ema"])
+        self.ema = Ema(model, config.ema)
         self.losses: list[Tensor] = []  # since the journal was last written; on the device
         self.seconds = 0.0  # of training, over all attempts
         self.given: dict[str, str] | None = None  # hashes of what the last step was given, where it is looked at
@@ -38,12 +41,12 @@ class CellModule(lightning.LightningModule):
             self.seed,
             self.global_step,
             x_0.shape,
-            t_mean=self.config["t_mean"],
-            t_std=self.config["t_std"],
-            drop=self.config["drop"],
+            t_mean=self.config.t_mean,
+            t_std=self.config.t_std,
+            drop=self.config.drop,
             device=self.device,
         )
-        if due(self.global_step + 1, self.config["probe_every"]):
+        if due(self.global_step + 1, self.config.probe_every):
             given = prompt if isinstance(prompt, tuple) else (prompt,)
             chances = (chance.t, chance.noise, chance.dropped)
             self.given = {"batch": tensors_digest(pictures, *given), "chance": tensors_digest(*chances)}
@@ -55,15 +58,15 @@ class CellModule(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         config = self.config
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=config["lr"], betas=tuple(config["betas"]), weight_decay=config["weight_decay"]
+            self.parameters(), lr=config.lr, betas=(config.betas[0], config.betas[1]), weight_decay=config.weight_decay
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, config))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Any, *unused: Any, **also_unused: Any) -> None:
-        if due(self.global_step + 1, self.config["probe_every"]):
+        if due(self.global_step + 1, self.config.probe_every):
             self.block_gradients = gradients(self.model)
-        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.config["clip"])
+        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.clip)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
         self.ema.update(self.global_step)
@@ -82,8 +85,8 @@ class CellModule(lightning.LightningModule):
         self.level = level if level.numel() else None
 
 
-def learning_rate(step: int, config: dict[str, Any]) -> float:
+def learning_rate(step: int, config: Train) -> float:
     """The share of `lr` at a step: up over `warmup` steps, flat, down to zero over the last `cooldown`."""
-    up = (step + 1) / max(1, config["warmup"])
-    down = (config["steps"] - step) / (config["cooldown"] + 1)
+    up = (step + 1) / max(1, config.warmup)
+    down = (config.steps - step) / (config.cooldown + 1)
     return max(0.0, min(1.0, up, down))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,19 +32,18 @@ def load_subject(folder: CellFolder, cache: Path, device: str | None = None) -> 
     """
     import architectures
 
-    order = CellSpec.read(folder)
-    for plugin in order.plugins:
+    spec = CellSpec.read(folder)
+    for plugin in spec.plugins:
         architectures.load_plugin(plugin)
     path = newest_checkpoint(folder.checkpoints)
     if path is None:
         raise NoCheckpoint(f"cell {folder.id} has no checkpoint yet; run its matrix first")
-    config = order.config
-    config["train"]["compile"] = "off"  # a handful of pictures do not repay it
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    config = spec.config.changed({"train.compile": "off"})  # a handful of samples do not repay it
     if where.type == "cpu":
-        config["train"]["precision"] = "32"
-    data = datasets.load(cache / "data" / order.digests["data"])
-    prompts = told.load(cache / "prompts" / order.digests["prompts"])
+        config = config.changed({"train.precision": "32"})
+    data = datasets.load(cache / "data" / spec.digests["data"])
+    prompts = told.load(cache / "prompts" / spec.digests["prompts"])
     model = build(config, prompts.kind)
     model.load_state_dict(load_checkpoint(path)["ema"])
     return LoadedCell(model.to(where).eval(), data, prompts, config, where)
@@ -72,17 +72,19 @@ def generate_images(folder: CellFolder, texts: list[str], how: SampleSettings, n
         ValueError: for a prompt that the cell cannot take, or a cell without a checkpoint.
     """
     subject = load_subject(folder, folder.path.parent.parent / "cache")
-    settings = subject.config["sample"]
-    settings |= {
-        "steps": how.steps or settings["steps"],
-        "guidance": settings["guidance"] if how.guidance is None else how.guidance,
-    }
+    changes: dict[str, Any] = {"sample.steps": how.steps} if how.steps else {}
+    changes |= {} if how.guidance is None else {"sample.guidance": how.guidance}
+    subject = replace(subject, config=subject.config.changed(changes))
     prompt, unknown = subject.prompts.encode([text for text in texts for _ in range(how.count)])
     if unknown:
         how.warn(f"this cell never saw the words {', '.join(unknown)}")
     noise = initial_noise(how.seed, range(how.count), subject.shape).repeat(len(texts), 1, 1, 1)
     return generate(
-        subject, prompt, noise, batch=settings["batch"], told=lambda done: how.progress(name, done, len(noise))
+        subject,
+        prompt,
+        noise,
+        batch=subject.config.sample.batch,
+        told=lambda done: how.progress(name, done, len(noise)),
     )
 
 
