@@ -6,8 +6,6 @@ function of `MAKERS` writes.
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import json
 import re
 import statistics
@@ -113,48 +111,10 @@ def command(lines: list[str]) -> str:
 
 
 def configuration() -> str:
-    """Every key of a matrix with its default and meaning, from the schema itself."""
-    from bench.config.schema import Matrix
+    """Every key of a matrix with its type, default and meaning."""
+    from bench.config.keys import markdown
 
-    parts = [group("matrix", Matrix, "")]
-    for one in dataclasses.fields(Matrix):
-        if dataclasses.is_dataclass(one.default_factory):
-            parts.append(group(one.name, one.default_factory, f"{one.name}."))
-    return "\n".join(parts)
-
-
-def group(name: str, kind: Any, prefix: str) -> str:
-    """A table of one group's keys."""
-    rows = []
-    for one in dataclasses.fields(kind):
-        if not dataclasses.is_dataclass(one.default_factory):
-            cells = (f"`{prefix}{one.name}`", kind_text(str(one.type)), default(one), meaning(kind, one))
-            rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    about = inspect.cleandoc(kind.__doc__ or "")
-    return f"## {name}\n\n{about}\n\n| key | may be | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
-
-
-def kind_text(annotation: str) -> str:
-    """A type as a reader of YAML would say it."""
-    text = re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace('"', "`").replace("'", "`"), annotation)
-    return text.replace(" | None", ", or null").replace("None", "null")
-
-
-def default(one: dataclasses.Field[Any]) -> str:
-    """A key's default in YAML."""
-    value = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
-    if value is dataclasses.MISSING or value == "???":
-        return "required"
-    return f"`{json.dumps(value)}`".replace('`"', "`").replace('"`', "`")
-
-
-def meaning(kind: Any, one: dataclasses.Field[Any]) -> str:
-    """What a key means: its metadata, or the comment beside it."""
-    for key in ("help", "says", "meaning"):
-        if key in one.metadata:
-            return str(one.metadata[key])
-    beside = re.search(rf"^    {one.name}: [^#\n]*#\s*(?P<text>.+)$", inspect.getsource(kind), re.MULTILINE)
-    return beside["text"] if beside else ""
+    return markdown(level=2)
 
 
 # --- parts of pages ---------------------------------------------------------------------------------------------------

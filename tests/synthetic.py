@@ -56,11 +56,10 @@ def _cell(store: Store, variant: str, seed: int, steps: int, draw: Any, failed: 
     for step in range(50, steps + 1, 50):
         values = {"loss": level + 50 / step, "grad_norm": 1 + draw.random(), "lr": 1e-4}
         journal.metrics(step, values | {"train_images_per_second": 200.0, "system/cpu_utilization_percentage": 150.0})
-    grid = {"sample": {"guidance": 2.0}, "evaluate": {"seed": 0}}
     for step in (steps // 2, steps):
         name = "grid" if step == steps else f"step-{step:09d}"
         pictures = (255 * draw.random((4, 16, 16, 3))).astype(np.uint8)
-        save_grid(folder.samples / f"{name}.png", pictures, ["a small red ring"] * 4, grid)
+        save_grid(folder.samples / f"{name}.png", pictures, ["a small red ring"] * 4, guidance=2.0, seed=0)
         journal.image(step, "samples", f"samples/{name}.png")
     journal.close()
     folder.log.write_text(f"{NOTE}\n")

@@ -8,7 +8,8 @@ import pytest
 import tiny
 
 from bench.config import load as config
-from bench.config.schema import CellConfig, ConfigError, Train
+from bench.config.schema import ConfigError, Train
+from bench.config.spec import CellConfig
 from bench.run.plan import plan
 from bench.store.folders import Store
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
+from tiny import ditbench
 
+from bench.config.keys import keys, markdown
 from bench.config.load import load, to_yaml
 from bench.config.schema import ConfigError, as_dict
 
@@ -57,18 +61,27 @@ def test_written_out_and_read_again_is_the_same(tmp_path: Path) -> None:
         ("name: a\ntrain: {step: 5}", [], ["train.step", "did you mean 'steps'", "m.yaml"]),
         ("name: a\nvariant: [x]", [], ["'variant'", "did you mean 'variants'"]),
         ("name: a", ["train.stepz=4"], ["train.stepz", "on the command line", "did you mean 'steps'"]),
-        ("name: a\ntrain: {steps: abc}", [], ["train.steps", "abc", "Integer"]),
+        ("name: a\ntrain: {steps: abc}", [], ["m.yaml: train.steps must be a whole number above 0", "abc"]),
         ("name: a\ntrain: {precision: fp8}", [], ["train.precision", "fp8", "bf16"]),
-        ("name: a\ntrain: 5", [], ["Train", "5"]),
-        ("name: a\nvariants: {adaln: 1}", [], ["variants"]),
-        ("name: a\nseeds: [x]", [], ["seeds", "x"]),
+        ("name: a\ntrain: 5", [], ["train must be a mapping of keys", "5"]),
+        ("name: a\nvariants: {adaln: 1}", [], ["variants must be a list"]),
+        ("name: a\nseeds: [x]", [], ["seeds must be a list of whole numbers", "x"]),
         ("name: a", ["train.steps=-4"], ["train.steps", "above 0", "-4"]),
         ("name: a\ntrain: {drop: 1.5}", [], ["train.drop", "[0, 1)"]),
         ("name: a\ntrain: {betas: [0.9]}", [], ["train.betas", "two numbers"]),
+        ("name: a\ntrain: {steps: true}", [], ["train.steps must be a whole number", "True"]),
+        ("name: a\ntrain: {lr: .nan}", [], ["train.lr must be a number above 0", "nan"]),
+        (
+            "name: a\ntrain: {steps: 2}",
+            ["train.steps=0"],
+            ["'train.steps=0' on the command line: train.steps", "above 0"],
+        ),
+        ("name: a\ndata: {objects: 4}", [], ["data.objects must be a whole number from 1 to 3, got 4"]),
+        ("name: a\nchoose: train.lr", [], ["m.yaml: choose 'train.lr' is no axis of this matrix (axes: none)"]),
         ("name: a", ["foo"], ["'foo'", "key=value"]),
         ("name: ../a", [], ["'../a'", "lower-case"]),
         ("name: a..b", [], ["'a..b'"]),
-        ("train: {}", [], ["name"]),
+        ("train: {}", [], ["m.yaml: name is missing"]),
         ("- a", [], ["mapping"]),
         ("name: a\nname: b", [], ["not YAML"]),
         ("name: a\nx: !!python/object/apply:os.system [ls]", [], ["not YAML of plain values", "constructor"]),
@@ -113,3 +126,37 @@ MATRICES = sorted({*CONFIGS.rglob("*.yaml")} - {*CONFIGS.glob("base/*")})
 def test_every_shipped_config_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DITBENCH_CIFAR10", "somewhere")
     assert load(path).variants
+
+
+# --- keys carry their meaning -----------------------------------------------------------------------------------------
+
+README = CONFIGS / "README.md"
+
+
+def test_every_key_has_a_type_and_a_meaning() -> None:
+    for key in keys():
+        assert key.meaning.endswith(".") and key.type != "a value", key.name
+    assert {key.name for key in keys()} >= {"name", "train.lr", "evaluate.sweep", "run.jobs", "budget.match"}
+    types = {key.name: key.type for key in keys()}
+    assert types["train.betas"] == "a list of two numbers in [0, 1)"
+    assert types["backbone.width"] == "a whole number above 0 or null"
+
+
+def test_the_table_of_keys_is_the_committed_one() -> None:
+    """DITBENCH_UPDATE=1 writes it again."""
+    begin, end = "<!-- keys -->\n", "<!-- /keys -->"
+    head, _, rest = README.read_text().partition(begin)
+    table, _, tail = rest.partition(end)
+    current = "\n" + markdown() + "\n"
+    if os.environ.get("DITBENCH_UPDATE"):
+        README.write_text(head + begin + current + end + tail)
+        table = current
+    assert table == current
+
+
+def test_config_prints_keys(tmp_path: Path) -> None:
+    out = ditbench("config", "train", cwd=tmp_path, code=0).stdout
+    assert "train.lr" in out and "Learning rate" in out and "sample.steps" not in out
+    rows = json.loads(ditbench("config", "--json", cwd=tmp_path, code=0).stdout)
+    assert rows[0] == {"key": "name", "type": "text", "required": True, "meaning": rows[0]["meaning"]}
+    assert "did you mean 'train'" in ditbench("config", "trian", cwd=tmp_path, code=2).stderr

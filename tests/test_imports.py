@@ -42,6 +42,8 @@ ROOMS = [
 ]
 DOORS = {  # library -> the only modules, or rooms, that import it
     "omegaconf": {"config.load"},
+    "pydantic": {"config.keys", "config.check"},
+    "pydantic_core": {"config.kinds"},
     "mlflow": {"views.mlflow"},
     "torch_fidelity": {"measure.metrics"},
     "torchmetrics": {"measure"},
@@ -167,7 +169,7 @@ def test_one_library_one_door(library: str) -> None:
 @pytest.mark.parametrize("path", in_package("bench"), ids=module)
 def test_what_needs_no_torch_imports_none(path: Path) -> None:
     if within(module(path), WITHOUT_TORCH):
-        heavy = ("torch", "mlflow", "lightning", "datasets", "matplotlib", "scipy")
+        heavy = ("torch", "pydantic", "mlflow", "lightning", "datasets", "matplotlib", "scipy")
         assert not [n for n, top in imports(path) if top and n.partition(".")[0] in heavy], path.name
 
 
@@ -175,7 +177,8 @@ def test_a_cell_needs_neither_mlflow_nor_hugging_face() -> None:
     import subprocess
     import sys
 
-    code = "import sys\nfor name in ('mlflow', 'datasets', 'typer', 'pandas', 'pyarrow'): sys.modules[name] = None\n"
+    absent = ("mlflow", "datasets", "typer", "pydantic", "pandas", "pyarrow")
+    code = f"import sys\nfor name in {absent}: sys.modules[name] = None\n"
     done = subprocess.run([sys.executable, "-c", code + "import bench.run.cell"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -11,7 +11,8 @@ from tiny import matrix_file
 from bench.config.identity import code_files, identity
 from bench.config.load import load
 from bench.config.matrix import expand
-from bench.config.schema import CellConfig, ConfigError, as_dict
+from bench.config.schema import ConfigError, as_dict
+from bench.config.spec import CellConfig
 
 
 def cells(folder: Path, **changes):
@@ -29,13 +30,15 @@ def test_product_of_variants_seeds_and_axes(tmp_path: Path) -> None:
     assert made[2].config.train.lr == 0.2 and made[2].axes == {"train.lr": 0.2}
 
 
+def test_values_of_an_axis_are_typed_as_their_key_is(tmp_path: Path) -> None:
+    made = cells(tmp_path, axes={"train.lr": [1], "train.precision": [32]})[0]
+    assert (made.config.train.lr, made.config.train.precision) == (1.0, "32")
+    assert type(made.config.train.lr) is float, "a cell of lr 1 and one of lr 1.0 are the same cell"
+
+
 def test_seeds_come_last_so_that_drift_is_spread(tmp_path: Path) -> None:
-    assert [cell.config.seed for cell in cells(tmp_path, variants=["adaln", "in-context"], seeds=[3, 5])] == [
-        3,
-        3,
-        5,
-        5,
-    ]
+    made = cells(tmp_path, variants=["adaln", "in-context"], seeds=[3, 5])
+    assert [cell.config.seed for cell in made] == [3, 3, 5, 5]
 
 
 def test_options_of_a_variant_and_of_an_axis(tmp_path: Path) -> None:
@@ -55,6 +58,8 @@ def test_options_of_a_variant_and_of_an_axis(tmp_path: Path) -> None:
         ({"variants": [{"scheme": "adaln", "name": "../up"}]}, "'../up'"),
         ({"axes": {"train.stepz": [1]}}, "did you mean 'train.steps'"),
         ({"axes": {"train.lr": []}}, "no values"),
+        ({"axes": {"train.lr": [0.1, -1]}}, "axis 'train.lr' of matrix 'tiny': train.lr must be"),
+        ({"axes": {"train.steps": ["many"]}}, "a whole number above 0, got 'many'"),
     ],
 )
 def test_refused(tmp_path: Path, changes, said: str) -> None:

@@ -1,5 +1,6 @@
 """The command `ditbench`."""
 
+from bench.cli import config
 from bench.cli.app import main
 
-__all__ = ["main"]
+__all__ = ["config", "main"]

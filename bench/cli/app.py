@@ -91,13 +91,15 @@ def run(
 
     Example: ditbench run configs/quickstart.yaml train.steps=200 name=short
     """
+    from dataclasses import replace
+
     from bench.config import load as config
     from bench.run.plan import commit, plan
     from bench.store import provenance
     from bench.store.folders import Store
 
     loaded = config.load(matrix, overrides)
-    loaded.plugins += [str(path) for path in plugin or []]
+    loaded = replace(loaded, plugins=[*loaded.plugins, *map(str, plugin or [])])
     store = Store(root.resolve())
     with _progress(quiet) as progress:
         planned = plan(loaded, store, command=provenance.command(), progress=progress)
@@ -586,7 +588,8 @@ def describe(
     import inspect
 
     import architectures
-    from bench.config.schema import Backbone, CellConfig, Data
+    from bench.config.schema import Backbone, Data
+    from bench.config.spec import CellConfig
     from bench.measure import cost
 
     _load(plugin)

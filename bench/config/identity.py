@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.config.schema import CellConfig, as_dict
+from bench.config.schema import as_dict
+from bench.config.spec import CellConfig
 from bench.store.files import digest
 
 PLACEMENT = {"data": ("path",)}  # keys that say where, not what

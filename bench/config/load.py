@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from architectures import nearest
+from bench.config.check import Place, checked
 from bench.config.schema import ConfigError, Matrix
-from bench.store.files import slug
 
 LARGEST_FILE = 1_000_000  # bytes: a matrix is written by hand
+Layer = tuple[str, Any]  # where something is written, and what
 ENVIRONMENT = "DITBENCH_"  # only such variables may be read from a config: its values are logged
 
 
@@ -30,18 +29,29 @@ def load(path: Path | str, overrides: list[str] | None = None) -> Matrix:
             and origin.
     """
     path = Path(path)
-    tree = OmegaConf.structured(Matrix)
-    for where, given in _layers(path):
-        tree = _merge(tree, given, where)
-    for override in overrides or []:
-        tree = _merge(tree, _parse_override(override), f"{override!r} on the command line")
+    layers = _layers(path)
+    layers += [(f"{override!r} on the command line", _parse_override(override)) for override in overrides or []]
     try:
-        plain = OmegaConf.to_object(tree)
-    except OmegaConfBaseException as error:
+        plain = OmegaConf.to_container(OmegaConf.merge(*(given for _, given in layers)), resolve=True)
+    except (OmegaConfBaseException, TypeError) as error:
         raise ConfigError(f"{path}: {_first_line(error)}") from error
-    assert isinstance(plain, Matrix)
-    _check(plain, path)
-    return plain
+    return checked(Matrix, plain, lambda place: _origin(place, layers))
+
+
+def _origin(place: Place, layers: list[Layer]) -> str:
+    """The highest layer that says something at a place; the file, where none does."""
+    files = [where for where, _ in layers if not where.endswith("on the command line")]
+    return next((where for where, given in reversed(layers) if _holds(given, place)), files[-1])
+
+
+def _holds(given: Any, place: Place) -> bool:
+    node = OmegaConf.to_container(given)
+    for part in place:
+        if isinstance(node, dict):
+            if part not in node:
+                return False
+            node = node[part]
+    return bool(place)
 
 
 def to_yaml(config: dict[str, Any]) -> str:
@@ -49,8 +59,8 @@ def to_yaml(config: dict[str, Any]) -> str:
     return yaml.safe_dump(config, sort_keys=False, width=100)
 
 
-def _layers(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, Any]]:
-    """A file and what it stands on, the lowest first. A `base` is seen from the folder of the file that names it."""
+def _layers(path: Path, above: tuple[Path, ...] = ()) -> list[Layer]:
+    """A file and its bases, the lowest first. A `base` is relative to the folder of the file that names it."""
     if path.resolve() in above:
         raise ConfigError(f"{path} is a base of itself")
     given = _read(path)
@@ -113,72 +123,13 @@ def pairs(words: list[str]) -> dict[str, Any]:
     Raises:
         ConfigError: for a word without `=`.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for word in words:
         plain: Any = OmegaConf.to_container(_parse_override(word))
-        found |= plain
-    return found
-
-
-def _merge(tree: Any, given: Any, where: str) -> Any:
-    for key, choices in _unknown_keys(OmegaConf.to_container(given), Matrix, ""):
-        hint = nearest(key.rpartition(".")[2], choices, f" (keys: {', '.join(choices)})")
-        raise ConfigError(f"{where}: unknown key {key!r}{hint}")
-    try:
-        return OmegaConf.merge(tree, given)
-    except (OmegaConfBaseException, TypeError) as error:
-        key = getattr(error, "full_key", None) or "a value"
-        raise ConfigError(f"{where}: {key}: {_first_line(error)}") from error
-
-
-def _unknown_keys(given: Any, kind: type, prefix: str) -> Iterator[tuple[str, list[str]]]:
-    """Keys that `kind` lacks, with the keys it has."""
-    if not isinstance(given, dict):
-        return
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    for key, value in given.items():
-        if key not in fields:
-            yield f"{prefix}{key}", list(fields)
-            continue
-        inner = fields[key].default_factory
-        if isinstance(inner, type) and dataclasses.is_dataclass(inner):
-            yield from _unknown_keys(value, inner, f"{prefix}{key}.")
+        values |= plain
+    return values
 
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
-
-
-def _check(matrix: Matrix, path: Path) -> None:
-    """Ranges, which types do not say."""
-    try:
-        slug(matrix.name, "name")
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    positive = {
-        "data": ("image_size", "train_count", "heldout_count", "unseen_count"),
-        "prompt": ("length",),
-        "train": ("steps", "batch", "lr", "log_every", "probe_every", "checkpoint_every", "clip"),
-        "sample": ("steps", "batch", "grid", "grid_every"),
-        "evaluate": ("samples", "reference", "heldout", "bins", "unseen", "sweep_samples", "swaps"),
-        "run": ("jobs", "timeout"),
-    }
-    for group, keys in positive.items():
-        for key in keys:
-            value = getattr(getattr(matrix, group), key)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{path}: {group}.{key} must be above 0, got {value}")
-    for group, key in (("train", "drop"), ("train", "ema")):
-        value = getattr(getattr(matrix, group), key)
-        if not 0 <= value < 1:
-            raise ConfigError(f"{path}: {group}.{key} must lie in [0, 1), got {value}")
-    if len(matrix.train.betas) != 2 or not all(0 <= beta < 1 for beta in matrix.train.betas):
-        raise ConfigError(f"{path}: train.betas must be two numbers in [0, 1), got {matrix.train.betas}")
-    if not 1 <= matrix.data.objects <= 3:
-        raise ConfigError(f"{path}: data.objects must lie in 1 to 3, got {matrix.data.objects}")
-    if matrix.choose is not None and matrix.choose not in matrix.axes:
-        known = ", ".join(matrix.axes) or "none"
-        raise ConfigError(f"{path}: choose {matrix.choose!r} is no axis of this matrix (axes: {known})")
-    if matrix.data.source == "huggingface" and not matrix.data.path:
-        raise ConfigError(f"{path}: data.path is needed: a dataset's name, folder or file (data.path=...)")

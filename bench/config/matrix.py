@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from architectures import nearest
-from bench.config.schema import GROUPS, CellConfig, ConfigError, Matrix
+from bench.config.check import checked
+from bench.config.schema import ConfigError, Matrix, as_dict
+from bench.config.spec import GROUPS, CellConfig
 from bench.store.files import slug
 from bench.store.folders import Row
 
@@ -81,10 +83,11 @@ def expand(matrix: Matrix) -> list[MatrixCell]:
         raise ConfigError(f"matrix {matrix.name!r} has no seeds")
     if len(set(matrix.seeds)) < len(matrix.seeds):
         raise ConfigError(f"matrix {matrix.name!r} names a seed twice: {matrix.seeds}")
-    _check_axes(matrix)
-    rows = variants(matrix)
-    points = [dict(zip(matrix.axes, values, strict=True)) for values in itertools.product(*matrix.axes.values())]
-    return [_cell(matrix, variant, axes, seed) for seed, axes, variant in itertools.product(matrix.seeds, points, rows)]
+    rows, axes = variants(matrix), _typed_axes(matrix)
+    points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    return [
+        _cell(matrix, variant, point, seed) for seed, point, variant in itertools.product(matrix.seeds, points, rows)
+    ]
 
 
 def _cell(matrix: Matrix, variant: Variant, axes: dict[str, Any], seed: int) -> MatrixCell:
@@ -93,14 +96,24 @@ def _cell(matrix: Matrix, variant: Variant, axes: dict[str, Any], seed: int) -> 
     return MatrixCell(variant.name, axes, config.changed(axes))
 
 
-def _check_axes(matrix: Matrix) -> None:
-    known = [f"{group}.{key.name}" for group, kind in GROUPS.items() for key in fields(kind)]
-    for key, values in matrix.axes.items():
-        if key not in known and not key.startswith("options."):
-            choices = [*known, "options.<an option of the schemes>"]
-            raise ConfigError(f"unknown axis {key!r} of matrix {matrix.name!r}{nearest(key, choices)}")
-        if not values:
-            raise ConfigError(f"axis {key!r} of matrix {matrix.name!r} has no values")
+def _typed_axes(matrix: Matrix) -> dict[str, list[Any]]:
+    """The axes with their values as the keys themselves would take them."""
+    return {key: _typed_axis(matrix, key, values) for key, values in matrix.axes.items()}
+
+
+def _typed_axis(matrix: Matrix, key: str, values: list[Any]) -> list[Any]:
+    where = f"axis {key!r} of matrix {matrix.name!r}"
+    known = [f"{group}.{one.name}" for group, kind in GROUPS.items() for one in fields(kind)]
+    if key not in known and not key.startswith("options."):
+        raise ConfigError(f"unknown {where}{nearest(key, [*known, 'options.<an option of the schemes>'])}")
+    if not values:
+        raise ConfigError(f"{where} has no values")
+    group, _, name = key.partition(".")
+    if group == "options":
+        return values  # a scheme declares the types of its options
+    rest = as_dict(getattr(matrix, group))
+    given = [rest | {name: value} for value in values]
+    return [getattr(checked(GROUPS[group], one, lambda place: where, group=group), name) for one in given]
 
 
 def row(cell: MatrixCell, id: str) -> Row:

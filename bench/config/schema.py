@@ -1,148 +1,268 @@
-"""Every key of a matrix file, typed, with its default and meaning."""
+"""Every key of a matrix file, typed, with its default and meaning; `ditbench config` prints this page.
+
+Types carry the ranges, and the text below a key is its meaning: `bench.config.check` holds values to the first, and
+`bench.config.keys` lists both. A cell's process needs these classes alone and no pydantic.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Interval, Len
+
+from bench.config.kinds import SWITCH, NoBool
+from bench.store.files import slug
 
 
 class ConfigError(ValueError):
     """What the user wrote cannot be run; the message names the key, the file and the choices."""
 
 
+Whole = Annotated[int, NoBool]
+Number = Annotated[float, NoBool]
+Count = Annotated[Whole, Gt(0)]
+Positive = Annotated[Number, Gt(0)]
+Share = Annotated[Number, Interval(ge=0, lt=1)]
+
+# How pydantic reads these classes; a plain mapping, so that nothing is imported for it here.
+STRICT: Any = {
+    "extra": "forbid",
+    "use_attribute_docstrings": True,
+    "allow_inf_nan": False,
+    "coerce_numbers_to_str": True,
+}
+
+
 @dataclass(frozen=True)
 class Backbone:
-    """The fixed transformer. Fields left null take the named size's value."""
+    """The fixed transformer. Sizes left null take the named size's value."""
+
+    __pydantic_config__ = STRICT
 
     name: str = "DiT-S/2"
-    width: int | None = None
-    depth: int | None = None
-    heads: int | None = None
-    patch: int | None = None
+    """Named size, DiT-XS to DiT-XL, and patch size."""
+    width: Count | None = None
+    """Channels of a token."""
+    depth: Count | None = None
+    """Blocks."""
+    heads: Count | None = None
+    """Attention heads."""
+    patch: Count | None = None
+    """Pixels of a patch's side."""
     mlp: Literal["gelu", "swiglu", "geglu"] = "gelu"
-    mlp_ratio: float = 4.0
+    """Kind of MLP."""
+    mlp_ratio: Positive = 4.0
+    """Hidden width of the MLP over the width."""
     qk_norm: bool = False
+    """Whether queries and keys are normalised."""
     positions: Literal["sincos", "rope"] = "sincos"
+    """Position encoding: added sinusoids, or rotary."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """What is drawn.
+    """Images and what they are conditioned on.
 
     `scenes` is rendered here. `huggingface` reads `path`: a dataset's name, or a folder or file of parquet, images or
     webdataset, with the given columns and splits.
     """
 
+    __pydantic_config__ = STRICT
+
     source: Literal["scenes", "huggingface"] = "scenes"
+    """Rendered scenes with captions, or a Hugging Face dataset."""
     path: str | None = None
-    subset: str | None = None  # of a Hugging Face dataset
+    """huggingface: name on the hub, folder or file."""
+    subset: str | None = None
+    """huggingface: configuration of the dataset."""
     revision: str | None = None
-    image_size: int = 32
+    """huggingface: branch, tag or commit."""
+    image_size: Count = 32
+    """Pixels of an image's side."""
     train_split: str = "train"
+    """huggingface: split that is trained on."""
     heldout_split: str = "test"
+    """huggingface: split that validation loss, reference and prompts come from."""
     image_column: str = "image"
+    """huggingface: column of the images."""
     label_column: str | None = None
+    """huggingface: column of the class labels."""
     caption_column: str | None = None
-    train_count: int | None = None  # null: all (scenes: 50,000)
-    heldout_count: int | None = None  # null: all (scenes: 5,000)
-    unseen_count: int | None = None  # scenes with combinations that training lacks; null: 1,000
-    objects: int = 3  # scenes: at most in a picture, 1 to 3
-    seed: int = 0  # of the rendering
+    """huggingface: column of the captions."""
+    train_count: Count | None = None
+    """Training images at most; null: all (scenes: 50,000)."""
+    heldout_count: Count | None = None
+    """Held-out images at most; null: all (scenes: 5,000)."""
+    unseen_count: Count | None = None
+    """scenes: images of combinations that training lacks; null: 1,000."""
+    objects: Annotated[Whole, Interval(ge=1, le=3)] = 3
+    """scenes: objects in an image at most."""
+    seed: Whole = 0
+    """scenes: seed of the rendering."""
+
+    def __post_init__(self) -> None:
+        if self.source == "huggingface" and not self.path:
+            raise ValueError("data.path is needed: a dataset's name, folder or file (data.path=...)")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """How prompts reach the model: a label table, a caption encoder learned along, or a frozen encoder's features."""
+    """How prompts reach the model."""
+
+    __pydantic_config__ = STRICT
 
     kind: Literal["auto", "labels", "captions", "features"] = "auto"
-    length: int = 64  # tokens at most
-    depth: int = 2  # blocks of the learned caption encoder
-    encoder: str | None = None  # features: a Hugging Face name or local path
-    template: str = "a photo of a {}"  # features of a label
+    """A table of labels, a caption encoder trained along, or a frozen encoder's features; auto: what the data has."""
+    length: Count = 64
+    """Tokens at most."""
+    depth: Annotated[Whole, Ge(0)] = 2
+    """captions: blocks of the encoder."""
+    encoder: str | None = None
+    """features: Hugging Face name or local folder of the frozen encoder."""
+    template: str = "a photo of a {}"
+    """features: caption of a class label."""
 
 
 @dataclass(frozen=True)
 class Train:
     """The objective is rectified flow; everything here is equal in all cells unless an axis names it."""
 
-    steps: int = 10_000
-    batch: int = 256  # global
-    lr: float = 1e-4
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
-    weight_decay: float = 0.0
-    warmup: int = 500  # steps of linear warm-up
-    cooldown: int = 0  # last steps, over which the learning rate falls linearly to zero
-    clip: float = 1.0  # gradient norm
-    ema: float = 0.999  # decay a step, with a warm-up of its own
-    drop: float = 0.1  # prompts replaced by the null prompt
-    t_mean: float = 0.0  # t = sigmoid(normal(mean, std))
-    t_std: float = 1.0
+    __pydantic_config__ = STRICT
+
+    steps: Count = 10_000
+    """Optimiser steps."""
+    batch: Count = 256
+    """Global batch size."""
+    lr: Positive = 1e-4
+    """Learning rate of AdamW after the warm-up."""
+    betas: Annotated[list[Share], Len(2, 2)] = field(default_factory=lambda: [0.9, 0.99])
+    """Decay rates of AdamW's moments."""
+    weight_decay: Annotated[Number, Ge(0)] = 0.0
+    """Decoupled weight decay."""
+    warmup: Annotated[Whole, Ge(0)] = 500
+    """Steps over which the learning rate rises linearly."""
+    cooldown: Annotated[Whole, Ge(0)] = 0
+    """Last steps, over which the learning rate falls linearly to zero."""
+    clip: Positive = 1.0
+    """Norm that gradients are clipped to."""
+    ema: Share = 0.999
+    """Decay a step of the averaged weights, which has a warm-up of its own."""
+    drop: Share = 0.1
+    """Share of prompts replaced by the null prompt, for classifier-free guidance."""
+    t_mean: Number = 0.0
+    """Timesteps are sigmoid(normal(t_mean, t_std))."""
+    t_std: Annotated[Number, Ge(0)] = 1.0
+    """Their spread."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "32", "bf16"] = "auto"  # bf16 on a GPU, 32 on a CPU
-    compile: Literal["auto", "on", "off"] = "auto"  # on on a GPU
-    exact: bool = False  # deterministic algorithms: slow, never for throughput
-    log_every: int = 50
-    probe_every: int = 100  # steps between looks at gates, blocks and gradients
-    checkpoint_every: int = 500
+    """Where a cell trains; auto: a GPU if there is one."""
+    precision: Annotated[Literal["auto", "32", "bf16"], SWITCH] = "auto"
+    """Arithmetic; auto: bf16 on a GPU, 32 on a CPU."""
+    compile: Annotated[Literal["auto", "on", "off"], SWITCH] = "auto"
+    """torch.compile; auto: on on a GPU."""
+    exact: bool = False
+    """Deterministic algorithms: slow, never for throughput."""
+    log_every: Count = 50
+    """Steps between lines of the journal."""
+    probe_every: Count = 100
+    """Steps between observations of gates, blocks and gradients."""
+    checkpoint_every: Count = 500
+    """Steps between checkpoints."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """How pictures are drawn, in training and at its end: EMA weights, fixed noise and prompts."""
+    """How images are sampled, in training and at its end: averaged weights, fixed noise and prompts."""
+
+    __pydantic_config__ = STRICT
 
     sampler: Literal["euler", "heun"] = "heun"
-    steps: int = 25
-    guidance: float = 2.0
-    batch: int = 64
-    grid: int = 12  # pictures in a sample grid
-    grid_every: int = 1000  # steps of training
+    """Solver of the flow's ODE."""
+    steps: Count = 25
+    """Steps of the solver."""
+    guidance: Number = 2.0
+    """Scale of classifier-free guidance; 1: none."""
+    batch: Count = 64
+    """Images sampled at once."""
+    grid: Count = 12
+    """Images of a sample grid."""
+    grid_every: Count = 1000
+    """Training steps between sample grids."""
 
 
 @dataclass(frozen=True)
 class Evaluate:
     """What is measured at the end of a cell."""
 
-    samples: int = 5000
-    reference: int = 5000  # held-out pictures at most
-    extractor: str = "auto"  # inception if to be had, else efficientnet-lite0
-    heldout: int = 2000  # pictures for the held-out loss
-    bins: int = 10  # of timesteps
-    seed: int = 1234  # of noise and prompts
-    unseen: int = 200  # scenes: pictures of combinations that training lacks
-    sweep: list[float] = field(default_factory=list)  # scenes: further guidance scales at which control is measured
-    sweep_samples: int = 100  # pictures at each
-    swaps: int = 12  # scenes: captions of which one word after the other is changed
+    __pydantic_config__ = STRICT
+
+    samples: Count = 5000
+    """Generated images that quality is measured on."""
+    reference: Count = 5000
+    """Held-out images they are compared with, at most."""
+    extractor: str = "auto"
+    """Feature extractor; auto: inception if available, else efficientnet-lite0."""
+    heldout: Count = 2000
+    """Held-out images of the validation loss."""
+    bins: Count = 10
+    """Bins of timesteps that the validation loss is split into."""
+    seed: Whole = 1234
+    """Seed of noise and prompts, equal in all cells."""
+    unseen: Count = 200
+    """scenes: samples of combinations that training lacks."""
+    sweep: list[Number] = field(default_factory=list)
+    """scenes: further guidance scales at which prompt adherence is measured."""
+    sweep_samples: Count = 100
+    """scenes: samples at each of them."""
+    swaps: Count = 12
+    """scenes: captions of which one word after the other is changed."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What is equal between variants besides what is written: nothing more, or a cost, met by size or steps."""
+    """What is equal between variants besides the keys: nothing more, or a cost, met by size or number of steps."""
+
+    __pydantic_config__ = STRICT
 
     match: Literal["params", "macs", "train_flops", "wall_clock"] | None = None
-    to: str | None = None  # the variant whose cost the others meet; null: the first
+    """The cost that is equal; params and macs are met by width and depth, the others by steps."""
+    to: str | None = None
+    """The variant whose cost the others meet; null: the first."""
 
 
 @dataclass(frozen=True)
 class Run:
     """Where and how cells are run; nothing here changes a number, so nothing here is part of a cell's identity."""
 
+    __pydantic_config__ = STRICT
+
     executor: Literal["local"] = "local"
-    jobs: int = 1  # cells at a time
-    timeout: float | None = None  # seconds a cell
-    workers: int = 0  # data-loading processes a cell
+    """Kept for older files: cells run on this machine."""
+    jobs: Count = 1
+    """Cells at a time."""
+    timeout: Positive | None = None
+    """Seconds a cell may take; null: no limit."""
+    workers: Annotated[Whole, Ge(0)] = 0
+    """Data-loading processes of a cell."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Matrix:
     """A benchmark: what varies (`variants`, `seeds`, `axes`) and, once, everything held fixed."""
 
-    name: str = "???"
+    __pydantic_config__ = STRICT
+
+    name: str
+    """Name of the matrix, and of its folder."""
     variants: list[Any] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=lambda: [0])
-    axes: dict[str, list[Any]] = field(default_factory=dict)  # dotted key of a cell -> values
-    plugins: list[str] = field(default_factory=list)  # Python files that register schemes
+    """Schemes: names, or mappings with `scheme`, its options and as wished a `name`."""
+    seeds: list[Whole] = field(default_factory=lambda: [0])
+    """A cell of each variant for each."""
+    axes: dict[str, list[Any]] = field(default_factory=dict)
+    """Dotted key of a cell, such as train.lr or options.gate: its values."""
+    plugins: list[str] = field(default_factory=list)
+    """Python files that register schemes."""
     backbone: Backbone = field(default_factory=Backbone)
     data: Data = field(default_factory=Data)
     prompt: Prompt = field(default_factory=Prompt)
@@ -151,57 +271,18 @@ class Matrix:
     evaluate: Evaluate = field(default_factory=Evaluate)
     run: Run = field(default_factory=Run)
     budget: Budget = field(default_factory=Budget)
-    choose: str | None = None  # an axis, such as train.lr: its value is chosen for each variant by held-out loss
-    baseline: str | None = None  # the row that others are compared with; null: the first
-    claim: dict[str, Any] | None = None  # a hypothesis and its tests, see bench/claims.py
+    choose: str | None = None
+    """An axis, such as train.lr, whose value is chosen for each variant by validation loss."""
+    baseline: str | None = None
+    """The row that others are compared with; null: the first."""
+    claim: dict[str, Any] | None = None
+    """A hypothesis and the tests that decide it."""
 
-
-@dataclass(frozen=True)
-class CellConfig:
-    """All that defines the numbers of one cell, resolved: every option written out, no `auto` left to the machine.
-
-    A dict only where it touches the disk: `as_dict` gives what is hashed and written, `from_dict` reads it back.
-    """
-
-    scheme: str
-    options: dict[str, Any] = field(default_factory=dict)
-    backbone: Backbone = field(default_factory=Backbone)
-    data: Data = field(default_factory=Data)
-    prompt: Prompt = field(default_factory=Prompt)
-    train: Train = field(default_factory=Train)
-    sample: Sample = field(default_factory=Sample)
-    evaluate: Evaluate = field(default_factory=Evaluate)
-    seed: int = 0
-
-    @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> CellConfig:
-        """The config whose plain values these are; keys that are lacking take their defaults.
-
-        Raises:
-            TypeError: for a key that no config has.
-        """
-        groups = {name: kind(**plain[name]) for name, kind in GROUPS.items() if name in plain}
-        return cls(**plain | groups)
-
-    def changed(self, changes: Mapping[str, Any]) -> CellConfig:
-        """A copy with other values of dotted keys, such as {"train.steps": 5} or {"options.gate": "one"}."""
-        groups: dict[str, Any] = {}
-        for key, value in changes.items():
-            group, _, name = key.partition(".")
-            old = groups.get(group, getattr(self, group))
-            groups[group] = old | {name: value} if isinstance(old, dict) else replace(old, **{name: value})
-        return replace(self, **groups)
-
-
-# The groups of keys that a cell's config consists of, beside scheme, options and seed.
-GROUPS: dict[str, Any] = {
-    "backbone": Backbone,
-    "data": Data,
-    "prompt": Prompt,
-    "train": Train,
-    "sample": Sample,
-    "evaluate": Evaluate,
-}
+    def __post_init__(self) -> None:
+        slug(self.name, "name")
+        if self.choose is not None and self.choose not in self.axes:
+            known = ", ".join(self.axes) or "none"
+            raise ValueError(f"choose {self.choose!r} is no axis of this matrix (axes: {known})")
 
 
 def as_dict(config: Any) -> dict[str, Any]:

@@ -1,13 +1,63 @@
-"""What a cell's folder holds before it is run."""
+"""The config of one cell, and what its folder holds before it is run."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from bench.config.schema import CellConfig, as_dict
+from bench.config.schema import Backbone, Data, Evaluate, Prompt, Sample, Train, as_dict
 from bench.store.files import write_json
 from bench.store.folders import CellFolder
+
+
+@dataclass(frozen=True)
+class CellConfig:
+    """All that defines the numbers of one cell, resolved: every option written out, no `auto` left to the machine.
+
+    A dict only where it touches the disk: `as_dict` gives what is hashed and written, `from_dict` reads it back.
+    """
+
+    scheme: str
+    options: dict[str, Any] = field(default_factory=dict)
+    backbone: Backbone = field(default_factory=Backbone)
+    data: Data = field(default_factory=Data)
+    prompt: Prompt = field(default_factory=Prompt)
+    train: Train = field(default_factory=Train)
+    sample: Sample = field(default_factory=Sample)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    seed: int = 0
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> CellConfig:
+        """The config whose plain values these are; keys that are lacking take their defaults.
+
+        Raises:
+            TypeError: for a key that no config has.
+        """
+        groups = {name: kind(**plain[name]) for name, kind in GROUPS.items() if name in plain}
+        return cls(**plain | groups)
+
+    def changed(self, changes: Mapping[str, Any]) -> CellConfig:
+        """A copy with other values of dotted keys, such as {"train.steps": 5} or {"options.gate": "one"}."""
+        groups: dict[str, Any] = {}
+        for key, value in changes.items():
+            group, _, name = key.partition(".")
+            old = groups.get(group, getattr(self, group))
+            groups[group] = old | {name: value} if isinstance(old, dict) else replace(old, **{name: value})
+        return replace(self, **groups)
+
+
+# The groups of keys that a cell's config consists of, beside scheme, options and seed.
+GROUPS: dict[str, Any] = {
+    "backbone": Backbone,
+    "data": Data,
+    "prompt": Prompt,
+    "train": Train,
+    "sample": Sample,
+    "evaluate": Evaluate,
+}
 
 
 @dataclass(frozen=True)

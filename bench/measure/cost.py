@@ -6,7 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from architectures import PromptKind
-from bench.config.schema import CellConfig
+from bench.config.spec import CellConfig
 from bench.training.model import build
 
 # Dense bf16 tensor-core peaks in FLOP/s, without sparsity, by a part of the device's name; the first that fits counts.

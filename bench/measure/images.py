@@ -6,17 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.config.schema import CellConfig
 from bench.store.files import write_atomic, write_json
 
 
-def save_grid(path: Path, pictures: np.ndarray, prompts: list[str], config: CellConfig) -> None:
-    """A grid as PNG, its pictures (n, H, W, 3) beside it and what they show."""
+def save_grid(path: Path, images: np.ndarray, prompts: list[str], *, guidance: float, seed: int) -> None:
+    """A grid as PNG; its images (n, H, W, 3) beside it as `.npy`, and as `.json` what they were sampled with."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, png(tile(pictures)))
-    np.save(path.with_suffix(".npy"), pictures)
-    about = {"prompts": prompts, "guidance": config.sample.guidance, "seed": config.evaluate.seed}
-    write_json(path.with_suffix(".json"), about)
+    write_atomic(path, png(tile(images)))
+    np.save(path.with_suffix(".npy"), images)
+    write_json(path.with_suffix(".json"), {"prompts": prompts, "guidance": guidance, "seed": seed})
 
 
 def tile(pictures: np.ndarray, columns: int | None = None, scale: int | None = None) -> np.ndarray:

@@ -152,8 +152,9 @@ def write_sample_grid(subject: LoadedCell, folder: Path, name: str) -> str:
     prompt = subject.prompts.rows("heldout", indices)
     noise = initial_noise(config.evaluate.seed, range(len(indices)), subject.shape)
     pictures = generate(subject, prompt, noise, batch=config.sample.batch)
-    save_grid(folder / "samples" / f"{name}.png", pictures, prompt_texts(subject.data, indices), config)
-    return f"samples/{name}.png"
+    path, texts = f"samples/{name}.png", prompt_texts(subject.data, indices)
+    save_grid(folder / path, pictures, texts, guidance=config.sample.guidance, seed=config.evaluate.seed)
+    return path
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from architectures import PromptKind
-from bench.config.schema import CellConfig, ConfigError
+from bench.config.schema import ConfigError
+from bench.config.spec import CellConfig
 from bench.measure.cost import count
 from bench.training.flow import flow_loss
 from bench.training.model import backbone, build

@@ -18,8 +18,8 @@ from bench.config.claim import check
 from bench.config.identity import code_digest, identity
 from bench.config.load import to_yaml
 from bench.config.matrix import MatrixCell, expand, row, variants
-from bench.config.schema import CellConfig, ConfigError, Matrix, as_dict
-from bench.config.spec import CellSpec
+from bench.config.schema import ConfigError, Matrix, as_dict
+from bench.config.spec import CellConfig, CellSpec
 from bench.data import datasets, prompts
 from bench.data.datasets import Progress
 from bench.measure import metrics

@@ -24,7 +24,7 @@ import torch
 
 from bench.config.load import load
 from bench.config.matrix import expand
-from bench.config.schema import CellConfig
+from bench.config.spec import CellConfig
 from bench.data import datasets, prompts
 from bench.measure import metrics
 from bench.store import provenance

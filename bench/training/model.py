@@ -9,7 +9,8 @@ import torch
 
 import architectures
 from architectures import BackboneConfig, DiT, PromptKind
-from bench.config.schema import Backbone, CellConfig, as_dict
+from bench.config.schema import Backbone, as_dict
+from bench.config.spec import CellConfig
 from bench.data.datasets import Dataset
 from bench.data.prompts import Prompts
 
