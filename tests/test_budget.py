@@ -10,6 +10,9 @@ import tiny
 from bench.config import load as config
 from bench.config.schema import ConfigError, Train
 from bench.config.spec import CellConfig
+from bench.data import datasets, prompts
+from bench.measure import cost
+from bench.run import plan as planning
 from bench.run.plan import plan
 from bench.store.folders import Store
 
@@ -63,6 +66,30 @@ def test_seeds_of_a_variant_get_the_same_size(tmp_path: Path) -> None:
     made = plan(config.load(path), Store(tmp_path / "runs"), command="test", progress=lambda *_: None)
     widths = {(c.row.variant, c.spec.config.backbone.width, c.spec.config.backbone.depth) for c in made.cells}
     assert len(widths) == 2
+
+
+def test_a_model_is_counted_once_and_not_once_a_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What seeds share is worked out once: else 2,000 cells would take a quarter of an hour to plan."""
+    calls: dict[str, int] = {}
+
+    def counting(where: object, name: str) -> None:
+        function = getattr(where, name)
+
+        def counted(*args, **more):
+            calls[name] = calls.get(name, 0) + 1
+            return function(*args, **more)
+
+        monkeypatch.setattr(where, name, counted)
+
+    counting(cost, "build")
+    counting(datasets, "prepare")
+    counting(prompts, "prepare")
+    counting(planning, "code_digest")
+    variants = ["adaln-zero", {"scheme": "adaln-zero", "name": "open", "gate": "one"}, "in-context"]
+    path = tiny.matrix_file(tmp_path, variants=variants, seeds=list(range(20)), axes={"train.lr": [0.1, 0.2]})
+    made = plan(config.load(path), Store(tmp_path / "runs"), command="test", progress=lambda *_: None)
+    assert len(made.cells) == 120
+    assert calls == {"build": 3, "prepare": 2, "code_digest": 2}
 
 
 def test_changes_are_made_in_a_copy() -> None:

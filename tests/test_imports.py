@@ -183,6 +183,16 @@ def test_a_cell_needs_neither_mlflow_nor_hugging_face() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_planning_imports_no_lightning_and_torch_only_to_count() -> None:
+    import subprocess
+    import sys
+
+    heavy = ("torch", "lightning", "scipy", "pydantic", "mlflow")
+    code = f"import sys, bench.run.plan, bench.run.manifest\nprint([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
 def test_data_folders_hold_no_code() -> None:
     assert [p for folder in ("configs", "results") for p in (ROOT / folder).rglob("*.py")] == []
 

@@ -105,7 +105,8 @@ def test_mistakes_are_refused_before_anything_starts(tmp_path: Path, words: list
 
 def test_a_changed_plan_is_refused_with_a_diff_unless_fresh(tmp_path: Path) -> None:
     from bench.config.load import load
-    from bench.run.plan import PlanChanged, commit, plan
+    from bench.run.manifest import PlanChanged, commit
+    from bench.run.plan import plan
 
     made, store = planned(tmp_path)
     changed = plan(load(matrix_file(tmp_path, train__lr=0.5)), store, command="test", progress=lambda *_: None)

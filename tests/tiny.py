@@ -14,7 +14,8 @@ import yaml
 from bench.config import load as config
 from bench.run.executors import Local
 from bench.run.loop import CellState, run
-from bench.run.plan import Plan, commit, plan
+from bench.run.manifest import commit
+from bench.run.plan import Plan, plan
 from bench.store.folders import Store
 
 MATRIX: dict[str, Any] = {

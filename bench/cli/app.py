@@ -94,7 +94,8 @@ def run(
     from dataclasses import replace
 
     from bench.config import load as config
-    from bench.run.plan import commit, plan
+    from bench.run.manifest import commit
+    from bench.run.plan import plan
     from bench.store import provenance
     from bench.store.folders import Store
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -79,7 +80,10 @@ class CellSpec:
     command: str
 
     def write(self, folder: CellFolder) -> None:
-        """Writes `config.json` and `order.json` into the cell's folder."""
+        """Writes `config.json` and `order.json` into the cell's folder, unless they say the same already."""
+        with suppress(ValueError):
+            if CellSpec.read(folder) == self:
+                return
         write_json(folder.config, as_dict(self.config))
         more = {key: getattr(self, key) for key in ("digests", "plugins", "workers", "command")}
         write_json(folder.path / "order.json", more)

@@ -35,9 +35,10 @@ class Match:
     residual: float
 
     @property
-    def words(self) -> str:
-        said = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in self.changes.items())
-        return f"{said or 'as it is'} ({self.residual:+.2%})"
+    def text(self) -> str:
+        """The changes and the distance, such as `width 96 (+0.31%)`."""
+        changes = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in self.changes.items())
+        return f"{changes or 'as it is'} ({self.residual:+.2%})"
 
 
 def solve(config: CellConfig, target: CellConfig, match: str, prompt: PromptKind) -> Match:
@@ -92,7 +93,7 @@ def _sized(config: CellConfig, budget: float, key: str, prompt: PromptKind) -> M
             return nearest
     raise ConfigError(
         f"no width and depth bring its {key.replace('_', ' ')} within {NEAR:.0%} of {budget:,.0f}; "
-        f"the nearest is {nearest.words}"
+        f"the nearest is {nearest.text}"
     )
 
 

@@ -1,38 +1,32 @@
-"""From a matrix to cells on disk: data and prompts made ready, everything checked, each cell under its id."""
+"""From a matrix to planned cells: data and prompts prepared, everything checked, each cell under its id.
+
+What cells share is worked out once: data, prompts, a scheme's options and digests, a model's cost, a budget's match.
+Nothing here trains, so Lightning is never imported, and torch only once a device is chosen or a model counted.
+"""
 
 from __future__ import annotations
 
-import difflib
+import functools
 import json
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import architectures
-from architectures import PromptKind, nearest
+from architectures import nearest
 from bench.config.claim import check
 from bench.config.identity import code_digest, identity
-from bench.config.load import to_yaml
-from bench.config.matrix import MatrixCell, expand, row, variants
-from bench.config.schema import ConfigError, Matrix, as_dict
+from bench.config.matrix import MatrixCell, Variant, expand, row, variants
+from bench.config.schema import ConfigError, Data, Matrix, Prompt
 from bench.config.spec import CellConfig, CellSpec
-from bench.data import datasets, prompts
-from bench.data.datasets import Progress
-from bench.measure import metrics
-from bench.measure.cost import count
-from bench.run import budget
-from bench.store.files import write_json
 from bench.store.folders import Row, Store, name_of
 
-Warn = Callable[[str], None]
+if TYPE_CHECKING:
+    from bench.data.prompts import Prompts
+    from bench.run.budget import Match
 
-
-class PlanChanged(ConfigError):
-    """The matrix of this name was planned with another config or other code; the message shows the difference."""
+Progress = Callable[[str, int, int], None]  # what, done, total
 
 
 @dataclass(frozen=True)
@@ -40,9 +34,12 @@ class PlannedCell:
     """A cell with its id, or with the reason why it cannot be run.
 
     Attributes:
+        row: what the matrix calls it.
+        spec: what its folder will hold.
         cost: `parameters_*`, `macs_forward`, `flops_train_per_image`; empty if it cannot be built.
+        label: what tells it from the others of its matrix.
         reason: why it cannot be run (a plugin that fails to import), or empty.
-        budget: how it meets the budget, in words, or empty.
+        budget: how it meets the budget, as a sentence shows it, or empty.
     """
 
     row: Row
@@ -55,198 +52,227 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class Plan:
-    """All cells of a matrix, and what the manifest will say of it."""
+    """All cells of a matrix, and what was typed to plan them."""
 
     matrix: Matrix
     cells: list[PlannedCell]
     command: str
     warnings: list[str] = field(default_factory=list)
 
-    def manifest(self, launch: str) -> dict[str, Any]:
-        """What is written to `manifest.json`."""
-        digests = [cell.spec.digests for cell in self.cells]
-        return {
-            "schema": 1,
-            "name": self.matrix.name,
-            "config": as_dict(self.matrix),
-            "command": self.command,
-            "created": time.time(),
-            "launch": launch,
-            "code": sorted({d["code"] for d in digests} - {""}),
-            "data": sorted({d["data"] for d in digests}),
-            "cells": [asdict(cell.row) for cell in self.cells],
-            "reasons": {cell.row.cell: cell.reason for cell in self.cells if cell.reason},
-        }
-
 
 def plan(matrix: Matrix, store: Store, *, command: str, progress: Progress) -> Plan:
-    """Makes data and prompts ready, resolves what is `auto`, and checks that every cell can be built.
+    """Prepares data and prompts, resolves what is `auto`, and checks that every cell can be built.
 
     Raises:
         ConfigError, DataError, PromptError, ValueError: for what the user has to change, before anything is trained.
     """
+    from bench.measure import metrics
+
     cells = expand(matrix)
-    warnings, broken = _load_plugins(matrix.plugins)
+    warnings = _load_plugins(matrix.plugins)
+    broken = bool(warnings)
     extractor = metrics.resolve(matrix.evaluate.extractor, warn=warnings.append).name
     matrix = replace(matrix, evaluate=replace(matrix.evaluate, extractor=extractor))
-    cells = [replace(cell, config=cell.config.changed({"evaluate.extractor": extractor})) for cell in cells]
     check(matrix.claim, dict.fromkeys(name_of(row(cell, "")) for cell in cells), matrix.seeds)
-    matches: dict[str, budget.Match] = {}
-    made = [_planned(cell, matrix, store, command, progress, broken, matches) for cell in cells]
-    _refuse_twins(made)
-    return Plan(matrix, made, command, warnings)
+    planner = _Planner(matrix, store, command, progress, broken)
+    planned = []
+    for cell in cells:
+        config = cell.config.changed({"evaluate.extractor": extractor})
+        planned.append(planner.planned(replace(cell, config=config)))
+        progress("plan cells", len(planned), len(cells))
+    _refuse_twins(planned)
+    return Plan(matrix, planned, command, warnings)
 
 
-def _load_plugins(files: list[str]) -> tuple[list[str], bool]:
-    """What went wrong with plugin files, in sentences, and whether anything did."""
+def _load_plugins(files: list[str]) -> list[str]:
+    """What is wrong with plugin files, in sentences."""
     warnings = []
     for file in files:
         try:
             architectures.load_plugin(file)
         except architectures.PluginError as error:
             warnings.append(str(error))
-    return warnings, bool(warnings)
+    return warnings
 
 
-def _planned(
-    cell: MatrixCell,
-    matrix: Matrix,
-    store: Store,
-    command: str,
-    progress: Progress,
-    broken: bool,
-    matches: dict[str, budget.Match],
-) -> PlannedCell:
-    config, met = _resolved(cell.config), ""
-    folder = datasets.prepare(config.data, store.cache, progress)
-    told = prompts.prepare(datasets.load(folder), config.prompt, store.cache, progress)
-    digests = {"data": folder.name, "prompts": told.digest}
-    reason, cost = "", {}
-    try:
-        config = replace(config, options=architectures.resolve_options(config.scheme, config.options))
-        origin = architectures.origin(config.scheme)
-        digests |= {"code": code_digest(origin["name"] if origin["kind"] == "built-in" else None)}
-        digests |= {"plugin": origin.get("sha256", "") if origin["kind"] != "built-in" else ""}
-        reason = architectures.sound(config.scheme, config.options)
-        if matrix.budget.match and not reason:
-            match = _matched(config, cell, matrix, told.kind, matches)
-            config, met = config.changed(match.changes), match.words
-        cost = count(config, told.kind) if not reason else {}
-    except architectures.UnknownScheme:
-        if not broken:
-            raise
-        reason = f"scheme {config.scheme!r} is not there: a plugin could not be imported"
-    except architectures.PluginError as error:
-        reason = str(error)
-    except ValueError as error:
-        raise ConfigError(f"variant {cell.variant!r}: {error}") from error
-    digests = {"code": "", "plugin": ""} | digests
-    _check_cell(config, cell.label)
-    id = identity(config, data=digests["data"], code=digests["code"], plugin=digests["plugin"])
-    plugins = [str(Path(file).resolve()) for file in matrix.plugins]
-    spec = CellSpec(config, digests, plugins, matrix.run.workers, command)
-    return PlannedCell(row(MatrixCell(cell.variant, cell.axes, config), id), spec, cost, cell.label, reason, met)
+@dataclass(frozen=True)
+class _SchemeInfo:
+    """A scheme with options, looked up.
+
+    Attributes:
+        options: all of them, defaults filled in.
+        code: digest of the code that makes its numbers.
+        plugin: digest of the plugin that it comes from, or empty.
+        reason: a law that it breaks, or empty.
+    """
+
+    options: dict[str, Any]
+    code: str
+    plugin: str
+    reason: str
 
 
-def _matched(
-    config: CellConfig, cell: MatrixCell, matrix: Matrix, prompt: PromptKind, matches: dict[str, budget.Match]
-) -> budget.Match:
-    """How a cell meets the matrix's budget, worked out once for all its seeds."""
-    own = variants(matrix)
-    name = matrix.budget.to or own[0].name
-    target = next((variant for variant in own if variant.name == name), None)
-    if target is None:
-        known = [variant.name for variant in own]
-        hint = nearest(name, known, f" (variants: {', '.join(known)})")
-        raise ConfigError(f"budget.to {name!r} is no variant of this matrix{hint}")
-    key = json.dumps([cell.variant, cell.axes], sort_keys=True)
-    if key not in matches:
-        options = architectures.resolve_options(target.scheme, target.options)
-        theirs = replace(config, scheme=target.scheme, options=options)
-        assert matrix.budget.match is not None
-        matches[key] = budget.solve(config, theirs, matrix.budget.match, prompt)
-    return matches[key]
+@dataclass(frozen=True)
+class _Built:
+    """What came of building a cell's model."""
+
+    config: CellConfig
+    code: str = ""
+    plugin: str = ""
+    cost: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
+    budget: str = ""
 
 
-def _resolved(config: CellConfig) -> CellConfig:
+class _Planner:
+    """Plans cell by cell; what an earlier cell needed too is taken from there."""
+
+    def __init__(self, matrix: Matrix, store: Store, command: str, progress: Progress, broken: bool) -> None:
+        self.matrix, self.store, self.command, self.progress = matrix, store, command, progress
+        self.broken = broken  # whether a plugin could not be imported
+        self.variants = variants(matrix)
+        self.plugins = [str(Path(file).resolve()) for file in matrix.plugins]
+        self.code = functools.cache(code_digest)
+        self.prompts = functools.cache(self._prompts)
+        self.data = functools.cache(_placed)
+        self.schemes: dict[str, _SchemeInfo] = {}
+        self.costs: dict[str, dict[str, float]] = {}
+        self.matches: dict[str, Match] = {}
+
+    def planned(self, cell: MatrixCell) -> PlannedCell:
+        """The cell with its id.
+
+        Raises:
+            ConfigError: if it cannot be built; the sentence names the variant.
+        """
+        config = _on_device(replace(cell.config, data=self.data(cell.config.data)))
+        data, prompts = self.prompts(config.data, config.prompt)
+        built = self._built_or_reason(config, cell, prompts)
+        _check_schedule(built.config, cell.label)
+        id = identity(built.config, data=data, code=built.code, plugin=built.plugin)
+        digests = {"data": data, "prompts": prompts.digest, "code": built.code, "plugin": built.plugin}
+        spec = CellSpec(built.config, digests, self.plugins, self.matrix.run.workers, self.command)
+        named = row(replace(cell, config=built.config), id)
+        return PlannedCell(named, spec, built.cost, cell.label, built.reason, built.budget)
+
+    def _built_or_reason(self, config: CellConfig, cell: MatrixCell, prompts: Prompts) -> _Built:
+        try:
+            return self._built(config, cell, prompts)
+        except architectures.UnknownScheme:
+            if not self.broken:
+                raise
+            return _Built(config, reason=f"scheme {config.scheme!r} is missing: a plugin could not be imported")
+        except architectures.PluginError as error:
+            return _Built(config, reason=str(error))
+        except ValueError as error:
+            raise ConfigError(f"variant {cell.variant!r}: {error}") from error
+
+    def _built(self, config: CellConfig, cell: MatrixCell, prompts: Prompts) -> _Built:
+        scheme = self._scheme(config.scheme, config.options)
+        config, budget = replace(config, options=scheme.options), ""
+        if scheme.reason:
+            return _Built(config, scheme.code, scheme.plugin, reason=scheme.reason)
+        if self.matrix.budget.match:
+            match = self._match(config, cell, prompts)
+            config, budget = config.changed(match.changes), match.text
+        return _Built(config, scheme.code, scheme.plugin, self._cost(config, prompts), budget=budget)
+
+    def _prompts(self, data: Data, prompt: Prompt) -> tuple[str, Prompts]:
+        """The digest of the prepared data, and its prompts."""
+        from bench.data import datasets, prompts
+
+        folder = datasets.prepare(data, self.store.cache, self.progress)
+        return folder.name, prompts.prepare(datasets.load(folder), prompt, self.store.cache, self.progress)
+
+    def _scheme(self, name: str, given: dict[str, Any]) -> _SchemeInfo:
+        key = _key(name, given)
+        if key not in self.schemes:
+            options = architectures.resolve_options(name, given)
+            origin = architectures.origin(name)
+            built_in = origin["kind"] == "built-in"
+            code = self.code(origin["name"] if built_in else None)
+            plugin = "" if built_in else origin.get("sha256", "")
+            self.schemes[key] = _SchemeInfo(options, code, plugin, architectures.sound(name, options))
+        return self.schemes[key]
+
+    def _cost(self, config: CellConfig, prompts: Prompts) -> dict[str, float]:
+        from bench.measure.cost import count
+
+        key = _key(config.scheme, config.options, repr(config.backbone), config.data.image_size, repr(prompts.kind))
+        if key not in self.costs:
+            self.costs[key] = count(config, prompts.kind)
+        return self.costs[key]
+
+    def _match(self, config: CellConfig, cell: MatrixCell, prompts: Prompts) -> Match:
+        """How a cell meets the matrix's budget, worked out once for all its seeds."""
+        from bench.run.budget import solve
+
+        target, match = self._target(), self.matrix.budget.match
+        assert match is not None
+        key = _key(cell.variant, cell.axes)
+        if key not in self.matches:
+            options = architectures.resolve_options(target.scheme, target.options)
+            theirs = replace(config, scheme=target.scheme, options=options)
+            self.matches[key] = solve(config, theirs, match, prompts.kind)
+        return self.matches[key]
+
+    def _target(self) -> Variant:
+        """The variant whose cost the others meet."""
+        name = self.matrix.budget.to or self.variants[0].name
+        target = next((variant for variant in self.variants if variant.name == name), None)
+        if target is None:
+            known = [variant.name for variant in self.variants]
+            hint = nearest(name, known, f" (variants: {', '.join(known)})")
+            raise ConfigError(f"budget.to {name!r} is no variant of this matrix{hint}")
+        return target
+
+
+def _key(*parts: Any) -> str:
+    return json.dumps(parts, sort_keys=True)
+
+
+def _placed(data: Data) -> Data:
+    """The data with its path made absolute, where it is on this machine."""
+    if data.path is None:
+        return data
+    path = Path(data.path).expanduser()
+    return replace(data, path=str(path.resolve())) if path.exists() else data
+
+
+def _on_device(config: CellConfig) -> CellConfig:
     """The config with no `auto` left that depends on the machine."""
     train = config.train
     device = train.device
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    on_gpu = device == "cuda"
-    if on_gpu and not torch.cuda.is_available():
-        raise ConfigError("train.device cuda: no CUDA device is to be seen here; choose cpu or auto")
-    precision, compiled = ("bf16", "on") if on_gpu else ("32", "off")
+        device = "cuda" if _gpu() else "cpu"
+    if device == "cuda" and not _gpu():
+        raise ConfigError("train.device cuda: no CUDA device is available here; choose cpu or auto")
+    precision, compiled = ("bf16", "on") if device == "cuda" else ("32", "off")
     changes: dict[str, Any] = {"train.device": device}
     changes |= {"train.precision": precision} if train.precision == "auto" else {}
     changes |= {"train.compile": compiled} if train.compile == "auto" else {}
-    if config.data.path is not None:
-        path = Path(config.data.path).expanduser()
-        changes |= {"data.path": str(path.resolve())} if path.exists() else {}
     return config.changed(changes)
 
 
-def _check_cell(config: CellConfig, label: str) -> None:
+def _gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _check_schedule(config: CellConfig, label: str) -> None:
     train = config.train
-    for name in ("warmup", "cooldown"):
-        length: int = getattr(train, name)
+    for name, length in (("warmup", train.warmup), ("cooldown", train.cooldown)):
         if length > train.steps:
             raise ConfigError(f"{label}: train.{name} {length} is longer than train.steps {train.steps}")
 
 
 def _refuse_twins(cells: list[PlannedCell]) -> None:
     """Two variants that are the same cell would be one row counted twice."""
-    seen: dict[str, str] = {}
+    labels: dict[str, str] = {}
     for cell in cells:
-        if cell.row.cell in seen and not cell.reason:
-            raise ConfigError(f"{cell.label!r} and {seen[cell.row.cell]!r} are the same cell: their options are equal")
-        seen[cell.row.cell] = cell.label
-
-
-def commit(plan: Plan, store: Store, *, fresh: bool = False) -> None:
-    """Writes the manifest and every cell's spec; nothing of a finished or half-done cell is touched.
-
-    Raises:
-        PlanChanged: if this matrix was planned before with other config, code or data, unless `fresh`.
-    """
-    folder = store.matrix_folder(plan.matrix.name)
-    manifest = plan.manifest(launch=time.strftime("%Y%m%d-%H%M%S"))
-    if (folder / "manifest.json").exists() and not fresh:
-        before = store.manifest(plan.matrix.name)
-        difference = _difference(before, manifest)
-        if difference:
-            raise PlanChanged(
-                f"matrix {plan.matrix.name!r} was planned differently before:\n{difference}\n"
-                "Finished cells stay. Run with --fresh to take the new plan (what changed is trained anew),\n"
-                "or give it another name (name=...)."
+        if cell.row.cell in labels and not cell.reason:
+            raise ConfigError(
+                f"{cell.label!r} and {labels[cell.row.cell]!r} are the same cell: their options are equal"
             )
-        manifest["created"] = before["created"]
-    (folder / "manifest.yaml").parent.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "manifest.json", manifest)
-    for cell in plan.cells:
-        target = store.cell(cell.row.cell)
-        target.path.mkdir(parents=True, exist_ok=True)
-        cell.spec.write(target)
-        if cell.reason:
-            target.write_note("failed", cell.reason)
-
-
-def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """A diff of what defines the cells, or nothing if that is the same."""
-    old, new = _defining(before["config"]), _defining(now["config"])
-    lines = list(difflib.unified_diff(old, new, "config before", "config now", lineterm="", n=1))
-    broken = before["reasons"] or now["reasons"]  # a plugin that could not be imported, then or now
-    for key in ("code", "data"):
-        if before[key] != now[key] and not (broken and key == "code"):
-            lines.append(f"{key}: {', '.join(before[key])} before, {', '.join(now[key])} now")
-    ids = [{c["cell"] for c in m["cells"]} - set(m["reasons"]) for m in (before, now)]
-    if not lines and not broken and ids[0] != ids[1]:
-        lines.append("the cells' ids differ: a plugin or the machine's device changed")
-    return "\n".join(lines)
-
-
-def _defining(config: dict[str, Any]) -> list[str]:
-    kept = {key: value for key, value in config.items() if key not in ("run", "plugins")}
-    kept["data"] = {key: value for key, value in kept["data"].items() if key != "path"}
-    return to_yaml(json.loads(json.dumps(kept, sort_keys=True))).splitlines()
+        labels[cell.row.cell] = cell.label
