@@ -14,7 +14,7 @@ from bench.config.claim import ClaimError, check
 from bench.findings import claims, compare, fairness
 from bench.findings.ladder import choices, ladders
 from bench.store.folders import Row
-from bench.store.metrics import direction, find, heading
+from bench.store.metrics import Measurement, find
 from bench.store.result import Result
 from bench.store.table import CellRecord, Table
 
@@ -148,7 +148,7 @@ def test_unequal_numbers_of_pictures_are_not_compared() -> None:
     cells += [cell("b", s, {"fid_efficientnet_lite0_1k": 1.0 + s}) for s in range(3)]
     found = compare.compare(table(cells), "a", "b")
     assert {one.verdict for one in found} == {"undecided"}
-    assert "unequal numbers of pictures" in found[0].why
+    assert "unequal numbers of images" in found[0].why
 
 
 def test_missing_cells_dirty_trees_and_commits_are_said() -> None:
@@ -171,7 +171,7 @@ def test_an_unknown_row_names_the_nearest() -> None:
 
 
 def test_direction_and_names_of_metrics() -> None:
-    assert [direction(k) for k in (FID, LOCAL, "train_ms", "parameters_total", "real_local_judge1_1k")] == [
+    assert [Measurement.parse(k).better for k in (FID, LOCAL, "train_ms", "parameters_total", "real_local_judge1_1k")] == [
         "lower", "higher", "lower", "", ""
     ]  # fmt: skip
     keys = [FID, KID, LOCAL, "unseen_local_judge1_200", "guidance4_local_judge1_100", "raw_shape_judge1_400"]
@@ -181,9 +181,9 @@ def test_direction_and_names_of_metrics() -> None:
         keys[3],
         keys[4],
     ]
-    assert heading("guidance4_local_judge1_100") == "local control, guidance 4 (judge1, 100)"
-    assert heading("unseen_global_judge1_200") == "global control, unseen (judge1, 200)"
-    assert heading("locality_shape_swap_12") == "locality shape (swap, 12)"
+    assert Measurement.parse("guidance4_local_judge1_100").heading == "local adherence, guidance 4 (judge1, 100)"
+    assert Measurement.parse("unseen_global_judge1_200").heading == "global adherence, unseen (judge1, 200)"
+    assert Measurement.parse("locality_shape_swap_12").heading == "locality shape (swap, 12)"
     with pytest.raises(ValueError, match="did you mean 'local'"):
         find(keys, "locale")
     with pytest.raises(ValueError, match="any of fid_efficientnet_lite0_400, fid_inception_400"):

@@ -18,6 +18,7 @@ from bench.data import scenes
 from bench.measure import metrics
 from bench.measure.metrics import MetricError, extractors, frechet_distance, kid_interval, moments, set_metrics
 from bench.measure.metrics.sets import fidelity_options
+from bench.store.metrics import count_name
 from bench.studies import bias
 from bench.views.figures import plots as figures
 
@@ -198,7 +199,7 @@ def test_fid_of_one_distribution_falls_to_zero_with_more_pictures() -> None:
 
 
 def test_names_say_what_made_them() -> None:
-    assert [metrics.count_name(n) for n in (400, 1000, 5000, 1500)] == ["400", "1k", "5k", "1500"]
+    assert [count_name(n) for n in (400, 1000, 5000, 1500)] == ["400", "1k", "5k", "1500"]
     with pytest.raises(TypeError, match="fid_statistics_file"):
         fidelity_options(fid_statistics_file="x.npz")
 

@@ -24,7 +24,7 @@ from bench.findings import analysis as tables
 from bench.store.files import write_json
 from bench.store.folders import Store
 from bench.store.journal import Journal
-from bench.store.metrics import ATTRIBUTES, COST, numbers
+from bench.store.metrics import ATTRIBUTES, Measurement, numbers
 from bench.store.result import Result
 from bench.store.table import collect
 from bench.views import record, report
@@ -118,7 +118,7 @@ def test_the_table_in_markdown(tmp_path: Path) -> None:
 
 def test_a_rate_is_best_only_among_those_of_one_run(tmp_path: Path) -> None:
     table = collect(made(tmp_path, THREE), "made")
-    (rate,) = (one for one in COST if one.key == "train_images_per_second")
+    rate = Measurement.of("train_images_per_second")
     for cell in table.done:
         assert cell.result is not None
         cell.result.cost[rate.key] = 300.0 if cell.row.variant == "adaln" else 200.0

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from architectures import nearest
-from bench.store.metrics import ATTRIBUTES, LADDER
+from bench.store import metrics
+from bench.store.metrics import LADDER
 
 RULES = ("beats", "no_worse_than", "above", "below")
 KEYS = {"metric", "variant", "per", "within", *RULES}
@@ -52,32 +53,15 @@ def check(claim: dict[str, Any] | None, names: Iterable[str], seeds: Sequence[in
             if key in test and test[key] not in known:
                 raise ClaimError(f"test {test_text(test)}: unknown variant {test[key]!r}{hint(test[key], known)}")
         for key in ("metric", "per"):
-            if key in test and not known_metric(str(test[key])):
-                raise ClaimError(f"test {test_text(test)}: unknown metric {test[key]!r}{hint(test[key], METRICS)}")
+            if key in test and not metrics.known(str(test[key])):
+                raise ClaimError(
+                    f"test {test_text(test)}: unknown metric {test[key]!r}{hint(test[key], metrics.names())}"
+                )
 
 
 def _off_the_ladder(names: list[str]) -> list[str]:
     """Rows without their learning rate."""
     return list(dict.fromkeys(re.sub(r" lr=\S+", "", name) for name in names))
-
-
-METRICS = [
-    *("kid", "fid", "precision", "recall", "heldout_loss", "local", "global", "control", "right", "count", *ATTRIBUTES),
-    *(f"locality_{name}" for name in ATTRIBUTES),
-    *("unseen_local", "unseen_global", "unseen_control", "unseen_right", LADDER),
-    *("open_first", "open_last", "opening_step", "opening_order", "opening_depth", "gate_first", "gate_last", "spikes"),
-    *("parameters_total", "parameters_modulation", "macs_forward", "flops_train_per_image", "train_ms", "sample_ms"),
-    *("train_images_per_second", "sample_images_per_second", "train_peak_resident_bytes", "train_peak_allocated_bytes"),
-    *("train_seconds", "modulation_share", "mfu"),
-]
-
-
-def known_metric(name: str) -> bool:
-    """Whether a cell may have such a metric: one of `METRICS`, at another guidance scale, or by its full name."""
-    kind = re.sub(r"_\w+_\d+k?$", "", name)
-    return (
-        name in METRICS or kind in METRICS or bool(re.fullmatch(r"guidance[\d.]+_(local|global|control|right)", kind))
-    )
 
 
 def test_text(test: dict[str, Any]) -> str:

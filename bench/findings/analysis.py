@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.store import metrics
 from bench.store.folders import name_of
-from bench.store.metrics import COST, Column, numbers, quality_columns, timed
+from bench.store.metrics import Measurement, numbers
 from bench.store.table import CellRecord, Table
 
 # --- rows over seeds -------------------------------------------------------------------------------------------------
@@ -78,13 +79,12 @@ def _summary(name: str, cells: list[CellRecord]) -> VariantSummary:
     return VariantSummary(name, values, len(cells), Counter(ended), reasons, runs)
 
 
-def columns(rows: list[VariantSummary]) -> list[Column]:
+def columns(rows: list[VariantSummary]) -> list[Measurement]:
     """The columns that any row can fill."""
-    known = {key for row in rows for key in row.values}
-    return [*quality_columns(known), *(column for column in COST if column.key in known)]
+    return metrics.columns(key for row in rows for key in row.values)
 
 
-def best(rows: list[VariantSummary], column: Column) -> str | None:
+def best(rows: list[VariantSummary], column: Measurement) -> str | None:
     """The row that is best by its mean: of those whose every seed finished, if there are two of them with two seeds or
     more and no other shares the place. One seed shows no spread, so nothing is best; nor is any of rates of
     different runs."""
@@ -92,7 +92,7 @@ def best(rows: list[VariantSummary], column: Column) -> str | None:
     ranked = sorted((mean, row.name) for row in whole if (mean := row.mean(column.key)) is not None)
     if column.better == "higher":
         ranked.reverse()
-    apart = timed(column.key) and any(row.runs != whole[0].runs for row in whole)
+    apart = column.metric.timed and any(row.runs != whole[0].runs for row in whole)
     if not column.better or apart or len(ranked) < 2 or ranked[0][0] == ranked[1][0]:
         return None
     return ranked[0][1]

@@ -34,18 +34,10 @@ from bench.findings.analysis import summaries
 from bench.findings.compare import LEVEL, holm, hope, interval, more_seeds, paired_p
 from bench.findings.ladder import ladders
 from bench.store.folders import name_of
-from bench.store.metrics import LADDER, direction, find, has_shares, heading, numbers, over_chance
+from bench.store.metrics import LADDER, Measurement, find, numbers
 from bench.store.table import CellRecord, Table
 
 Word = Literal["supported", "contradicted", "undecided"]
-PER = {  # how a metric is told per cost: of how many units, and their name
-    "parameters_total": (1e6, "M parameters"),
-    "parameters_modulation": (1e6, "M parameters of modulation"),
-    "macs_forward": (1e9, "GMAC a picture"),
-    "flops_train_per_image": (1e9, "training GFLOP a picture"),
-    "train_peak_resident_bytes": (2**20, "MiB of peak memory"),
-    "train_peak_allocated_bytes": (2**20, "MiB of peak memory"),
-}
 
 
 @dataclass(frozen=True)
@@ -130,8 +122,15 @@ def decide(table: Table) -> Verdict | None:
 
 def _at_chance(asked: list[_Asked]) -> list[str]:
     """Metrics of control on which nothing that is tested has learned anything yet."""
-    low = [one.key for one in asked if one.seeds and over_chance(one.key) and max(*one.ours, *one.theirs) <= 0]
-    return [f"{heading(key)}: no cell is above chance, so training is too short to tell" for key in dict.fromkeys(low)]
+    low = [
+        one.key
+        for one in asked
+        if one.seeds and Measurement.parse(one.key).over_chance and max(*one.ours, *one.theirs) <= 0
+    ]
+    return [
+        f"{Measurement.parse(key).heading}: no cell is above chance, so training is too short to tell"
+        for key in dict.fromkeys(low)
+    ]
 
 
 def _ask(table: Table, test: dict[str, Any]) -> _Asked:
@@ -186,7 +185,7 @@ def _against(one: _Asked) -> list[float]:
 def _higher(one: _Asked) -> bool:
     if "above" in one.test or "below" in one.test:
         return "above" in one.test
-    return one.key == LADDER or direction(one.key) != "lower"
+    return Measurement.parse(one.key).better != "lower"
 
 
 def _by_seed(table: Table, name: str, key: str, per: str | None) -> dict[int, float]:
@@ -200,14 +199,20 @@ def _value(cell: CellRecord, key: str, per: str | None) -> float | None:
     found = numbers(cell.result)
     if key not in found or (per is not None and not found.get(per)):
         return None
-    return found[key] / (found[per] / PER.get(per, (1.0, ""))[0] if per else 1.0)
+    return found[key] / (found[per] / _per(per)[0] if per else 1.0)
+
+
+def _per(key: str) -> tuple[float, str]:
+    """Scale and name of a cost that a metric is divided by."""
+    one = Measurement.parse(key)
+    return one.metric.per or (1.0, one.heading)
 
 
 def _finding(one: _Asked, corrected: float | None) -> Finding:
     test = one.test
     rule = next(rule for rule in RULES if rule in test)
     per = test.get("per", "")
-    metric = heading(one.key) + (f" per {PER[per][1] if per in PER else heading(per)}" if per else "")
+    metric = Measurement.parse(one.key).heading + (f" per {_per(per)[1]}" if per else "")
     share = f" by more than {test['within']:.0%}" if "within" in test else ""
     words = {"beats": "beats", "no_worse_than": "is no worse than", "above": "is above", "below": "is below"}
     asks = f"{test['variant']} {words[rule]} {test[rule]}{share}: {metric}"
@@ -218,7 +223,7 @@ def _finding(one: _Asked, corrected: float | None) -> Finding:
     if rule in ("beats", "no_worse_than"):
         base, mean_gap = statistics.fmean(one.theirs), statistics.fmean(one.gaps)
         gap = f"{_number(mean_gap)} {_bounds(one.gaps)}"
-        gap += f" ({mean_gap / abs(base):+.1%})" if base and has_shares(one.key) else ""
+        gap += f" ({mean_gap / abs(base):+.1%})" if base and Measurement.parse(one.key).metric.relative else ""
         said = f"{_number(statistics.fmean(one.ours), 4)} against {_number(base, 4)}, gap {gap}"
     else:
         said = gap = f"{_number(statistics.fmean(one.ours))} {_bounds(one.ours)}"
@@ -226,7 +231,7 @@ def _finding(one: _Asked, corrected: float | None) -> Finding:
     small = rule == "beats" and "per" not in test and _within_margin(one)
     verdict: Word = "undecided"
     if small:
-        said += f"; under the {compare.margin(one.key):.1%} that seeds alone make"
+        said += f"; under the {Measurement.parse(one.key).metric.margin:.1%} of seed noise"
     elif corrected <= LEVEL:
         verdict = "supported" if mean > 0 else "contradicted"
     else:
@@ -237,7 +242,7 @@ def _finding(one: _Asked, corrected: float | None) -> Finding:
 
 def _within_margin(one: _Asked) -> bool:
     base = statistics.fmean(one.theirs)
-    return bool(base) and abs(statistics.fmean(one.gaps) / base) <= compare.margin(one.key)
+    return bool(base) and abs(statistics.fmean(one.gaps) / base) <= Measurement.parse(one.key).metric.margin
 
 
 def _bounds(values: list[float]) -> str:

@@ -21,12 +21,11 @@ from typing import Literal
 from architectures import nearest
 from bench.findings.analysis import columns, half_width, summaries
 from bench.store.folders import name_of
-from bench.store.metrics import COST, direction, has_shares, heading, numbers, timed
+from bench.store.metrics import Measurement, numbers
 from bench.store.table import CellRecord, Table
 
 Word = Literal["better", "worse", "undecided"]
 LEVEL = 0.05
-MARGINS = {"fid": 0.013}  # share of the other's mean
 MOST_SEEDS = 1000
 APART = "timed in different runs"
 
@@ -152,8 +151,7 @@ def comparable(table: Table, a: str, b: str) -> list[str]:
     """Metrics with a direction that either row has a number of, in the order of the table."""
     cells = [cell for name in (a, b) for cell in _row(table, name)]
     keys = dict.fromkeys(key for cell in cells if cell.result for key in numbers(cell.result))
-    left_out = ("raw_", "heldout_loss_bin", "real_", "train_ms", "sample_ms", "train_seconds")  # said by others
-    return [key for key in keys if direction(key) and not key.startswith(left_out)]
+    return [key for key in keys if Measurement.parse(key).compared]
 
 
 def difference(table: Table, a: str, b: str, key: str) -> Difference:
@@ -180,7 +178,7 @@ def difference(table: Table, a: str, b: str, key: str) -> Difference:
 def apart(table: Table, a: str, b: str, seeds: Sequence[int], *keys: str) -> str:
     """`APART` where one of these metrics is a rate or a time, and a seed of the two rows was measured in different runs
     (as a cell is that an earlier matrix had trained); else nothing."""
-    if not any(timed(key) for key in keys):
+    if not any(Measurement.parse(key).metric.timed for key in keys):
         return ""
     runs = [{c.row.seed: c.result.provenance.get("command") for c in _row(table, name) if c.result} for name in (a, b)]
     return APART if any(runs[0].get(seed) != runs[1].get(seed) for seed in seeds) else ""
@@ -191,11 +189,6 @@ def judged(pairs: Sequence[Difference]) -> list[Difference]:
     return [_judge(replace(one, corrected=p)) for one, p in zip(pairs, holm([one.p for one in pairs]), strict=True)]
 
 
-def margin(metric: str) -> float:
-    """What share of a metric is no difference."""
-    return MARGINS.get(metric.partition("_")[0], 0.0)
-
-
 def _judge(one: Difference) -> Difference:
     if one.why:
         return replace(one, more=None)
@@ -204,12 +197,13 @@ def _judge(one: Difference) -> Difference:
     assert one.corrected is not None
     if one.gap == 0:
         return replace(one, why="no difference", more=None)
-    if abs(one.relative) <= margin(one.metric):
-        said = f"a gap of {abs(one.relative):.1%}, under the {margin(one.metric):.1%} that seeds alone make"
+    margin = Measurement.parse(one.metric).metric.margin
+    if abs(one.relative) <= margin:
+        said = f"a gap of {abs(one.relative):.1%}, under the {margin:.1%} of seed noise"
         return replace(one, why=said, more=None)
     if one.corrected > LEVEL:
         return replace(one, why=f"p {one.corrected:.2g} after Holm")
-    good = (one.gap > 0) == (direction(one.metric) == "higher")
+    good = (one.gap > 0) == (Measurement.parse(one.metric).better == "higher")
     return replace(one, verdict="better" if good else "worse", more=None)
 
 
@@ -229,7 +223,7 @@ def _by_seed(cells: list[CellRecord], key: str) -> dict[int, float]:
 
 def _missing(table: Table, a: str, b: str, key: str) -> str:
     """Why no seed has the metric in both rows: another number of pictures, or no finished cell."""
-    kind = key.rpartition("_")[0]
+    one = replace(Measurement.parse(key), count=0)
     counts = {
         name: sorted(
             {
@@ -237,13 +231,13 @@ def _missing(table: Table, a: str, b: str, key: str) -> str:
                 for cell in _row(table, name)
                 if cell.result
                 for k in numbers(cell.result)
-                if k.rpartition("_")[0] == kind
+                if replace(Measurement.parse(k), count=0) == one
             }
         )
         for name in (a, b)
     }
-    if kind and counts[a] and counts[b] and counts[a] != counts[b]:
-        return f"made of unequal numbers of pictures: {', '.join(counts[a])} and {', '.join(counts[b])}"
+    if one.made_by and counts[a] and counts[b] and counts[a] != counts[b]:
+        return f"made of unequal numbers of images: {', '.join(counts[a])} and {', '.join(counts[b])}"
     short = [name for name in (a, b) if not any(cell.result for cell in _row(table, name))]
     if short:
         return f"{' and '.join(short)} has no finished cell"
@@ -283,12 +277,12 @@ def lines(found: Sequence[Difference]) -> list[list[str]]:
     """A row of words each: metric, a, b, gap with its interval, share, effect, seeds, verdict."""
     return [
         [
-            heading(one.metric),
+            Measurement.parse(one.metric).heading,
             _number(one, one.mean_a),
             _number(one, one.mean_b),
             _number(one, one.gap)
             + (f" [{_number(one, one.low)}, {_number(one, one.high)}]" if one.low is not None else ""),
-            f"{one.relative:+.1%}" if one.seeds and has_shares(one.metric) else "",
+            f"{one.relative:+.1%}" if one.seeds and Measurement.parse(one.metric).metric.relative else "",
             f"{one.effect:+.1f}" if one.effect is not None else "",
             str(len(one.seeds)),
             verdict(one),
@@ -312,9 +306,9 @@ def _number(one: Difference, value: float | None) -> str:
     """A value as the table of means would write it, or to four digits."""
     if value is None or math.isnan(value):
         return ""
-    known = {column.key: column.write for column in COST}
-    if one.metric in known:
-        return known[one.metric](value)
+    metric = Measurement.parse(one.metric).metric
+    if metric.unit or metric.timed:
+        return metric.write(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
@@ -357,7 +351,7 @@ def verdict_table(table: Table) -> tuple[list[str], list[list[str]]]:
     if not found or not any(len(one.seeds) > 1 for row in found.values() for one in row):
         return [], []
     metrics = list(dict.fromkeys(one.metric for row in found.values() for one in row if one.seeds))
-    headings = [f"against {baseline(table)}", *(heading(key) for key in metrics)]
+    headings = [f"against {baseline(table)}", *(Measurement.parse(key).heading for key in metrics)]
     rows = []
     for name, row in found.items():
         told = {one.metric: one for one in row}
@@ -368,6 +362,6 @@ def verdict_table(table: Table) -> tuple[list[str], list[list[str]]]:
 def _mark(one: Difference) -> str:
     if not one.seeds:
         return ""
-    if not has_shares(one.metric):
+    if not Measurement.parse(one.metric).metric.relative:
         return f"{MARKS[one.verdict]} {one.gap:+.3f}"
     return MARKS[one.verdict] + (f" {one.relative:+.1%}" if math.isfinite(one.relative) else "")

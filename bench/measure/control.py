@@ -22,13 +22,13 @@ from bench.data import scenes
 from bench.data.scenes import GLOBAL, LOCAL, Scene
 from bench.measure import judge as judges
 from bench.measure.evaluate import Measured
-from bench.measure.metrics import count_name
 from bench.measure.sampling import SampleSet, Say, generate, generate_set, heldout_set, initial_noise, prompt_texts
 from bench.store.files import write_json
+from bench.store.metrics import METRICS, Measurement
 from bench.store.seeds import derive
 from bench.training.model import LoadedCell
 
-MAIN = ("local", "global", "control", "right")
+MAIN = tuple(metric.kind for metric in METRICS if metric.every_set)
 GRID = 9  # squares a side of a heat map, three for each place
 
 
@@ -40,7 +40,8 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say) -> Measure
     judge, card = judges.load()
     judge = judge.to(subject.device)
     ceiling, floor = _real(subject, judge, card["digest"], cache, say)
-    quality: dict[str, float] = {f"real_{name}": value for name, value in ceiling.items()}
+    real = {replace(Measurement.parse(key), subset="real"): value for key, value in ceiling.items()}
+    quality: dict[str, float] = {one.key: value for one, value in real.items()}
     sampling: dict[str, list[float]] = {}
     evaluate, slug = subject.config.evaluate, judges.slug()
     for wanted in _sets(subject):
@@ -48,11 +49,10 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say) -> Measure
         said = prompt_texts(subject.data, wanted.indices, wanted.split)
         scores = judges.score([scenes.parse(text) for text in said], judges.read(judge, pictures))
         kept = judges.summary(scores, floor)
-        prefix = "" if wanted.name == "heldout" else f"{wanted.name}_"
-        chosen = kept if not prefix else {name: kept[name] for name in MAIN}
-        count = count_name(len(pictures))
-        quality |= {f"{prefix}{name}_{slug}_{count}": value for name, value in chosen.items()}
-        sampling |= {f"{prefix}{n}_{slug}_{count}": bounds for n, bounds in judges.intervals(scores, floor).items()}
+        made = slug, len(pictures), "" if wanted.name == "heldout" else wanted.name
+        chosen = kept if wanted.name == "heldout" else {name: kept[name] for name in MAIN}
+        quality |= {Measurement.of(name, *made).key: value for name, value in chosen.items()}
+        sampling |= {Measurement.of(name, *made).key: ci for name, ci in judges.intervals(scores, floor).items()}
     swapped = swaps(subject, evaluate.swaps, say)
     about = {"judge": slug, "judge_digest": card["digest"], "chance": floor}
     return Measured(quality | swapped.quality, {}, about, sampling, swapped.probes)
@@ -82,9 +82,9 @@ def _real(
         seen = judges.read(judge, np.asarray(heldout.images[:count]))
         floor = judges.chance(wanted, seen)
         told = judges.summary(judges.score(wanted, seen), floor)
-        name = f"{judges.slug()}_{count_name(count)}"
+        ceiling = {Measurement.of(kind, judges.slug(), count).key: value for kind, value in told.items()}
         kept.parent.mkdir(parents=True, exist_ok=True)
-        write_json(kept, {"ceiling": {f"{key}_{name}": value for key, value in told.items()}, "floor": floor})
+        write_json(kept, {"ceiling": ceiling, "floor": floor})
     content = json.loads(kept.read_text())
     return content["ceiling"], content["floor"]
 
@@ -127,16 +127,16 @@ def swaps(subject: LoadedCell, count: int, say: Say) -> Measured:
     real = np.stack([scenes.render(scenes.parse(text), subject.data.image_size, seed=seed) for text in captions])
     quality: dict[str, float] = {}
     probe: dict[str, Any] = {}
-    for source, drawn in (("", pictures), ("real_", real)):
+    for subset, drawn in (("", pictures), ("real", real)):
         base, *others = np.split(drawn, 1 + len(variants))
         for (name, swapped), part in zip(variants.items(), others, strict=True):
             change = np.abs(part.astype(float) - base).mean(-1) / 255  # (n, S, S)
             found = [_locality(one, _cells(a, b, name)) for one, a, b in zip(change, said, swapped, strict=True)]
             known = [value for value in found if value is not None]
             if known:
-                quality[f"{source}locality_{name}_swap_{count}"] = float(np.mean(known))
-            quality[f"{source}change_{name}_swap_{count}"] = float(change.mean())
-            probe.setdefault(f"{source}swap", {})[name] = heat(change, said, name)
+                quality[Measurement.of(f"locality_{name}", "swap", count, subset).key] = float(np.mean(known))
+            quality[Measurement.of(f"change_{name}", "swap", count, subset).key] = float(change.mean())
+            probe.setdefault("real_swap" if subset else "swap", {})[name] = heat(change, said, name)
     return Measured(quality, probes=probe)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from bench.measure import metrics
 from bench.measure.heldout import heldout_loss
 from bench.measure.sampling import Say, generate_set, heldout_set
+from bench.store.metrics import Measurement
 from bench.training.model import LoadedCell
 from bench.training.stopwatch import median_iqr
 
@@ -52,7 +53,7 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say)
     features = extractor.features(generated, device=subject.device.type)
     quality |= metrics.set_metrics(features, real, slug=extractor.slug)
     cost = median_iqr(rates, "sample_images_per_second")
-    about: dict[str, Any] = {"extractor": extractor.name, "extractor_digest": extractor.digest}
+    about: dict[str, Any] = {"extractor": extractor.name, "extractor_digest": extractor.digest, "dim": real.shape[1]}
     about |= {"samples": len(generated), "reference": reference}
     return Measured(quality, cost, about, _sampling(features, real, extractor.slug))
 
@@ -61,8 +62,7 @@ def _sampling(features: np.ndarray, real: np.ndarray, slug: str) -> dict[str, li
     """How much the distances owe to these pictures; not asked of more than are quickly resampled."""
     if len(features) > MOST_RESAMPLED:
         return {}
-    name = f"{slug}_{metrics.count_name(len(features))}"
     return {
-        f"fid_{name}": list(metrics.frechet_interval(features, metrics.moments(real))),
-        f"kid_{name}": list(metrics.kid_interval(features, real)),
+        Measurement.of("fid", slug, len(features)).key: list(metrics.frechet_interval(features, metrics.moments(real))),
+        Measurement.of("kid", slug, len(features)).key: list(metrics.kid_interval(features, real)),
     }

@@ -1,10 +1,17 @@
-"""What a metric is: heading, unit, direction."""
+"""What a metric is: one table, which every column, direction, margin, section, caveat and claim is read from.
+
+A number of a cell has a flat key on disk, such as `unseen_local_judge1_100`. `Measurement` is that key with its fields:
+the metric, what made it (an extractor, a judge, changed words), over how many images, and which subset. The key is
+derived of the fields, and `Measurement.parse` is its inverse and the only parser. A new metric is a new row here.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
 
 from architectures import nearest
 from bench.store.result import Result
@@ -12,138 +19,320 @@ from bench.store.result import Result
 LOCAL_ATTRIBUTES = ("shape", "colour", "size", "place")  # of each object of a scene
 GLOBAL_ATTRIBUTES = ("tone", "time", "texture", "background")  # of the whole scene
 ATTRIBUTES = LOCAL_ATTRIBUTES + GLOBAL_ATTRIBUTES
+LADDER = "highest_lr"  # of a learning-rate ladder, not of a cell
+ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
-# --- columns --------------------------------------------------------------------------------------------------------
+Better = Literal["lower", "higher", ""]
+MadeBy = Literal["", "extractor", "judge", "swap", "bin"]
+_MADE_BY: dict[MadeBy, str] = {  # how the end of a key is written, by what made it
+    "": "",
+    "extractor": r"_(?P<made_by>\w+)_(?P<count>\d+k?)",
+    "judge": r"_(?P<made_by>judge\d+)_(?P<count>\d+k?)",
+    "swap": r"_(?P<made_by>swap)_(?P<count>\d+k?)",
+    "bin": r"(?P<made_by>\d+)",
+}
+_SUBSET = r"(?:(?P<subset>unseen|real|guidance[\d.]+)_)?"
 
 
 @dataclass(frozen=True)
-class Column:
-    """A number of a cell: its key in the result, its heading, how it is written, and which direction is better."""
+class Metric:
+    """A row of the table of metrics.
 
-    key: str
+    Attributes:
+        kind: its name in a key and in a claim. heading: its name for people. unit: written behind the heading.
+        better: which direction is; empty where neither is.
+        form, scale: how a value is written: `format(value / scale, form)`.
+        made_by: what its key says of its making.
+        margin: the share of a mean below which a gap is seed noise.
+        relative: whether a gap makes sense as a share of a mean; not where zero is chance, nor of a correlation.
+        timed: a rate or a time, which depends on what else the machine did.
+        exact: equal for all seeds.
+        columns: subsets that are columns of the table ("" is the whole). brief: in the README too. minor: not in the
+            terminal, last on the page.
+        compared: whether `compare` shows it. every_set: measured on unseen prompts and along guidance too.
+        section: of MLflow's chart page. front: whether its columns stand beside FID there instead.
+        per: scale and name as the denominator of a claim.
+    """
+
+    kind: str
     heading: str
-    write: Callable[[float], str]
-    better: str = ""  # lower, higher or nothing
+    better: Better = ""
+    form: str = ".4g"
+    scale: float = 1.0
+    unit: str = ""
+    made_by: MadeBy = ""
+    margin: float = 0.0
+    relative: bool = True
+    timed: bool = False
+    exact: bool = False
+    columns: tuple[str, ...] = ()
+    brief: bool = False
+    minor: bool = False
+    compared: bool = True
+    every_set: bool = False
+    section: str = "cost"
+    front: bool = False
+    per: tuple[float, str] | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.kind)
+
+    def write(self, value: float) -> str:
+        """A value in the metric's unit."""
+        return format(value / self.scale, self.form)
 
 
-def _fixed(digits: int, unit: float = 1.0) -> Callable[[float], str]:
-    return lambda value: f"{value / unit:,.{digits}f}"
+def _distance(
+    kind: str, heading: str, better: Better, form: str, *, margin: float = 0.0, brief: bool = False
+) -> Metric:
+    """A metric of images' features."""
+    return Metric(
+        kind, heading, better, form, made_by="extractor", margin=margin, columns=("",), brief=brief,
+        minor=better == "higher", section="quality", front=True,
+    )  # fmt: skip
 
 
-def _percent(value: float) -> str:
-    return f"{value:.1%}"
+def _judged(
+    kind: str, heading: str, better: Better = "higher", *, columns: tuple[str, ...] = (), every_set: bool = False
+) -> Metric:
+    """A metric of what the judge reads."""
+    return Metric(
+        kind, heading, better, ".3f", made_by="judge", relative=False, columns=columns, every_set=every_set,
+        section="adherence", front=True,
+    )  # fmt: skip
 
 
-# What made a metric, and of how many pictures, stands at the end of its name.
-_MADE_OF = (
-    re.compile(r"(?P<kind>kid|fid|precision|recall)_(?P<slug>\w+)_(?P<count>\d+k?)"),
-    re.compile(r"(?P<kind>[\w.]+?)_(?P<slug>judge\d+|swap)_(?P<count>\d+k?)"),
-)
-_JUDGED = re.compile(r"(?:(?P<set>unseen|real|guidance[\d.]+)_)?(?P<name>\w+)")
-QUALITY: dict[str, Callable[[float], str]] = {
-    "kid": _fixed(4),
-    "fid": _fixed(1),
-    "precision": _fixed(3),
-    "recall": _fixed(3),
-    "local": _fixed(3),
-    "global": _fixed(3),
-    "right": _fixed(3),
-    "unseen_local": _fixed(3),
-    "unseen_global": _fixed(3),
-}
-LADDER = "highest_lr"  # of a learning-rate ladder, not of a cell
-DYNAMICS = {
-    "open_first": "how far a block moves the stream before training, the largest",
-    "open_last": "how far blocks move the stream at the end",
-    "opening_step": "when blocks have half opened, a share of training",
-    "opening_order": "rank correlation of depth with when blocks open",
-    "opening_depth": "rank correlation of depth with how far blocks open",
-    LADDER: "log10 of the highest learning rate",
-}
-ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
-
-COST = (
-    Column("train_images_per_second", "training images/s", _fixed(0), "higher"),
-    Column("sample_images_per_second", "sampling images/s", _fixed(1), "higher"),
-    Column("train_peak_resident_bytes", "peak memory MiB (resident)", _fixed(0, 2**20), "lower"),
-    Column("train_peak_allocated_bytes", "peak memory GiB (allocated)", _fixed(2, 2**30), "lower"),
-    Column("parameters_total", "parameters M", _fixed(2, 1e6)),
-    Column("modulation_share", "of it modulation", _percent),
-    Column("macs_forward", "GMAC a picture", _fixed(3, 1e9)),
-    Column("mfu", "MFU", _percent, "higher"),
-)
+def _swapped(kind: str, heading: str, better: Better) -> Metric:
+    """A metric of what one changed word changes."""
+    return Metric(kind, heading, better, ".3f", made_by="swap", relative=False, section="adherence")
 
 
-def quality_columns(names: Iterable[str]) -> list[Column]:
-    """KID first, then FID, precision, recall, control, held-out loss; the heading says what made it, and of how many
-    pictures."""
-    names = sorted(set(names))
-    found = [
-        Column(name, heading(name), write, direction(name))
-        for kind, write in QUALITY.items()
-        for name in names
-        if name.startswith(f"{kind}_")
+def _dynamics(kind: str, heading: str, better: Better = "", *, relative: bool = True) -> Metric:
+    """How a cell learned."""
+    return Metric(kind, heading, better, relative=relative, section="dynamics")
+
+
+MI, GI = 2.0**20, 2.0**30
+
+# In the order of columns. The margin: FID of one and the same model varies by 1 to 2 % from training seed to training
+# seed (Dufour, Efros, Perez 2026, arXiv 2606.20536).
+METRICS: tuple[Metric, ...] = (
+    _distance("kid", "KID", "lower", ",.4f", brief=True),
+    _distance("fid", "FID", "lower", ",.1f", margin=0.013),
+    _distance("precision", "precision", "higher", ",.3f"),
+    _distance("recall", "recall", "higher", ",.3f"),
+    _judged("local", "local adherence", columns=("", "unseen"), every_set=True),
+    _judged("global", "global adherence", columns=("", "unseen"), every_set=True),
+    _judged("control", "adherence", every_set=True),
+    _judged("right", "all attributes correct", columns=("",), every_set=True),
+    _judged("count", "number of objects"),
+    *(_judged(name, name) for name in ATTRIBUTES),
+    *(_judged(f"raw_{name}", f"raw {name}", "") for name in ATTRIBUTES),
+    *(_swapped(f"locality_{name}", f"locality {name}", "higher") for name in ATTRIBUTES),
+    *(_swapped(f"change_{name}", f"change {name}", "") for name in ATTRIBUTES),
+    Metric("heldout_loss", "validation loss", "lower", ",.4f", columns=("",), brief=True, section="loss", front=True),
+    Metric(
+        "heldout_loss_bin", "validation loss, bin", "lower", ",.4f", made_by="bin", compared=False,
+        section="heldout_loss_by_timestep",
+    ),
+    Metric(
+        "train_images_per_second", "training images/s", "higher", ",.0f", timed=True, columns=("",), brief=True,
+        front=True,
+    ),
+    Metric("train_images_per_second_iqr", "training images/s, interquartile range"),
+    Metric("train_ms", "training ms an image", "lower", timed=True, compared=False),
+    Metric("sample_images_per_second", "sampling images/s", "higher", ",.1f", timed=True, columns=("",), front=True),
+    Metric("sample_images_per_second_iqr", "sampling images/s, interquartile range"),
+    Metric("sample_ms", "sampling ms an image", "lower", timed=True, compared=False),
+    Metric(
+        "train_peak_resident_bytes", "peak memory (resident)", "lower", ",.0f", MI, "MiB", columns=("",), brief=True,
+        front=True, per=(MI, "MiB of peak memory"),
+    ),
+    Metric(
+        "train_peak_allocated_bytes", "peak memory (allocated)", "lower", ",.2f", GI, "GiB", columns=("",), brief=True,
+        front=True, per=(MI, "MiB of peak memory"),
+    ),
+    Metric(
+        "parameters_total", "parameters", "", ",.2f", 1e6, "M", exact=True, columns=("",), front=True,
+        per=(1e6, "M parameters"),
+    ),
+    Metric("modulation_share", "modulation share", "", ".1%", unit="%", exact=True, columns=("",), brief=True),
+    *(
+        Metric(f"parameters_{part}", f"parameters of {part}", "", ",.2f", 1e6, "M", exact=True,
+               per=(1e6, f"M parameters of {part}"))
+        for part in ("backbone", "modulation", "scheme", "prompt")
+    ),
+    Metric(
+        "macs_forward", "multiply-adds an image", "", ",.3f", 1e9, "GMAC", exact=True, columns=("",), minor=True,
+        per=(1e9, "GMAC an image"),
+    ),
+    Metric(
+        "flops_train_per_image", "training operations an image", "", ",.3f", 1e9, "GFLOP", exact=True,
+        per=(1e9, "training GFLOP an image"),
+    ),
+    Metric("mfu", "MFU", "higher", ".1%", unit="%", timed=True, columns=("",)),
+    Metric("train_seconds", "training seconds", "lower", ",.0f", timed=True, compared=False),
+    _dynamics("open_first", "how far a block moves the stream before training, the largest"),
+    _dynamics("open_last", "how far blocks move the stream at the end"),
+    _dynamics("opening_step", "when blocks have half opened, a share of training"),
+    _dynamics("opening_order", "rank correlation of depth with when blocks open", relative=False),
+    _dynamics("opening_depth", "rank correlation of depth with how far blocks open", relative=False),
+    _dynamics("gate_first", "mean |gate| before training"),
+    _dynamics("gate_last", "mean |gate| at the end"),
+    _dynamics("spikes", "spikes of the training loss", "lower"),
+    _dynamics(LADDER, "log10 of the highest learning rate", relative=False),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one number of a cell is.
+
+    Attributes:
+        made_by: the extractor's slug, the judge (`judge1`), `swap`, or the number of a bin of timesteps.
+        count: of images, 0 where the key says none.
+        subset: `unseen`, `real`, `guidance4`, or empty for the held-out prompts.
+    """
+
+    metric: Metric
+    made_by: str = ""
+    count: int = 0
+    subset: str = ""
+
+    @classmethod
+    def of(cls, kind: str, made_by: str = "", count: int = 0, subset: str = "") -> Measurement:
+        """Raises:
+        KeyError: if the table has no such metric.
+        """
+        return cls(_by_kind(METRICS)[kind], made_by, count, subset)
+
+    @classmethod
+    def parse(cls, key: str) -> Measurement:
+        """The inverse of `key`. A key of no metric of the table is a metric of its own, of which nothing is known."""
+        for form in _forms(METRICS):
+            if found := form.fullmatch(key):
+                parts = found.groupdict()
+                number = parts.get("count") or "0"
+                count = int(number.rstrip("k")) * (1000 if number.endswith("k") else 1)
+                return cls.of(parts["kind"], parts.get("made_by") or "", count, parts["subset"] or "")
+        return cls(Metric(key, key.replace("_", " ")))
+
+    @property
+    def key(self) -> str:
+        """Its name on disk."""
+        made = self.made_by if self.metric.made_by == "bin" else f"_{self.made_by}_{count_name(self.count)}"
+        return self.name + (made if self.metric.made_by else "")
+
+    @property
+    def name(self) -> str:
+        """Its short name, as a claim may write it: kind and subset."""
+        return f"{self.subset}_{self.metric.kind}" if self.subset else self.metric.kind
+
+    @property
+    def heading(self) -> str:
+        """For people: `local adherence, guidance 4 (judge1, 400)`."""
+        if self.metric.made_by == "bin":
+            return f"{self.metric.heading} {self.made_by}"
+        text = self.metric.heading + (f", {self.metric.unit}" if self.metric.unit not in ("", "%") else "")
+        text += f", {self.subset.replace('guidance', 'guidance ')}" if self.subset else ""
+        return text + (f" ({self.made_by.replace('_', '-')}, {count_name(self.count)})" if self.made_by else "")
+
+    @property
+    def better(self) -> Better:
+        """Which direction is; of real images neither."""
+        return "" if self.subset == "real" else self.metric.better
+
+    @property
+    def over_chance(self) -> bool:
+        """Whether its zero is what a guess gets: that of all that a judge reads."""
+        return self.metric.made_by == "judge"
+
+    @property
+    def compared(self) -> bool:
+        """Whether a comparison shows it."""
+        return bool(self.better) and self.metric.compared
+
+    @property
+    def is_column(self) -> bool:
+        """Whether it is a column of the table of means."""
+        return self.subset in self.metric.columns
+
+    @property
+    def section(self) -> str:
+        """Its section of MLflow's chart page; empty for what stands alone, beside FID."""
+        return "" if self.is_column and self.metric.front else self.metric.section
+
+    @property
+    def guidance(self) -> float | None:
+        """The guidance scale, where it is not the cell's own."""
+        return float(self.subset.removeprefix("guidance")) if self.subset.startswith("guidance") else None
+
+    def write(self, value: float) -> str:
+        """A value in the metric's unit."""
+        return self.metric.write(value)
+
+
+def count_name(count: int) -> str:
+    """400 -> `400`, 5000 -> `5k`."""
+    return f"{count // 1000}k" if count % 1000 == 0 and count else str(count)
+
+
+@lru_cache(maxsize=4)
+def _by_kind(metrics: tuple[Metric, ...]) -> dict[str, Metric]:
+    return {metric.kind: metric for metric in metrics}
+
+
+@lru_cache(maxsize=4)
+def _forms(metrics: tuple[Metric, ...]) -> list[re.Pattern[str]]:
+    """A pattern of whole keys for each way of making."""
+    kinds = {form: [re.escape(one.kind) for one in metrics if one.made_by == form] for form in _MADE_BY}
+    return [
+        re.compile(f"{_SUBSET}(?P<kind>{'|'.join(known)}){_MADE_BY[form]}") for form, known in kinds.items() if known
     ]
-    if "heldout_loss" in names:
-        found.append(Column("heldout_loss", "held-out loss", _fixed(4), "lower"))
-    return found
 
 
-def direction(key: str) -> str:
-    """`lower` or `higher`, which is better; empty where neither is."""
-    known = {column.key: column.better for column in COST}
-    if key in known:
-        return known[key]
-    if key.startswith(("kid_", "fid_", "heldout_loss")) or key in ("train_ms", "sample_ms", "train_seconds", "spikes"):
-        return "lower"
-    return "higher" if _made_of(key) and not key.startswith(("change_", "real_", "raw_")) else ""
+# --- questions to the table -------------------------------------------------------------------------------------------
 
 
-def _made_of(key: str) -> re.Match[str] | None:
-    """`kind`, `slug` and `count` of a metric that is made of pictures."""
-    return next((found for form in _MADE_OF if (found := form.fullmatch(key))), None)
+def measurements(keys: Iterable[str]) -> list[Measurement]:
+    """Every key once, in the order of the table, then subset, then key."""
+    order = {metric.kind: k for k, metric in enumerate(METRICS)}
+    every = [Measurement.parse(key) for key in sorted(set(keys))]
+    return sorted(every, key=lambda one: (order.get(one.metric.kind, len(order)), one.subset))
 
 
-def heading(key: str) -> str:
-    """A metric's name for people: `local control (judge1, 400)`."""
-    known = {column.key: column.heading for column in COST} | {"heldout_loss": "held-out loss"}
-    known |= {"train_ms": "training ms a picture", "sample_ms": "sampling ms a picture"}
-    known |= DYNAMICS
-    made = _made_of(key)
-    if key in known or not made:
-        return known.get(key, key.replace("_", " "))
-    kind, slug, count = made["kind"], made["slug"].replace("_", "-"), made["count"]
-    judged = _JUDGED.fullmatch(kind) if slug.startswith("judge") else None
-    if judged:
-        words = {"local": "local control", "global": "global control", "right": "all right"}
-        word = words.get(judged["name"], judged["name"].replace("_", " "))
-        told = (judged["set"] or "").replace("guidance", "guidance ")
-        return f"{word}{', ' + told if told else ''} ({slug}, {count})"
-    return f"{kind.upper() if len(kind) == 3 else kind.replace('_', ' ')} ({slug}, {count})"
+def columns(keys: Iterable[str]) -> list[Measurement]:
+    """Those that are columns of the table of means."""
+    return [one for one in measurements(keys) if one.is_column]
 
 
-def over_chance(key: str) -> bool:
-    """Whether a metric's zero is what a guess gets: that of all that a judge reads."""
-    made = _made_of(key)
-    return made is not None and made["slug"].startswith("judge")
+def of_section(keys: Iterable[str], section: str) -> list[Measurement]:
+    """Those of one section of MLflow's chart page; of the empty section those beside FID."""
+    return [one for one in measurements(keys) if one.section == section]
 
 
-def has_shares(key: str) -> bool:
-    """Whether a gap is sensibly told as a share of a mean: not of control or locality, whose zero is chance, nor of a
-    logarithm or a correlation."""
-    made = _made_of(key)
-    if key in (LADDER, "opening_order", "opening_depth"):
-        return False
-    return made is None or not made["slug"].startswith(("judge", "swap"))
+def beside_fid(keys: Iterable[str]) -> list[Measurement]:
+    """Those that stand alone in MLflow and come first in its run table: the brief ones, then the rest."""
+    return sorted(of_section(keys, ""), key=lambda one: not one.metric.brief)
 
 
-def timed(key: str) -> bool:
-    """Whether a metric is a rate or a time: it depends on what else the machine did."""
-    return key in ("train_ms", "sample_ms", "train_seconds", "mfu") or key.endswith("_images_per_second")
+def names() -> list[str]:
+    """The short names that a claim may give: kinds, and those measured on unseen prompts."""
+    return [metric.kind for metric in METRICS] + [f"unseen_{metric.kind}" for metric in METRICS if metric.every_set]
+
+
+def known(name: str) -> bool:
+    """Whether a cell may have such a metric, by its short or its full name, also at another guidance scale."""
+    one = Measurement.parse(name)
+    if one.metric in METRICS:
+        return one.subset != "real"
+    short = re.fullmatch(f"{_SUBSET}(?P<kind>.+)", name)
+    metric = _by_kind(METRICS).get(short["kind"]) if short else None
+    return metric is not None and short is not None and (not short["subset"] or metric.every_set)
 
 
 def find(keys: Iterable[str], name: str) -> str:
-    """The metric that a short name means: `fid` is `fid_efficientnet_lite0_400` where nothing else begins so.
+    """The key that a short name means: `fid` is `fid_efficientnet_lite0_400` where no other FID is there.
 
     Raises:
         ValueError: if there is none, with the nearest, or more than one.
@@ -151,41 +340,57 @@ def find(keys: Iterable[str], name: str) -> str:
     keys = sorted(set(keys))
     if name in keys:
         return name
-    short = {key: made["kind"] for key in keys if (made := _made_of(key))}
-    found = [key for key, kind in short.items() if kind == name]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ValueError(f"metric {name!r} is any of {', '.join(found)}; name one")
-    known = sorted({*short.values(), *(key for key in keys if key not in short)})
-    hint = nearest(name, known, f": {', '.join(known)}")
+    short = {key: Measurement.parse(key).name for key in keys}
+    matches = [key for key in keys if short[key] == name]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ValueError(f"metric {name!r} is any of {', '.join(matches)}; name one")
+    choices = sorted(set(short.values()))
+    hint = nearest(name, choices, f": {', '.join(choices)}")
     raise ValueError(f"no metric {name!r}{hint}")
 
 
+# --- numbers of a result ----------------------------------------------------------------------------------------------
+
+
 def numbers(result: Result) -> dict[str, float]:
-    """All numbers of a result, and shares derived of them."""
-    found = {**result.quality, **result.cost, **result.dynamics}
+    """All numbers of a result by key, and those derived of them."""
+    values = {**result.quality, **result.cost, **result.dynamics}
     for name in ("train", "sample"):
-        if found.get(f"{name}_images_per_second"):
-            found[f"{name}_ms"] = 1000 / found[f"{name}_images_per_second"]
-    if found.get("parameters_total"):
-        found["modulation_share"] = found.get("parameters_modulation", 0.0) / found["parameters_total"]
-    return found
+        if values.get(f"{name}_images_per_second"):
+            values[f"{name}_ms"] = 1000 / values[f"{name}_images_per_second"]
+    if values.get("parameters_total"):
+        values["modulation_share"] = values.get("parameters_modulation", 0.0) / values["parameters_total"]
+    return values
 
 
-def caveats(names: Iterable[str]) -> list[str]:
-    """What a reader must know of the metrics, by their names."""
-    said = []
-    for name in sorted(set(names)):
-        kind, _, rest = name.partition("_")
-        slug, _, count = rest.rpartition("_")
-        number = int(count.rstrip("k")) * (1000 if count.endswith("k") else 1) if count.rstrip("k").isdigit() else 0
-        width = {"inception": 2048, "efficientnet_lite0": 1280}.get(slug, 2048)
-        if kind == "fid" and number and number < 2 * width:
-            said.append(
-                f"FID over {number:,} pictures, fewer than twice its {width:,} feature dimensions, is biased upward by "
+DIMENSIONS = {"inception": 2048, "efficientnet_lite0": 1280}  # of records written before they held it
+
+
+def caveats(keys: Iterable[str], dimensions: dict[str, int] | None = None) -> list[str]:
+    """What a reader must know of the metrics.
+
+    Args:
+        dimensions: extractor's slug -> number of features, as the results say.
+    """
+    known_dimensions = DIMENSIONS | (dimensions or {})
+    text = []
+    for one in measurements(keys):
+        if one.metric.kind != "fid":
+            continue
+        dim = known_dimensions.get(one.made_by)
+        if dim is None:
+            text.append(
+                f"FID over {one.count:,} images is biased upward by much where they are fewer than twice its feature "
+                "dimensions, whose number is not recorded: compare it only within this table, and read KID first."
+            )
+        elif one.count < 2 * dim:
+            text.append(
+                f"FID over {one.count:,} images, fewer than twice its {dim:,} feature dimensions, is biased upward by "
                 "much: compare it only within this table, and read KID first."
             )
-        if kind == "fid" and slug != "inception":
-            said.append(f"FID and KID here are made of {slug.replace('_', '-')} features; they are not published FIDs.")
-    return said
+        if one.made_by != "inception":
+            slug = one.made_by.replace("_", "-")
+            text.append(f"FID and KID here are made of {slug} features; they are not published FIDs.")
+    return text

@@ -23,6 +23,7 @@ from bench.data import scenes
 from bench.measure import metrics
 from bench.store import provenance
 from bench.store.files import write_atomic
+from bench.store.metrics import Measurement
 from bench.store.seeds import derive
 from bench.views.figures import plots as figures
 
@@ -50,7 +51,7 @@ def along(a: np.ndarray, b: np.ndarray, draws: int) -> list[dict[str, Any]]:
             draw = np.random.default_rng(derive("bias", count, k))
             sides = [side[draw.permutation(len(side))[:count]] for side in (a, b)]
             told.append(metrics.set_metrics(*sides, slug="x"))
-        fids, kids = ([one[f"{name}_x_{metrics.count_name(count)}"] for one in told] for name in ("fid", "kid"))
+        fids, kids = ([one[Measurement.of(name, "x", count).key] for one in told] for name in ("fid", "kid"))
         found.append({"n": count, "fid": fids, "kid": kids})
     return found
 

@@ -29,7 +29,7 @@ from mlflow.tracking import MlflowClient
 from bench.findings.analysis import summaries
 from bench.store.folders import CellFolder, Store, name_of
 from bench.store.journal import read_journal
-from bench.store.metrics import numbers, quality_columns
+from bench.store.metrics import Measurement, beside_fid, numbers
 from bench.store.table import CellRecord, Table, collect
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -43,23 +43,8 @@ BATCH = 900  # metrics in one call; MLflow takes 1,000
 STATUS = {"planned": "SCHEDULED", "running": "RUNNING", "done": "FINISHED", "killed": "KILLED"}  # all else FAILED
 FINAL = ("train_peak_", "train_seconds")  # of the journal, what is no curve but part of the result
 LOOKED_AT = ("dynamics/open/", "dynamics/gate/", "dynamics/gradient/")  # of the blocks; the rest stays in the journal
-CONTROL = (
-    "local",
-    "global",
-    "right",
-    "unseen_local",
-    "unseen_global",
-)  # what stands beside FID; its parts have a section
 VIEW, VIEW_OF_SEEDS = "ditbench", "ditbench-seeds"  # shared views of the run table, by their keys
 PICTURES = "pictures"  # section of the chart page
-SHOWN = (  # costs in the run table's first columns
-    "train_images_per_second",
-    "train_peak_resident_bytes",
-    "train_peak_allocated_bytes",
-    "parameters_total",
-)
-DYNAMICS = ("open_", "opening_", "gate_", "spikes")
-MAIN = ("train_images_per_second", "sample_images_per_second", "parameters_total", "heldout_loss")
 
 for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow"):
     logging.getLogger(name).setLevel(logging.ERROR)
@@ -226,8 +211,7 @@ class _Feed:
         done = len(table.done)
         values = {"cells_done": float(done), "cells_planned": float(len(table.cells))}
         for row in summaries(table):
-            main = [column.key for column in quality_columns(row.values)] + [key for key in MAIN if key in row.values]
-            for key in dict.fromkeys(main):
+            for key in (one.key for one in beside_fid(row.values)):
                 mean, half = row.mean(key), row.interval(key)
                 values |= {f"{key}/{row.name}": mean} if mean is not None else {}
                 values |= {f"{key}_ci95/{row.name}": half} if half is not None else {}
@@ -257,10 +241,7 @@ class _Feed:
         variant a row over its seeds. Their first columns are those that a reader of a benchmark wants first. Sorted by
         variant, since MLflow folds runs into their parent when it sorts by date."""
         rows = summaries(table)
-        quality = [column.key for column in quality_columns(key for row in rows for key in row.values)]
-        main = sorted(key for key in quality if key.startswith(("fid_", "kid_")))
-        known = {key for row in rows for key in row.values}
-        metrics = [_metric_name(key) for key in dict.fromkeys((*main, *SHOWN, *quality)) if key in known]
+        metrics = [_metric_name(one.key) for one in beside_fid(key for row in rows for key in row.values)]
         columns = ["params.`variant`", "params.`seed`", "tags.`status`", *(f"metrics.`{key}`" for key in metrics)]
         view: dict[str, Any] = {
             "selectedColumns": columns,
@@ -389,7 +370,7 @@ class _Feed:
         """Final quality and cost, and where the checkpoint lies. At step 0, so that MLflow draws bars."""
         if cell.result is None:
             return
-        kept = {_shelf(key): value for key, value in numbers(cell.result).items()}
+        kept = {_section(key): value for key, value in numbers(cell.result).items()}
         now = int(cell.result.provenance["ended"] * 1000)
         new = [Metric(key, value, now, 0) for key, value in kept.items() if run.data.metrics.get(key) != value]
         self._log(run, new)
@@ -438,7 +419,7 @@ def _charts(table: Table) -> dict[str, Any]:
     """The chart page's sections in a reader's order, the long ones folded, and the pictures at the last step. MLflow
     adds a chart of each metric to the section that its name begins with."""
     sections = {"Model metrics": True, PICTURES: True, "train": True}
-    sections |= {"control": False, "dynamics": False, "cost": False}
+    sections |= {"adherence": False, "dynamics": False, "cost": False}
     sections |= {"heldout_loss_by_timestep": False, "System metrics": False}
     shown = {"isReordered": False, "deleted": False, "isGenerated": True}
     pictures = {"uuid": "ditbench-pictures", "type": "IMAGE", "imageKeys": [f"{PICTURES}/samples"], "deleted": False}
@@ -453,16 +434,12 @@ def _charts(table: Table) -> dict[str, Any]:
     }
 
 
-def _shelf(key: str) -> str:
+def _section(key: str) -> str:
     """A result's name in MLflow: what one compares first stands alone, the rest in sections of the chart page."""
-    if key.startswith("heldout_loss_bin"):
-        return f"heldout_loss_by_timestep/{key.removeprefix('heldout_loss_')}"
-    first = key in MAIN or key in SHOWN or key.startswith(("fid_", "kid_", "precision_", "recall_"))
-    if first or key.startswith(tuple(f"{name}_judge" for name in CONTROL)):
-        return _metric_name(key)
-    if re.search(r"_(judge\d+|swap)_\d+k?$", key):
-        return _metric_name(f"control/{key}")
-    return _metric_name(f"dynamics/{key}" if key.startswith(DYNAMICS) else f"cost/{key}")
+    one = Measurement.parse(key)
+    if one.metric.made_by == "bin":
+        return f"{one.section}/bin{one.made_by}"
+    return _metric_name(f"{one.section}/{key}" if one.section else key)
 
 
 def _metric_name(key: str) -> str:

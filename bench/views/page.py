@@ -30,7 +30,7 @@ def html(
     """
     from jinja2 import Environment
 
-    headings, text, top = lines(table, last=("precision", "recall"))
+    headings, text, top = lines(table, minor="last")
     complete = [row.complete for row in summaries(table)]
     rows = [
         {"cells": cells, "best": best, "complete": done} for cells, best, done in zip(text, top, complete, strict=True)

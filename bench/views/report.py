@@ -12,7 +12,7 @@ from bench.findings.analysis import columns, summaries
 from bench.findings.ladder import choices, ladders
 from bench.store.files import write_atomic
 from bench.store.folders import Store, name_of
-from bench.store.metrics import Column
+from bench.store.metrics import Measurement
 from bench.store.table import Table, collect
 from bench.views.figures import plots as figures
 from bench.views.page import html
@@ -90,7 +90,7 @@ def _verdicts(table: Table) -> Sheet | None:
     told = (
         f"▲ better, ▼ worse, · undecided than {compare.baseline(table)}, and the gap (a share; of control, the "
         "difference): paired by seed, 95 % after Holm's correction over the whole table; gaps of FID under "
-        f"{compare.MARGINS['fid']:.1%} are undecided, since training seeds alone make such."
+        f"{Measurement.of('fid').metric.margin:.1%} are undecided: training seeds alone make such."
     )
     return Sheet("Verdicts", told, headings, rows, [])
 
@@ -150,7 +150,7 @@ def _chance(table: Table) -> Sheet | None:
     return Sheet("What so few pictures leave open", told, ["variant", *(c.heading for c in cols)], rows, [])
 
 
-def _bounds(column: Column, found: list[list[float]]) -> str:
+def _bounds(column: Measurement, found: list[list[float]]) -> str:
     ends = [statistics.fmean(side) for side in zip(*found, strict=True)]
     return " to ".join(column.write(end) for end in ends)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from bench.findings.analysis import VariantSummary, best, columns, summaries
-from bench.store.metrics import ARROWS, Column, caveats, numbers
+from bench.store.metrics import ARROWS, Measurement, caveats, numbers
 from bench.store.table import Table
 
 
@@ -31,27 +31,28 @@ class Sheet:
         return f"## {self.title}\n\n{self.says}\n\n" + "\n".join(lines) + "\n" + (f"\n{said}" if said else "")
 
 
-def written(row: VariantSummary, column: Column) -> str:
+def written(row: VariantSummary, column: Measurement) -> str:
     """A mean with the half width of its interval, or what there is."""
     mean, half = row.mean(column.key), row.interval(column.key)
     if mean is None:
         return ""
-    if half is None or (half == 0 and column.key.startswith(("parameters", "macs", "modulation"))):
+    if half is None or (half == 0 and column.metric.exact):
         return column.write(mean)
     return f"{column.write(mean)} ± {column.write(half)}"
 
 
 def lines(
-    table: Table, leave_out: tuple[str, ...] = (), last: tuple[str, ...] = ()
+    table: Table, minor: Literal["shown", "last", "left out"] = "shown"
 ) -> tuple[list[str], list[list[str]], list[set[int]]]:
     """Headings, cells of text a row, and for each row the columns in which it is best.
 
     Args:
-        leave_out: columns whose keys begin so are not shown. last: those stand at the end.
+        minor: what becomes of the minor columns.
     """
     rows = summaries(table)
-    cols = [column for column in columns(rows) if not column.key.startswith(leave_out or ("\0",))]
-    cols.sort(key=lambda column: column.key.startswith(last or ("\0",)))
+    cols = [column for column in columns(rows) if minor != "left out" or not column.metric.minor]
+    if minor == "last":
+        cols.sort(key=lambda column: column.metric.minor)
     headings = ["variant", "seeds", *(column.heading + ARROWS[column.better] for column in cols)]
     marks = [best(rows, column) for column in cols]
     text, top = [], []
@@ -71,11 +72,21 @@ def notes(table: Table) -> list[str]:
         said.append("One seed: there is no spread, and differences between rows are not established.")
     else:
         said.append("Mean over seeds ± half the 95 % t-interval of that mean.")
-    said += caveats(key for row in rows for key in row.values)
+    said += caveats((key for row in rows for key in row.values), dimensions(table))
     said += [f"{row.name}, {reason}" for row in rows for reason in row.reasons]
     if any(best(rows, column) for column in columns(rows)):
         said.append("Bold is the best mean of a column among rows whose every seed finished; read its interval too.")
     return said
+
+
+def dimensions(table: Table) -> dict[str, int]:
+    """Extractor's slug -> number of its features, as far as the results say."""
+    found = {}
+    for cell in table.done:
+        measured = cell.result.provenance.get("measured", {}) if cell.result else {}
+        if "dim" in measured:
+            found[str(measured["extractor"]).lower().replace("-", "_")] = int(measured["dim"])
+    return found
 
 
 # --- as text ----------------------------------------------------------------------------------------------------------
@@ -122,7 +133,7 @@ def terminal(table: Table) -> Any:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    headings, text, top = lines(table, leave_out=("precision", "recall", "macs"))
+    headings, text, top = lines(table, minor="left out")
     shown = RichTable(title=table.name, title_justify="left")
     for k, heading in enumerate(headings):
         shown.add_column(heading, justify="left" if k == 0 else "right", no_wrap=k == 0, overflow="fold")

@@ -2,14 +2,13 @@
 
 from bench.measure.metrics.extractors import INCEPTION_WEIGHTS, Extractor, MetricError, inception_here, resolve
 from bench.measure.metrics.frechet import Moments, frechet_distance, frechet_interval, moments
-from bench.measure.metrics.sets import count_name, kid_interval, reference_features, set_metrics
+from bench.measure.metrics.sets import kid_interval, reference_features, set_metrics
 
 __all__ = [
     "INCEPTION_WEIGHTS",
     "Extractor",
     "MetricError",
     "Moments",
-    "count_name",
     "frechet_distance",
     "frechet_interval",
     "inception_here",

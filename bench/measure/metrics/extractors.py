@@ -91,7 +91,7 @@ class Extractor:
 
     Attributes:
         name: as written in a config. slug: as it stands in a metric's name.
-        registered: torch-fidelity's name. layer: which of its features. dim: their number.
+        registered: torch-fidelity's name. layer: which of its features.
         weights: the file they come from, or None.
         digest: of the weights and the transform.
     """
@@ -102,6 +102,15 @@ class Extractor:
     layer: str
     weights: Path | None
     digest: str
+
+    @property
+    def dim(self) -> int:
+        """The number of features: a layer is named by it, or the features of one blank image are counted.
+
+        Raises:
+            MetricError: if they must be counted, and the weights cannot be loaded.
+        """
+        return int(self.layer) if self.layer.isdigit() else self.features(np.zeros((1, 32, 32, 3), np.uint8)).shape[1]
 
     def features(
         self,

@@ -18,13 +18,9 @@ from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, p
 from bench.measure.metrics.extractors import Extractor, MetricError, Warn
 from bench.measure.metrics.frechet import frechet_distance, moments
 from bench.store.files import digest, file_digest, write_json
+from bench.store.metrics import Measurement
 
 LARGEST_NEIGHBOURHOODS = 10_000  # pictures for precision and recall, which compare every pair
-
-
-def count_name(count: int) -> str:
-    """400 -> `400`, 5000 -> `5k`."""
-    return f"{count // 1000}k" if count % 1000 == 0 and count else str(count)
 
 
 def fidelity_options(**options: Any) -> dict[str, Any]:
@@ -61,13 +57,13 @@ def set_metrics(generated: np.ndarray, reference: np.ndarray, *, slug: str) -> d
         torch.from_numpy(reference[:LARGEST_NEIGHBOURHOODS]),
         **fidelity_options(prc_neighborhood=3, save_cpu_ram=True),
     )
-    name = f"{slug}_{count_name(n)}"
-    return {
-        f"kid_{name}": kid[KEY_METRIC_KID_MEAN],
-        f"fid_{name}": frechet_distance(moments(generated), moments(reference)),
-        f"precision_{name}": near[KEY_METRIC_PRECISION],
-        f"recall_{name}": near[KEY_METRIC_RECALL],
+    values = {
+        "kid": kid[KEY_METRIC_KID_MEAN],
+        "fid": frechet_distance(moments(generated), moments(reference)),
+        "precision": near[KEY_METRIC_PRECISION],
+        "recall": near[KEY_METRIC_RECALL],
     }
+    return {Measurement.of(kind, slug, n).key: value for kind, value in values.items()}
 
 
 def kid_interval(features: np.ndarray, reference: np.ndarray) -> tuple[float, float]:

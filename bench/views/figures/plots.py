@@ -19,7 +19,7 @@ import numpy as np
 from bench.findings.analysis import VariantSummary, columns, summaries
 from bench.findings.ladder import ladders
 from bench.store.folders import name_of
-from bench.store.metrics import ATTRIBUTES, find
+from bench.store.metrics import ATTRIBUTES, Measurement, find
 from bench.store.table import CellRecord, Table
 
 # Okabe and Ito's colours, told apart by every eye; with dashes and markers also without colour.
@@ -221,7 +221,7 @@ def heldout(table: Table) -> Drawn | None:
     rows = [row for row in summaries(table) if "heldout_loss_bin0" in row.values]
     if not rows:
         return None
-    bins = sum(key.startswith("heldout_loss_bin") for key in rows[0].values)
+    bins = sum(Measurement.parse(key).metric.made_by == "bin" for key in rows[0].values)
     figure, axis = _figure(7, 4)
     places = (np.arange(bins) + 0.5) / bins
     for index, row in enumerate(rows):
@@ -360,12 +360,7 @@ def guidance(table: Table) -> Drawn | None:
     """Local and global control against the guidance scale."""
     rows = [row for row in summaries(table) if row.values]
     own = table.manifest["config"]["sample"]["guidance"]
-    scales = {
-        float(key.partition("_")[0].removeprefix("guidance"))
-        for row in rows
-        for key in row.values
-        if key.startswith("guidance")
-    }
+    scales = {scale for row in rows for key in row.values if (scale := Measurement.parse(key).guidance) is not None}
     if not scales:
         return None
     figure, axes = _figure(9, 4, ncols=2, sharex=True)
