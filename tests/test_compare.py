@@ -171,9 +171,8 @@ def test_an_unknown_row_names_the_nearest() -> None:
 
 
 def test_direction_and_names_of_metrics() -> None:
-    assert [Measurement.parse(k).better for k in (FID, LOCAL, "train_ms", "parameters_total", "real_local_judge1_1k")] == [
-        "lower", "higher", "lower", "", ""
-    ]  # fmt: skip
+    keys = [FID, LOCAL, "train_ms", "parameters_total", "real_local_judge1_1k"]
+    assert [Measurement.parse(key).better for key in keys] == ["lower", "higher", "lower", "", ""]
     keys = [FID, KID, LOCAL, "unseen_local_judge1_200", "guidance4_local_judge1_100", "raw_shape_judge1_400"]
     assert [find(keys, k) for k in ("fid", "local", "unseen_local", "guidance4_local")] == [
         keys[0],

@@ -59,8 +59,8 @@ def test_a_key_of_no_metric_is_kept_and_judged_by_nobody() -> None:
 
 
 NEW = Metric(
-    "sharpness", "sharpness of edges", "higher", ".2f", made_by="extractor", columns=("",), section="quality", front=True,
-    margin=0.5,
+    "sharpness", "sharpness of edges", "higher", ".2f", made_by="extractor", columns=("",), section="quality",
+    front=True, margin=0.5,
 )  # fmt: skip
 KEY = "sharpness_inception_400"
 

@@ -122,15 +122,9 @@ def decide(table: Table) -> Verdict | None:
 
 def _at_chance(asked: list[_Asked]) -> list[str]:
     """Metrics of control on which nothing that is tested has learned anything yet."""
-    low = [
-        one.key
-        for one in asked
-        if one.seeds and Measurement.parse(one.key).over_chance and max(*one.ours, *one.theirs) <= 0
-    ]
-    return [
-        f"{Measurement.parse(key).heading}: no cell is above chance, so training is too short to tell"
-        for key in dict.fromkeys(low)
-    ]
+    judged = ((Measurement.parse(one.key), one) for one in asked if one.seeds)
+    low = [metric for metric, one in judged if metric.over_chance and max(*one.ours, *one.theirs) <= 0]
+    return [f"{one.heading}: no cell is above chance, so training is too short to decide" for one in dict.fromkeys(low)]
 
 
 def _ask(table: Table, test: dict[str, Any]) -> _Asked:
