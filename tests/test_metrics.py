@@ -20,7 +20,7 @@ from bench.measure.metrics import MetricError, extractors, frechet_distance, kid
 from bench.measure.metrics.sets import fidelity_options
 from bench.store.metrics import count_name
 from bench.studies import bias
-from bench.views.figures import plots as figures
+from bench.views.figures import quality as figures
 
 
 @pytest.fixture(scope="module")

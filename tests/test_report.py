@@ -28,7 +28,8 @@ from bench.store.metrics import ATTRIBUTES, Measurement, numbers
 from bench.store.result import Result
 from bench.store.table import collect
 from bench.views import record, report
-from bench.views.figures import plots as figures
+from bench.views.figures import catalogue as figures
+from bench.views.figures import samples
 from bench.views.readme import (
     BEGIN,
     CLAIMS,
@@ -195,7 +196,7 @@ def test_the_page_of_a_committed_record_needs_neither_torch_nor_mlflow(tmp_path:
     code += "sys.argv = ['ditbench', 'report', sys.argv[1], '-o', sys.argv[2]]\nfrom bench.cli import main\nmain()"
     subprocess.run([sys.executable, "-c", code, str(folder), str(tmp_path)], check=True, cwd=root, capture_output=True)
     text = (tmp_path / "report.html").read_text()
-    assert "Samples" in text and "Held-out loss by timestep" in text and len(text) < 5_000_000
+    assert "Samples" in text and "Validation loss by timestep" in text and len(text) < 5_000_000
 
 
 def test_the_table_in_latex(tmp_path: Path) -> None:
@@ -208,11 +209,11 @@ def test_the_table_in_latex(tmp_path: Path) -> None:
 
 def test_pictures_over_training(tmp_path: Path) -> None:
     store = made(tmp_path, {"adaln": [0.5], "adaln-zero": [0.2]})
-    assert figures.training(collect(store, "made")) is None
+    assert samples.training(collect(store, "made")) is None
     for row in store.rows("made"):
         for step in (100, 200, 300):
             np.save(store.cell(row.cell).samples / f"step-{step:09d}.npy", np.zeros((4, 16, 16, 3), np.uint8))
-    drawn = figures.training(collect(store, "made"))
+    drawn = samples.training(collect(store, "made"))
     assert drawn is not None and drawn[0][:4] == b"\x89PNG"
 
 

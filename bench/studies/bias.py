@@ -25,7 +25,7 @@ from bench.store import provenance
 from bench.store.files import write_atomic
 from bench.store.metrics import Measurement
 from bench.store.seeds import derive
-from bench.views.figures import plots as figures
+from bench.views.figures import quality as figures
 
 SIZE, NOISE = 32, 20.0  # side of a picture; standard deviation of the noise, of 255 levels
 SHARES = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # of the pictures there are

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.findings.analysis import summaries
 from bench.store.table import Table
-from bench.views.figures.plots import Figure
+from bench.views.figures.catalogue import Figure
 from bench.views.text import Sheet, as_csv, latex, lines, notes
 
 

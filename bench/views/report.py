@@ -14,7 +14,7 @@ from bench.store.files import write_atomic
 from bench.store.folders import Store, name_of
 from bench.store.metrics import Measurement
 from bench.store.table import Table, collect
-from bench.views.figures import plots as figures
+from bench.views.figures import catalogue as figures
 from bench.views.page import html
 from bench.views.text import Sheet, as_csv, latex, markdown, notes, written
 

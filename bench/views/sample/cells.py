@@ -103,7 +103,7 @@ def sample_variants(cells: dict[str, CellFolder], text: str, how: SampleSettings
     Raises:
         ValueError: for a prompt that a cell cannot take, or if none has a checkpoint.
     """
-    from bench.views.figures.plots import image_rows
+    from bench.views.figures.samples import image_rows
 
     rows: dict[str, list[np.ndarray]] = {}
     for name, folder in cells.items():

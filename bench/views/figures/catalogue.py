@@ -1,0 +1,63 @@
+"""Which figures there are, in the report's order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.store.table import Table
+from bench.views.figures import adherence, dynamics, quality, samples
+from bench.views.figures.style import FigureSpec
+
+FIGURES: tuple[FigureSpec, ...] = (
+    quality.QUALITY_COST,
+    adherence.PLANE,
+    adherence.ATTRIBUTE_BARS,
+    adherence.GUIDANCE,
+    adherence.SWAP,
+    samples.SAMPLES,
+    samples.TRAINING,
+    dynamics.LOSS,
+    quality.VALIDATION,
+    quality.LADDER,
+    dynamics.OPENING,
+    dynamics.GATES,
+    dynamics.GATES_BY_TIME,
+    dynamics.SCALES_BY_TIME,
+    dynamics.GRADIENTS,
+    quality.PARAMETERS,
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the report.
+
+    Attributes:
+        file: name of its PNG.
+        data: the numbers it shows, a row a point; empty for images.
+    """
+
+    file: str
+    title: str
+    caption: str
+    png: bytes
+    data: list[dict[str, Any]]
+
+
+def plot_all(table: Table, kept: Path | None = None) -> list[Figure]:
+    """Every figure that the table holds something for.
+
+    Args:
+        table: of the matrix.
+        kept: a record's folder, whose images are shown where those they are made of are not there.
+    """
+    figures = []
+    for spec in FIGURES:
+        plot = spec.plot(table)
+        if plot is None and kept is not None and (kept / spec.file).is_file():
+            plot = (kept / spec.file).read_bytes(), []
+        if plot is not None:
+            figures.append(Figure(spec.file, spec.title, spec.caption, *plot))
+    return figures

@@ -1,0 +1,66 @@
+"""Samples side by side: of all variants, and over training."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.store.table import Table
+from bench.views.figures.style import FigureSpec, Plot, canvas, first_cells, render
+
+Image = NDArray[np.uint8]  # (H, W, 3)
+
+
+def samples(table: Table, most: int = 8) -> Plot | None:
+    """Rows variants, columns prompts; the first seed of each variant."""
+    grids = {name: cell.grid for name, cell in first_cells(table).items() if cell.grid is not None}
+    if not grids:
+        return None
+    rows = {name: np.load(path) for name, path in grids.items()}
+    prompts = json.loads(next(iter(grids.values())).with_suffix(".json").read_text())["prompts"]
+    count = min(most, *(len(grid) for grid in rows.values()))
+    titles = [textwrap.fill(textwrap.shorten(prompt, 110, placeholder=" ..."), 20) for prompt in prompts[:count]]
+    return image_rows(list(rows), [list(grid[:count]) for grid in rows.values()], titles), []
+
+
+SAMPLES = FigureSpec("samples.png", "Samples", "The same prompts and the same noise, a row a variant.", samples)
+
+
+def training(table: Table, most: int = 8) -> Plot | None:
+    """Rows variants, columns steps of training; the last prompt's sample, from the same noise each time."""
+    grids = {name: cell.grids for name, cell in first_cells(table).items() if len(cell.grids) > 1}
+    steps = sorted(set.intersection(*(set(by_step) for by_step in grids.values()))) if grids else []
+    if len(steps) < 2:
+        return None
+    steps = [steps[k] for k in np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))]
+    rows = [[np.load(by_step[step])[-1] for step in steps] for by_step in grids.values()]
+    return image_rows(list(grids), rows, [f"step {step:,}" for step in steps], size=8), []
+
+
+TRAINING = FigureSpec(
+    "training.png", "Samples over training", "One prompt, the same noise, after more and more steps.", training
+)
+
+
+def image_rows(names: list[str], rows: list[list[Image]], titles: list[str], size: float = 5.5) -> bytes:
+    """A PNG of images in rows under titles, each row with its name.
+
+    One canvas, since many axes would take minutes; by numpy, since a record's report is made without torchvision.
+    """
+    height, width, gap = rows[0][0].shape[0], rows[0][0].shape[1], max(1, rows[0][0].shape[0] // 16)
+    sheet = np.full((len(rows) * (height + gap) - gap, len(titles) * (width + gap) - gap, 3), 255, np.uint8)
+    for i, images in enumerate(rows):
+        for j, image in enumerate(images):
+            y, x = i * (height + gap), j * (width + gap)
+            sheet[y : y + height, x : x + width] = image
+    figure, axis = canvas(1.25 * len(titles) + 1.6, 1.25 * len(rows) + 1.0)
+    axis.imshow(sheet, interpolation="nearest")
+    labels = ["\n".join(textwrap.wrap(name.replace("-", "- "), 14)).replace("- ", "-") for name in names]
+    axis.set_yticks([i * (height + gap) + height / 2 for i in range(len(rows))], labels, fontsize=8)
+    axis.set_xticks([j * (width + gap) + width / 2 for j in range(len(titles))], titles, fontsize=size)
+    axis.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+    axis.spines[:].set_visible(False)
+    return render(figure)
