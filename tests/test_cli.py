@@ -18,6 +18,7 @@ from tiny import ditbench, planned, run_all
 
 from bench.cli import app as cli
 from bench.cli import doctor
+from bench.cli.common import complete_matrix, complete_scheme
 from bench.store.folders import Store
 
 HELP = Path(__file__).parent / "help.txt"
@@ -53,13 +54,13 @@ def test_every_command_has_an_example_that_names_it() -> None:
 
 def test_completion_knows_schemes_matrices_and_variants(tmp_path: Path) -> None:
     generate(tmp_path, variants=2, seeds=1, steps=100, name="made")
-    assert cli._schemes("adaln-zero") == ["adaln-zero", "adaln-zero-cross"]
+    assert complete_scheme("adaln-zero") == ["adaln-zero", "adaln-zero-cross"]
 
     class Context:
         params = {"root": tmp_path}
 
-    assert cli._places(Context(), "ma") == ["made"]  # type: ignore[arg-type]
-    assert cli._places(Context(), "made/") == ["made/variant-00", "made/variant-01"]  # type: ignore[arg-type]
+    assert complete_matrix(Context(), "ma") == ["made"]  # type: ignore[arg-type]
+    assert complete_matrix(Context(), "made/") == ["made/variant-00", "made/variant-01"]  # type: ignore[arg-type]
 
 
 def found(store: Store) -> dict[str, doctor.Finding]:
@@ -112,4 +113,6 @@ def test_sample_draws_what_is_typed_and_every_variant_with_the_same_noise(tmp_pa
     done = ditbench("sample", "tiny", "a small red ring", "--all", "-o", "all.png", cwd=tmp_path, code=0)
     assert (tmp_path / "all.png").read_bytes()[:4] == b"\x89PNG" and "has no checkpoint yet" in done.stderr
     two = ditbench("sample", "tiny", "a", "b", "--all", cwd=tmp_path, code=2)
-    assert "draws one prompt" in two.stderr
+    assert "takes one prompt" in two.stderr
+    old = ditbench("sample", "--published", "dit", "--weights", "x", "207", cwd=tmp_path, code=2)
+    assert "ditbench sample-published dit" in old.stderr

@@ -627,7 +627,7 @@ def test_a_file_of_weights_draws_and_bad_files_are_named(tmp_path: Path) -> None
     old["x_embedder.proj.weight"] = old["x_embedder.proj.weight"].reshape(D, 4, 2, 2)
     file = tmp_path / "dit.safetensors"
     save_file({name: value * 0.05 for name, value in old.items()}, file)
-    command = ["sample", "--published", "dit", "--weights", str(file), "--latent", "8", "--steps", "3", "--count", "2"]
+    command = ["sample-published", "dit", "--weights", str(file), "--latent", "8", "--steps", "3", "--count", "2"]
     command += [f"--size={key}={value}" for key, value in sizes.items()] + ["--out", str(tmp_path / "out.png")]
     result = CliRunner().invoke(app, [*command, "2", "5"])
     assert result.exit_code == 0, result.output

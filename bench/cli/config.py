@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.app import Json, app
+from bench.cli.common import Json, console
 
 if TYPE_CHECKING:
     from bench.config.keys import Key
 
 
 def _groups(incomplete: str) -> list[str]:
-    """Groups of keys that begin so, for the shell."""
+    """Groups of keys with this beginning, for the shell."""
     from bench.config.keys import groups
 
     return [name for name in groups() if name.startswith(incomplete)]
 
 
-@app.command()
 def config(
     group: Annotated[
         str | None, typer.Argument(help="A group of keys, such as train; all if left out.", autocompletion=_groups)
@@ -53,10 +51,9 @@ def _plain(key: Key) -> dict[str, object]:
 
 
 def _print_table(chosen: list[Key]) -> None:
-    from rich.console import Console
     from rich.table import Column, Table
 
     table = Table(Column("key", no_wrap=True), "type", "default", "meaning", box=None, pad_edge=False)
     for key in chosen:
         table.add_row(key.name, key.type, key.default_text, key.meaning)
-    Console(width=None if sys.stdout.isatty() else 160).print(table, markup=False, highlight=False)
+    console().print(table, markup=False, highlight=False)

@@ -148,6 +148,11 @@ class Row:
     backbone: str
     data: str
 
+    @property
+    def name(self) -> str:
+        """The row of the table: the variant, and its point of the axes."""
+        return self.variant + "".join(f" {key.rpartition('.')[2]}={value}" for key, value in self.axes.items())
+
 
 @dataclass(frozen=True)
 class Store:
@@ -185,4 +190,4 @@ class Store:
 
 def name_of(row: Row) -> str:
     """A row of the table: the variant, and its point of the axes."""
-    return row.variant + "".join(f" {key.rpartition('.')[2]}={value}" for key, value in row.axes.items())
+    return row.name

@@ -1,0 +1,189 @@
+"""What the commands share: types of their arguments, what a name on the command line means, and where text goes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+    from bench.store.folders import CellFolder, Store
+    from bench.store.table import Table
+
+RUNS = Path("runs")
+Progress = Callable[[str, int, int], None]  # what, done, total
+
+
+# --- completion in the shell ----------------------------------------------------------------------------------------
+
+
+def complete_scheme(incomplete: str) -> list[str]:
+    """Names of schemes with this beginning."""
+    from architectures import schemes
+
+    return [name for name in schemes() if name.startswith(incomplete)]
+
+
+def complete_matrix(context: typer.Context, incomplete: str) -> list[str]:
+    """Matrices, and after a slash their variants."""
+    store = open_store(Path(context.params.get("root") or RUNS))
+    names = store.matrices()
+    matrix, slash, _ = incomplete.partition("/")
+    if slash and matrix in names:
+        names = [f"{matrix}/{variant}" for variant in dict.fromkeys(row.variant for row in store.rows(matrix))]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+# --- arguments ------------------------------------------------------------------------------------------------------
+
+Root = Annotated[Path, typer.Option(envvar="DITBENCH_ROOT", help="The results directory.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Changes as key=value, such as train.steps=100.")]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", envvar="DITBENCH_PLUGINS", help="A Python file that registers schemes; may be repeated."),
+]
+Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
+Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
+Records = Annotated[Path, typer.Option(help="Where records are kept.")]
+Name = Annotated[
+    str | None,
+    typer.Argument(help="A matrix, by its name; the last one run if left out.", autocompletion=complete_matrix),
+]
+NameOrRecord = Annotated[
+    str | None,
+    typer.Argument(
+        help="A matrix, by its name (the last one run if left out), or a record's folder.",
+        autocompletion=complete_matrix,
+    ),
+]
+Scheme = Annotated[str, typer.Argument(help="A scheme, see `ditbench schemes`.", autocompletion=complete_scheme)]
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+def open_store(root: Path) -> Store:
+    """The results directory."""
+    from bench.store.folders import Store
+
+    return Store(root.resolve())
+
+
+def load_plugins(paths: list[Path] | None) -> None:
+    """Registers the schemes of Python files."""
+    import architectures
+
+    for path in paths or []:
+        architectures.load_plugin(path)
+
+
+def chosen_matrix(store: Store, name: str | None) -> str:
+    """The matrix meant: by its name, or by its file's; the last one run if none is named.
+
+    Raises:
+        ValueError: if there is none, or none of that name, with the nearest.
+    """
+    known = store.matrices()
+    if not known:
+        raise ValueError(f"no matrix was run in {near(store.root)}; start with: ditbench run configs/quickstart.yaml")
+    if name is None:
+        return known[0]
+    requested = Path(name).stem if name.endswith((".yaml", ".yml")) else name
+    if requested not in known:
+        from architectures import nearest
+
+        hint = nearest(requested, known)
+        raise ValueError(f"no matrix {name!r} in {near(store.root)} (matrices: {', '.join(known)}){hint}")
+    return requested
+
+
+def is_record(name: str | None) -> bool:
+    """Whether a name is the folder of a committed record."""
+    return name is not None and any((Path(name) / file).is_file() for file in ("cells.json", "cells.json.gz"))
+
+
+def chosen_table(root: Path, name: str | None) -> Table:
+    """A matrix's cells from the results directory, or from a record's folder."""
+    if name and is_record(name):
+        from bench.views.record import load_record
+
+        return load_record(Path(name))
+    from bench.store.table import collect
+
+    store = open_store(root)
+    return collect(store, chosen_matrix(store, name))
+
+
+def chosen_cell(store: Store, text: str) -> CellFolder:
+    """The cell meant: a folder, MATRIX/VARIANT, or the beginning of an id.
+
+    Raises:
+        ValueError: if there is none or more than one, with the choices.
+    """
+    from bench.store.folders import CellFolder
+
+    if (Path(text) / "config.json").is_file():
+        return CellFolder(Path(text).resolve())
+    matrix, slash, variant = text.partition("/")
+    if slash and matrix in store.matrices():
+        rows = [row for row in store.rows(matrix) if row.variant == variant]
+        if rows:
+            return store.cell(rows[0].cell)
+        names = sorted({row.variant for row in store.rows(matrix)})
+        raise ValueError(f"matrix {matrix!r} has no variant {variant!r} (variants: {', '.join(names)})")
+    ids = sorted(path.parent.name for path in (store.root / "cells").glob("*/config.json"))
+    matching = [id for id in ids if id.startswith(text)]
+    if len(matching) == 1:
+        return store.cell(matching[0])
+    which = f"several cells match: {', '.join(matching)}" if matching else f"cells: {', '.join(ids) or 'none'}"
+    raise ValueError(f"no cell {text!r} in {near(store.root)}; {which}")
+
+
+def near(path: Path) -> str:
+    """A path as short as it can be written from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+# --- output ---------------------------------------------------------------------------------------------------------
+
+
+def console() -> Console:
+    """Where tables are printed: as wide as the terminal, or 160 columns of a file."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def warn(text: str) -> None:
+    """A warning, on stderr."""
+    print(f"ditbench: {text}", file=sys.stderr)
+
+
+@contextmanager
+def progress_bars(quiet: bool = False) -> Iterator[Progress]:
+    """A bar for each piece of work that is announced; on a terminal alone."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    with Bars(console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield update

@@ -1,0 +1,243 @@
+"""Commands that run cells: `run`, `cell`, `status`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli.common import (
+    RUNS,
+    Json,
+    Name,
+    Overrides,
+    Plugins,
+    Root,
+    chosen_matrix,
+    console,
+    near,
+    open_store,
+    progress_bars,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from bench.run.loop import CellState
+    from bench.run.plan import Plan, PlannedCell
+    from bench.store.folders import Store
+
+
+def run(
+    matrix: Annotated[Path, typer.Argument(help="A matrix file, such as configs/quickstart.yaml.")],
+    overrides: Overrides = None,
+    root: Root = RUNS,
+    plugin: Plugins = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells and their cost; train nothing.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Take a changed plan under the same name.")] = False,
+    track: Annotated[bool, typer.Option(help="Write to MLflow while running; `ditbench sync` does it later.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the table at the end.")] = False,
+) -> None:
+    """Run every cell of a matrix; run it again to resume where it stopped.
+
+    Example: ditbench run configs/quickstart.yaml train.steps=200 name=short
+    """
+    from bench.config import load as config
+    from bench.run.manifest import commit
+    from bench.run.plan import plan
+    from bench.store import provenance
+
+    loaded = config.load(matrix, overrides)
+    loaded = replace(loaded, plugins=[*loaded.plugins, *map(str, plugin or [])])
+    store = open_store(root)
+    with progress_bars(quiet) as progress:
+        planned = plan(loaded, store, command=provenance.command(), progress=progress)
+    out = console()
+    for warning in planned.warnings:
+        out.print(f"[bold]warning[/bold]: {warning}", markup=True, highlight=False)
+    if not quiet:
+        out.print(_plan_table(planned))
+    if dry_run:
+        return
+    commit(planned, store, fresh=fresh)
+    sync = _sync(store, loaded.name) if track else lambda: None
+    states = _run_with_display(planned, store, sync, quiet=quiet)
+    _finish(loaded.name, store, sync)
+    sys.exit(any(state.status != "done" for state in states))
+
+
+def _run_with_display(planned: Plan, store: Store, sync: Callable[[], None], *, quiet: bool) -> list[CellState]:
+    """Runs the cells: with a live table on a terminal, with plain lines in a log, silently if `quiet`."""
+    import torch
+
+    from bench.run.executors import Local
+    from bench.run.loop import run as run_cells
+
+    executor = Local(planned.matrix.run.jobs, gpus=torch.cuda.device_count())
+    out = console()
+    if quiet:
+        return run_cells(planned, store, executor=executor, say=lambda text: None, sync=sync)
+    if not out.is_terminal:
+        return run_cells(planned, store, executor=executor, say=_print_now, show=_Ticker(), sync=sync)
+    from rich.live import Live
+
+    with Live(console=out, refresh_per_second=2, transient=True) as live:
+        return run_cells(
+            planned,
+            store,
+            executor=executor,
+            say=lambda text: out.print(text, markup=False, highlight=False),
+            show=lambda states: live.update(_state_table(states)),
+            sync=sync,
+        )
+
+
+def _print_now(text: str) -> None:
+    print(text, flush=True)
+
+
+class _Ticker:
+    """In a log: a plain line on each running cell, at most every half minute."""
+
+    def __init__(self, every: float = 30.0) -> None:
+        self.every, self.last = every, time.monotonic()
+
+    def __call__(self, states: list[CellState]) -> None:
+        if time.monotonic() - self.last < self.every:
+            return
+        self.last = time.monotonic()
+        for state in states:
+            if state.status == "running":
+                _print_now("  " + " ".join([state.label, *_state_columns(state)[2:]]))
+
+
+def _finish(name: str, store: Store, sync: Callable[[], None]) -> None:
+    """Prints the table, writes the report, and names the ways to see more."""
+    from bench.store.table import collect
+    from bench.views import report
+    from bench.views.text import terminal
+
+    out = console()
+    table = collect(store, name)
+    out.print(terminal(table))
+    path = report.write_files(table, store.matrix_folder(name) / "report", page=True)
+    sync()
+    out.print(f"report     {near(path)}", markup=False, highlight=False)
+    where = "" if store.root == RUNS.resolve() else f" --root {near(store.root)}"
+    out.print(f"dashboard  ditbench dashboard {name}{where}", markup=False, highlight=False)
+
+
+def _sync(store: Store, name: str) -> Callable[[], None]:
+    """Writes to MLflow; a dashboard that cannot be updated is reported once and stops no run."""
+    reported: set[str] = set()
+
+    def sync() -> None:
+        try:
+            from bench.views import mlflow as tracking
+
+            tracking.sync(store, name)
+        except Exception as error:  # whatever MLflow raises: the results are on disk
+            if str(error) not in reported:
+                reported.add(str(error))
+                warn(f"the dashboard was not updated ({error}); `ditbench sync` does it later")
+
+    return sync
+
+
+def cell(folder: Annotated[Path, typer.Argument(help="A cell's folder, planned by `ditbench run`.")]) -> None:
+    """Run one planned cell to its end (what `run` does for each).
+
+    Example: ditbench cell runs/cells/adaln-zero-1a2b3c4d5e6f
+    """
+    from bench.run.cell import EXITS
+    from bench.run.cell import run as run_cell
+
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such cell folder")
+    sys.exit(EXITS.get(run_cell(folder), 1))
+
+
+def status(name: Name = None, root: Root = RUNS, as_json: Json = False) -> None:
+    """Show the state of every cell of a matrix.
+
+    Example: ditbench status quickstart --json
+    """
+    store = open_store(root)
+    matrix = chosen_matrix(store, name)
+    rows = [(row, *store.cell(row.cell).status()) for row in store.rows(matrix)]
+    if as_json:
+        content = [
+            {"cell": row.cell, "variant": row.variant, "seed": row.seed, "status": state, "reason": why}
+            for row, state, why in rows
+        ]
+        print(json.dumps({"matrix": matrix, "cells": content}, indent=2))
+        return
+    from rich.table import Table
+
+    table = Table("variant", "seed", "status", "cell", "reason", title=matrix)
+    for row, state, why in rows:
+        table.add_row(row.variant, str(row.seed), state, row.cell, why)
+    out = console()
+    out.print(table)
+    out.print(f"{sum(state == 'done' for _, state, _ in rows)} of {len(rows)} cells done")
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def _plan_table(planned: Plan) -> Table:
+    """What every cell costs before anything is trained."""
+    from rich.table import Table
+
+    matrix = planned.matrix
+    table = Table(
+        title=f"{matrix.name}: {len(planned.cells)} cells of {matrix.train.steps:,} steps", title_justify="left"
+    )
+    matched = any(one.budget for one in planned.cells)
+    columns = ("cell", "parameters", "modulation", "prompt path", "GMAC an image", "training PFLOP")
+    for column in (*columns, f"equal {matrix.budget.match}") if matched else columns:
+        table.add_column(column, justify="left" if column == "cell" else "right")
+    for one in planned.cells:
+        table.add_row(one.label, *([one.reason] if one.reason else _cost_columns(one)), *([one.budget] * matched))
+    return table
+
+
+def _cost_columns(planned: PlannedCell) -> list[str]:
+    cost, train = planned.cost, planned.spec.config.train
+    return [
+        f"{cost['parameters_total'] / 1e6:.2f} M",
+        f"{cost['parameters_modulation'] / cost['parameters_total']:.1%}",
+        f"{cost['parameters_prompt'] / cost['parameters_total']:.1%}",
+        f"{cost['macs_forward'] / 1e9:.3f}",
+        f"{cost['flops_train_per_image'] * train.batch * train.steps / 1e15:.3f}",
+    ]
+
+
+def _state_table(states: list[CellState]) -> Table:
+    from rich.table import Table
+
+    table = Table()
+    for column in ("cell", "status", "step", "loss", "images/s", "time left"):
+        table.add_column(column, justify="left" if column in ("cell", "status") else "right")
+    for state in states:
+        table.add_row(*_state_columns(state))
+    return table
+
+
+def _state_columns(state: CellState) -> list[str]:
+    left = "" if state.left is None else f"{int(state.left // 60)}:{int(state.left % 60):02d}"
+    return [
+        state.label,
+        state.status,
+        state.stage or f"{state.step:,}/{state.steps:,}",
+        "" if state.loss is None else f"loss {state.loss:.4f}",
+        "" if state.rate is None else f"{state.rate:,.0f} images/s",
+        left and f"{left} left",
+    ]

@@ -1,0 +1,247 @@
+"""Commands about conditioning schemes: `schemes`, `describe`, `check`, `new-scheme`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli.common import Json, Plugins, Scheme, complete_scheme, console, load_plugins, near, progress_bars
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+    from architectures import Description
+
+
+def schemes(plugin: Plugins = None, as_json: Json = False) -> None:
+    """List the conditioning schemes, plugins included.
+
+    Example: ditbench schemes --plugin my_gate.py
+    """
+    import architectures
+
+    load_plugins(plugin)
+    origins = {name: architectures.origin(name) for name in architectures.schemes()}
+    if as_json:
+        print(json.dumps(origins, indent=2))
+        return
+    for name, origin in origins.items():
+        print(name if origin["kind"] == "built-in" else f"{name}  ({origin['kind']} {origin['name']})")
+
+
+# --- describe -------------------------------------------------------------------------------------------------------
+
+
+def describe(
+    scheme: Annotated[
+        str | None,
+        typer.Argument(help="A scheme, see `ditbench schemes`; none with --all.", autocompletion=complete_scheme),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Compare the cost of every scheme.")] = False,
+    beginning: Annotated[
+        bool,
+        typer.Option(
+            "--init", help="Show its first steps from initialisation: identity, gradients of gates and branches."
+        ),
+    ] = False,
+    backbone: Annotated[str, typer.Option(help="Its backbone: DiT-XS/2 to DiT-XL/2, any patch.")] = "DiT-B/2",
+    image_size: Annotated[int, typer.Option(help="Pixels, or latents, a side.")] = 32,
+    tokens: Annotated[int, typer.Option(help="Prompt tokens of 768 channels; 0: a class label of 1000.")] = 64,
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Print a scheme's equations, facts, options and cost; with --all, the cost of each scheme.
+
+    Example: ditbench describe adaln-zero --backbone DiT-S/2
+
+    Example: ditbench describe --all --backbone DiT-B/2
+    """
+    import architectures
+
+    load_plugins(plugin)
+    if everything == (scheme is not None):
+        raise typer.BadParameter("name one scheme, or give --all")
+    names = [scheme] if scheme is not None else architectures.schemes()
+    if beginning:
+        console().print(_beginnings(names))
+        return
+    costs = {name: _cost(name, backbone, image_size, tokens) for name in names}
+    if as_json:
+        size = {"backbone": backbone, "image_size": image_size, "tokens": tokens}
+        print(json.dumps(size | {"schemes": costs}, indent=2))
+        return
+    if scheme is not None:
+        _print_description(architectures.describe(scheme))
+    prompt = f"{tokens} prompt tokens" if tokens else "a class label"
+    console().print(_cost_table(costs, f"Cost on {backbone}, {image_size} px, {prompt}"))
+
+
+def _cost(name: str, backbone: str, image_size: int, tokens: int) -> dict[str, float]:
+    import architectures
+    from bench.config.schema import Backbone, Data
+    from bench.config.spec import CellConfig
+    from bench.measure import cost
+
+    prompt = architectures.Features(768, 768, tokens) if tokens else architectures.Labels(1000)
+    return cost.count(CellConfig(name, backbone=Backbone(name=backbone), data=Data(image_size=image_size)), prompt)
+
+
+def _cost_table(costs: dict[str, dict[str, float]], title: str) -> Table:
+    from rich.table import Column, Table
+
+    columns = (Column(name, justify="right") for name in ("parameters", "modulation", "share", "prompt", "GMAC"))
+    table = Table("scheme", *columns, title=title, title_justify="left")
+    for name, cost in costs.items():
+        total, modulation = cost["parameters_total"], cost["parameters_modulation"]
+        millions = [f"{total / 1e6:,.2f} M", f"{modulation / 1e6:,.2f} M", f"{100 * modulation / total:.1f} %"]
+        table.add_row(
+            name, *millions, f"{cost['parameters_prompt'] / 1e6:,.2f} M", f"{cost['macs_forward'] / 1e9:,.3f}"
+        )
+    return table
+
+
+def _print_description(description: Description) -> None:
+    """Equations, facts, published systems of this form, options."""
+    import architectures
+
+    def line(label: str, text: Any) -> None:
+        out.print(f"{label:22} {text}", markup=False, highlight=False)
+
+    out = console()
+    out.print(f"[bold]{description.name}[/bold]\n", highlight=False)
+    out.print(inspect.cleandoc(description.equations) + "\n", markup=False, highlight=False)
+    for field in ("source", "vector", "prompt", "identity_at_init", "modulation_parameters"):
+        line(field.replace("_", " "), getattr(description.facts, field))
+    line("origin", " ".join(description.origin.values()))
+    for system, (modulation, total) in architectures.shares(description.name).items():
+        share = f"{total / 1e6:,.2f} M parameters, {100 * modulation / total:.2f} % modulation"
+        line("as published", f"{system}: {share}")
+    out.print()
+    out.print(_options_table(description) if description.options else "no options")
+
+
+def _options_table(description: Description) -> Table:
+    from rich.table import Table
+
+    table = Table("option", "default", "choices", "meaning", title="Options", title_justify="left")
+    for name, option in description.options.items():
+        table.add_row(name, str(option.default), " | ".join(option.choices) or option.kind.__name__, option.says)
+    return table
+
+
+def _beginnings(names: list[str]) -> Group:
+    """First steps from initialisation: with a random output layer, and with the real one."""
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(
+        _beginning_table(names, "Output layer random: a block as analysed alone", live=True),
+        _beginning_table(names, "The network: its output layer is initialised to zero", live=False),
+        Text(
+            "Norms of gradients in float64 under plain gradient descent; `gates` of the gates' vectors, `branches` of "
+            "the weights behind them; - where a scheme has none."
+        ),
+    )
+
+
+def _beginning_table(names: list[str], title: str, *, live: bool) -> Table:
+    from rich.table import Table
+
+    import architectures
+
+    table = Table("scheme", title=title, title_justify="left")
+    for step in range(3):
+        for part in ("identity", "gates", "branches"):
+            table.add_column(f"{part}, step {step}", justify="right")
+    for name in names:
+        steps = architectures.beginning(name, live=live)
+        table.add_row(
+            name,
+            *(
+                text
+                for step in steps
+                for text in ("yes" if step.identity else "no", _norm(step.gates), _norm(step.branches))
+            ),
+        )
+    return table
+
+
+def _norm(norm: float | None) -> str:
+    return "-" if norm is None else "0" if norm == 0 else f"{norm:.1e}"
+
+
+# --- check ----------------------------------------------------------------------------------------------------------
+
+
+def check(
+    scheme: Scheme,
+    options: Annotated[list[str] | None, typer.Argument(help="Its options as key=value, such as gate=one.")] = None,
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Hold a scheme to the laws that every scheme obeys, in seconds on a CPU; exit code 1 if it breaks one.
+
+    Example: ditbench check my-gate --plugin my_gate.py
+    """
+    import architectures
+    from bench.config.load import pairs
+
+    load_plugins(plugin)
+    chosen = pairs(options or [])
+    verdicts = []
+    with progress_bars(as_json) as progress:
+        for verdict in architectures.check(scheme, chosen):
+            verdicts.append(verdict)
+            progress(f"check {scheme}", len(verdicts), len(architectures.LAWS))
+    if as_json:
+        subject = {"scheme": scheme, "origin": architectures.origin(scheme), "options": chosen}
+        print(json.dumps(subject | {"laws": [asdict(verdict) for verdict in verdicts]}, indent=2))
+    else:
+        console().print(_check_table(scheme, verdicts))
+    sys.exit(any(verdict.outcome != "holds" for verdict in verdicts))
+
+
+def _check_table(scheme: str, verdicts: list[Any]) -> Group:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    styles = {"holds": "green", "broken": "bold red", "not tried": "dim"}
+    table = Table("law", "", "what it checks", "observed", title=f"{scheme} against the laws", title_justify="left")
+    for one in verdicts:
+        table.add_row(one.law, Text(one.outcome, styles[one.outcome]), one.says, Text(one.words))
+    broken = [one.law for one in verdicts if one.outcome != "holds"]
+    seconds = sum(one.seconds for one in verdicts)
+    last = f"{len(verdicts) - len(broken)} of {len(verdicts)} laws hold ({seconds:.1f} s)"
+    return Group(table, Text(last + (f"; not: {', '.join(broken)}" if broken else "")))
+
+
+# --- new-scheme -----------------------------------------------------------------------------------------------------
+
+
+def new_scheme(
+    name: Annotated[str, typer.Argument(help="Its name: lower-case letters, digits and '-'.")],
+    package: Annotated[
+        Path | None, typer.Option("--package", help="Write an installable package into this folder.")
+    ] = None,
+) -> None:
+    """Write a new scheme that works, with its test: a file here, or a package.
+
+    Example: ditbench new-scheme my-gate --package ditbench-my-gate
+    """
+    from bench.cli import scaffold
+
+    folder = package or Path()
+    for path in scaffold.new_scheme(name, folder, package=package is not None):
+        print(f"wrote  {near(path)}")
+    if package is not None:
+        print(f"next   pip install -e {folder} && ditbench check {name}")
+    else:
+        print(f"next   ditbench check {name} --plugin {name.replace('-', '_')}.py")

@@ -1,0 +1,79 @@
+"""Commands about this machine and its dashboard: `sync`, `dashboard`, `doctor`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli.common import RUNS, Json, Name, Open, Root, chosen_matrix, console, open_store
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from bench.cli.doctor import Finding
+
+
+def sync(
+    name: Name = None,
+    root: Root = RUNS,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Delete the experiment and write it again.")] = False,
+) -> None:
+    """Write the results directory to MLflow (all matrices if none is named).
+
+    Example: ditbench sync quickstart --rebuild
+    """
+    from bench.views import mlflow as tracking
+
+    store = open_store(root)
+    for matrix in [chosen_matrix(store, name)] if name else store.matrices():
+        print(f"{matrix}: {tracking.sync(store, matrix, rebuild=rebuild)}")
+
+
+def dashboard(
+    name: Name = None,
+    root: Root = RUNS,
+    host: Annotated[
+        str, typer.Option(help="Other than loopback exposes everything logged to that network.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    open_page: Open = False,
+) -> None:
+    """Serve MLflow on this machine and print the address of the experiment.
+
+    Example: ditbench dashboard quickstart --open
+    """
+    from bench.views import dashboard as dashboards
+
+    store = open_store(root)
+    show = typer.launch if open_page else lambda url: None
+    dashboards.run(store, chosen_matrix(store, name), host=host, port=port, show=show)
+
+
+def doctor(root: Root = RUNS, as_json: Json = False) -> None:
+    """Check whether this machine can run a benchmark: Python, torch, GPU, extractor, store, disk, clock, plugins.
+
+    Example: ditbench doctor
+    """
+    from bench.cli.doctor import examine
+
+    findings = list(examine(open_store(root)))
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        console().print(_doctor_table(findings))
+    sys.exit(any(finding.state == "bad" for finding in findings))
+
+
+def _doctor_table(findings: list[Finding]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    styles = {"ok": "green", "note": "yellow", "bad": "bold red"}
+    table = Table("item", "", "observed", "what to do")
+    for one in findings:
+        table.add_row(one.item, Text(one.state, styles[one.state]), Text(one.words), Text(one.remedy))
+    return table
