@@ -132,11 +132,9 @@ def test_no_module_imports_itself_through_others() -> None:
     known = {f"{path.relative_to(ROOT).parts[0]}.{module(path)}".removesuffix(".__init__"): path for path in SOURCES}
     graph = {
         name: {
-            other
+            found if found in known else found.rpartition(".")[0]
             for found, top in imports(path)
-            if top
-            for other in (found, found.rpartition(".")[0])
-            if other in known
+            if top and {found, found.rpartition(".")[0]} & set(known)
         }
         for name, path in known.items()
     }
