@@ -128,6 +128,18 @@ def laws() -> str:
     return f"| law | what it says |\n|---|---|\n{rows}\n"
 
 
+def metrics() -> str:
+    """The table of metrics, as a claim names them."""
+    from bench.store.metrics import METRICS
+
+    out = ["| name | heading | better | margin | within one run alone |", "|---|---|---|---|---|"]
+    for one in METRICS:
+        heading = (one.heading + (f", {one.unit}" if one.unit not in ("", "%") else "")).replace("|", "\\|")
+        margin = f"{one.margin:.1%}" if one.margin else ""
+        out.append(f"| `{one.kind}` | {heading} | {one.better} | {margin} | {'yes' if one.timed else ''} |")
+    return "\n".join(out) + "\n"
+
+
 def bias() -> str:
     """FID and KID against the number of images, as `results/bias` holds them."""
     record = json.loads((ROOT / "results" / "bias" / "bias.json").read_text())
@@ -185,4 +197,5 @@ MAKERS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "configuration": configuration,
     "laws": laws,
+    "metrics": metrics,
 }

@@ -89,6 +89,13 @@ def test_links_and_paths_into_the_repository_resolve(name: str) -> None:
             assert (ROOT / word).exists(), f"{name} names {word}"
 
 
+def test_every_figure_of_a_report_is_explained() -> None:
+    from bench.views.figures.catalogue import FIGURES
+
+    explained = re.findall(r"^\| ([^|]+) \|", (DOCS / "report.md").read_text(), re.MULTILINE)
+    assert {one.title for one in FIGURES} <= set(explained)
+
+
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 GROUP: Any = typer.main.get_command(app)
