@@ -87,10 +87,10 @@ def test_the_experiment_s_own_page_leads_to_the_views_and_the_report(browser: An
     shown.get_by_role("link", name="report", exact=True).first.wait_for()
     places = {
         name: shown.get_by_role("link", name=name, exact=True).first.get_attribute("href")
-        for name in ("by cell", "by variant", "curves and pictures", "report")
+        for name in ("by cell", "by variant", "curves and samples", "report")
     }
     assert server[0].by_cell.endswith(places["by cell"]) and server[0].by_variant.endswith(places["by variant"])
-    assert places["curves and pictures"].endswith("compareRunsMode=CHART")
+    assert places["curves and samples"].endswith("compareRunsMode=CHART")
     report_page = page(browser, server[0].base + "/" + places["report"], tmp_path / "artifact.png")
     report_page.frame_locator("iframe").first.get_by_role("heading", name="Quality against cost").wait_for()
     shown.shot()
@@ -103,13 +103,13 @@ def test_charts_and_image_grids_are_drawn(browser: Any, server: Any, tmp_path: P
     shown.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for()
     text = shown.locator("body").inner_text()
     order = [
-        text.index(word) for word in ("Model metrics", "pictures/samples", "train/loss", "heldout_loss_by_timestep")
+        text.index(word) for word in ("Model metrics", "samples/samples", "train/loss", "heldout_loss_by_timestep")
     ]
     assert order == sorted(order) and "bin3" not in text, "the long sections are folded"
-    picture = shown.locator("img[src*='get-artifact']").first
-    picture.wait_for()
-    assert "step%2B400" in picture.get_attribute("src"), "the last step"
-    assert picture.evaluate("one => one.naturalWidth") > 0
+    image = shown.locator("img[src*='get-artifact']").first
+    image.wait_for()
+    assert "step%2B400" in image.get_attribute("src"), "the last step"
+    assert image.evaluate("one => one.naturalWidth") > 0
     shown.shot()
 
 
@@ -122,7 +122,7 @@ def test_system_metrics_of_a_cell(browser: Any, server: Any, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("width", [390, 1300])
 def test_the_page_of_a_report_fits_a_phone_and_a_desk(browser: Any, tmp_path: Path, width: int) -> None:
-    """No sideways scrolling of the page itself, no request to anywhere, every picture there."""
+    """No sideways scrolling of the page itself, no request to anywhere, every image there."""
     path = report.write_report(generate(tmp_path, variants=3, seeds=2, steps=400), "synthetic")
     asked: list[str] = []
     shown = browser.new_page(viewport={"width": width, "height": 900})

@@ -1,4 +1,4 @@
-"""MLflow as a view: the same experiment however often and however brokenly it is fed, or made anew from nothing."""
+"""MLflow as a view: the same experiment however often and brokenly it is written, or written again from nothing."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ def contents(store: Store, name: str = "made") -> dict[str, Any]:
         id = run.info.run_id
         histories = {k: sorted((m.step, m.value) for m in client.get_metric_history(id, k)) for k in run.data.metrics}
         tags = {k: v for k, v in run.data.tags.items() if k not in ("mlflow.parentRunId", "mlflow.user")}
-        pictures = [re.split("[+%]", f.path)[2] for f in client.list_artifacts(id, "images") if f.path.endswith(".png")]
-        files = sorted(f.path for f in client.list_artifacts(id)) + sorted(pictures)
+        images = [re.split("[+%]", f.path)[2] for f in client.list_artifacts(id, "images") if f.path.endswith(".png")]
+        files = sorted(f.path for f in client.list_artifacts(id)) + sorted(images)
         seen[run.info.run_name] = (run.info.status, run.data.params, tags, histories, files)
     return seen
 
 
-def test_what_a_fed_experiment_holds(tmp_path: Path) -> None:
+def test_what_an_experiment_holds(tmp_path: Path) -> None:
     store = synthetic(tmp_path)
     tracking.sync(store, "made")
     seen = contents(store)
@@ -110,7 +110,7 @@ def test_what_a_fed_experiment_holds(tmp_path: Path) -> None:
     assert len(client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")) == 4
 
 
-def test_feeding_twice_changes_nothing(tmp_path: Path) -> None:
+def test_a_second_sync_changes_nothing(tmp_path: Path) -> None:
     store = synthetic(tmp_path)
     tracking.sync(store, "made")
     before = contents(store)
@@ -118,7 +118,7 @@ def test_feeding_twice_changes_nothing(tmp_path: Path) -> None:
     assert contents(store) == before and (sent.points, sent.images) == (0, 0)
 
 
-def test_broken_off_anywhere_and_fed_again_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_off_anywhere_and_synced_again_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = synthetic(tmp_path / "whole")
     tracking.sync(whole, "made")
     broken, calls, real = synthetic(tmp_path / "broken"), 0, MlflowClient.log_batch
@@ -141,12 +141,12 @@ def test_broken_off_anywhere_and_fed_again_is_the_same(tmp_path: Path, monkeypat
     assert contents(broken) == contents(whole)
 
 
-def test_growing_journal_and_a_failure_mended(tmp_path: Path) -> None:
+def test_growing_journal_and_a_failure_repaired(tmp_path: Path) -> None:
     store = synthetic(tmp_path, variants=1, seeds=1)
     tracking.sync(store, "made")
     folder = store.cell(store.rows("made")[0].cell)
     journal = Journal(folder.journal, attempt=2)
-    for step in range(290, 401, 10):  # a resumed attempt tells some steps again
+    for step in range(290, 401, 10):  # a resumed attempt writes some steps again
         journal.metrics(step, {"loss": 5.0})
     journal.close()
     folder.write_note("killed", "stopped")
@@ -186,10 +186,10 @@ def test_rebuild_makes_the_same_from_nothing(tmp_path: Path) -> None:
 
 def test_two_processes_on_a_new_store(tmp_path: Path) -> None:
     store = synthetic(tmp_path)
-    feed = "import sys, pathlib; from bench.store import folders as store; "
-    feed += "from bench.views import mlflow as tracking; "
-    feed += "tracking.sync(store.Store(pathlib.Path(sys.argv[1])), 'made')"
-    both = [subprocess.Popen([sys.executable, "-c", feed, str(tmp_path)]) for _ in range(2)]
+    code = "import sys, pathlib; from bench.store import folders as store; "
+    code += "from bench.views import mlflow as tracking; "
+    code += "tracking.sync(store.Store(pathlib.Path(sys.argv[1])), 'made')"
+    both = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
     assert [process.wait(timeout=120) for process in both] == [0, 0]
     assert len(contents(store)) == 5
 
@@ -214,7 +214,7 @@ def test_a_deleted_experiment_says_the_way_back(tmp_path: Path) -> None:
         tracking.sync(store, "made")
 
 
-def test_the_page_is_served_with_its_pictures(tmp_path: Path) -> None:
+def test_the_page_is_served_with_its_images(tmp_path: Path) -> None:
     store = synthetic(tmp_path)
     tracking.sync(store, "made")
     with socket.socket() as free:

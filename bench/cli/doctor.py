@@ -127,7 +127,7 @@ def _mlflow(store: Store) -> Finding:
     try:
         tracking.connect(store)
     except tracking.TrackingError as error:
-        return Finding("MLflow store", "bad", str(error), "results stay on disk; `ditbench sync` feeds them later")
+        return Finding("MLflow store", "bad", str(error), "results stay on disk; `ditbench sync` sends them later")
     return Finding("MLflow store", "ok", "a server" if uri.startswith("http") else "a SQLite file beside the results")
 
 

@@ -1,4 +1,4 @@
-"""MLflow's page on this machine: started, waited for, stopped with everything it started."""
+"""MLflow's page on this machine: started, awaited, stopped with everything it started."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class DashboardError(ValueError):
 class Server:
     """A running MLflow server and the address of the experiment."""
 
-    child: subprocess.Popen
+    child: subprocess.Popen[bytes]
     base: str
     url: str
 
     @property
     def by_cell(self) -> str:
         """The run table, a row a cell."""
-        return f"{self.url}?viewStateShareKey={tracking.VIEW}"
+        return f"{self.url}?viewStateShareKey={tracking.BY_CELL}"
 
     @property
     def by_variant(self) -> str:
         """The run table, a row a variant over its seeds."""
-        return f"{self.url}?viewStateShareKey={tracking.VIEW_OF_SEEDS}"
+        return f"{self.url}?viewStateShareKey={tracking.BY_VARIANT}"
 
     def stop(self) -> None:
         """Stops the server and the workers it started."""
@@ -61,16 +61,16 @@ def run(
     say: Callable[[str], None] = print,
     show: Callable[[str], object] = lambda url: None,
 ) -> None:
-    """Feeds MLflow, serves it until Ctrl-C, and prints the address of the matrix's experiment.
+    """Writes to MLflow, serves it until Ctrl-C, and prints the address of the matrix's experiment.
 
     Args:
         show: is given the address once the page is up (a browser).
 
     Raises:
         DashboardError: if the port is taken or the server does not come up.
-        tracking.TrackingError: if MLflow cannot be fed.
+        tracking.TrackingError: if MLflow cannot be written to.
     """
-    say(f"feeding MLflow: {tracking.sync(store, name)}")
+    say(f"MLflow is up to date: {tracking.sync(store, name)}")
     uri = tracking.tracking_uri(store)
     if uri.startswith("http"):
         experiment = tracking.experiment_id(store, name)
@@ -78,7 +78,7 @@ def run(
         return
     if host not in LOOPBACK:
         say(
-            f"warning: on {host} whoever reaches this machine on port {port} can read every run, picture and artifact, "
+            f"warning: on {host} whoever reaches this machine on port {port} can read every run, image and artifact, "
             "and change or delete them: MLflow asks for no password"
         )
     say("starting MLflow (about 10 seconds) ...")

@@ -1,0 +1,64 @@
+"""The matrix's own run: aggregates over seeds, the report, and the state of the whole."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from mlflow.entities import Metric, Run
+from mlflow.tracking import MlflowClient
+
+from bench.findings.analysis import VariantSummary
+from bench.store.metrics import beside_fid
+from bench.store.table import Table
+from bench.views.mlflow.writer import RunWriter, Synced, metric_name
+
+
+class ParentRun(RunWriter):
+    """Writes the run below which the cells' runs lie."""
+
+    @classmethod
+    def of(cls, client: MlflowClient, experiment: str, sent: Synced, run: Run | None, table: Table) -> ParentRun:
+        """The run of a matrix, created if it is not there, with its config and launch."""
+        manifest = table.manifest
+        tags = {"ditbench.launch": manifest["launch"], "matrix": table.name, "kind": "matrix"}
+        if run is None:
+            started = int(manifest["created"] * 1000)
+            run = client.create_run(experiment, start_time=started, run_name=table.name, tags=tags)
+        writer = cls(client, run, sent)
+        writer.config(manifest["config"], "config.yaml")
+        writer.tag(tags | {"ditbench.command": manifest["command"]})
+        return writer
+
+    def write(self, table: Table, rows: list[VariantSummary], report: Path) -> None:
+        """Aggregates, status and report; only what changed."""
+        done, now = len(table.done), int(time.time() * 1000)
+        values = {"cells_done": float(done), "cells_planned": float(len(table.cells))} | _aggregates(rows)
+        known = self.run.data.metrics
+        new = {name: value for key, value in values.items() if known.get(name := metric_name(key)) != value}
+        self.log([Metric(name, value, now, done) for name, value in new.items()])
+        self.status(_status({cell.status for cell in table.cells}))
+        stamp = str(max((file.stat().st_mtime_ns for file in report.glob("*")), default=0))
+        if report.is_dir() and self.run.data.tags.get("ditbench.report") != stamp:
+            self.client.log_artifacts(self.id, str(report), "report")
+            self.tag({"ditbench.report": stamp})
+
+
+def _aggregates(rows: list[VariantSummary]) -> dict[str, float]:
+    """Means and half widths of their intervals, `fid_x_400/variant`, of what is shown beside FID."""
+    values: dict[str, float] = {}
+    for row in rows:
+        for key in (measurement.key for measurement in beside_fid(row.values)):
+            mean, half = row.mean(key), row.interval(key)
+            values |= {f"{key}/{row.name}": mean} if mean is not None else {}
+            values |= {f"{key}_ci95/{row.name}": half} if half is not None else {}
+    return values
+
+
+def _status(cells: set[str]) -> str:
+    """The status of a matrix by those of its cells."""
+    if "running" in cells:
+        return "running"
+    if cells == {"done"}:
+        return "done"
+    return "killed" if "planned" in cells else "failed"

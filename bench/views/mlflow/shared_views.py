@@ -1,0 +1,107 @@
+"""Two shared views of MLflow's run table, and its chart page, in the form that MLflow's own Share button writes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mlflow.entities import Experiment
+from mlflow.tracking import MlflowClient
+
+from bench.findings.analysis import VariantSummary
+from bench.store.metrics import beside_fid
+from bench.store.table import Table
+from bench.views.mlflow.cell_run import SAMPLES
+from bench.views.mlflow.writer import metric_name
+
+BY_CELL, BY_VARIANT = "ditbench", "ditbench-seeds"  # keys of the views
+
+
+def write_views(
+    client: MlflowClient, experiment: Experiment, table: Table, rows: list[VariantSummary], parent: str
+) -> None:
+    """The views and the links to them as tags of the experiment; only what changed.
+
+    Args:
+        client: of the store.
+        experiment: whose tags are set.
+        table: of the matrix.
+        rows: its variants over seeds.
+        parent: id of the parent's run, which holds the report.
+    """
+    view = _run_table(rows) | _charts(table)
+    keys = [{"mode": "param", "groupByData": "variant"}]
+    grouped = view | {"groupBy": {"aggregateFunction": "average", "groupByKeys": keys}}
+    tags = {
+        f"mlflow.sharedViewState.{BY_CELL}": json.dumps(view),
+        f"mlflow.sharedViewState.{BY_VARIANT}": json.dumps(grouped),
+        "mlflow.note.content": _note(table.name, f"#/experiments/{experiment.experiment_id}/runs", parent),
+    }
+    for key, text in tags.items():
+        if experiment.tags.get(key) != text:
+            client.set_experiment_tag(experiment.experiment_id, key, text)
+
+
+def _note(name: str, here: str, parent: str) -> str:
+    return (
+        f"ditbench matrix **{name}**: [by cell]({here}?viewStateShareKey={BY_CELL}), "
+        f"[by variant]({here}?viewStateShareKey={BY_VARIANT}), "
+        f"[curves and samples]({here}?viewStateShareKey={BY_CELL}&compareRunsMode=CHART), "
+        f"[report]({here}/{parent}/artifacts/report/report.html)"
+    )
+
+
+def _run_table(rows: list[VariantSummary]) -> dict[str, Any]:
+    """The columns that a reader of a benchmark wants first, of the cells' runs.
+
+    Sorted by variant, since MLflow folds runs into their parent when it sorts by date.
+    """
+    names = [metric_name(measurement.key) for measurement in beside_fid(key for row in rows for key in row.values)]
+    columns = ["params.`variant`", "params.`seed`", "tags.`status`", *(f"metrics.`{name}`" for name in names)]
+    return {
+        "selectedColumns": columns,
+        "columnOrder": columns,
+        "orderByKey": "params.`variant`",
+        "orderByAsc": True,
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "hideEmptyCharts": True,
+        "searchFilter": "tags.kind = 'cell'",
+    }
+
+
+SECTIONS = {  # of the chart page, in a reader's order, and whether unfolded
+    "Model metrics": True,
+    SAMPLES: True,
+    "train": True,
+    "adherence": False,
+    "dynamics": False,
+    "cost": False,
+    "heldout_loss_by_timestep": False,
+    "System metrics": False,
+}
+
+
+def _charts(table: Table) -> dict[str, Any]:
+    """The sections of the chart page, and the samples at the last step.
+
+    MLflow adds a chart of each metric to the section that its name begins with.
+    """
+    shown = {"isReordered": False, "deleted": False, "isGenerated": True}
+    samples = {
+        "uuid": "ditbench-samples",
+        "type": "IMAGE",
+        "imageKeys": [f"{SAMPLES}/samples"],
+        "deleted": False,
+        "metricSectionId": f"ditbench-{SAMPLES}",
+        "isGenerated": True,
+        "runsCountToCompare": 10,
+        "step": table.manifest["config"]["train"]["steps"],
+    }
+    return {
+        "compareRunCharts": [samples],
+        "compareRunSections": [
+            {"uuid": f"ditbench-{name}", "name": name, "display": unfolded} | shown
+            for name, unfolded in SECTIONS.items()
+        ],
+        "isAccordionReordered": True,
+    }
