@@ -6,10 +6,11 @@ function of `MAKERS` writes.
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,13 +174,11 @@ TITLES = {  # of the modules that public names come from, in the order of the pa
 }
 
 
-def api(package: str = "architectures") -> str:
-    """A directive for each public name of a package, by the module it comes from."""
-    import importlib
-
+def api(package: str = "architectures", known: Sequence[str] = ()) -> str:
+    """A directive for each public name of a package but the known ones, by the module it comes from."""
     module = importlib.import_module(package)
     homes: dict[str, list[str]] = {}
-    for name in sorted(module.__all__):
+    for name in sorted(set(module.__all__) - set(known)):
         home = getattr(getattr(module, name), "__module__", package).removeprefix("architectures.")
         homes.setdefault(home.partition(".")[0], []).append(name)
     order = [*TITLES, *sorted(set(homes) - {*TITLES, package, "builtins"})]
@@ -191,6 +190,18 @@ def api(package: str = "architectures") -> str:
     return "\n".join(parts)
 
 
+def parts() -> str:
+    """What plugins import beside `architectures` itself."""
+    from importlib.util import find_spec
+
+    name, known = "architectures.parts", importlib.import_module("architectures").__all__
+    if find_spec(name) is None:
+        return ""
+    both = ", ".join(f"`{one}`" for one in sorted(set(importlib.import_module(name).__all__) & set(known)))
+    also = f"Also here, as above: {both}.\n\n" if both else ""
+    return f"## {name}\n\n{also}{api(name, known)}"
+
+
 MAKERS: dict[str, Callable[[], str]] = {
     "api": api,
     "bias": bias,
@@ -198,4 +209,5 @@ MAKERS: dict[str, Callable[[], str]] = {
     "configuration": configuration,
     "laws": laws,
     "metrics": metrics,
+    "parts": parts,
 }
