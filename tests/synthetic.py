@@ -64,7 +64,7 @@ def _cell(store: Store, variant: str, seed: int, steps: int, draw: Any, failed: 
     journal.close()
     folder.log.write_text(f"{NOTE}\n")
     reason = f"the loss is nan at step {steps} ({NOTE})" if failed else ""
-    folder.write_note("diverged" if failed else "done", reason, started=1.7e9)
+    folder.write_state("diverged" if failed else "done", reason, started=1.7e9)
     if not failed:
         _result(folder.id, seed, level, draw, config).write(folder.result_file)
     row = {"cell": folder.id, "variant": variant, "scheme": variant, "seed": seed, "options": {}, "axes": {}}

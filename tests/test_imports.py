@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -189,6 +190,40 @@ def test_planning_imports_no_lightning_and_torch_only_to_count() -> None:
     code = f"import sys, bench.run.plan, bench.run.manifest\nprint([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+HIDING = """
+import importlib.metadata as metadata
+from importlib.machinery import PathFinder
+hidden = {"mlflow", "matplotlib", "tabulate", "transformers", "diffusers", "datasets"}
+find, find_distribution = PathFinder.find_spec, metadata.distribution
+def find_spec(name, path=None, target=None):
+    return None if name.partition(".")[0] in hidden else find(name, path, target)
+def distribution(name):
+    if name in hidden:
+        raise metadata.PackageNotFoundError(name)
+    return find_distribution(name)
+PathFinder.find_spec = staticmethod(find_spec)
+metadata.distribution = distribution
+"""  # for a process and its children: as if these were not installed
+
+
+def test_a_matrix_runs_without_the_extras(tmp_path: Path) -> None:
+    """`pip install ditbench` trains and evaluates; what an extra would add is named with the extra."""
+    from tiny import ditbench, matrix_file
+
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text(HIDING)
+    path = os.pathsep.join([str(hidden), os.environ.get("PYTHONPATH", str(ROOT))])
+    matrix = str(matrix_file(tmp_path, train__steps=2, train__warmup=1))
+    done = ditbench("run", matrix, "--no-track", cwd=tmp_path, code=0, PYTHONPATH=path)
+    assert "KID" in done.stdout and "pip install 'ditbench[report]'" in done.stdout and "mlflow" not in done.stderr
+    again = ditbench("run", matrix, cwd=tmp_path, code=0, PYTHONPATH=path)
+    assert again.stderr.count("pip install 'ditbench[track]'") == 1
+    assert "pip install 'ditbench[track]'" in ditbench("sync", cwd=tmp_path, code=2, PYTHONPATH=path).stderr
+    report = ditbench("report", cwd=tmp_path, code=2, PYTHONPATH=path).stderr
+    assert "pip install 'ditbench[report]'" in report and len(report.splitlines()) == 1
 
 
 def test_data_folders_hold_no_code() -> None:

@@ -55,7 +55,7 @@ def made(root: Path, values: dict[str, list[float | None]], *, commit: str = COM
             for step in range(50, 501, 50):
                 journal.metrics(step, {"loss": 1 / step + seed})
             journal.close()
-            folder.write_note("done" if kid is not None else "diverged", "" if kid is not None else "the loss is nan")
+            folder.write_state("done" if kid is not None else "diverged", "" if kid is not None else "the loss is nan")
             if kid is not None:
                 result(folder.id, kid, seed, root, commit, dirty).write(folder.result_file)
                 folder.samples.mkdir()
@@ -296,7 +296,7 @@ def test_records_that_are_refused(tmp_path: Path, repository: Path) -> None:
             record.record(store, "made", repository=repository, destination=tmp_path / "results", **more)
 
     killed = made(tmp_path / "a", {"adaln": [0.5, None]})
-    killed.cell("adaln-000000000001").write_note("killed", "stopped")
+    killed.cell("adaln-000000000001").write_state("killed", "stopped")
     refused(killed, "1 of 2 cells of 'made' lack a result")
     refused(made(tmp_path / "b", {"adaln": [None]}), "no finished cell", allow_partial=True)
     refused(made(tmp_path / "c", THREE, dirty=True), "uncommitted changes")

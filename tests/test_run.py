@@ -124,7 +124,7 @@ def test_a_cell_of_two_matrices_is_trained_once(tmp_path: Path) -> None:
     other, _ = planned(tmp_path, name="other", variants=["adaln-zero", "adaln"], train__steps=2, train__warmup=1)
     lines: list[str] = []
     assert [state.status for state in run_all(other, store, lines)] == ["done", "done"]
-    assert lines[0] == "1 of 2 cells are done already" and store.cell(made.cells[0].row.cell).note()["attempt"] == 1
+    assert lines[0] == "1 of 2 cells are done already" and store.cell(made.cells[0].row.cell).state()["attempt"] == 1
 
 
 def test_ctrl_c_writes_checkpoints_and_says_how_to_go_on(tmp_path: Path) -> None:

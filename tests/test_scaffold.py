@@ -55,6 +55,17 @@ def test_a_file_and_its_test_work_as_written(tmp_path: Path) -> None:
         scaffold.new_scheme("my-gate", tmp_path, package=False)
 
 
+@pytest.mark.parametrize("package", [False, True])
+def test_what_is_written_is_linted_and_formatted(package: bool, tmp_path: Path) -> None:
+    scaffold.new_scheme("my-gate", tmp_path, package=package)
+    ruff = Path(sys.executable).with_name("ruff")
+    for words in (("check", "--select", "E,F,I,B,UP"), ("format", "--check")):
+        done = subprocess.run(
+            [ruff, *words, "--isolated", "--line-length", "120", "."], capture_output=True, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stdout.decode()
+
+
 def test_names_that_cannot_be(tmp_path: Path) -> None:
     for name, said in (("adaln", "is there already"), ("My", "lower-case"), ("../x", "."), ("2d", "letter first")):
         with pytest.raises(ValueError, match=said):

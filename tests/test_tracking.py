@@ -61,7 +61,7 @@ def make_cell(store: Store, scheme: str, seed: int, steps: int, *, diverged: boo
         journal.image(step, "samples", f"samples/{path.name}")
     journal.close()
     folder.log.write_text("what it printed\n")
-    folder.write_note("diverged" if diverged else "done", "the loss is nan" if diverged else "", started=1.7e9)
+    folder.write_state("diverged" if diverged else "done", "the loss is nan" if diverged else "", started=1.7e9)
     if not diverged:
         told = {"commit": "c" * 40, "ended": 1.7e9 + 60, "hardware": {"cpu": "a cpu"}, "measured": {"extractor": "x"}}
         artifacts = {"checkpoint": {"path": "checkpoints/step.ckpt", "sha256": "0" * 64, "bytes": 1}}
@@ -149,7 +149,7 @@ def test_growing_journal_and_a_failure_repaired(tmp_path: Path) -> None:
     for step in range(290, 401, 10):  # a resumed attempt writes some steps again
         journal.metrics(step, {"loss": 5.0})
     journal.close()
-    folder.write_note("killed", "stopped")
+    folder.write_state("killed", "stopped")
     tracking.sync(store, "made")
     status, _, _, histories, _ = contents(store)["scheme-0 seed 0"]
     assert status == "KILLED" and [step for step, _ in histories["train/loss"]] == [

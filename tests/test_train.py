@@ -169,7 +169,7 @@ def test_a_killed_cell_goes_on_as_if_nothing_had_happened(tmp_path: Path, number
     assert folder.status()[0] == "killed"
     assert run_all(made, store)[0].status == "done"
     events = [entry.get("event") for entry in read_journal(folder.journal)]
-    assert "resumed" in events and folder.note()["attempt"] == 2
+    assert "resumed" in events and folder.state()["attempt"] == 2
 
     whole_plan, whole_store = planned(tmp_path / "whole", **changes)
     assert run_all(whole_plan, whole_store)[0].status == "done"

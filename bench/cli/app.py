@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from bench.cli import config, findings, run, sample, schemes, serve
+from bench.cli.common import missing_extra, warn
 
 app = typer.Typer(
     name="ditbench",
@@ -52,8 +53,8 @@ def main() -> None:
     """The console script: a user's mistake is a sentence and exit code 2, never a traceback."""
     try:
         app()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
         if os.environ.get("DITBENCH_DEBUG"):
             raise
-        print(f"ditbench: {error}", file=sys.stderr)
+        warn(missing_extra(error) if isinstance(error, ModuleNotFoundError) else str(error))
         sys.exit(2)

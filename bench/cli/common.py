@@ -164,6 +164,21 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
+EXTRAS = {"mlflow": "track", "matplotlib": "report", "tabulate": "report", "transformers": "text"}  # module -> extra
+
+
+def missing_extra(error: ModuleNotFoundError) -> str:
+    """Which extra of ditbench brings the module that is missing.
+
+    Raises:
+        ModuleNotFoundError: the same, if none does: a mistake of ours, not of the user.
+    """
+    module = (error.name or "").partition(".")[0]
+    if module not in EXTRAS:
+        raise error
+    return f"{module} is not installed: pip install 'ditbench[{EXTRAS[module]}]'"
+
+
 def warn(text: str) -> None:
     """A warning, on stderr."""
     print(f"ditbench: {text}", file=sys.stderr)

@@ -21,6 +21,7 @@ from bench.cli.common import (
     Root,
     chosen_matrix,
     console,
+    missing_extra,
     near,
     open_store,
     progress_bars,
@@ -119,7 +120,7 @@ class _Ticker:
 
 
 def _finish(name: str, store: Store, sync: Callable[[], None]) -> None:
-    """Prints the table, writes the report, and names the ways to see more."""
+    """Prints the table, writes the report where its extra is installed, and names the ways to see more."""
     from bench.store.table import collect
     from bench.views import report
     from bench.views.text import terminal
@@ -127,9 +128,12 @@ def _finish(name: str, store: Store, sync: Callable[[], None]) -> None:
     out = console()
     table = collect(store, name)
     out.print(terminal(table))
-    path = report.write_files(table, store.matrix_folder(name) / "report", page=True)
+    try:
+        path = near(report.write_files(table, store.matrix_folder(name) / "report", page=True))
+    except ModuleNotFoundError as error:
+        path = missing_extra(error)
     sync()
-    out.print(f"report     {near(path)}", markup=False, highlight=False)
+    out.print(f"report     {path}", markup=False, highlight=False)
     where = "" if store.root == RUNS.resolve() else f" --root {near(store.root)}"
     out.print(f"dashboard  ditbench dashboard {name}{where}", markup=False, highlight=False)
 
@@ -144,9 +148,10 @@ def _sync(store: Store, name: str) -> Callable[[], None]:
 
             tracking.sync(store, name)
         except Exception as error:  # whatever MLflow raises: the results are on disk
-            if str(error) not in reported:
-                reported.add(str(error))
-                warn(f"the dashboard was not updated ({error}); `ditbench sync` does it later")
+            cause = missing_extra(error) if isinstance(error, ModuleNotFoundError) else str(error)
+            if cause not in reported:
+                reported.add(cause)
+                warn(f"the dashboard was not updated ({cause}); `ditbench sync` does it later")
 
     return sync
 

@@ -59,13 +59,13 @@ def run(path: Path) -> Status:
 def _run_locked(folder: CellFolder) -> Status:
     if folder.result() is not None:
         return "done"
-    attempt = int(folder.note().get("attempt", 0)) + 1
-    folder.write_note("running", attempt=attempt, started=time.time())
+    attempt = int(folder.state().get("attempt", 0)) + 1
+    folder.write_state("running", attempt=attempt, started=time.time())
     journal = Journal(folder.journal, attempt)
     status, reason = _classified(lambda: _work(folder, journal, attempt))
     journal.event(0, status, reason)
     journal.close()
-    folder.write_note(status, reason, attempt=attempt, ended=time.time())
+    folder.write_state(status, reason, attempt=attempt, ended=time.time())
     return status
 
 
@@ -182,7 +182,7 @@ def _result(
     attempt: int,
     digests: dict[str, str],
 ) -> Result:
-    note, config = folder.note(), spec.config
+    note, config = folder.state(), spec.config
     steps = config.train.steps
     told = curves(folder.journal)
     given = {name: digest(points, 16) for name, points in given_digests(folder.journal).items()}

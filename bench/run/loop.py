@@ -151,14 +151,14 @@ def _stop_late(executor: Local, timeout: float | None) -> None:
         if timeout is not None and time.monotonic() - process.started > timeout and process.child.poll() is None:
             process.stop(signal.SIGKILL)
             process.child.wait()
-            process.folder.write_note("timeout", f"longer than run.timeout, {timeout:g} s; run again to go on")
+            process.folder.write_state("timeout", f"longer than run.timeout, {timeout:g} s; run again to go on")
 
 
 def _say_end(process: Process, labels: dict[str, str], say: Callable[[str], None]) -> None:
     """One line on how a cell ended; a process that died without a word gets its note written here."""
     folder, code = process.folder, process.child.returncode
-    if folder.result() is None and folder.note().get("status") in (None, "running"):
-        folder.write_note("killed", f"ended by {_name(code)} without a word; run again to go on")
+    if folder.result() is None and folder.state().get("status") in (None, "running"):
+        folder.write_state("killed", f"ended by {_name(code)} without a word; run again to go on")
     status, reason = folder.status()
     seconds = time.monotonic() - process.started
     say(f"{labels.get(folder.id, folder.id)}: {status} after {seconds:.0f} s" + (f": {reason}" if reason else ""))

@@ -60,7 +60,7 @@ def commit(plan: Plan, store: Store, *, fresh: bool = False) -> None:
         target.path.mkdir(parents=True, exist_ok=True)
         cell.spec.write(target)
         if cell.reason:
-            target.write_note("failed", cell.reason)
+            target.write_state("failed", cell.reason)
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:

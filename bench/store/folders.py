@@ -1,4 +1,4 @@
-"""The results directory, which is the truth: where everything lies, and what state it is in. Needs no torch.
+"""The results directory, which is the truth: where everything is, and in what state. Needs no torch.
 
 runs/
   cells/<id>/            config.json  journal.jsonl  status.json  result.json  log.txt  checkpoints/  samples/
@@ -69,38 +69,36 @@ class CellFolder:
             return None
 
     def status(self) -> tuple[Status, str]:
-        """The cell's state and, where it ended badly, the reason in words.
+        """The cell's status and, where it ended badly, the reason.
 
         Done means a result that matches cell and checksum, never an exit code; running means that a live
         process holds the cell's lock.
         """
         if self.result() is not None:
             return "done", ""
-        note = self.note()
+        state = self.state()
         if self.is_locked():
             return "running", ""
-        if not note:
+        if not state:
             return "planned", ""
-        if note["status"] == "running":
-            return "killed", f"stopped without a word in attempt {note.get('attempt', 1)}; run again to go on"
-        if note["status"] == "done":
-            return "failed", "its result file is missing or damaged; run again to make it anew"
-        return note["status"], note.get("reason", "")
+        if state["status"] == "running":
+            return "killed", f"stopped without a message in attempt {state.get('attempt', 1)}; run again to resume"
+        if state["status"] == "done":
+            return "failed", "its result file is missing or damaged; run again to write it again"
+        return state["status"], state.get("reason", "")
 
-    def note(self) -> dict[str, Any]:
-        """What the cell's process last said of itself: status, reason, attempt, pid, host, started, ended."""
+    def state(self) -> dict[str, Any]:
+        """What the cell's process last wrote of itself: status, reason, attempt, pid, host, started, ended."""
         try:
-            note = json.loads((self.path / "status.json").read_text())
+            state = json.loads((self.path / "status.json").read_text())
         except (OSError, ValueError):
             return {}
-        return note if isinstance(note, dict) and "status" in note else {}
+        return state if isinstance(state, dict) and "status" in state else {}
 
-    def write_note(self, status: Status, reason: str = "", **more: Any) -> None:
+    def write_state(self, status: Status, reason: str = "", **more: Any) -> None:
         """Records the cell's state; keys not given keep their value."""
-        note = (
-            self.note() | {"status": status, "reason": reason, "pid": os.getpid(), "host": socket.gethostname()} | more
-        )
-        write_json(self.path / "status.json", note | {"changed": time.time()})
+        process = {"status": status, "reason": reason, "pid": os.getpid(), "host": socket.gethostname()}
+        write_json(self.path / "status.json", self.state() | process | more | {"changed": time.time()})
 
     def _lock(self) -> FileLock:
         return FileLock(self.path / "lock")
@@ -122,8 +120,8 @@ class CellFolder:
         """Holds the cell's kernel lock, which dies with the process.
 
         Raises:
-            filelock.Timeout: if another process holds it. A look at `is_locked` holds it for an instant, so a lock that
-                is taken is tried for some seconds.
+            filelock.Timeout: if another process holds it. `is_locked` holds it for an instant too, so a lock that is
+                taken is tried for some seconds.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with self._lock().acquire(timeout=3):
@@ -172,8 +170,8 @@ class Store:
 
     def matrices(self) -> list[str]:
         """Names of the matrices that were planned here, the last changed first."""
-        found = (self.root / "matrices").glob("*/manifest.json")
-        return [path.parent.name for path in sorted(found, key=lambda path: -path.stat().st_mtime)]
+        manifests = (self.root / "matrices").glob("*/manifest.json")
+        return [path.parent.name for path in sorted(manifests, key=lambda path: -path.stat().st_mtime)]
 
     def manifest(self, name: str) -> dict[str, Any]:
         """What was planned under `name`: config, digests, command, and `cells`, a list of rows.

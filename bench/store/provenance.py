@@ -1,4 +1,4 @@
-"""Where a number comes from: code, command, machine, versions. Says nothing of who or where on the disk."""
+"""Where a number comes from: code, command, machine, versions. Names no user and no folder of the disk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -51,18 +52,18 @@ def _git(folder: Path, *words: str) -> str:
 
 def versions() -> dict[str, str]:
     """Of Python and the packages that can change a number."""
-    found = {"python": platform.python_version()}
+    result = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            result[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return result
 
 
 def hardware(device: str) -> dict[str, Any]:
     """The machine: device, processor, cores, memory; of a GPU its name, memory, CUDA, driver and power limit."""
-    found: dict[str, Any] = {
+    machine: dict[str, Any] = {
         "device": device,
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
@@ -73,27 +74,27 @@ def hardware(device: str) -> dict[str, Any]:
         import torch
 
         properties = torch.cuda.get_device_properties(0)
-        found |= {"gpu": properties.name, "gpu_memory_bytes": properties.total_memory, "cuda": torch.version.cuda}
-        found |= _nvidia_smi()
-    return found
+        machine |= {"gpu": properties.name, "gpu_memory_bytes": properties.total_memory, "cuda": torch.version.cuda}
+        machine |= _nvml(str(properties.uuid))
+    return machine
 
 
 _process = psutil.Process()
 
 
 def usage(device: str) -> dict[str, float]:
-    """What this process takes of the machine now, by MLflow's names for it; the CPU's share is since the last call."""
-    found = {
+    """Load of the machine by this process now, by MLflow's names for it; the CPU's share is since the last call."""
+    load = {
         "system/cpu_utilization_percentage": _process.cpu_percent(),
         "system/system_memory_usage_megabytes": _process.memory_info().rss / 1e6,
     }
     if device == "cuda":
         import torch
 
-        found["system/gpu_0_memory_usage_megabytes"] = torch.cuda.memory_reserved() / 1e6
-        with suppress(Exception):  # NVML's Python binding is not there, or the driver will not tell
-            found["system/gpu_0_utilization_percentage"] = float(torch.cuda.utilization())
-    return found
+        load["system/gpu_0_memory_usage_megabytes"] = torch.cuda.memory_reserved() / 1e6
+        with suppress(Exception):  # the driver does not report it
+            load["system/gpu_0_utilization_percentage"] = float(torch.cuda.utilization())
+    return load
 
 
 def _cpu_name() -> str:
@@ -106,23 +107,30 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _nvidia_smi() -> dict[str, str]:
-    fields = ("driver_version", "power.limit", "clocks.max.sm", "clocks_throttle_reasons.active")
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    values = done.stdout.splitlines()[0].split(", ") if done.returncode == 0 and done.stdout.strip() else []
-    return dict(zip((field.replace(".", "_") for field in fields), values, strict=False))
+def _nvml(uuid: str) -> dict[str, str]:
+    """Driver, power limit, highest clock and reasons to throttle of a GPU, written as `nvidia-smi` does; what the
+    driver does not report is left out."""
+    import pynvml as nvml
+
+    read: dict[str, Callable[[Any], str]] = {
+        "driver_version": lambda gpu: str(nvml.nvmlSystemGetDriverVersion()),
+        "power_limit": lambda gpu: f"{nvml.nvmlDeviceGetPowerManagementLimit(gpu) / 1000:.2f} W",
+        "clocks_max_sm": lambda gpu: f"{nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM)} MHz",
+        "clocks_throttle_reasons_active": lambda gpu: f"0x{nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu):016X}",
+    }
+    values: dict[str, str] = {}
+    with suppress(nvml.NVMLError):
+        nvml.nvmlInit()
+        gpu = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+        for key, value in read.items():
+            with suppress(nvml.NVMLError):
+                values[key] = value(gpu)
+        nvml.nvmlShutdown()
+    return values
 
 
 def about(device: str) -> dict[str, Any]:
-    """All of it that no command line says: the state of the code, the machine, the versions."""
+    """All that no command line shows: the state of the code, the machine, the versions."""
     return {**git_state(), "hardware": hardware(device), "versions": versions()}
 
 

@@ -39,7 +39,7 @@ class CellRun(RunWriter):
             row, tags = cell.row, {"ditbench.cell": cell.row.cell, "kind": "cell"}
             run = client.create_run(
                 parent.run.info.experiment_id,
-                start_time=int(folder.note().get("started", time.time()) * 1000),
+                start_time=int(folder.state().get("started", time.time()) * 1000),
                 run_name=f"{name_of(row)} seed {row.seed}",
                 tags=tags | {"mlflow.parentRunId": parent.id, "matrix": parent.run.data.tags["matrix"]},
             )
