@@ -55,7 +55,7 @@ def test_watching_changes_nothing_and_sees_every_block(scheme: str) -> None:
     assert torch.equal(model(*given), before)
     assert sorted(seen.blocks) == list(range(len(model.blocks)))
     assert not any("after" in vars(part) for part in model.modules())
-    told = dynamics.numbers(seen)
+    told = dynamics.curves_of(seen)
     assert all(torch.isfinite(torch.tensor(value)) for value in told.values())
 
 
@@ -69,7 +69,7 @@ def test_what_is_seen_is_what_was_computed() -> None:
     moved = (kept["after"] - kept["before"]).flatten(1).norm(dim=1) / kept["before"].flatten(1).norm(dim=1)
     assert torch.allclose(seen.blocks[1], moved)
     assert torch.equal(seen.branches[1, "mlp"].gate, kept["told"][1].gate)
-    told = dynamics.numbers(seen)
+    told = dynamics.curves_of(seen)
     gate = kept["told"][1].gate.abs()
     assert told["dynamics/gate/block01.mlp"] == pytest.approx(gate.mean().item())
     assert told["dynamics/gate_saturation/block01.mlp"] == pytest.approx((gate > 0.97).float().mean().item())
@@ -78,13 +78,13 @@ def test_what_is_seen_is_what_was_computed() -> None:
 def test_gradients_are_those_of_each_block() -> None:
     model, (x, t, prompt) = laws.Subject("adaln-zero").random(), laws.inputs()
     model(x, t, prompt).square().mean().backward()
-    told = dynamics.gradients(model)
+    told = dynamics.gradient_norms(model)
     for index, block in enumerate(model.blocks):
         whole = torch.cat([p.grad.flatten() for p in block.parameters()])
         assert told[index].item() == pytest.approx(whole.norm().item(), rel=1e-5)
 
 
-def test_looks_are_close_at_first_and_then_even() -> None:
+def test_observations_are_close_at_first_and_then_even() -> None:
     assert [step for step in range(1, 301) if dynamics.due(step, 100)] == [1, 2, 4, 8, 16, 32, 64, 100, 200, 300]
 
 
@@ -103,5 +103,5 @@ def test_summary_says_when_and_in_which_order_blocks_open() -> None:
     assert told["opening_order"] == told["opening_depth"] == pytest.approx(1)
     assert told["opening_step"] == pytest.approx((12.5 + 37.5 + 62.5) / 300)
     assert (told["gate_first"], told["gate_last"], told["spikes"]) == (0, 0.25, 3)
-    assert dynamics.heat(curves)["open"]["values"][1] == [0, 0, 2, 2, 2]
+    assert dynamics.heat_maps(curves)["open"]["values"][1] == [0, 0, 2, 2, 2]
     assert dynamics.summary({}, 100) == {}

@@ -142,7 +142,7 @@ def test_ctrl_c_writes_checkpoints_and_says_how_to_go_on(tmp_path: Path) -> None
         time.sleep(0.1)
     child.send_signal(signal.SIGINT)
     out, _ = child.communicate(timeout=120)
-    assert child.returncode == 1 and "the same command goes on from here" in out
+    assert child.returncode == 1 and "the same command resumes from here" in out
     cell = store.cell(store.rows("tiny")[0].cell)
     assert cell.status()[0] == "killed" and list(cell.checkpoints.glob("*.ckpt"))
     assert not cell.is_locked()

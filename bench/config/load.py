@@ -56,7 +56,8 @@ def _holds(given: Any, place: Place) -> bool:
 
 def to_yaml(config: dict[str, Any]) -> str:
     """Plain values as YAML, keys in their order."""
-    return yaml.safe_dump(config, sort_keys=False, width=100)
+    text: str = yaml.safe_dump(config, sort_keys=False, width=100)
+    return text
 
 
 def _layers(path: Path, above: tuple[Path, ...] = ()) -> list[Layer]:

@@ -1,8 +1,8 @@
-"""What of a prompt a cell obeys, on `scenes`: read back by the judge, and seen when one word is changed.
+"""Prompt adherence on `scenes`: attributes read back by the judge, and where samples change when one word does.
 
 Names of metrics: `local_judge1_400` is the mean of four local attributes, corrected for chance, over 400 held-out
 prompts; `unseen_...` the same on combinations that training lacks, `guidance4_...` at guidance 4, `real_...` of real
-held-out pictures, the ceiling; `locality_shape_swap_12` the share of a change of the word for shape, over 12 captions,
+held-out images, the ceiling; `locality_shape_swap_12` the share of a change of the word for shape, over 12 captions,
 that falls inside the object's cell: 1 all of it, 0 no more than anywhere.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from architectures import Features
 from bench.data import scenes
@@ -33,8 +34,10 @@ GRID = 9  # squares a side of a heat map, three for each place
 
 
 def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say) -> Measured:
-    """Control of every attribute, over held-out and unseen prompts and along the guidance sweep; nothing on data
-    without scenes."""
+    """Adherence of every attribute, over held-out and unseen prompts and along the guidance sweep.
+
+    Nothing on data without scenes.
+    """
     if subject.data.unseen is None:
         return Measured({})
     judge, card = judges.load()
@@ -44,22 +47,23 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say) -> Measure
     quality: dict[str, float] = {one.key: value for one, value in real.items()}
     sampling: dict[str, list[float]] = {}
     evaluate, slug = subject.config.evaluate, judges.slug()
-    for wanted in _sets(subject):
-        pictures, _ = generate_set(subject, wanted, folder, say)
-        said = prompt_texts(subject.data, wanted.indices, wanted.split)
-        scores = judges.score([scenes.parse(text) for text in said], judges.read(judge, pictures))
+    for request in _sets(subject):
+        samples, _ = generate_set(subject, request, folder, say)
+        texts = prompt_texts(subject.data, request.indices, request.split)
+        scores = judges.score([scenes.parse(text) for text in texts], judges.read(judge, samples))
         kept = judges.summary(scores, floor)
-        made = slug, len(pictures), "" if wanted.name == "heldout" else wanted.name
-        chosen = kept if wanted.name == "heldout" else {name: kept[name] for name in MAIN}
-        quality |= {Measurement.of(name, *made).key: value for name, value in chosen.items()}
-        sampling |= {Measurement.of(name, *made).key: ci for name, ci in judges.intervals(scores, floor).items()}
+        measured_on = slug, len(samples), "" if request.name == "heldout" else request.name
+        chosen = kept if request.name == "heldout" else {name: kept[name] for name in MAIN}
+        quality |= {Measurement.of(name, *measured_on).key: value for name, value in chosen.items()}
+        intervals = judges.intervals(scores, floor)
+        sampling |= {Measurement.of(name, *measured_on).key: ci for name, ci in intervals.items()}
     swapped = swaps(subject, evaluate.swaps, say)
     about = {"judge": slug, "judge_digest": card["digest"], "chance": floor}
     return Measured(quality | swapped.quality, {}, about, sampling, swapped.probes)
 
 
 def _sets(subject: LoadedCell) -> list[SampleSet]:
-    """What is drawn: held-out prompts, unseen ones, and the first held-out ones at every further guidance scale."""
+    """What is sampled: held-out prompts, unseen ones, and the first held-out ones at every further guidance scale."""
     evaluate = subject.config.evaluate
     main = heldout_set(subject)
     assert subject.data.unseen is not None
@@ -72,24 +76,21 @@ def _sets(subject: LoadedCell) -> list[SampleSet]:
 def _real(
     subject: LoadedCell, judge: Any, digest: str, cache: Path, say: Say
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """What real held-out pictures get, and chance, of all that there are; made once for a data set and a judge."""
+    """Ceiling and floor: scores of real held-out images, and of chance; computed once for a data set and a judge."""
     kept = cache / "features" / f"{judges.slug()}-{subject.data.digest}-{digest}.json"
     if not kept.exists():
-        say("what the judge reads in real pictures")
+        say("attributes of real images")
         heldout = subject.data.heldout
         count = min(2000, len(heldout))
-        wanted = [scenes.parse(text) for text in prompt_texts(subject.data, np.arange(count))]
-        seen = judges.read(judge, np.asarray(heldout.images[:count]))
-        floor = judges.chance(wanted, seen)
-        told = judges.summary(judges.score(wanted, seen), floor)
-        ceiling = {Measurement.of(kind, judges.slug(), count).key: value for kind, value in told.items()}
+        prompted = [scenes.parse(text) for text in prompt_texts(subject.data, np.arange(count))]
+        read = judges.read(judge, np.asarray(heldout.images[:count]))
+        floor = judges.chance(prompted, read)
+        scores = judges.summary(judges.score(prompted, read), floor)
+        ceiling = {Measurement.of(kind, judges.slug(), count).key: value for kind, value in scores.items()}
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, {"ceiling": ceiling, "floor": floor})
     content = json.loads(kept.read_text())
     return content["ceiling"], content["floor"]
-
-
-# --- one word changed -------------------------------------------------------------------------------------------------
 
 
 def changed(scene: Scene, attribute: str, seed: int) -> Scene:
@@ -105,48 +106,51 @@ def changed(scene: Scene, attribute: str, seed: int) -> Scene:
 
 
 def _word(scene: Scene, attribute: str) -> str:
-    return getattr(scene if attribute in GLOBAL else scene.items[0], attribute)
+    word: str = getattr(scene if attribute in GLOBAL else scene.items[0], attribute)
+    return word
 
 
 def swaps(subject: LoadedCell, count: int, say: Say) -> Measured:
-    """Draws `count` captions with and without each change from the same noise, and tells where the change lands.
+    """Samples `count` captions with and without each change from the same noise, and measures where the change lands.
 
     Quality: for each attribute `locality_<attribute>_swap_<count>` and `change_...`, the mean change of a pixel as a
-    share of the whole range. The probe `swap` holds heat maps, of this model and of real pictures.
+    share of the whole range. The probe `swap` holds heat maps, of this model and of real images.
     """
     if isinstance(subject.prompts.kind, Features):  # a cell has no encoder at hand
         return Measured({})
     seed = subject.config.evaluate.seed
-    said = [scenes.parse(text) for text in prompt_texts(subject.data, np.arange(count) % len(subject.data.heldout))]
-    variants = {name: [changed(scene, name, seed) for scene in said] for name in judges.ATTRIBUTES}
-    captions = [scenes.caption(scene) for part in (said, *variants.values()) for scene in part]
+    texts = prompt_texts(subject.data, np.arange(count) % len(subject.data.heldout))
+    originals = [scenes.parse(text) for text in texts]
+    variants = {name: [changed(scene, name, seed) for scene in originals] for name in judges.ATTRIBUTES}
+    captions = [scenes.caption(scene) for part in (originals, *variants.values()) for scene in part]
     prompt, _ = subject.prompts.encode(captions)
     noise = initial_noise(seed, range(count), subject.shape).repeat(1 + len(variants), 1, 1, 1)
     say(f"{len(variants)} words changed in {count} captions")
-    pictures = generate(subject, prompt, noise, batch=subject.config.sample.batch)
+    samples = generate(subject, prompt, noise, batch=subject.config.sample.batch)
     real = np.stack([scenes.render(scenes.parse(text), subject.data.image_size, seed=seed) for text in captions])
     quality: dict[str, float] = {}
     probe: dict[str, Any] = {}
-    for subset, drawn in (("", pictures), ("real", real)):
-        base, *others = np.split(drawn, 1 + len(variants))
+    for subset, images in (("", samples), ("real", real)):
+        base, *others = np.split(images, 1 + len(variants))
         for (name, swapped), part in zip(variants.items(), others, strict=True):
             change = np.abs(part.astype(float) - base).mean(-1) / 255  # (n, S, S)
-            found = [_locality(one, _cells(a, b, name)) for one, a, b in zip(change, said, swapped, strict=True)]
-            known = [value for value in found if value is not None]
+            pairs = zip(change, originals, swapped, strict=True)
+            shares = [_locality(one, _cells(a, b, name)) for one, a, b in pairs]
+            known = [value for value in shares if value is not None]
             if known:
                 quality[Measurement.of(f"locality_{name}", "swap", count, subset).key] = float(np.mean(known))
             quality[Measurement.of(f"change_{name}", "swap", count, subset).key] = float(change.mean())
-            probe.setdefault("real_swap" if subset else "swap", {})[name] = heat(change, said, name)
+            probe.setdefault("real_swap" if subset else "swap", {})[name] = heat(change, originals, name)
     return Measured(quality, probes=probe)
 
 
 def _cells(before: Scene, after: Scene, attribute: str) -> list[tuple[int, int]]:
-    """(row, column) of the cells that the word speaks of: the first object's, both for a place."""
+    """(row, column) of the cells that the word refers to: the first object's, both for a place."""
     places = {scene.items[0].place for scene in (before, after)}
     return [divmod(LOCAL["place"].index(place), 3) for place in sorted(places)]
 
 
-def _locality(change: np.ndarray, cells: list[tuple[int, int]]) -> float | None:
+def _locality(change: NDArray[Any], cells: list[tuple[int, int]]) -> float | None:
     """(share inside the cells - their area) / (1 - their area) of a change (S, S); None where nothing changed."""
     if not change.any():
         return None
@@ -156,22 +160,26 @@ def _locality(change: np.ndarray, cells: list[tuple[int, int]]) -> float | None:
     return float((inside / coarse.sum() - area) / (1 - area))
 
 
-def heat(change: np.ndarray, before: list[Scene], attribute: str) -> list[list[float]]:
-    """Mean change by square: of a local attribute (15, 15) with the object's cell in the middle, of a global one
-    (9, 9) as it lies."""
+def heat(change: NDArray[Any], before: list[Scene], attribute: str) -> list[list[float]]:
+    """Mean change by square: (9, 9) of a global attribute, (15, 15) around the object's cell of a local one."""
     coarse = np.stack([_squares(one) for one in change])
     if attribute in GLOBAL:
-        return coarse.mean(0).round(4).tolist()
-    total, seen = np.zeros((15, 15)), np.zeros((15, 15))
+        return _rounded(coarse.mean(0))
+    total, count = np.zeros((15, 15)), np.zeros((15, 15))
     for one, scene in zip(coarse, before, strict=True):
         row, column = divmod(LOCAL["place"].index(scene.items[0].place), 3)
         y, x = 3 * (2 - row), 3 * (2 - column)
         total[y : y + GRID, x : x + GRID] += one
-        seen[y : y + GRID, x : x + GRID] += 1
-    return (total / np.maximum(seen, 1)).round(4).tolist()
+        count[y : y + GRID, x : x + GRID] += 1
+    return _rounded(total / np.maximum(count, 1))
 
 
-def _squares(change: np.ndarray) -> np.ndarray:
+def _rounded(table: NDArray[Any]) -> list[list[float]]:
+    rows: list[list[float]] = table.round(4).tolist()
+    return rows
+
+
+def _squares(change: NDArray[Any]) -> NDArray[Any]:
     """(S, S) -> (9, 9), means, each pixel shared between the squares that it lies in."""
     size = change.shape[-1]
     fine = F.interpolate(torch.from_numpy(change)[None, None], size=size * GRID, mode="nearest")

@@ -1,4 +1,4 @@
-"""What a variant costs: parameters and multiply-adds, counted on `meta`; peaks of GPUs; memory; throughput windows."""
+"""What a variant costs: parameters and multiply-adds, counted on `meta`; peaks of GPUs."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ PEAKS = {
 
 
 def count(config: CellConfig, prompt: PromptKind) -> dict[str, float]:
-    """`parameters_*` and `macs_forward`, `flops_train_per_image` of a cell, without making a weight.
+    """`parameters_*` and `macs_forward`, `flops_train_per_image` of a cell, without allocating a weight.
 
-    Multiply-adds of matrix products and attention for one picture, prompt encoder included; a training step is three
+    Multiply-adds of matrix products and attention for one image, prompt encoder included; a training step is three
     forward passes of 2 FLOP a multiply-add, without recomputation (MLPerf's rule for MFU).
     """
     size = config.data.image_size

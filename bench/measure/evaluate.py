@@ -1,4 +1,4 @@
-"""Measuring a trained cell: held-out loss, pictures drawn from fixed noise and prompts, and what they are worth."""
+"""Measuring a trained cell: validation loss, samples from fixed noise and prompts, and their quality."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.measure import metrics
 from bench.measure.heldout import heldout_loss
@@ -15,12 +16,12 @@ from bench.store.metrics import Measurement
 from bench.training.model import LoadedCell
 from bench.training.stopwatch import median_iqr
 
-MOST_RESAMPLED = 1000  # pictures
+MOST_RESAMPLED = 1000  # samples
 
 
 @dataclass(frozen=True)
 class Measured:
-    """quality, cost, sampling and probes as in a `Result`; `about` says with what they were measured."""
+    """Quality, cost, sampling and probes as in a `Result`; `about` is what they were measured with."""
 
     quality: dict[str, float]
     cost: dict[str, float] = field(default_factory=dict)
@@ -33,9 +34,9 @@ class Measured:
 
 
 def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say) -> Measured:
-    """Quality, cost of sampling, and what the metrics were made with, of a cell whose averaged weights are in place."""
+    """Quality and cost of sampling, of a cell whose averaged weights are in place."""
     evaluate = subject.config.evaluate
-    say("held-out loss")
+    say("validation loss")
     quality = heldout_loss(subject)
     generated, rates = generate_set(subject, heldout_set(subject), folder, say)
     extractor = metrics.resolve(evaluate.extractor, warn=warn)
@@ -58,8 +59,8 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say)
     return Measured(quality, cost, about, _sampling(features, real, extractor.slug))
 
 
-def _sampling(features: np.ndarray, real: np.ndarray, slug: str) -> dict[str, list[float]]:
-    """How much the distances owe to these pictures; not asked of more than are quickly resampled."""
+def _sampling(features: NDArray[Any], real: NDArray[Any], slug: str) -> dict[str, list[float]]:
+    """Intervals of the distances for the finite number of samples; none where resampling would take long."""
     if len(features) > MOST_RESAMPLED:
         return {}
     return {

@@ -10,14 +10,12 @@ from bench.store.seeds import generator
 from bench.training.flow import flow_loss, from_images
 from bench.training.model import LoadedCell
 
-# --- measuring ------------------------------------------------------------------------------------------------------
-
 
 @torch.inference_mode()
 def heldout_loss(subject: LoadedCell, *, batch: int = 256) -> dict[str, float]:
-    """The flow-matching loss on held-out pictures: `heldout_loss`, and `heldout_loss_bin0` .. by timestep (0 is data).
+    """The loss on held-out images: `heldout_loss`, and `heldout_loss_bin0` .. by timestep (0 is data).
 
-    Picture i has its own fixed noise, and t in bin i mod bins: functions of (seed, i), equal for every cell.
+    Image i has its own fixed noise, and t in bin i mod bins: functions of (seed, i), equal for every cell.
     """
     evaluate = subject.config.evaluate
     count, bins, seed = min(evaluate.heldout, len(subject.data.heldout)), evaluate.bins, evaluate.seed

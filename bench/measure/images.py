@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.store.files import write_atomic, write_json
 
+Images = NDArray[np.uint8]
+LINE = 2  # pixels between tiles
 
-def save_grid(path: Path, images: np.ndarray, prompts: list[str], *, guidance: float, seed: int) -> None:
+
+def save_grid(path: Path, images: Images, prompts: list[str], *, guidance: float, seed: int) -> None:
     """A grid as PNG; its images (n, H, W, 3) beside it as `.npy`, and as `.json` what they were sampled with."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, png(tile(images)))
@@ -17,27 +21,24 @@ def save_grid(path: Path, images: np.ndarray, prompts: list[str], *, guidance: f
     write_json(path.with_suffix(".json"), {"prompts": prompts, "guidance": guidance, "seed": seed})
 
 
-def tile(pictures: np.ndarray, columns: int | None = None, scale: int | None = None) -> np.ndarray:
-    """Pictures (n, H, W, 3) side by side, enlarged to be seen, with a white line between."""
-    n, height, width, _ = pictures.shape
-    columns = columns or min(n, 6)
-    scale = scale or max(1, 96 // height)
-    big = pictures.repeat(scale, axis=1).repeat(scale, axis=2)
-    rows = -(-n // columns)
-    cell_h, cell_w = height * scale + 2, width * scale + 2
-    canvas = np.full((rows * cell_h, columns * cell_w, 3), 255, dtype=np.uint8)
-    for k, picture in enumerate(big):
-        y, x = (k // columns) * cell_h, (k % columns) * cell_w
-        canvas[y : y + height * scale, x : x + width * scale] = picture
-    return canvas
+def tile(images: Images, columns: int | None = None, scale: int | None = None) -> Images:
+    """Images uint8 (n, H, W, 3) side by side, enlarged to be seen, with a white line between."""
+    import torch
+    from torchvision.utils import make_grid
+
+    scale = scale or max(1, 96 // images.shape[1])
+    large = torch.from_numpy(images.repeat(scale, axis=1).repeat(scale, axis=2)).permute(0, 3, 1, 2)
+    grid = make_grid(large, nrow=columns or min(len(images), 6), padding=LINE, pad_value=255)
+    framed: Images = grid.permute(1, 2, 0).numpy()
+    return framed[LINE:, LINE:] if len(images) > 1 else framed  # no line above and left of all
 
 
-def png(picture: np.ndarray) -> bytes:
-    """An RGB picture (H, W, 3) as PNG."""
+def png(image: Images) -> bytes:
+    """An RGB image uint8 (H, W, 3) as PNG."""
     from io import BytesIO
 
     from PIL import Image
 
     buffer = BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(image).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

@@ -1,4 +1,7 @@
-"""Samplers of the flow's ODE with classifier-free guidance, and the sets of samples that are measured."""
+"""Samplers of the flow's ODE with classifier-free guidance, and the sets of samples that are measured.
+
+The samplers are written out: five lines each, with the same steps for every scheme and no state of their own.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from architectures import FeatureBatch, PromptKind, index_prompt
 from bench.config.schema import Sample
 from bench.data.datasets import Dataset
 from bench.data.prompts import to_device
-from bench.measure.images import save_grid
+from bench.measure.images import Images, save_grid
 from bench.store.files import write_json
 from bench.store.seeds import generator
 from bench.training.flow import Velocity, to_images
 from bench.training.model import LoadedCell
 from bench.training.stopwatch import Stopwatch
 
-# --- samplers -------------------------------------------------------------------------------------------------------
-
 
 def guided(model: Velocity, kind: PromptKind, guidance: float) -> Velocity:
-    """v_null + w (v - v_null): classifier-free guidance of weight w, both in one pass; w = 1 needs no second half."""
+    """v_null + w (v - v_null), both in one pass; w = 1 needs no second half (Ho and Salimans, arXiv 2207.12598)."""
     if guidance == 1.0:
         return model
 
@@ -61,6 +63,7 @@ def heun(velocity: Velocity, x: Tensor, prompt: Any, steps: int) -> Tensor:
     return x
 
 
+Say = Callable[[str], None]
 SAMPLERS = {"euler": euler, "heun": heun}
 
 
@@ -84,14 +87,8 @@ def sample(model: Velocity, kind: PromptKind, prompt: Any, noise: Tensor, how: S
     return to_images(SAMPLERS[how.sampler](guided(model, kind, how.guidance), noise, prompt, how.steps))
 
 
-Say = Callable[[str], None]
-
-
-# --- prompts to draw ------------------------------------------------------------------------------------------------
-
-
-def heldout_indices(data: Dataset, count: int) -> np.ndarray:
-    """Held-out pictures whose prompts are drawn, (count,): one class after the other, or as they come."""
+def heldout_indices(data: Dataset, count: int) -> NDArray[np.int64]:
+    """Held-out images whose prompts are sampled, (count,): one class after the other, or as they come."""
     labels = data.heldout.labels
     if labels is None:
         return np.arange(count) % len(data.heldout)
@@ -100,8 +97,8 @@ def heldout_indices(data: Dataset, count: int) -> np.ndarray:
     return np.array([members[turn % len(members)] for members, turn in turns])
 
 
-def prompt_texts(data: Dataset, indices: np.ndarray, split: str = "heldout") -> list[str]:
-    """What the prompts of a split's pictures say."""
+def prompt_texts(data: Dataset, indices: NDArray[np.int64], split: str = "heldout") -> list[str]:
+    """The prompts of a split's images as text."""
     own = data.splits[split]
     if own.captions is not None:
         return [own.captions[index] for index in indices]
@@ -109,94 +106,99 @@ def prompt_texts(data: Dataset, indices: np.ndarray, split: str = "heldout") -> 
     return [data.classes[own.labels[index]] for index in indices]
 
 
-# --- drawing --------------------------------------------------------------------------------------------------------
-
-
 def generate(
-    subject: LoadedCell, prompt: Any, noise: Tensor, *, batch: int, told: Callable[[int], None] = lambda done: None
-) -> np.ndarray:
-    """Pictures uint8 (n, H, W, 3), each from its own prompt and noise (n, C, H, W); `told` hears how many are done."""
-    parts: list[np.ndarray] = []
-    for pictures, _ in _generate_batches(subject, prompt, noise, batch):
-        parts.append(pictures)
-        told(sum(map(len, parts)))
+    subject: LoadedCell, prompt: Any, noise: Tensor, *, batch: int, progress: Callable[[int], None] = lambda done: None
+) -> Images:
+    """Samples uint8 (n, H, W, 3), each from its own prompt and noise (n, C, H, W).
+
+    Args:
+        prompt: n prompts of the cell's kind.
+        batch: samples at once.
+        progress: called with the number of samples done.
+    """
+    parts: list[Images] = []
+    for samples, _ in _generate_batches(subject, prompt, noise, batch):
+        parts.append(samples)
+        progress(sum(map(len, parts)))
     return np.concatenate(parts)
 
 
 def _generate_batches(
     subject: LoadedCell, prompt: Any, noise: Tensor, batch: int, guidance: float | None = None
-) -> Iterator[tuple[np.ndarray, tuple[int, float]]]:
-    """Yields (pictures, (drawn, seconds)) a batch; a compiled model sees one shape: the last batch is filled up."""
+) -> Iterator[tuple[Images, tuple[int, float]]]:
+    """Yields (samples, (computed, seconds)) a batch; for a compiled model the last is filled up to the same shape."""
     settings = subject.config.sample
     if guidance is not None:
         settings = replace(settings, guidance=guidance)
     compiled = subject.config.train.compile == "on"
     for start in range(0, len(noise), batch):
-        wanted = min(batch, len(noise) - start)
-        rows = np.minimum(np.arange(start, start + (batch if compiled else wanted)), len(noise) - 1)
+        count = min(batch, len(noise) - start)
+        rows = np.minimum(np.arange(start, start + (batch if compiled else count)), len(noise) - 1)
         part = to_device(index_prompt(prompt, torch.from_numpy(rows)), subject.device)
         watch = Stopwatch(subject.device)
         watch.start()
         with subject.autocast():
-            drawn = sample(subject.model, subject.prompts.kind, part, noise[rows].to(subject.device), settings)
-        pictures = drawn[:wanted].cpu()
+            samples = sample(subject.model, subject.prompts.kind, part, noise[rows].to(subject.device), settings)
+        kept = samples[:count].cpu()
         watch.stop()
-        yield pictures.numpy(), (len(rows), watch.seconds()[0])
+        yield kept.numpy(), (len(rows), watch.seconds()[0])
 
 
 def write_sample_grid(subject: LoadedCell, folder: Path, name: str) -> str:
-    """Draws the sample grid as `samples/<name>.png`, its pictures as `.npy`, its prompts as `.json`; returns the PNG's
-    path relative to the cell's folder."""
+    """Writes `samples/<name>.png` with `.npy` and `.json`; returns the PNG's path relative to the cell's folder."""
     config = subject.config
     indices = heldout_indices(subject.data, config.sample.grid)
     prompt = subject.prompts.rows("heldout", indices)
     noise = initial_noise(config.evaluate.seed, range(len(indices)), subject.shape)
-    pictures = generate(subject, prompt, noise, batch=config.sample.batch)
+    samples = generate(subject, prompt, noise, batch=config.sample.batch)
     path, texts = f"samples/{name}.png", prompt_texts(subject.data, indices)
-    save_grid(folder / path, pictures, texts, guidance=config.sample.guidance, seed=config.evaluate.seed)
+    save_grid(folder / path, samples, texts, guidance=config.sample.guidance, seed=config.evaluate.seed)
     return path
 
 
 @dataclass(frozen=True)
 class SampleSet:
-    """A set of pictures to draw: picture k from noise k and the prompt of picture `indices[k]` of a split.
+    """A set of samples: sample k from noise k and the prompt of image `indices[k]` of a split.
 
     Attributes:
-        name: of the set, and of its folder. guidance: None is the cell's own.
+        name: of the set, and of its folder.
+        split: where prompts come from.
+        indices: (n,).
+        guidance: None is the cell's own.
     """
 
     name: str
     split: str
-    indices: np.ndarray
+    indices: NDArray[np.int64]
     guidance: float | None = None
 
 
 def heldout_set(subject: LoadedCell) -> SampleSet:
-    """The pictures that quality is made of."""
+    """The samples that quality is measured on."""
     return SampleSet("heldout", "heldout", heldout_indices(subject.data, subject.config.evaluate.samples))
 
 
-def generate_set(subject: LoadedCell, wanted: SampleSet, folder: Path, say: Say) -> tuple[np.ndarray, list[float]]:
-    """The pictures of a set, uint8 (n, H, W, 3), and images/s of each window after the first.
+def generate_set(subject: LoadedCell, request: SampleSet, folder: Path, say: Say) -> tuple[Images, list[float]]:
+    """The samples of a set, uint8 (n, H, W, 3), and images/s of each window after the first.
 
-    Kept in parts as they are finished, so that a cell that dies here goes on.
+    Kept in parts as they are finished, so that a cell that dies here resumes.
     """
-    config, count = subject.config, len(wanted.indices)
-    batch, where = config.sample.batch, folder / "generated" / wanted.name
+    config, count = subject.config, len(request.indices)
+    batch, where = config.sample.batch, folder / "generated" / request.name
     parts, rates = [], []
     for start in range(0, count, batch):
         rows = np.arange(start, min(start + batch, count))
         kept, timed = where / f"part-{start:06d}.npy", where / f"part-{start:06d}.json"
         if not timed.exists():
             noise = initial_noise(config.evaluate.seed, rows.tolist(), subject.shape)
-            prompt = subject.prompts.rows(wanted.split, wanted.indices[rows])
-            ((pictures, (drawn, seconds)),) = _generate_batches(subject, prompt, noise, batch, wanted.guidance)
+            prompt = subject.prompts.rows(request.split, request.indices[rows])
+            ((samples, (computed, seconds)),) = _generate_batches(subject, prompt, noise, batch, request.guidance)
             kept.parent.mkdir(parents=True, exist_ok=True)
-            np.save(kept, pictures)
-            write_json(timed, {"drawn": drawn, "seconds": seconds})
+            np.save(kept, samples)
+            write_json(timed, {"drawn": computed, "seconds": seconds})
         parts.append(np.load(kept))
         about = json.loads(timed.read_text())
         if start > 0:
             rates.append(about["drawn"] / about["seconds"])
-        say(f"drawing {wanted.name} {min(start + batch, count)} of {count}")
+        say(f"sampling {request.name} {min(start + batch, count)} of {count}")
     return np.concatenate(parts), rates

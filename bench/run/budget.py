@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from architectures import PromptKind
 from bench.config.schema import ConfigError
 from bench.config.spec import CellConfig
 from bench.measure.cost import count
+from bench.training.bare import bare_step
 from bench.training.flow import flow_loss
 from bench.training.model import backbone, build
+from bench.training.stopwatch import Stopwatch
 
 NEAR = 0.01  # how far off a budget may be met, as a share
 COUNTED = {"params": "parameters_total", "macs": "macs_forward"}
@@ -29,7 +32,7 @@ COUNTED = {"params": "parameters_total", "macs": "macs_forward"}
 
 @dataclass(frozen=True)
 class Match:
-    """How a variant meets the budget: what is changed of its config, and how far off it is (as a share)."""
+    """How a variant meets the budget: what changes in its config, and how far off it is (as a share)."""
 
     changes: dict[str, Any]
     residual: float
@@ -85,10 +88,10 @@ def _sized(config: CellConfig, budget: float, key: str, prompt: PromptKind) -> M
     nearest = Match({}, math.inf)
     for depth in sorted(range(max(1, own.depth // 2), 2 * own.depth + 1), key=lambda d: (abs(d - own.depth), d)):
         for width in _widths(config, depth, budget, key, prompt):
-            made = {f"backbone.{n}": v for n, v in (("width", width), ("depth", depth)) if v != getattr(own, n)}
+            changes = {f"backbone.{n}": v for n, v in (("width", width), ("depth", depth)) if v != getattr(own, n)}
             residual = _cost(config, width, depth, key, prompt) / budget - 1
             if abs(residual) < abs(nearest.residual):
-                nearest = Match(made, residual)
+                nearest = Match(changes, residual)
         if abs(nearest.residual) <= NEAR:
             return nearest
     raise ConfigError(
@@ -112,48 +115,44 @@ def _widths(config: CellConfig, depth: int, budget: float, key: str, prompt: Pro
     ):
         return []
     while high - low > 1:
-        middle = (low + high) // 2
-        if _cost(config, middle * step, depth, key, prompt) <= budget:
-            low = middle
+        mid = (low + high) // 2
+        if _cost(config, mid * step, depth, key, prompt) <= budget:
+            low = mid
         else:
-            high = middle
+            high = mid
     return [low * step, high * step]
 
 
 def _seconds_a_step(target: CellConfig, config: CellConfig, prompt: PromptKind) -> tuple[float, float]:
     """Seconds of a training step of both, measured in turns on this machine; medians."""
-    takers = [_Steps(one, prompt) for one in (target, config)]
-    for taker in takers:
-        taker.take(2)
-    rounds = [[taker.take(3) for taker in takers] for _ in range(7)]
+    timed = [_noise_step(one, prompt) for one in (target, config)]
+    device = torch.device(config.train.device)
+    for step in timed:
+        _seconds(step, 2, device)
+    rounds = [[_seconds(step, 3, device) for step in timed] for _ in range(7)]
     return statistics.median(r[0] for r in rounds), statistics.median(r[1] for r in rounds)
 
 
-class _Steps:
-    """Training steps of a variant on pictures of noise."""
+def _noise_step(config: CellConfig, prompt: PromptKind) -> Callable[[], None]:
+    """A training step of a variant on images of noise."""
+    device, batch, size = torch.device(config.train.device), config.train.batch, config.data.image_size
+    model = build(config, prompt).to(device)
+    x, noise = (torch.randn(batch, 3, size, size, device=device) for _ in range(2))
+    t, null = torch.rand(batch, device=device), prompt.null(batch, device)
+    low = config.train.precision == "bf16"
 
-    def __init__(self, config: CellConfig, prompt: PromptKind) -> None:
-        self.device = torch.device(config.train.device)
-        self.model = build(config, prompt).to(self.device)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
-        batch, size = config.train.batch, config.data.image_size
-        self.x, self.noise = (torch.randn(batch, 3, size, size, device=self.device) for _ in range(2))
-        self.t, self.prompt = torch.rand(batch, device=self.device), prompt.null(batch, self.device)
-        self.low = config.train.precision == "bf16"
+    def loss() -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=low):
+            return flow_loss(model, x, noise, t, null).mean()
 
-    def take(self, steps: int) -> float:
-        """Seconds a step."""
-        self._wait()
-        began = time.perf_counter()
-        for _ in range(steps):
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.low):
-                loss = flow_loss(self.model, self.x, self.noise, self.t, self.prompt).mean()
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-        self._wait()
-        return (time.perf_counter() - began) / steps
+    return bare_step(model, loss, config.train)
 
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+
+def _seconds(step: Callable[[], None], count: int, device: torch.device) -> float:
+    """Seconds a step, over `count` of them."""
+    watch = Stopwatch(device)
+    watch.start()
+    for _ in range(count):
+        step()
+    watch.stop()
+    return watch.seconds()[0] / count

@@ -1,6 +1,6 @@
-"""One cell, from its folder to its result: `python -m bench.run.cell DIR`. It resumes, and it tells how it ended.
+"""One cell, from its folder to its result: `python -m bench.run.cell DIR`. It resumes, and records how it ended.
 
-Needs torch, lightning, omegaconf and torch-fidelity alone: no MLflow, no Hugging Face, no command-line library.
+Needs torch, lightning and torch-fidelity alone: no MLflow, no Hugging Face, no pydantic, no command-line library.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import Timeout
 
 import architectures
-from bench.config.schema import as_dict
+from bench.config.schema import Train, as_dict
 from bench.config.spec import CellSpec
 from bench.data import datasets, prompts
 from bench.measure import control, evaluate
@@ -29,24 +31,26 @@ from bench.store import provenance
 from bench.store.files import digest, file_digest
 from bench.store.folders import CellFolder, Status
 from bench.store.journal import Journal, curves
-from bench.store.journal import digests as given_digests
+from bench.store.journal import digests as input_digests
 from bench.store.result import Result
 from bench.training import dynamics
 from bench.training.batches import Batches
-from bench.training.callback import CellCallback, Diverged, Stopped
+from bench.training.callback import CellCallback, Diverged
 from bench.training.checkpoints import digest_file, load_checkpoint, newest_checkpoint
 from bench.training.digests import weights_digest
 from bench.training.fit import fit
 from bench.training.model import LoadedCell, build
 from bench.training.module import CellModule
+from bench.training.signals import Stopped
 from bench.training.stopwatch import median_iqr, peak_memory
 
 COMMON = re.compile(r"(patches|time|head)\.|blocks\.\d+\.(attention|mlp)\.op\.")  # what every scheme has
 EXITS: dict[Status, int] = {"done": 0, "failed": 1, "oom": 1, "diverged": 1, "killed": 130}
+History = dict[str, dict[int, float]]  # name -> step -> value, as the journal holds it
 
 
 def run(path: Path) -> Status:
-    """Runs a cell to its end, whatever that is, and returns how it ended; the reason stands in its `status.json`."""
+    """Runs a cell to its end, whatever that is, and returns how it ended; the reason is in its `status.json`."""
     folder = CellFolder(path.resolve())
     try:
         with folder.locked():
@@ -70,14 +74,14 @@ def _run_locked(folder: CellFolder) -> Status:
 
 
 def _classified(work: Callable[[], None]) -> tuple[Status, str]:
-    """How `work` ended, in a word and a sentence."""
+    """How `work` ended: a status and a sentence."""
     try:
         work()
         return "done", ""
     except Stopped as error:
         return "killed", str(error)
     except KeyboardInterrupt:
-        return "killed", "interrupted; run again to go on"
+        return "killed", "interrupted; run again to resume"
     except Diverged as error:
         return "diverged", str(error)
     except torch.OutOfMemoryError as error:
@@ -87,149 +91,189 @@ def _classified(work: Callable[[], None]) -> tuple[Status, str]:
         return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def _work(folder: CellFolder, journal: Journal, attempt: int) -> None:
-    spec = CellSpec.read(folder)
-    cache = folder.path.parent.parent / "cache"
-    for plugin in spec.plugins:
-        with suppress(architectures.PluginError):  # the scheme's own absence is what counts, and is said below
-            architectures.load_plugin(plugin)
-    subject, module = _prepare(spec, cache)
-    begin = {
-        "initial_weights": weights_digest(module.model),
-        "initial_backbone_weights": weights_digest(module.model, names=COMMON.match),
-    }
-    _train(spec, folder, journal, subject, module)
-    last = spec.config.train.steps
-    journal.event(last, "stage", "evaluate")
-    with module.ema.swapped():
-        journal.image(last, "samples", write_sample_grid(subject, folder.path, "grid"))
-        measured = evaluate.measure(subject, folder.path, cache, say=_say, warn=lambda text: _warn(journal, text))
-        measured |= control.measure(subject, folder.path, cache, _say)
-    bad = [name for name, value in measured.quality.items() if not math.isfinite(value)]
-    if bad:
-        raise Diverged(f"{', '.join(bad)}: not a number")
-    _result(spec, folder, subject, measured, attempt, begin).write(folder.result_file)
+@dataclass(frozen=True)
+class _Cell:
+    """A cell at work.
+
+    Attributes:
+        folder: where everything is written.
+        spec: what was planned.
+        journal: of this attempt.
+        attempt: from 1.
+        loaded: model, data and prompts.
+        module: what trains the model.
+        initial: digests of the weights before the first step.
+    """
+
+    folder: CellFolder
+    spec: CellSpec
+    journal: Journal
+    attempt: int
+    loaded: LoadedCell
+    module: CellModule
+    initial: dict[str, str]
+
+    @property
+    def train(self) -> Train:
+        return self.spec.config.train
+
+    def warn(self, text: str) -> None:
+        """A warning for the journal and the log."""
+        self.journal.event(0, "warning", text)
+        _say(f"warning: {text}")
 
 
 def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _warn(journal: Journal, text: str) -> None:
-    journal.event(0, "warning", text)
-    _say(f"warning: {text}")
+def _work(folder: CellFolder, journal: Journal, attempt: int) -> None:
+    cache = folder.path.parent.parent / "cache"
+    cell = _prepared(folder, journal, attempt, cache)
+    _train(cell)
+    journal.event(cell.train.steps, "stage", "evaluate")
+    with cell.module.ema.swapped():
+        journal.image(cell.train.steps, "samples", write_sample_grid(cell.loaded, folder.path, "grid"))
+        measured = evaluate.measure(cell.loaded, folder.path, cache, say=_say, warn=cell.warn)
+        measured |= control.measure(cell.loaded, folder.path, cache, _say)
+    bad = [name for name, value in measured.quality.items() if not math.isfinite(value)]
+    if bad:
+        raise Diverged(f"{', '.join(bad)}: not a number")
+    _result(cell, measured).write(folder.result_file)
 
 
-def _prepare(spec: CellSpec, cache: Path) -> tuple[LoadedCell, CellModule]:
-    """The data, and the model with its first weights."""
-    train = spec.config.train
+def _prepared(folder: CellFolder, journal: Journal, attempt: int, cache: Path) -> _Cell:
+    """The cell with its data, and its model initialised."""
+    spec = CellSpec.read(folder)
+    for plugin in spec.plugins:
+        with suppress(architectures.PluginError):  # a scheme that is missing for it is refused below, by its name
+            architectures.load_plugin(plugin)
+    config, train = spec.config, spec.config.train
+    device = _device(train)
+    torch.manual_seed(config.seed)
+    data = datasets.load(cache / "data" / spec.digests["data"])
+    prompted = prompts.load(cache / "prompts" / spec.digests["prompts"])
+    model = build(config, prompted.kind, seed=config.seed).to(device)
+    if train.compile == "on":
+        model.compile(dynamic=False)
+    module = CellModule(model, train, config.seed)
+    initial = {
+        "initial_weights": weights_digest(model),
+        "initial_backbone_weights": weights_digest(model, names=COMMON.match),
+    }
+    return _Cell(folder, spec, journal, attempt, LoadedCell(model, data, prompted, config, device), module, initial)
+
+
+def _device(train: Train) -> torch.device:
+    """The cell's device, with torch set to its arithmetic."""
     device = torch.device(train.device)
     torch.backends.cudnn.benchmark = not train.exact
     fast = device.type == "cuda" and not train.exact
     torch.set_float32_matmul_precision("high" if fast else "highest")
-    torch.manual_seed(spec.config.seed)
-    data = datasets.load(cache / "data" / spec.digests["data"])
-    told = prompts.load(cache / "prompts" / spec.digests["prompts"])
-    model = build(spec.config, told.kind, seed=spec.config.seed).to(device)
-    if train.compile == "on":
-        model.compile(dynamic=False)
-    return LoadedCell(model, data, told, spec.config, device), CellModule(model, train, spec.config.seed)
+    return device
 
 
-def _train(spec: CellSpec, folder: CellFolder, journal: Journal, subject: LoadedCell, module: CellModule) -> None:
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def _train(cell: _Cell) -> None:
     """Brings the module to its last step, from the newest whole checkpoint where there is one."""
-    train, last = spec.config.train, spec.config.train.steps
-    resume = newest_checkpoint(folder.checkpoints, warn=lambda text: _warn(journal, text))
+    resume, last = newest_checkpoint(cell.folder.checkpoints, warn=cell.warn), cell.train.steps
     step = int(resume.stem.removeprefix("step-")) if resume else 0
-    journal.event(step, "resumed" if resume else "started")
+    cell.journal.event(step, "resumed" if resume else "started")
     if resume and step >= last:
         checkpoint = load_checkpoint(resume)
-        module.load_state_dict(checkpoint["state_dict"])
-        module.on_load_checkpoint(checkpoint)
+        cell.module.load_state_dict(checkpoint["state_dict"])
+        cell.module.on_load_checkpoint(checkpoint)
         return
-
-    def grid(at: int) -> None:
-        journal.image(at, "samples", write_sample_grid(subject, folder.path, f"step-{at:09d}"))
-
-    probe = dynamics.Probe(subject)
-    keeper = CellCallback(
-        train,
-        journal,
-        folder.checkpoints,
-        grid_every=spec.config.sample.grid_every,
-        draw_grid=grid,
-        look=lambda: dynamics.numbers(probe.look()),
-    )
+    loaded, seed = cell.loaded, cell.spec.config.seed
     batches = Batches(
-        subject.data,
-        subject.prompts,
-        batch=train.batch,
-        steps=last,
-        seed=spec.config.seed,
-        workers=spec.workers,
+        loaded.data, loaded.prompts, batch=cell.train.batch, steps=last, seed=seed, workers=cell.spec.workers
     )
-    fit(module, batches, keeper, resume=resume)
-    module.to(subject.device)
-    memory = {f"train_{name}": value for name, value in peak_memory(subject.device).items()}
-    journal.metrics(last, memory | {"train_seconds": module.seconds})
+    fit(cell.module, batches, _callback(cell), resume=resume)
+    cell.module.to(loaded.device)
+    memory = {f"train_{name}": value for name, value in peak_memory(loaded.device).items()}
+    cell.journal.metrics(last, memory | {"train_seconds": cell.module.seconds})
 
 
-def _result(
-    spec: CellSpec,
-    folder: CellFolder,
-    subject: LoadedCell,
-    measured: evaluate.Measured,
-    attempt: int,
-    digests: dict[str, str],
-) -> Result:
-    note, config = folder.state(), spec.config
-    steps = config.train.steps
-    told = curves(folder.journal)
-    given = {name: digest(points, 16) for name, points in given_digests(folder.journal).items()}
-    probes = measured.probes | {"dynamics": dynamics.heat(told)}
-    probes["times"] = dynamics.by_time(dynamics.Probe(subject).look())
-    cost = count(config, subject.prompts.kind)
-    cost |= median_iqr(list(told.get("train_images_per_second", {}).values()), "train_images_per_second")
-    cost |= measured.cost
-    cost |= {name: points[steps] for name, points in told.items() if name.startswith(("train_peak_", "train_seconds"))}
-    about = provenance.about(config.train.device)
-    peak = peak_flops(about["hardware"].get("gpu", ""))
+def _callback(cell: _Cell) -> CellCallback:
+    def write_grid(step: int) -> None:
+        path = write_sample_grid(cell.loaded, cell.folder.path, f"step-{step:09d}")
+        cell.journal.image(step, "samples", path)
+
+    probe = dynamics.Probe(cell.loaded)
+    return CellCallback(
+        cell.train,
+        cell.journal,
+        cell.folder.checkpoints,
+        grid_every=cell.spec.config.sample.grid_every,
+        write_grid=write_grid,
+        observe=lambda: dynamics.curves_of(probe.observe()),
+    )
+
+
+# --- the result -------------------------------------------------------------------------------------------------------
+
+
+def _result(cell: _Cell, measured: evaluate.Measured) -> Result:
+    """Everything that was measured, with where it came from."""
+    history = curves(cell.folder.journal)
+    origin = _provenance(cell, measured)
+    probes = {"dynamics": dynamics.heat_maps(history)}
+    probes["times"] = dynamics.by_time(dynamics.Probe(cell.loaded).observe())
+    return Result(
+        cell.folder.id,
+        measured.quality,
+        _cost(cell, history, measured.cost, origin["hardware"].get("gpu", "")),
+        as_dict(cell.spec.config),
+        origin,
+        _artifacts(cell.folder),
+        dynamics=dynamics.summary(history, cell.train.steps),
+        sampling=measured.sampling,
+        probes=measured.probes | probes,
+    )
+
+
+def _cost(cell: _Cell, history: History, sampling: dict[str, float], gpu: str) -> dict[str, float]:
+    """Counted on the model, and measured while it trained and sampled."""
+    cost = count(cell.spec.config, cell.loaded.prompts.kind)
+    cost |= median_iqr(list(history.get("train_images_per_second", {}).values()), "train_images_per_second")
+    cost |= sampling
+    at_the_end = {name: points for name, points in history.items() if name.startswith(("train_peak_", "train_seconds"))}
+    cost |= {name: points[cell.train.steps] for name, points in at_the_end.items()}
+    peak = peak_flops(gpu)
     if peak and "train_images_per_second" in cost:
         cost["mfu"] = cost["flops_train_per_image"] * cost["train_images_per_second"] / peak
-    checkpoint = newest_checkpoint(folder.checkpoints)
-    assert checkpoint is not None
-    about |= {
-        "command": spec.command,
+    return cost
+
+
+def _provenance(cell: _Cell, measured: evaluate.Measured) -> dict[str, Any]:
+    config = cell.spec.config
+    inputs = {name: digest(points, 16) for name, points in input_digests(cell.folder.journal).items()}
+    return provenance.about(config.train.device) | {
+        "command": cell.spec.command,
         "threads": torch.get_num_threads(),
         "seeds": {"train": config.seed, "evaluate": config.evaluate.seed, "data": config.data.seed},
-        "digests": spec.digests | digests | given,
+        "digests": cell.spec.digests | cell.initial | inputs,
         "scheme": {"name": config.scheme, "origin": architectures.origin(config.scheme)},
         "measured": measured.about,
-        "attempts": attempt,
-        "started": note["started"],
+        "attempts": cell.attempt,
+        "started": cell.folder.state()["started"],
         "ended": time.time(),
     }
-    kept = {
-        "path": str(checkpoint.relative_to(folder.path)),
-        "sha256": digest_file(checkpoint).read_text().strip(),
-        "bytes": checkpoint.stat().st_size,
-    }
+
+
+def _artifacts(folder: CellFolder) -> dict[str, dict[str, Any]]:
+    """The files that a result names, with their digests and sizes."""
+    checkpoint = newest_checkpoint(folder.checkpoints)
+    assert checkpoint is not None
     grid = folder.samples / "grid.png"
-    artifacts = {
-        "checkpoint": kept,
-        "grid": {"path": "samples/grid.png", "sha256": file_digest(grid), "bytes": grid.stat().st_size},
+    digests = {"checkpoint": digest_file(checkpoint).read_text().strip(), "grid": file_digest(grid)}
+    files = {"checkpoint": checkpoint, "grid": grid}
+    return {
+        name: {"path": str(file.relative_to(folder.path)), "sha256": digests[name], "bytes": file.stat().st_size}
+        for name, file in files.items()
     }
-    return Result(
-        folder.id,
-        measured.quality,
-        cost,
-        as_dict(config),
-        about,
-        artifacts,
-        dynamics=dynamics.summary(told, steps),
-        sampling=measured.sampling,
-        probes=probes,
-    )
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.store.folders import CellFolder
 
-GRACE = 60.0  # seconds a cell has to write its checkpoint when asked to stop
+GRACE = 60.0  # seconds a cell has to write its checkpoint after SIGTERM
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Process:
     """A cell's process group."""
 
     folder: CellFolder
-    child: subprocess.Popen
+    child: subprocess.Popen[bytes]
     slot: int
     started: float = field(default_factory=time.monotonic)
 
@@ -31,7 +31,7 @@ class Process:
 
 
 class Local:
-    """This machine: `jobs` cells at a time, each with its share of the cores, and a GPU of its own where there are."""
+    """This machine: `jobs` cells at a time, each with its share of the cores, and its own GPU where there are any."""
 
     def __init__(self, jobs: int, gpus: int = 0) -> None:
         self.jobs, self.gpus = jobs, gpus
@@ -39,6 +39,7 @@ class Local:
 
     @property
     def free(self) -> int:
+        """Cells that could start now."""
         return self.jobs - len(self.running)
 
     def start(self, folder: CellFolder) -> Process:
@@ -67,13 +68,13 @@ class Local:
         return share
 
     def ended(self) -> list[Process]:
-        """Processes that ended since it was last asked."""
+        """Processes that ended since the last call."""
         over = [process for process in self.running if process.child.poll() is not None]
         self.running = [process for process in self.running if process not in over]
         return over
 
     def stop_all(self, grace: float = GRACE) -> None:
-        """Asks every cell to write its checkpoint and end; ends those that do not."""
+        """Has every cell write its checkpoint and end; kills those that do not."""
         for process in self.running:
             process.stop()
         end = time.monotonic() + grace
@@ -85,7 +86,7 @@ class Local:
 
 
 def log_tail(path: Path, lines: int = 3) -> str:
-    """The last lines of a log, for a sentence that says what went wrong."""
+    """The last lines of a log."""
     try:
         text = path.read_bytes()[-4000:].decode(errors="replace")
     except OSError:

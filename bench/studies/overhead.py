@@ -3,8 +3,9 @@
     python -m bench.studies.overhead [--rounds 6] [--steps 40]
 
 Both run in this process in turn (A B A B ...), on the same weights, batches and noise, at the size of
-`configs/quickstart.yaml`; each round gives one ratio of seconds a step. Also a look at the dynamics (blocks, gates,
-gradients, hashes) as a share of the steps between two looks, and the Frechet distance at 2048 dimensions.
+`configs/quickstart.yaml`; each round gives one ratio of seconds a step. Also what an observation of
+the dynamics costs (blocks, gates, gradients, hashes), as a share of the steps between two, and the Frechet distance at
+2048 dimensions.
 A benchmark, not a test: read the ratios, these machines are noisy.
 """
 
@@ -17,19 +18,22 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bench.config.load import load
 from bench.config.matrix import expand
 from bench.config.spec import CellConfig
 from bench.data import datasets, prompts
+from bench.data.datasets import Dataset
+from bench.data.prompts import Prompts
 from bench.measure import metrics
 from bench.store import provenance
 from bench.store.journal import Journal, curves
 from bench.training import dynamics
+from bench.training.bare import bare_step
 from bench.training.batches import Batches, TrainImages
 from bench.training.callback import CellCallback
 from bench.training.digests import tensors_digest
@@ -42,55 +46,56 @@ from bench.training.module import CellModule
 WINDOW = 10  # steps; the first window of a round is warm-up in both
 
 
-def harness_step(config: CellConfig, data: Any, told: Any, steps: int, folder: Path) -> float:
+def harness_step(config: CellConfig, data: Dataset, prompted: Prompts, steps: int, folder: Path) -> float:
     """Median seconds a step of the harness, over windows after the first."""
     train = replace(config.train, steps=steps, log_every=WINDOW, checkpoint_every=steps)
-    module = CellModule(build(config, told.kind), train, seed=0)
+    module = CellModule(build(config, prompted.kind), train, seed=0)
     journal = Journal(folder / f"{time.monotonic_ns()}.jsonl")
-    keeper = CellCallback(train, journal, folder / "checkpoints", grid_every=steps + 1, draw_grid=lambda step: None)
-    fit(module, Batches(data, told, batch=train.batch, steps=steps, seed=0), keeper, resume=None)
+    checkpoints = folder / "checkpoints"
+    callback = CellCallback(train, journal, checkpoints, grid_every=steps + 1, write_grid=lambda step: None)
+    fit(module, Batches(data, prompted, batch=train.batch, steps=steps, seed=0), callback, resume=None)
     rates = curves(journal.path)["train_images_per_second"].values()
     journal.close()
     return train.batch / statistics.median(rates)
 
 
-def bare_step(config: CellConfig, data: Any, told: Any, steps: int) -> float:
+def bare_seconds(config: CellConfig, data: Dataset, prompted: Prompts, steps: int) -> float:
     """Median seconds a step of the plainest loop that does the same work."""
     train = config.train
-    model = build(config, told.kind)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=train.lr, betas=(train.betas[0], train.betas[1]), weight_decay=0.0
-    )
-    ema, pictures = Ema(model, train.ema), TrainImages(data, told)
-    order = Batches(data, told, batch=train.batch, steps=steps, seed=0).sampler
-    seconds, begin = [], time.perf_counter()
-    for step in range(steps):
-        batch, prompt = pictures.__getitems__(order.indices(step).tolist())
+    model = build(config, prompted.kind)
+    ema, images = Ema(model, train.ema), TrainImages(data, prompted)
+    order = enumerate(Batches(data, prompted, batch=train.batch, steps=steps, seed=0).sampler)
+
+    def loss() -> Tensor:
+        step, indices = next(order)
+        batch, prompt = images.__getitems__(indices)
         x_0 = from_images(batch)
         chance = sample_noise(0, step, x_0.shape, t_mean=0.0, t_std=1.0, drop=train.drop, device="cpu")
-        loss = flow_loss(model, x_0, chance.noise, chance.t, told.kind.drop(prompt, chance.dropped)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), train.clip)
-        optimizer.step()
-        ema.update(step + 1)
-        if (step + 1) % WINDOW == 0:
+        return flow_loss(model, x_0, chance.noise, chance.t, prompted.kind.drop(prompt, chance.dropped)).mean()
+
+    take = bare_step(model, loss, train)
+    seconds, begin = [], time.perf_counter()
+    for step in range(1, steps + 1):
+        take()
+        ema.update(step)
+        if step % WINDOW == 0:
             seconds.append((time.perf_counter() - begin) / WINDOW)
             begin = time.perf_counter()
     return statistics.median(seconds[1:])
 
 
-def look_share(config: CellConfig, data: Any, told: Any, step: float, looks: int = 9) -> float:
-    """What a look costs, the median of `looks`, over `train.probe_every` steps of `step` seconds."""
-    subject = LoadedCell(build(config, told.kind), data, told, config, torch.device("cpu"))
-    probe, pictures = dynamics.Probe(subject), TrainImages(data, told)
-    batch, prompt = pictures.__getitems__(list(range(config.train.batch)))
+def probe_share(config: CellConfig, data: Dataset, prompted: Prompts, step: float, count: int = 9) -> float:
+    """What an observation costs, the median of `count`, over `train.probe_every` steps of `step` seconds."""
+    subject = LoadedCell(build(config, prompted.kind), data, prompted, config, torch.device("cpu"))
+    probe, images = dynamics.Probe(subject), TrainImages(data, prompted)
+    batch, prompt = images.__getitems__(list(range(config.train.batch)))
     x = from_images(batch)
-    flow_loss(subject.model, x, torch.randn_like(x), torch.rand(len(x)), prompt).mean().backward()
+    loss = flow_loss(subject.model, x, torch.randn_like(x), torch.rand(len(x)), prompt).mean()
+    torch.autograd.backward(loss)
     seconds = []
-    for _ in range(looks):
+    for _ in range(count):
         begin = time.perf_counter()
-        dynamics.numbers(probe.look()) | dynamics.named(dynamics.gradients(subject.model))
+        dynamics.curves_of(probe.observe()) | dynamics.gradient_curves(dynamics.gradient_norms(subject.model))
         tensors_digest(batch, prompt)
         tensors_digest(x)
         seconds.append(time.perf_counter() - begin)
@@ -99,8 +104,8 @@ def look_share(config: CellConfig, data: Any, told: Any, step: float, looks: int
 
 def frechet_seconds(width: int = 2048, count: int = 5000) -> float:
     """Seconds for one Frechet distance between two sets of random features."""
-    draws = np.random.default_rng(0)
-    a, b = (metrics.moments(draws.standard_normal((count, width)).astype(np.float32)) for _ in range(2))
+    rng = np.random.default_rng(0)
+    a, b = (metrics.moments(rng.standard_normal((count, width)).astype(np.float32)) for _ in range(2))
     begin = time.perf_counter()
     metrics.frechet_distance(a, b)
     return time.perf_counter() - begin
@@ -118,12 +123,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = datasets.load(datasets.prepare(config.data, folder))
-        told = prompts.prepare(data, config.prompt, folder)
+        prompted = prompts.prepare(data, config.prompt, folder)
         ratios, steps = [], []
         for turn in range(given.rounds):
             pair = [
-                lambda: harness_step(config, data, told, given.steps, folder),
-                lambda: bare_step(config, data, told, given.steps),
+                lambda: harness_step(config, data, prompted, given.steps, folder),
+                lambda: bare_seconds(config, data, prompted, given.steps),
             ]
             times = [run() for run in (pair if turn % 2 == 0 else pair[::-1])]
             harness, bare = times if turn % 2 == 0 else times[::-1]
@@ -133,11 +138,11 @@ def main() -> None:
                 f"round {turn + 1}: harness {harness * 1e3:.1f} ms, bare {bare * 1e3:.1f} ms, ratio {ratios[-1]:.3f}",
                 flush=True,
             )
-        look = look_share(config, data, told, statistics.median(steps))
+        share = probe_share(config, data, prompted, statistics.median(steps))
     summary = {
         "ratio_median": round(statistics.median(ratios), 4),
         "ratios": [round(ratio, 4) for ratio in ratios],
-        "look_share": round(look, 5),
+        "look_share": round(share, 5),
         "frechet_2048_seconds": round(frechet_seconds(), 3),
         "threads": torch.get_num_threads(),
         **provenance.about("cpu"),

@@ -8,6 +8,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from bench.data.datasets import Dataset
@@ -16,12 +17,12 @@ from bench.store.seeds import derive
 
 
 class StepSampler:
-    """Yields picture indices of batches `start` to `steps - 1`; each epoch is a permutation of (seed, epoch)."""
+    """Yields image indices of batches `start` to `steps - 1`; each epoch is a permutation of (seed, epoch)."""
 
     def __init__(self, count: int, batch: int, steps: int, seed: int) -> None:
         self.count, self.batch, self.steps, self.seed = count, batch, steps, seed
         self.start = 0
-        self._orders: dict[int, np.ndarray] = {}
+        self._orders: dict[int, NDArray[np.int64]] = {}
 
     def __len__(self) -> int:
         return self.steps  # all of them, also when resumed: Lightning ends the epoch here
@@ -29,20 +30,20 @@ class StepSampler:
     def __iter__(self) -> Iterator[list[int]]:
         return (self.indices(step).tolist() for step in range(self.start, self.steps))
 
-    def indices(self, step: int) -> np.ndarray:
+    def indices(self, step: int) -> NDArray[np.int64]:
         """Indices (B,) of one batch."""
         places = np.arange(step * self.batch, (step + 1) * self.batch)
         epochs = places // self.count
         return np.concatenate([self._order(int(e))[places[epochs == e] % self.count] for e in np.unique(epochs)])
 
-    def _order(self, epoch: int) -> np.ndarray:
+    def _order(self, epoch: int) -> NDArray[np.int64]:
         if epoch not in self._orders:
             self._orders = {key: order for key, order in self._orders.items() if key >= epoch - 1}
             self._orders[epoch] = np.random.default_rng(derive(self.seed, "epoch", epoch)).permutation(self.count)
         return self._orders[epoch]
 
 
-class TrainImages(torch.utils.data.Dataset):
+class TrainImages(torch.utils.data.Dataset[Any]):
     """The training split, a whole batch at a time: (uint8 (B, H, W, C), prompts)."""
 
     def __init__(self, data: Dataset, prompts: Prompts) -> None:
@@ -52,36 +53,40 @@ class TrainImages(torch.utils.data.Dataset):
         return len(self.images)
 
     def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, Any]:
+        """Images and prompts of a batch."""
         order = np.asarray(indices)
         return torch.from_numpy(np.stack([self.images[index] for index in order])), self.prompts.rows("train", order)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
 class Batches(lightning.LightningDataModule):
-    """Training batches that go on where a checkpoint stopped."""
+    """Training batches that resume where a checkpoint stopped."""
 
     def __init__(self, data: Dataset, prompts: Prompts, *, batch: int, steps: int, seed: int, workers: int = 0) -> None:
         super().__init__()
-        self.pictures = TrainImages(data, prompts)
-        self.sampler = StepSampler(len(self.pictures), batch, steps, seed)
+        self.images = TrainImages(data, prompts)
+        self.sampler = StepSampler(len(self.images), batch, steps, seed)
         self.workers = workers
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Whole batches, as the sampler orders them."""
         return DataLoader(
-            self.pictures,
+            self.images,
             batch_sampler=self.sampler,
             num_workers=self.workers,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
         )
 
     def state_dict(self) -> dict[str, int]:
+        """Where to resume."""
         assert self.trainer is not None
         return {"next_step": self.trainer.global_step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        """Resumes there."""
         self.sampler.start = state["next_step"]

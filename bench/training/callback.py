@@ -1,4 +1,4 @@
-"""What happens between steps: journal, checkpoints, sample grids, stop signals."""
+"""What happens between steps: journal, observations, checkpoints, sample grids, a polite end."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from typing import Any
 
 import lightning
 import torch
+from torch import Tensor
 
 from bench.config.schema import Train
 from bench.store.journal import Journal
 from bench.store.provenance import usage
 from bench.training.checkpoints import AtomicCheckpoints
-from bench.training.dynamics import due, named
-from bench.training.stopwatch import Stopwatch
+from bench.training.digests import tensors_digest
+from bench.training.dynamics import due, gradient_curves
+from bench.training.flow import from_images
+from bench.training.module import CellModule
+from bench.training.signals import Stopped, StopSignal
+from bench.training.stopwatch import Throughput
 
 SPIKE = 3.0  # a loss this many times the mean of the window before is one
 
@@ -25,15 +30,8 @@ class Diverged(RuntimeError):
     """The loss is no longer a number."""
 
 
-class Stopped(RuntimeError):
-    """A signal asked the cell to stop; a checkpoint was written."""
-
-
-# --- what happens between steps -------------------------------------------------------------------------------------
-
-
 class CellCallback(lightning.Callback):
-    """Journal, checkpoints, sample grids and stop signals, all between steps; throughput over the windows between."""
+    """Journal, observations, checkpoints and sample grids, all between steps."""
 
     def __init__(
         self,
@@ -42,68 +40,84 @@ class CellCallback(lightning.Callback):
         folder: Path,
         *,
         grid_every: int,
-        draw_grid: Callable[[int], None],
-        look: Callable[[], dict[str, float]] = dict,
+        write_grid: Callable[[int], None],
+        observe: Callable[[], dict[str, float]] = dict,
     ) -> None:
-        """Args:
-        draw_grid: draws and journals a sample grid for a step. look: what `bench.dynamics` sees of the blocks now.
+        """What to do, and how often.
+
+        Args:
+            config: how the cell is trained.
+            journal: where curves are written.
+            folder: where checkpoints are written.
+            grid_every: steps between sample grids.
+            write_grid: samples and journals a grid for a step.
+            observe: what `bench.training.dynamics` observes of the blocks now.
         """
         self.config, self.journal, self.folder = config, journal, folder
-        self.grid_every, self.draw_grid, self.look = grid_every, draw_grid, look
-        self.stop_signal: int | None = None
-        self.watch: Stopwatch | None = None
-        self.timed = 0  # steps since times were last written down
-        self.warm = False  # the first window of an attempt holds compilation and warm-up
+        self.grid_every, self.write_grid, self.observe = grid_every, write_grid, observe
+        self.stop = StopSignal()
+        self.throughput = Throughput(torch.device("cpu"), config.batch)
 
-    def on_train_start(self, trainer: Any, module: Any) -> None:
-        self.watch = Stopwatch(module.device)
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Starts the clock, and observes the model before its first step."""
+        self.throughput = Throughput(module.device, self.config.batch)
         if trainer.global_step == 0:
-            self.journal.metrics(0, self.look())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._remember)
+            self.journal.metrics(0, self.observe())
+        self.stop.listen()
 
-    def _remember(self, number: int, frame: Any) -> None:
-        self.stop_signal = number
+    def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, index: int) -> None:
+        """Lets the clock run."""
+        self.throughput.resume()
 
-    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
-        if self.watch is not None and not self.watch.running:
-            self.watch.start()
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: tuple[Tensor, Any], index: int
+    ) -> None:
+        """Whatever is due after a step; the clock stands still meanwhile.
 
-    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        Raises:
+            Stopped, Diverged: where the training ends here.
+        """
         step, last = trainer.global_step, trainer.global_step == self.config.steps
-        stop = self.stop_signal  # read once: one that comes below waits for the next step, and finds its checkpoint
+        stop = self.stop.number  # read once: one that comes below waits for the next step, and finds its checkpoint
         log = step % self.config.log_every == 0 or last
         keep = step % self.config.checkpoint_every == 0 or last or stop is not None
         grid = step % self.grid_every == 0 and not last
-        looked = due(step, self.config.probe_every) or last
-        self.timed += 1
-        if not (log or keep or grid or looked):
+        probed = due(step, self.config.probe_every)
+        self.throughput.steps += 1
+        if not (log or keep or grid or probed):
             return
-        assert self.watch is not None
-        self.watch.stop()
-        if looked:
-            self._look(module, step)
+        self.throughput.pause()
+        if probed or last:
+            self._observe(module, step)
+        if probed:
+            self._digest(module, step, batch)
         if log:
             self._log(trainer, module, step)
         if keep:
             self._checkpoint(trainer, step)
         if stop is not None and not last:
-            raise Stopped(f"stopped by {signal.Signals(stop).name} after step {step}; run again to go on")
+            raise Stopped(f"stopped by {signal.Signals(stop).name} after step {step}; run again to resume")
         if grid:
             with module.ema.swapped():
-                self.draw_grid(step)
+                self.write_grid(step)
 
-    def _look(self, module: Any, step: int) -> None:
-        told = self.look()
+    def _observe(self, module: CellModule, step: int) -> None:
+        values = self.observe()
         if module.block_gradients is not None:
-            told |= named(module.block_gradients)
+            values |= gradient_curves(module.block_gradients)
             module.block_gradients = None
-        self.journal.metrics(step, told)
-        if module.given is not None:
-            self.journal.digests(step, module.given)
-            module.given = None
+        self.journal.metrics(step, values)
 
-    def _log(self, trainer: Any, module: Any, step: int) -> None:
+    def _digest(self, module: CellModule, step: int, batch: tuple[Tensor, Any]) -> None:
+        """Hashes of what the step was given, to show that two cells were given the same."""
+        images, prompt = batch
+        parts = prompt if isinstance(prompt, tuple) else (prompt,)
+        chance = module.step_noise(step - 1, from_images(images).shape)
+        given = {"batch": tensors_digest(images, *parts)}
+        given["chance"] = tensors_digest(chance.t, chance.noise, chance.dropped)
+        self.journal.digests(step, given)
+
+    def _log(self, trainer: lightning.Trainer, module: CellModule, step: int) -> None:
         losses, module.losses = torch.stack(module.losses), []
         loss = losses.mean().item()
         if not math.isfinite(loss):
@@ -115,15 +129,12 @@ class CellCallback(lightning.Callback):
             "spikes": float((losses > SPIKE * module.level).sum()) if module.level is not None else 0.0,
         }
         module.level = losses.mean()
-        assert self.watch is not None
-        seconds = sum(self.watch.seconds())
+        seconds, rate = self.throughput.window()
         module.seconds += seconds
-        if self.warm and seconds > 0:
-            values["train_images_per_second"] = self.timed * self.config.batch / seconds
-        self.warm, self.timed = True, 0
+        values |= {} if rate is None else {"train_images_per_second": rate}
         self.journal.metrics(step, values | usage(module.device.type))
 
-    def _checkpoint(self, trainer: Any, step: int) -> None:
+    def _checkpoint(self, trainer: lightning.Trainer, step: int) -> None:
         """Writes a checkpoint and keeps the one before it: if this one is damaged, that one serves."""
         trainer.save_checkpoint(self.folder / f"step-{step:09d}.ckpt")
         self.journal.event(step, "checkpoint")

@@ -1,4 +1,7 @@
-"""Checkpoints that are whole or absent."""
+"""Checkpoints that are whole or absent.
+
+Written by hand: Lightning's own are neither atomic nor checked when they are read.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,13 @@ from lightning.fabric.plugins import CheckpointIO
 
 from bench.store.files import file_digest, publish, write_atomic
 
-# --- checkpoints ----------------------------------------------------------------------------------------------------
-
 
 class AtomicCheckpoints(CheckpointIO):
     """Checkpoints that are whole or absent: temporary file beside them, fsync, digest, rename. Read back only if the
     digest fits, and with `weights_only`."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Writes it whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -36,15 +38,17 @@ class AtomicCheckpoints(CheckpointIO):
             raise
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Reads one whose digest fits."""
         return load_checkpoint(Path(path), map_location or "cpu")
 
     def remove_checkpoint(self, path: Any) -> None:
+        """Removes it with its digest."""
         Path(path).unlink(missing_ok=True)
         digest_file(Path(path)).unlink(missing_ok=True)
 
 
 def digest_file(path: Path) -> Path:
-    """Where a checkpoint's SHA-256 stands."""
+    """The file that holds a checkpoint's SHA-256."""
     return path.with_suffix(".sha256")
 
 
@@ -57,11 +61,12 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     recorded = digest_file(path)
     if not recorded.is_file() or file_digest(path) != recorded.read_text().strip():
         raise ValueError(f"checkpoint {path.name} is damaged")
-    return torch.load(path, map_location=map_location, weights_only=True)
+    checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+    return checkpoint
 
 
 def newest_checkpoint(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Path | None:
-    """The latest checkpoint that is whole; says which ones were passed over."""
+    """The latest checkpoint that is whole; `warn` gets those that are passed over."""
     for path in sorted(folder.glob("step-*.ckpt"), reverse=True):
         recorded = digest_file(path)
         if recorded.is_file() and file_digest(path) == recorded.read_text().strip():

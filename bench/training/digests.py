@@ -18,7 +18,7 @@ def tensors_digest(*tensors: Tensor) -> str:
 
 
 def weights_digest(model: torch.nn.Module, *, names: Callable[[str], object] = lambda name: True) -> str:
-    """A hash over parameters by name, to show that two cells began alike."""
+    """A hash over parameters by name, to show that two cells were initialised alike."""
     total = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         if names(name):

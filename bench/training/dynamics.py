@@ -1,7 +1,7 @@
-"""How a cell learns: how far its blocks move the stream, how their gates and scales stand, what their gradients are.
+"""How a cell learns: how far its blocks move the stream, how large gates, scales and gradients are.
 
-Looked at before training, after steps 1, 2, 4, ... and then every `train.probe_every` steps, between steps: one pass of
-a few held-out pictures without gradients. Names in the journal: `dynamics/open/block03` (|h_out - h_in| / |h_in|),
+Observed before training, after steps 1, 2, 4, ... and then every `train.probe_every` steps, between steps: one pass of
+a few held-out images without gradients. Names in the journal: `dynamics/open/block03` (|h_out - h_in| / |h_in|),
 `dynamics/share/block03.mlp` (of the carried stream that the branch adds), `dynamics/gate/block03.mlp` (mean |gate|),
 `gate_spread`, `gate_saturation` (share beyond 0.97), the same of `scale`, and `dynamics/gradient/block03`.
 """
@@ -14,75 +14,76 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from architectures import Branch, Observation, observe
+from architectures import Branch, DiT, Observation, observe
 from bench.data.prompts import to_device
 from bench.store.seeds import generator
 from bench.training.flow import from_images, interpolate
+from bench.training.model import LoadedCell
 
 PREFIX = "dynamics/"
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
-PICTURES = 2  # at each of the times
+IMAGES = 2  # at each of the times
 BEYOND = 0.97  # where a gate or a scale counts as saturated
 
 
 def due(step: int, every: int) -> bool:
-    """Whether a step is one that is looked at: 0, the powers of two before `every`, and its multiples."""
+    """Whether a step is observed: 0, the powers of two before `every`, and its multiples."""
     return step % every == 0 or (step < every and step & (step - 1) == 0)
 
 
 class Probe:
-    """The same few held-out pictures, noise and times at every look, and in every cell."""
+    """A pass of the same few held-out images, noise and times, at every step and in every cell."""
 
-    def __init__(self, subject: Any) -> None:
+    def __init__(self, subject: LoadedCell) -> None:
         self.subject = subject
-        rows = np.arange(PICTURES * len(TIMES)) % len(subject.data.heldout)
-        pictures = from_images(torch.from_numpy(np.asarray(subject.data.heldout.images[rows])))
-        noise = torch.randn(pictures.shape, generator=generator(subject.config.evaluate.seed, "dynamics"))
-        self.t = torch.tensor(TIMES).repeat_interleave(PICTURES).to(subject.device)
-        self.x = interpolate(pictures.to(subject.device), noise.to(subject.device), self.t)
+        rows = np.arange(IMAGES * len(TIMES)) % len(subject.data.heldout)
+        x_0 = from_images(torch.from_numpy(np.asarray(subject.data.heldout.images[rows])))
+        noise = torch.randn(x_0.shape, generator=generator(subject.config.evaluate.seed, "dynamics"))
+        self.t = torch.tensor(TIMES).repeat_interleave(IMAGES).to(subject.device)
+        self.x = interpolate(x_0.to(subject.device), noise.to(subject.device), self.t)
         self.prompt = to_device(subject.prompts.rows("heldout", rows), subject.device)
 
     @torch.no_grad()
-    def look(self) -> Observation:
+    def observe(self) -> Observation:
         """One pass, without gradients and without the compiled graph."""
-        with observe(self.subject.model) as seen, self.subject.autocast():
+        with observe(self.subject.model) as observed, self.subject.autocast():
             self.subject.model.forward(self.x, self.t, self.prompt)
-        return seen
+        return observed
 
 
-def numbers(seen: Observation) -> dict[str, float]:
-    """What the journal keeps of a look, means over its pictures."""
-    told = {f"open/{_block(index)}": moved.mean().item() for index, moved in seen.blocks.items()}
-    for (index, name), branch in seen.branches.items():
+def curves_of(observed: Observation) -> dict[str, float]:
+    """What the journal keeps of an observation, means over its images."""
+    values = {f"open/{_block(index)}": moved.mean().item() for index, moved in observed.blocks.items()}
+    for (index, name), branch in observed.branches.items():
         where = f"{_block(index)}.{name}"
-        told[f"share/{where}"] = branch.share.mean().item()
+        values[f"share/{where}"] = branch.share.mean().item()
         for kind, value in (("gate", branch.gate), ("scale", branch.scale)):
             if value is not None:
                 size = value.float().abs()
-                told |= {
+                values |= {
                     f"{kind}/{where}": size.mean().item(),
                     f"{kind}_spread/{where}": value.float().std().item(),
                     f"{kind}_saturation/{where}": (size > BEYOND).float().mean().item(),
                 }
-    return {PREFIX + name: value for name, value in told.items()}
+    return {PREFIX + name: value for name, value in values.items()}
 
 
 def _block(index: int) -> str:
     return f"block{index:02d}"
 
 
-def gradients(model: Any) -> Tensor:
+def gradient_norms(model: DiT) -> Tensor:
     """The norm of each block's gradient, (depth,), still on the device."""
     norms = []
     for block in model.blocks:
-        found = [p.grad for p in block.parameters() if p.grad is not None]
-        norms.append(torch.stack(torch._foreach_norm(found)).norm() if found else torch.zeros(()))
+        grads = [p.grad for p in block.parameters() if p.grad is not None]
+        norms.append(torch.stack(torch._foreach_norm(grads)).norm() if grads else torch.zeros(()))
     return torch.stack([norm.detach().float().to(norms[-1].device) for norm in norms])
 
 
-def named(gradients: Tensor) -> dict[str, float]:
-    """The same as the journal keeps it."""
-    return {f"{PREFIX}gradient/{_block(k)}": value for k, value in enumerate(gradients.tolist())}
+def gradient_curves(norms: Tensor) -> dict[str, float]:
+    """What the journal keeps of them."""
+    return {f"{PREFIX}gradient/{_block(k)}": value for k, value in enumerate(norms.tolist())}
 
 
 # --- at the end -------------------------------------------------------------------------------------------------------
@@ -98,30 +99,30 @@ def summary(curves: dict[str, dict[int, float]], steps: int) -> dict[str, float]
     steps whose loss was over three times the mean of the window before.
     """
     depth = rows(curves, "open")
-    told: dict[str, float] = {}
+    values: dict[str, float] = {}
     if depth:
-        table = np.array([list(points.values()) for points in depth.values()])  # (depth, looks)
+        table = np.array([list(points.values()) for points in depth.values()])  # (depth, observations)
         at = list(next(iter(depth.values())))
         half = [_reaches(at, row, row[-1] / 2) / steps for row in table]
-        told = {
+        values = {
             "open_first": float(table[:, 0].max()),
             "open_last": float(table[:, -1].mean()),
             "opening_step": float(np.mean(half)),
         }
-        told |= _correlations(half, table[:, -1])
+        values |= _correlations(half, table[:, -1])
     gates = rows(curves, "gate")
     if gates:
         first, last = zip(
             *((list(points.values())[0], list(points.values())[-1]) for points in gates.values()), strict=True
         )
-        told |= {"gate_first": float(np.mean(first)), "gate_last": float(np.mean(last))}
+        values |= {"gate_first": float(np.mean(first)), "gate_last": float(np.mean(last))}
     if "spikes" in curves:
-        told["spikes"] = sum(curves["spikes"].values())
-    return told
+        values["spikes"] = sum(curves["spikes"].values())
+    return values
 
 
 def _reaches(steps: list[int], values: np.ndarray, level: float) -> float:
-    """The step from which on values stand at or above a level, between two looks by a straight line."""
+    """The step from which on values are at or above a level, interpolated between two observations."""
     below = np.flatnonzero(values < level)
     if not len(below):
         return float(steps[0])
@@ -134,11 +135,11 @@ def _reaches(steps: list[int], values: np.ndarray, level: float) -> float:
 def _correlations(half: list[float], last: np.ndarray) -> dict[str, float]:
     from scipy.stats import spearmanr
 
-    told = {}
+    ranks = {}
     for name, values in (("opening_order", half), ("opening_depth", last)):
         if len(values) > 2 and np.ptp(values) > 0:
-            told[name] = float(spearmanr(np.arange(len(values)), values).statistic)
-    return told
+            ranks[name] = float(spearmanr(np.arange(len(values)), values).statistic)
+    return ranks
 
 
 def rows(curves: dict[str, dict[int, float]], kind: str) -> dict[str, dict[int, float]]:
@@ -147,34 +148,34 @@ def rows(curves: dict[str, dict[int, float]], kind: str) -> dict[str, dict[int, 
     return {name.removeprefix(start): curves[name] for name in sorted(curves) if name.startswith(start)}
 
 
-def heat(curves: dict[str, dict[int, float]]) -> dict[str, Any]:
+def heat_maps(curves: dict[str, dict[int, float]]) -> dict[str, Any]:
     """What heat maps show: for each kind the steps, the blocks or branches, and their values, to 4 digits."""
-    made = {}
+    maps = {}
     for kind in ("open", "gradient", "gate", "scale", "share"):
-        found = rows(curves, kind)
-        if found:
-            steps = sorted(set.intersection(*(set(points) for points in found.values())))
-            values = [[float(f"{points[step]:.4g}") for step in steps] for points in found.values()]
-            made[kind] = {"steps": steps, "rows": list(found), "values": values}
-    return made
+        series = rows(curves, kind)
+        if series:
+            steps = sorted(set.intersection(*(set(points) for points in series.values())))
+            values = [[float(f"{points[step]:.4g}") for step in steps] for points in series.values()]
+            maps[kind] = {"steps": steps, "rows": list(series), "values": values}
+    return maps
 
 
-def by_time(seen: Observation) -> dict[str, Any]:
+def by_time(observed: Observation) -> dict[str, Any]:
     """Mean |gate| and |scale| of every branch at each of the times, of the trained model."""
-    made: dict[str, Any] = {}
+    tables: dict[str, Any] = {}
     for kind in ("gate", "scale"):
         table = {
             f"{_block(index)}.{name}": [float(f"{v:.4g}") for v in _at_times(branch, kind)]
-            for (index, name), branch in sorted(seen.branches.items())
+            for (index, name), branch in sorted(observed.branches.items())
             if getattr(branch, kind) is not None
         }
         if table:
-            made[kind] = {"t": list(TIMES), "rows": list(table), "values": list(table.values())}
-    return made
+            tables[kind] = {"t": list(TIMES), "rows": list(table), "values": list(table.values())}
+    return tables
 
 
 def _at_times(branch: Branch, kind: str) -> list[float]:
     value: Tensor = getattr(branch, kind)
     value = value.float().abs().mean(-1)
-    value = value.expand(PICTURES * len(TIMES)) if len(value) == 1 else value
-    return value.view(len(TIMES), PICTURES).mean(1).tolist()
+    value = value.expand(IMAGES * len(TIMES)) if len(value) == 1 else value
+    return value.view(len(TIMES), IMAGES).mean(1).tolist()

@@ -1,4 +1,7 @@
-"""A moving average of the weights."""
+"""A moving average of the weights.
+
+Written by hand: `torch.optim.swa_utils.AveragedModel` has no warm-up of the decay and cannot be swapped in place.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from torch import Tensor
 
 
 class Ema:
-    """A moving average of the trainable parameters, which begins short: decay min(d, (1 + k) / (10 + k))."""
+    """A moving average of the trainable parameters, short at first: decay min(d, (1 + k) / (10 + k)) after step k."""
 
     def __init__(self, model: torch.nn.Module, decay: float) -> None:
         self.decay = decay
@@ -41,9 +44,11 @@ class Ema:
             mean.copy_(keep)
 
     def state_dict(self) -> dict[str, Tensor]:
+        """The averages by the parameters' names."""
         return dict(zip(self.names, self.mean, strict=True))
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes the averages of a checkpoint."""
         for name, mean in zip(self.names, self.mean, strict=True):
             mean.copy_(state[name])

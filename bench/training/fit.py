@@ -1,4 +1,4 @@
-"""Training one cell: a LightningModule around any scheme, with exact resume and nothing that waits for the device."""
+"""Training one cell with Lightning: exact resume, and nothing that waits for the device between journal lines."""
 
 from __future__ import annotations
 
@@ -14,13 +14,7 @@ from bench.training.checkpoints import AtomicCheckpoints
 from bench.training.module import CellModule
 
 
-def fit(
-    module: CellModule,
-    batches: Batches,
-    keeper: CellCallback,
-    *,
-    resume: Path | None,
-) -> None:
+def fit(module: CellModule, batches: Batches, callback: CellCallback, *, resume: Path | None) -> None:
     """Trains to the config's last step, from `resume` where given.
 
     Raises:
@@ -36,7 +30,7 @@ def fit(
         max_epochs=-1,
         max_steps=config.steps,
         deterministic=config.exact,
-        callbacks=[keeper],
+        callbacks=[callback],
         plugins=[AtomicCheckpoints()],
         logger=False,
         enable_checkpointing=False,

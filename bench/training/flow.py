@@ -1,8 +1,10 @@
-"""The process held fixed: rectified flow, its loss, and samplers of its ODE with classifier-free guidance.
+"""The process held fixed: rectified flow, its noise and its loss.
 
-x_t = (1 - t) x_0 + t eps          t = 0 data, t = 1 noise
-v   = eps - x_0                    what the model learns
-dx/dt = v(x, t, prompt)            followed from t = 1 to 0 to draw
+    x_t = (1 - t) x_0 + t eps          t = 0 data, t = 1 noise
+    v   = eps - x_0                    what the model learns
+    dx/dt = v(x, t, prompt)            solved from t = 1 to 0 to sample
+
+After Liu et al., arXiv 2209.03003, with logit-normal t as in Esser et al., arXiv 2403.03206.
 """
 
 from __future__ import annotations
@@ -31,7 +33,13 @@ class StepNoise:
 def sample_noise(
     seed: int, step: int, shape: Sequence[int], *, t_mean: float, t_std: float, drop: float, device: Any
 ) -> StepNoise:
-    """The draw of a step, a function of (seed, step) alone; so two schemes see the same, and so does a resumed run."""
+    """What chance decides at a step, a function of (seed, step) alone: the same for every scheme and a resumed run.
+
+    Args:
+        shape: (B, C, H, W) of the images.
+        t_mean: t is sigmoid(normal(t_mean, t_std)).
+        drop: share of prompts that become the null prompt.
+    """
     g = generator(seed, "step", step, device=device)
     t = torch.sigmoid(t_mean + t_std * torch.randn(shape[0], generator=g, device=device))
     noise = torch.randn(*shape, generator=g, device=device)
@@ -46,7 +54,7 @@ def interpolate(x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
 
 
 def flow_loss(model: Velocity, x_0: Tensor, noise: Tensor, t: Tensor, prompt: Any) -> Tensor:
-    """Mean squared error of the velocity for each picture, (B,)."""
+    """Mean squared error of the velocity for each image, (B,)."""
     v = model(interpolate(x_0, noise, t), t, prompt)
     return (v.float() - (noise - x_0)).square().flatten(1).mean(1)
 
@@ -56,6 +64,6 @@ def to_images(x: Tensor) -> Tensor:
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def from_images(pictures: Tensor) -> Tensor:
+def from_images(images: Tensor) -> Tensor:
     """uint8 (B, H, W, C) -> (B, C, H, W) in [-1, 1]."""
-    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1

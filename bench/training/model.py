@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -51,7 +50,7 @@ class LoadedCell:
         device: where the model is.
     """
 
-    model: Any
+    model: DiT
     data: Dataset
     prompts: Prompts
     config: CellConfig
@@ -59,8 +58,10 @@ class LoadedCell:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
         return (3, self.data.image_size, self.data.image_size)
 
-    def autocast(self) -> Any:
+    def autocast(self) -> torch.autocast:
+        """The cell's arithmetic."""
         low = self.config.train.precision == "bf16"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low)

@@ -24,7 +24,7 @@ def peak_memory(device: torch.device) -> dict[str, float]:
 
 
 def _peak_resident() -> int:
-    """This process's own peak: Linux's `ru_maxrss` would keep that of the process which started this one."""
+    """This process's own peak: Linux's `ru_maxrss` would keep that of the parent process."""
     try:
         status = Path("/proc/self/status").read_text()
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
@@ -37,8 +37,7 @@ def _peak_resident() -> int:
 class Stopwatch:
     """Times windows of work without making the device wait: device events on a GPU, the clock on a CPU.
 
-    `start` and `stop` enclose a window; `seconds` waits for the device once and gives the windows since it was last
-    asked.
+    `start` and `stop` enclose a window; `seconds` waits for the device once and gives the windows since the last call.
     """
 
     device: torch.device
@@ -47,17 +46,21 @@ class Stopwatch:
 
     @property
     def running(self) -> bool:
+        """Whether a window is open."""
         return self._open is not None
 
     def start(self) -> None:
+        """Opens a window."""
         self._open = self._mark()
 
     def stop(self) -> None:
+        """Closes the window, if one is open."""
         if self._open is not None:
             self._closed.append((self._open, self._mark()))
             self._open = None
 
     def seconds(self) -> list[float]:
+        """Seconds of each window since the last call."""
         closed, self._closed = self._closed, []
         if self.device.type == "cuda" and closed:
             torch.cuda.synchronize(self.device)
@@ -67,9 +70,39 @@ class Stopwatch:
     def _mark(self) -> Any:
         if self.device.type != "cuda":
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        timed: Any = torch.cuda.Event  # which torch does not type
+        event = timed(enable_timing=True)
         event.record()
         return event
+
+
+class Throughput:
+    """Images per second over windows of training steps.
+
+    The clock runs from `resume` to `pause`. The first window of an attempt holds compilation and warm-up: its seconds
+    count, its rate does not.
+    """
+
+    def __init__(self, device: torch.device, batch: int) -> None:
+        self.watch, self.batch = Stopwatch(device), batch
+        self.steps = 0  # since the last window
+        self.warm = False
+
+    def resume(self) -> None:
+        """Lets the clock run, if it does not."""
+        if not self.watch.running:
+            self.watch.start()
+
+    def pause(self) -> None:
+        """Stops the clock."""
+        self.watch.stop()
+
+    def window(self) -> tuple[float, float | None]:
+        """Seconds and images per second since the last window; the rate is None for the first."""
+        seconds = sum(self.watch.seconds())
+        rate = self.steps * self.batch / seconds if self.warm and seconds > 0 else None
+        self.warm, self.steps = True, 0
+        return seconds, rate
 
 
 def median_iqr(rates: list[float], name: str) -> dict[str, float]:

@@ -84,7 +84,7 @@ def generate_images(folder: CellFolder, texts: list[str], how: SampleSettings, n
         prompt,
         noise,
         batch=subject.config.sample.batch,
-        told=lambda done: how.progress(name, done, len(noise)),
+        progress=lambda done: how.progress(name, done, len(noise)),
     )
 
 
