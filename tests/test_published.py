@@ -614,7 +614,7 @@ def test_euler_on_the_straight_path_is_ddim() -> None:
     assert not torch.allclose(mine, x, atol=1e-2)
 
 
-def test_a_file_of_weights_draws_and_bad_files_are_named(tmp_path: Path) -> None:
+def test_a_file_of_weights_gives_samples_and_bad_files_are_named(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
     from typer.testing import CliRunner
 

@@ -64,6 +64,11 @@ def run(
     """Writes to MLflow, serves it until Ctrl-C, and prints the address of the matrix's experiment.
 
     Args:
+        store: the results directory.
+        name: of the matrix.
+        host: to serve on.
+        port: to serve on.
+        say: prints a line.
         show: is given the address once the page is up (a browser).
 
     Raises:

@@ -21,6 +21,7 @@ class Synced:
     images: int = 0
 
     def __str__(self) -> str:
+        """The counts in words."""
         return f"{self.runs} runs, {self.points} new points, {self.images} new images"
 
 

@@ -1,4 +1,4 @@
-"""Drawing pictures for what a user types, from any trained cell."""
+"""Images of what a user types, from any trained cell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from bench.config.spec import CellSpec
 from bench.data import datasets
-from bench.data import prompts as told
+from bench.data import prompts as encoded_prompts
 from bench.measure.images import png, tile
 from bench.measure.sampling import generate, initial_noise
 from bench.store.folders import CellFolder
@@ -20,15 +20,15 @@ from bench.training.checkpoints import load_checkpoint, newest_checkpoint
 from bench.training.model import LoadedCell, build
 
 
-class NoCheckpoint(ValueError):
-    """A cell that has not been trained far enough to draw from."""
+class NoCheckpointError(ValueError):
+    """A cell that has not been trained far enough to sample from."""
 
 
-def load_subject(folder: CellFolder, cache: Path, device: str | None = None) -> LoadedCell:
+def load_cell(folder: CellFolder, cache: Path, device: str | None = None) -> LoadedCell:
     """A cell's model with its averaged weights, from its newest whole checkpoint.
 
     Raises:
-        NoCheckpoint: if the cell has none yet.
+        NoCheckpointError: if the cell has none yet.
     """
     import architectures
 
@@ -37,13 +37,13 @@ def load_subject(folder: CellFolder, cache: Path, device: str | None = None) -> 
         architectures.load_plugin(plugin)
     path = newest_checkpoint(folder.checkpoints)
     if path is None:
-        raise NoCheckpoint(f"cell {folder.id} has no checkpoint yet; run its matrix first")
+        raise NoCheckpointError(f"cell {folder.id} has no checkpoint yet; run its matrix first")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     config = spec.config.changed({"train.compile": "off"})  # a handful of samples do not repay it
     if where.type == "cpu":
         config = config.changed({"train.precision": "32"})
     data = datasets.load(cache / "data" / spec.digests["data"])
-    prompts = told.load(cache / "prompts" / spec.digests["prompts"])
+    prompts = encoded_prompts.load(cache / "prompts" / spec.digests["prompts"])
     model = build(config, prompts.kind)
     model.load_state_dict(load_checkpoint(path)["ema"])
     return LoadedCell(model.to(where).eval(), data, prompts, config, where)
@@ -51,10 +51,15 @@ def load_subject(folder: CellFolder, cache: Path, device: str | None = None) -> 
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """How pictures are drawn.
+    """How images are generated.
 
     Attributes:
-        count: pictures of each prompt. seed: of the noise. steps, guidance: None takes the cell's own.
+        count: images of each prompt.
+        seed: of the noise.
+        steps: of the sampler; None takes the cell's own.
+        guidance: scale of it; None takes the cell's own.
+        progress: called with a name, how many images are done, and of how many.
+        warn: called with what a user should know.
     """
 
     count: int = 4
@@ -65,39 +70,39 @@ class SampleSettings:
     warn: Callable[[str], None] = lambda text: None
 
 
-def generate_images(folder: CellFolder, texts: list[str], how: SampleSettings, name: str = "draw") -> np.ndarray:
-    """Pictures (len(texts) * count, H, W, 3) of a cell, prompt by prompt, the same noise for each.
+def generate_images(folder: CellFolder, texts: list[str], settings: SampleSettings, name: str = "sample") -> np.ndarray:
+    """Images (len(texts) * count, H, W, 3) of a cell, prompt by prompt, the same noise for each.
 
     Raises:
         ValueError: for a prompt that the cell cannot take, or a cell without a checkpoint.
     """
-    subject = load_subject(folder, folder.path.parent.parent / "cache")
-    changes: dict[str, Any] = {"sample.steps": how.steps} if how.steps else {}
-    changes |= {} if how.guidance is None else {"sample.guidance": how.guidance}
-    subject = replace(subject, config=subject.config.changed(changes))
-    prompt, unknown = subject.prompts.encode([text for text in texts for _ in range(how.count)])
+    cell = load_cell(folder, folder.path.parent.parent / "cache")
+    changes: dict[str, Any] = {"sample.steps": settings.steps} if settings.steps else {}
+    changes |= {} if settings.guidance is None else {"sample.guidance": settings.guidance}
+    cell = replace(cell, config=cell.config.changed(changes))
+    prompt, unknown = cell.prompts.encode([text for text in texts for _ in range(settings.count)])
     if unknown:
-        how.warn(f"this cell never saw the words {', '.join(unknown)}")
-    noise = initial_noise(how.seed, range(how.count), subject.shape).repeat(len(texts), 1, 1, 1)
+        settings.warn(f"not in this cell's vocabulary: {', '.join(unknown)}")
+    noise = initial_noise(settings.seed, range(settings.count), cell.shape).repeat(len(texts), 1, 1, 1)
     return generate(
-        subject,
+        cell,
         prompt,
         noise,
-        batch=subject.config.sample.batch,
-        progress=lambda done: how.progress(name, done, len(noise)),
+        batch=cell.config.sample.batch,
+        progress=lambda done: settings.progress(name, done, len(noise)),
     )
 
 
-def sample_prompts(folder: CellFolder, texts: list[str], how: SampleSettings) -> bytes:
-    """A PNG with a row of pictures for each prompt, the same noise in every row.
+def sample_prompts(folder: CellFolder, texts: list[str], settings: SampleSettings) -> bytes:
+    """A PNG with a row of images for each prompt, the same noise in every row.
 
     Raises:
         ValueError: for a prompt that the cell cannot take, or a cell without a checkpoint.
     """
-    return png(tile(generate_images(folder, texts, how), columns=how.count))
+    return png(tile(generate_images(folder, texts, settings), columns=settings.count))
 
 
-def sample_variants(cells: dict[str, CellFolder], text: str, how: SampleSettings) -> bytes:
+def sample_variants(cells: dict[str, CellFolder], text: str, settings: SampleSettings) -> bytes:
     """A PNG with a named row for each cell: one prompt, the same noise in every row.
 
     Raises:
@@ -108,9 +113,9 @@ def sample_variants(cells: dict[str, CellFolder], text: str, how: SampleSettings
     rows: dict[str, list[np.ndarray]] = {}
     for name, folder in cells.items():
         try:
-            rows[name] = list(generate_images(folder, [text], how, name))
-        except NoCheckpoint as error:
-            how.warn(str(error))
+            rows[name] = list(generate_images(folder, [text], settings, name))
+        except NoCheckpointError as error:
+            settings.warn(str(error))
     if not rows:
         raise ValueError("no cell of this matrix has a checkpoint yet; run it first")
-    return image_rows(list(rows), list(rows.values()), [f"noise {k}" for k in range(how.count)], size=8)
+    return image_rows(list(rows), list(rows.values()), [f"noise {k}" for k in range(settings.count)], size=8)

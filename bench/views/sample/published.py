@@ -1,4 +1,4 @@
-"""Files of tensors, safetensors alone, which hold no program; and drawing with a published system's weights."""
+"""Samples of a published system by its released weights, read from safetensors alone, which hold no program."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ def read(path: Path) -> dict[str, Tensor]:
         raise FileError(f"{path}: no safetensors file there")
     state: dict[str, Tensor] = {}
     for file in files:
-        begin = file.open("rb").read(16)
-        if begin[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+        with file.open("rb") as opened:
+            head = opened.read(2)
+        if head in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
             raise FileError(f"{file}: a pickle, which could run anything; convert it to safetensors first")
         try:
             state |= load_file(file)
@@ -51,7 +52,8 @@ def load(system: str, path: Path, sizes: dict[str, Any]) -> tuple[Any, str]:
     """A published system with the weights of a file, and the file's layout.
 
     Raises:
-        FileError, ValueError: for a file that cannot be read, or that is not this system's.
+        FileError: for a file that cannot be read.
+        ValueError: for a file that is not this system's.
     """
     state = read(path)
     with torch.device("meta"):
@@ -65,8 +67,10 @@ def load(system: str, path: Path, sizes: dict[str, Any]) -> tuple[Any, str]:
 
 
 def features(path: Path) -> tuple[FeatureBatch, FeatureBatch]:
-    """Encoded prompts of a safetensors file: `tokens` (B, L, W), `mask` (B, L), `pooled` (B, P), and the null prompt's
-    `null_tokens`, `null_mask`, `null_pooled`; masks and pooled vectors where the system has them.
+    """Encoded prompts of a safetensors file, and the null ones.
+
+    The file holds `tokens` (B, L, W), `mask` (B, L), `pooled` (B, P), and `null_tokens`, `null_mask`, `null_pooled`;
+    masks and pooled vectors where the system has them.
 
     Raises:
         FileError: if there are no tokens.
@@ -75,10 +79,10 @@ def features(path: Path) -> tuple[FeatureBatch, FeatureBatch]:
     if "tokens" not in state:
         raise FileError(f"{path}: no `tokens`; it holds {', '.join(sorted(state)) or 'nothing'}")
 
-    def batch(begin: str) -> FeatureBatch:
-        tokens = state.get(f"{begin}tokens", torch.zeros_like(state["tokens"]))
-        mask = state.get(f"{begin}mask", torch.ones(tokens.shape[:2])).bool()
-        return FeatureBatch(tokens, mask, state.get(f"{begin}pooled", torch.zeros(len(tokens), 1)))
+    def batch(prefix: str) -> FeatureBatch:
+        tokens = state.get(f"{prefix}tokens", torch.zeros_like(state["tokens"]))
+        mask = state.get(f"{prefix}mask", torch.ones(tokens.shape[:2])).bool()
+        return FeatureBatch(tokens, mask, state.get(f"{prefix}pooled", torch.zeros(len(tokens), 1)))
 
     return batch(""), batch("null_")
 
@@ -87,31 +91,34 @@ def features(path: Path) -> tuple[FeatureBatch, FeatureBatch]:
 def latents(
     model: Any, prompt: Any, null: Any, shape: Sequence[int], *, count: int, seed: int, steps: int, guidance: float
 ) -> Tensor:
-    """Latents (B count, C, H, W), the same noise for each prompt; classifier-free guidance where it is not 1."""
-    size = len(prompt[0]) if isinstance(prompt, FeatureBatch) else len(prompt)
-    index = torch.arange(size).repeat_interleave(count)
-    prompt, null = (architectures.index_prompt(one, index) for one in (prompt, null))
+    """Latents (B * count, C, H, W), the same noise for each prompt; classifier-free guidance where it is not 1.
 
-    def velocity(x: Tensor, t: Tensor, told: Any) -> Tensor:
-        v = model.velocity(x, t, told)
+    Guided here by two passes, not one of both halves: a published system may fill the memory by itself.
+    """
+    size = len(prompt.tokens) if isinstance(prompt, FeatureBatch) else len(prompt)
+    index = torch.arange(size).repeat_interleave(count)
+    prompt, null = (architectures.index_prompt(batch, index) for batch in (prompt, null))
+
+    def velocity(x: Tensor, t: Tensor, prompt: Any) -> Tensor:
+        v: Tensor = model.velocity(x, t, prompt)
         if guidance == 1.0:
             return v
-        v_null = model.velocity(x, t, null)
+        v_null: Tensor = model.velocity(x, t, null)
         return v_null + guidance * (v - v_null)
 
     noise = initial_noise(seed, range(count), shape).repeat(size, 1, 1, 1)
     return SAMPLERS["euler"](velocity, noise, prompt, steps)
 
 
-def write(path: Path, drawn: Tensor) -> None:
-    """The latents as a safetensors file."""
+def write(path: Path, samples: Tensor) -> None:
+    """Latents (n, C, H, W) as a safetensors file."""
     from safetensors.torch import save_file
 
-    save_file({"latents": drawn.contiguous()}, path)
+    save_file({"latents": samples.contiguous()}, path)
 
 
-def decode(vae: Path, drawn: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) in [-1, 1] of latents, by a local folder of diffusers' AutoencoderKL.
+def decode(vae: Path, samples: Tensor) -> Tensor:
+    """Images (n, 3, H, W) in [-1, 1] of latents (n, C, H, W), by a local folder of diffusers' AutoencoderKL.
 
     Raises:
         FileError: if diffusers is not installed or the folder holds no such VAE.
@@ -119,20 +126,24 @@ def decode(vae: Path, drawn: Tensor) -> Tensor:
     try:
         from diffusers import AutoencoderKL
 
-        model = AutoencoderKL.from_pretrained(vae, local_files_only=True, use_safetensors=True)
+        untyped: Any = AutoencoderKL
+        model = untyped.from_pretrained(vae, local_files_only=True, use_safetensors=True)
     except (ImportError, OSError, ValueError) as error:
         raise FileError(f"{vae}: no VAE can be loaded ({error})") from error
     with torch.inference_mode():
-        return model.decode(drawn / model.config.scaling_factor + (model.config.shift_factor or 0)).sample
+        images: Tensor = model.decode(samples / model.config.scaling_factor + (model.config.shift_factor or 0)).sample
+        return images
 
 
 @dataclass(frozen=True)
 class PublishedRequest:
-    """What is to be drawn with a published system.
+    """What a published system is conditioned on, and what it generates.
 
     Attributes:
-        labels: class numbers, where it draws classes. features: a file of encoded prompts, where it is told by text.
-        size: latents, height and width. vae: a local folder that decodes them; None saves the latents.
+        labels: class numbers, of a class-conditional system.
+        features: a file of encoded prompts, of a text-conditional system.
+        size: height and width of the latents.
+        vae: a local folder that decodes them; None saves the latents.
     """
 
     labels: list[str]
@@ -141,7 +152,7 @@ class PublishedRequest:
     vae: Path | None
 
 
-def encode_prompts(system: str, model: Any, asked: PublishedRequest) -> tuple[Any, Any]:
+def encode_prompts(system: str, model: Any, request: PublishedRequest) -> tuple[Any, Any]:
     """Prompts of the system's kind, and as many null ones.
 
     Raises:
@@ -149,42 +160,46 @@ def encode_prompts(system: str, model: Any, asked: PublishedRequest) -> tuple[An
     """
     if hasattr(model, "prompt_kind"):
         classes = model.prompt_kind.classes
-        wrong = [text for text in asked.labels if not text.isdigit() or int(text) >= classes]
-        if wrong or not asked.labels:
-            raise ValueError(f"{system} draws classes: give numbers from 0 to {classes - 1}, not {wrong or 'nothing'}")
-        return torch.tensor([int(text) for text in asked.labels]), model.prompt_kind.null(len(asked.labels))
-    if asked.features is None:
-        raise ValueError(f"{system} is told by a text encoder's output: give --features FILE (tokens, mask, pooled)")
-    return features(asked.features)
+        wrong = [text for text in request.labels if not text.isdigit() or int(text) >= classes]
+        if wrong or not request.labels:
+            raise ValueError(
+                f"{system} is conditioned on classes: give numbers from 0 to {classes - 1}, not {wrong or 'nothing'}"
+            )
+        return torch.tensor([int(text) for text in request.labels]), model.prompt_kind.null(len(request.labels))
+    if request.features is None:
+        raise ValueError(
+            f"{system} is conditioned on a text encoder's output: give --features FILE (tokens, mask, pooled)"
+        )
+    return features(request.features)
 
 
 def sample_published(
-    system: str, path: Path, sizes: dict[str, Any], asked: PublishedRequest, how: SampleSettings, out: Path
+    system: str, path: Path, sizes: dict[str, Any], request: PublishedRequest, settings: SampleSettings, out: Path
 ) -> Path:
-    """Draws with a published system's weights: a PNG where a VAE is given, else the latents beside it.
+    """Samples of a published system: a PNG where a VAE is given, else the latents beside it.
 
     Raises:
         ValueError: for an unknown system or size, weights or prompts that do not fit, or a file that cannot be read.
     """
     if system not in architectures.PUBLISHED:
-        architectures.published(system)  # says so, with the nearest
+        architectures.published(system)  # raises, with the nearest
     model, layout = load(system, path, sizes)
-    how.warn(f"{path} is {system} in the {layout} layout")
-    prompt, null = encode_prompts(system, model, asked)
-    guidance = 4.0 if how.guidance is None else how.guidance
-    drawn = latents(
+    settings.warn(f"{path} is {system} in the {layout} layout")
+    prompt, null = encode_prompts(system, model, request)
+    guidance = 4.0 if settings.guidance is None else settings.guidance
+    samples = latents(
         model,
         prompt,
         null,
-        (model.channels, *asked.size),
-        count=how.count,
-        seed=how.seed,
-        steps=how.steps or 50,
+        (model.channels, *request.size),
+        count=settings.count,
+        seed=settings.seed,
+        steps=settings.steps or 50,
         guidance=guidance,
     )
-    if asked.vae is None:
+    if request.vae is None:
         out = out.with_suffix(".safetensors")
-        write(out, drawn)
+        write(out, samples)
         return out
-    write_atomic(out, png(tile(to_images(decode(asked.vae, drawn)).numpy(), columns=how.count)))
+    write_atomic(out, png(tile(to_images(decode(request.vae, samples)).numpy(), columns=settings.count)))
     return out
