@@ -17,7 +17,7 @@ from architectures.registry import PluginError, UnknownScheme, check_name, load_
 if TYPE_CHECKING:
     from architectures.backbone import DiT, create, describe, parameter_split, resolve_options
     from architectures.gallery import gallery, shares
-    from architectures.laws import LAWS, Verdict, check, sound
+    from architectures.laws import LAWS, Verdict, check, first_violation
     from architectures.layers import initialise
     from architectures.observation import Beginning, Branch, Observation, beginning, observe
     from architectures.options import Option, nearest
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "architectures.backbone": ("DiT", "create", "describe", "parameter_split", "resolve_options"),
     "architectures.gallery": ("gallery", "shares"),
-    "architectures.laws": ("LAWS", "Verdict", "check", "sound"),
+    "architectures.laws": ("LAWS", "Verdict", "check", "first_violation"),
     "architectures.layers": ("initialise",),
     "architectures.observation": ("Beginning", "Branch", "Observation", "beginning", "observe"),
     "architectures.options": ("Option", "nearest"),
@@ -81,7 +81,7 @@ __all__ = [
     "resolve_options",
     "schemes",
     "shares",
-    "sound",
+    "first_violation",
 ]
 
 

@@ -125,8 +125,8 @@ def laws() -> str:
     """The laws that every scheme obeys."""
     from architectures import LAWS
 
-    rows = "\n".join(f"| {law.name} | {law.says} |" for law in LAWS)
-    return f"| law | what it says |\n|---|---|\n{rows}\n"
+    rows = "\n".join(f"| {law.name} | {law.summary} |" for law in LAWS)
+    return f"| law | what it demands |\n|---|---|\n{rows}\n"
 
 
 def metrics() -> str:

@@ -48,7 +48,7 @@ def test_what_a_gate_begins_as_decides(gate: str, identity: bool, branches: bool
 
 @pytest.mark.parametrize("scheme", architectures.schemes())
 def test_watching_changes_nothing_and_sees_every_block(scheme: str) -> None:
-    model, given = laws.Subject(scheme).random(), laws.inputs()
+    model, given = laws.SchemeUnderTest(scheme).random(), laws.inputs()
     before = model(*given)
     with architectures.observe(model) as seen:
         assert torch.equal(model(*given), before)
@@ -60,7 +60,7 @@ def test_watching_changes_nothing_and_sees_every_block(scheme: str) -> None:
 
 
 def test_what_is_seen_is_what_was_computed() -> None:
-    model, given = laws.Subject("adaln-zero").random(), laws.inputs()
+    model, given = laws.SchemeUnderTest("adaln-zero").random(), laws.inputs()
     kept = {}
     model.blocks[1].register_forward_hook(lambda block, x, out: kept.update(before=x[0], after=out))
     model.blocks[1].head.register_forward_hook(lambda block, x, out: kept.update(told=out))
@@ -76,7 +76,7 @@ def test_what_is_seen_is_what_was_computed() -> None:
 
 
 def test_gradients_are_those_of_each_block() -> None:
-    model, (x, t, prompt) = laws.Subject("adaln-zero").random(), laws.inputs()
+    model, (x, t, prompt) = laws.SchemeUnderTest("adaln-zero").random(), laws.inputs()
     model(x, t, prompt).square().mean().backward()
     told = dynamics.gradient_norms(model)
     for index, block in enumerate(model.blocks):

@@ -27,8 +27,8 @@ def clean() -> Iterator[None]:
 def broken(law: str, scheme: type, **options: Any) -> str:
     """What is said of a scheme that breaks a law."""
     register("wrong")(scheme)
-    with pytest.raises(laws.Broken) as caught:
-        next(one for one in laws.LAWS if one.name == law).hold("wrong", **options)
+    with pytest.raises(laws.LawViolation) as caught:
+        next(one for one in laws.LAWS if one.name == law).assert_holds("wrong", **options)
     return str(caught.value)
 
 
@@ -269,4 +269,4 @@ def test_a_scheme_may_replace_a_part_of_the_backbone_and_say_so() -> None:
         facts = replace(AdaLNZero.facts, replaces=frozenset({"attention"}))
 
     register("own")(Own)
-    assert next(law for law in laws.LAWS if law.name == "fair beginning").hold("own")
+    assert next(law for law in laws.LAWS if law.name == "fair beginning").assert_holds("own")

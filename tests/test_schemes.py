@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import architectures
 from architectures import Captions, DiT, laws
-from architectures.laws import Subject, inputs, randomised
+from architectures.laws import SchemeUnderTest, inputs, randomised
 from architectures.modulation import Placement, parse_placement
 from architectures.sublayer import Adaptive, parse_gate
 
@@ -20,7 +20,7 @@ SCHEMES = architectures.schemes()
 
 
 def build(scheme: str, kind: Any = laws.LABELS, **more: Any) -> DiT:
-    return Subject(scheme).build(kind, **more)
+    return SchemeUnderTest(scheme).build(kind, **more)
 
 
 def run(model: torch.nn.Module) -> torch.Tensor:
@@ -33,12 +33,12 @@ def run(model: torch.nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("law", laws.LAWS, ids=str)
 def test_law(law: laws.Law, scheme: str) -> None:
-    assert law.hold(scheme)
+    assert law.assert_holds(scheme)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_caption_is_the_same_in_a_longer_table(scheme: str) -> None:
-    captions, longer = laws.CAPTIONS, Subject(scheme).random(Captions(20, 9, depth=1))
+    captions, longer = laws.CAPTIONS, SchemeUnderTest(scheme).random(Captions(20, 9, depth=1))
     short = build(scheme, captions)
     short.load_state_dict({k: v[:7] if k == "prompt.positions" else v for k, v in longer.state_dict().items()})
     x, t, ids = inputs(captions)

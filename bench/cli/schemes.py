@@ -216,7 +216,7 @@ def _check_table(scheme: str, verdicts: list[Any]) -> Group:
     styles = {"holds": "green", "broken": "bold red", "not tried": "dim"}
     table = Table("law", "", "what it checks", "observed", title=f"{scheme} against the laws", title_justify="left")
     for one in verdicts:
-        table.add_row(one.law, Text(one.outcome, styles[one.outcome]), one.says, Text(one.words))
+        table.add_row(one.law, Text(one.outcome, styles[one.outcome]), one.summary, Text(one.observed))
     broken = [one.law for one in verdicts if one.outcome != "holds"]
     seconds = sum(one.seconds for one in verdicts)
     last = f"{len(verdicts) - len(broken)} of {len(verdicts)} laws hold ({seconds:.1f} s)"

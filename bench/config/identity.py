@@ -16,7 +16,6 @@ FILES = ("run/cell.py", "store/seeds.py")  # ... and so do these; nothing else d
 OBSERVERS = (
     "catalogue_page.py",
     "gallery.py",
-    "laws.py",
     "observation.py",
     "parts.py",
 )  # of architectures: they only look on

@@ -192,7 +192,7 @@ class _Planner:
             built_in = origin["kind"] == "built-in"
             code = self.code(origin["name"] if built_in else None)
             plugin = "" if built_in else origin.get("sha256", "")
-            self.schemes[key] = _SchemeInfo(options, code, plugin, architectures.sound(name, options))
+            self.schemes[key] = _SchemeInfo(options, code, plugin, architectures.first_violation(name, options))
         return self.schemes[key]
 
     def _cost(self, config: CellConfig, prompts: Prompts) -> dict[str, float]:

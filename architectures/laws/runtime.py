@@ -1,0 +1,75 @@
+"""Laws of running: precision, compilation, saving, memory of earlier calls, determinism."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import torch
+
+from architectures.laws.core import CAPTIONS, LawViolation, SchemeUnderTest, distance, few, inputs, law, require
+
+
+@law("low precision")
+def low_precision(s: SchemeUnderTest) -> str:
+    """Bf16 agrees with fp32 to a few per cent."""
+    model, (x, t, prompt) = s.random(scale=0.1), inputs()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = model(x, t, prompt).float()
+    high = model(x, t, prompt)
+    error = ((low - high).norm() / high.norm()).item()
+    require(error < 0.05, f"bf16 differs from fp32 by {error:.1%}")
+    return f"they differ by {error:.1%}"
+
+
+@law("compiles")
+def compiles(s: SchemeUnderTest) -> str:
+    """`torch.compile` takes it whole, without a graph break."""
+    model, (x, t, prompt) = s.random(CAPTIONS), inputs(CAPTIONS)
+    torch._dynamo.reset()
+    try:
+        out = torch.compile(model, backend="eager", fullgraph=True)(x, t, prompt)
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise LawViolation(" ".join(lines[:4])[:300]) from error
+    require(distance(out, model(x, t, prompt)).max() < 1e-4, "compiled it computes something else")
+    return "one graph"
+
+
+@law("saves and loads")
+def saves(s: SchemeUnderTest) -> str:
+    """Its state_dict holds all of it."""
+    model, again = s.random(), s.build(seed=5)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    again.load_state_dict(torch.load(file, weights_only=True))
+    require(torch.equal(again(*inputs()), model(*inputs())), "saved and loaded it computes something else")
+    return f"{file.getbuffer().nbytes / 1e3:.0f} kB"
+
+
+@law("no memory")
+def no_memory(s: SchemeUnderTest) -> str:
+    """A call leaves nothing behind for the next."""
+    model, (x, t, prompt) = s.random(), inputs()
+    first, before = model(x, t, prompt), copy.deepcopy(model.state_dict())
+    model(x * 2, t.flip(0), prompt)
+    model(x[:2], t[:2], prompt[:2])
+    require(torch.equal(model(x, t, prompt), first), "the same call gives something else after another call")
+    kept = [n for n, value in model.state_dict().items() if not torch.equal(value, before[n])]
+    require(not kept, f"a call changes {few(kept)}")
+    return "the same before and after other calls"
+
+
+@law("deterministic")
+def deterministic(s: SchemeUnderTest) -> str:
+    """The same seed and the same inputs give the same output and gradients."""
+    passes = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model = s.random()
+        out = model(*inputs())
+        out.square().mean().backward()
+        passes.append([out, *(p.grad for p in model.parameters() if p.grad is not None)])
+    require(all(torch.equal(a, b) for a, b in zip(*passes, strict=True)), "built twice it computes two things")
+    return "bit by bit"
