@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from architectures.gallery import gallery, shares
     from architectures.laws import LAWS, Verdict, check, first_violation
     from architectures.layers import initialise
-    from architectures.observation import Beginning, Branch, Observation, beginning, observe
+    from architectures.observation import InitialStep, Branch, Observation, initial_steps, observe
     from architectures.options import Option, nearest
     from architectures.prompt import Captions, FeatureBatch, Features, Labels, PromptKind, index_prompt
     from architectures.scheme import BackboneConfig, Description, Facts, Scheme
@@ -31,7 +31,7 @@ _LAZY = {
     "architectures.gallery": ("gallery", "shares"),
     "architectures.laws": ("LAWS", "Verdict", "check", "first_violation"),
     "architectures.layers": ("initialise",),
-    "architectures.observation": ("Beginning", "Branch", "Observation", "beginning", "observe"),
+    "architectures.observation": ("Branch", "InitialStep", "Observation", "initial_steps", "observe"),
     "architectures.options": ("Option", "nearest"),
     "architectures.prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "index_prompt"),
     "architectures.systems.catalogue": ("PUBLISHED", "published"),
@@ -43,7 +43,7 @@ _HOME = {name: module for module, names in _LAZY.items() for name in names}
 
 __all__ = [
     "BackboneConfig",
-    "Beginning",
+    "InitialStep",
     "Branch",
     "Captions",
     "Description",
@@ -62,7 +62,7 @@ __all__ = [
     "UnknownScheme",
     "Verdict",
     "WeightsError",
-    "beginning",
+    "initial_steps",
     "check",
     "check_name",
     "create",

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from architectures.layers import TimestepEmbedding, initialise, patchify, sincos_positions, starts, unpatchify, zeros
+from architectures.layers import TimestepEmbedding, init_with, initialise, patchify, sincos_positions, unpatchify, zeros
 from architectures.prompt import PromptKind
 from architectures.registry import origin, scheme_class
 from architectures.scheme import BackboneConfig, Description, Scheme
+from architectures.sublayer import Equations
 
 
 class DiT(nn.Module):
@@ -33,7 +34,7 @@ class DiT(nn.Module):
         self.prompt = prompt.encoder(config.width, scheme.facts.reads)
         self.scheme = scheme
         self.blocks = nn.ModuleList(scheme.block(index) for index in range(config.depth))
-        self.head = starts(nn.Linear(config.width, config.patch**2 * out_channels), weight=zeros)
+        self.head = init_with(nn.Linear(config.width, config.patch**2 * out_channels), weight=zeros)
         self.positions: Tensor
         if config.positions == "sincos":
             self.register_buffer("positions", sincos_positions(config.width, scheme.grid), persistent=False)
@@ -117,7 +118,18 @@ def describe(name: str) -> Description:
         ValueError: if there is no such scheme or its plugin cannot be imported.
     """
     kind = scheme_class(name)
-    return Description(name, kind.__doc__ or "", kind.facts, kind.options(), origin(name))
+    return Description(name, kind.__doc__ or "", kind.facts, kind.options(), origin(name), computed(kind))
+
+
+TINY = BackboneConfig(width=32, depth=3, heads=2, patch=4)
+
+
+def computed(kind: type[Scheme]) -> tuple[str, ...]:
+    """The equations of each kind of block that a scheme builds by default, in order; nothing is allocated."""
+    with torch.device("meta"):
+        scheme = kind(TINY, 16)
+        blocks = [scheme.block(index) for index in range(TINY.depth)]
+    return tuple(dict.fromkeys("\n".join(b.equations()) for b in blocks if isinstance(b, Equations)))
 
 
 def resolve_options(scheme: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The parts that every scheme is held to: attention, MLP, norms, positions, time, and how weights begin.
+"""The parts that every scheme is held to: attention, MLP, norms, positions, time, and how weights are initialised.
 
 Letters: B batch, N image tokens, L prompt tokens, D width, H heads, d = D / H; x tokens, t time, c condition.
 """
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from architectures.options import Option, choose
 
-# --- how weights begin ----------------------------------------------------------------------------------------------
+# --- how weights are initialised
+# ----------------------------------------------------------------------------------------
 
-Initial = Callable[[Tensor, torch.Generator], None]  # fills a tensor in place
+Init = Callable[[Tensor, torch.Generator], None]  # fills a tensor in place
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -31,39 +32,39 @@ def ones(tensor: Tensor, generator: torch.Generator) -> None:
     tensor.fill_(1.0)
 
 
-def normal(std: float) -> Initial:
-    def draw(tensor: Tensor, generator: torch.Generator) -> None:
+def normal(std: float) -> Init:
+    def fill(tensor: Tensor, generator: torch.Generator) -> None:
         tensor.normal_(std=std, generator=generator)
 
-    return draw
+    return fill
 
 
 def xavier(tensor: Tensor, generator: torch.Generator) -> None:
     nn.init.xavier_uniform_(tensor, generator=generator)
 
 
-def starts(module: M, **initial: Initial) -> M:
-    """Declares how parameters of `module` begin, by name, where that is not the base rule of `initialise`."""
-    vars(module)["initial"] = {**getattr(module, "initial", {}), **initial}
+def init_with(module: M, **init: Init) -> M:
+    """Declares how parameters of `module` are initialised, by name, where that is not the base rule of `initialise`."""
+    vars(module)["init"] = {**getattr(module, "init", {}), **init}
     return module
 
 
 def initialise(model: nn.Module, seed: int) -> nn.Module:
     """Draws every parameter anew, each from a generator seeded by (seed, its name).
 
-    So the backbone of two schemes begins with the same weights, whatever else either of them adds. The base rule is
+    So the backbone of two schemes has the same first weights, whatever else either of them adds. The base rule is
     DiT's: Linear weights xavier-uniform, biases zero, norm weights one, tables N(0, 0.02^2); modules that differ say so
-    with `starts`. Drawn on the CPU in float32, so that device and dtype change nothing.
+    with `init_with`. Drawn on the CPU in float32, so that device and dtype change nothing.
     """
     for path, module in model.named_modules():
-        initial = getattr(module, "initial", {})
+        init = getattr(module, "init", {})
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.is_meta:
                 continue
-            draw = torch.empty(parameter.shape, dtype=torch.float32)
-            (initial.get(name) or _base_rule(module, name))(draw, _generator(seed, f"{path}.{name}"))
+            values = torch.empty(parameter.shape, dtype=torch.float32)
+            (init.get(name) or _base_rule(module, name))(values, _generator(seed, f"{path}.{name}"))
             with torch.no_grad():
-                parameter.copy_(draw)
+                parameter.copy_(values)
     return model
 
 
@@ -72,7 +73,7 @@ def _generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
 
 
-def _base_rule(module: nn.Module, name: str) -> Initial:
+def _base_rule(module: nn.Module, name: str) -> Init:
     if name == "bias":
         return zeros
     if isinstance(module, nn.Linear):
@@ -114,7 +115,7 @@ def parse_norm(text: str) -> Callable[[int], nn.Module]:
 class RoPE(nn.Module):
     """Axial rotary positions: half of each head's channel pairs turn with the row, half with the column.
 
-    Adjacent pairs (2i, 2i+1) are rotated. Tokens after the image's N keep position 0: they are not turned.
+    Adjacent pairs (2i, 2i+1) are rotated. Tokens after the image's N keep position 0: they are not rotated.
     """
 
     def __init__(self, head_width: int, grid: int, theta: float = 10000.0) -> None:
@@ -130,23 +131,23 @@ class RoPE(nn.Module):
         self.register_buffer("sin", angle.sin().float(), persistent=False)
 
     def forward(self, q: Tensor) -> Tensor:
-        """Turns queries or keys (B, H, N + L, d)."""
+        """Rotates queries or keys (B, H, N + L, d)."""
         count = self.cos.shape[0]
         return torch.cat([rotate(q[:, :, :count], self.cos, self.sin), q[:, :, count:]], dim=2)
 
 
 def rotate(q: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns adjacent channel pairs (2i, 2i+1) of q (B, H, N, d); cos and sin (N, d/2), or of each batch and head."""
+    """Rotates adjacent channel pairs (2i, 2i+1) of q (B, H, N, d); cos and sin (N, d/2), or of each batch and head."""
     even, odd = q.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).to(q.dtype)
 
 
-class Turned(nn.Module):
+class PrecomputedRoPE(nn.Module):
     """Rotary positions that come with the sequence: cosines and sines (B, N, d/2, 2), made once a pass."""
 
-    def forward(self, q: Tensor, turns: Tensor) -> Tensor:
-        """Turns queries or keys (B, H, N, d)."""
-        return rotate(q, *turns[:, None].unbind(-1))
+    def forward(self, q: Tensor, angles: Tensor) -> Tensor:
+        """Rotates queries or keys (B, H, N, d)."""
+        return rotate(q, *angles[:, None].unbind(-1))
 
 
 class SelfAttention(nn.Module):
@@ -155,9 +156,11 @@ class SelfAttention(nn.Module):
     Args:
         width: D. heads: H. kv_heads: fewer heads of k and v, each for H / kv_heads heads of q (grouped queries).
         bias: of qkv and of out. qk_norm: RMS-normalise queries and keys, each head with one weight; qk_eps its eps.
-        rope: turns queries and keys; `Turned()` where positions come with the sequence.
-        read_only: `out` is left away: the sequence is read by another one and not written (SD3's last text side).
+        rope: rotates queries and keys; `PrecomputedRoPE()` where positions come with the sequence.
+        read_only: `out` is left out: the sequence is only attended to by another one (SD3's last text side).
     """
+
+    symbol = "SA"
 
     def __init__(
         self,
@@ -181,12 +184,12 @@ class SelfAttention(nn.Module):
         self.rope = rope or nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor | None = None, *where: Tensor) -> Tensor:
-        """x (B, N, D), mask (B, N) true where a token may be seen, where: what rope needs to know -> (B, N, D)."""
+        """x (B, N, D), mask (B, N) true where a token is attended to, where: what rope needs -> (B, N, D)."""
         assert self.out is not None
         return self.out(attend(*self.split(x, *where), mask))
 
     def split(self, x: Tensor, *where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, N, D) -> q, k, v, each (B, H, N, d), normed and turned."""
+        """x (B, N, D) -> q, k, v, each (B, H, N, d), normed and rotated."""
         qkv = self.qkv(x).unflatten(-1, (self.heads + 2 * self.kv_heads, -1)).transpose(1, 2)
         q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
         if self.kv_heads < self.heads:
@@ -200,11 +203,11 @@ def attend_jointly(
     image: SelfAttention,
     text: SelfAttention,
     mask: Tensor | None = None,
-    turns: Tensor | None = None,
+    angles: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """One softmax over two streams, each with qkv and out of its own: x (B, N, D), y (B, L, D), mask (B, N + L), turns
-    (B, N + L, d/2, 2) -> the same; None for a text side that is only read."""
-    where_x, where_y = ((), ()) if turns is None else ((turns[:, : x.shape[1]],), (turns[:, x.shape[1] :],))
+    """One softmax over two streams, each with qkv and out of its own: x (B, N, D), y (B, L, D), mask (B, N + L), angles
+    (B, N + L, d/2, 2) -> the same; None for a text side that is only attended to."""
+    where_x, where_y = ((), ()) if angles is None else ((angles[:, : x.shape[1]],), (angles[:, x.shape[1] :],))
     q, k, v = (torch.cat(pair, 2) for pair in zip(image.split(x, *where_x), text.split(y, *where_y), strict=True))
     a = attend(q, k, v, mask)
     assert image.out is not None
@@ -212,13 +215,13 @@ def attend_jointly(
 
 
 class CrossAttention(nn.Module):
-    """Image tokens ask, prompt tokens answer: q, kv and out.
+    """Queries from image tokens, keys and values from prompt tokens: q, kv and out.
 
     Args:
         width: D. heads: H. context: width of the prompt tokens, D by default. bias: of q and kv (out has one).
     """
 
-    role = "prompt"
+    role, symbol = "prompt", "CA"
 
     def __init__(
         self, width: int, heads: int, *, context: int | None = None, bias: bool = True, qk_norm: bool = False
@@ -232,7 +235,7 @@ class CrossAttention(nn.Module):
         self.k_norm = RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
 
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x (B, N, D), tokens (B, L, D), mask (B, L) true where a token may be seen -> (B, N, D)."""
+        """x (B, N, D), tokens (B, L, D), mask (B, L) true where a token is attended to -> (B, N, D)."""
         q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, N, d)
         k, v = self.kv(tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, L, d)
         return self.out(attend(self.q_norm(q), self.k_norm(k), v, mask))
@@ -240,8 +243,8 @@ class CrossAttention(nn.Module):
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(q k^T / sqrt(d)) v: q (B, H, N, d), k and v (B, H, L, d), mask (B, L) -> (B, N, D)."""
-    seen = None if mask is None else mask[:, None, None, :]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(-2)
+    mask = None if mask is None else mask[:, None, None, :]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(-2)
 
 
 # --- MLP ------------------------------------------------------------------------------------------------------------
@@ -249,6 +252,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 class MLP(nn.Module):
     """D -> 4D -> D with tanh-GELU (DiT)."""
+
+    symbol = "MLP"
 
     def __init__(self, width: int, ratio: float = 4.0, *, out_bias: bool = True) -> None:
         super().__init__()
@@ -261,6 +266,8 @@ class MLP(nn.Module):
 
 class GatedMLP(nn.Module):
     """D -> 2M -> M -> D, a(u) * v (SwiGLU: a = silu; GEGLU: a = gelu); M = 2/3 of 4D keeps the parameters equal."""
+
+    symbol = "MLP"
 
     def __init__(
         self,
@@ -326,8 +333,8 @@ class TimestepEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.up = starts(nn.Linear(256, width), weight=normal(0.02))
-        self.out = starts(nn.Linear(width, width), weight=normal(0.02))
+        self.up = init_with(nn.Linear(256, width), weight=normal(0.02))
+        self.out = init_with(nn.Linear(width, width), weight=normal(0.02))
 
     def forward(self, t: Tensor) -> Tensor:
         return self.out(F.silu(self.up(timestep_sinusoid(t).to(self.up.weight.dtype))))

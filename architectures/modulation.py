@@ -12,24 +12,18 @@ one `Vectors` a sub-layer. The flat order is shift, scale, gate of the first sub
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from architectures.layers import Initial, normal, starts, zeros
+from architectures.layers import Init, init_with, normal, zeros
 from architectures.options import Option, choose
 from architectures.sublayer import Adaptive, Vectors, modulate
 
 # --- the maps -------------------------------------------------------------------------------------------------------
-
-
-class SiLU(nn.Module):
-    """a(c)."""
-
-    def forward(self, c: Tensor) -> Tensor:
-        return F.silu(c)
 
 
 class SiLULinear(nn.Linear):
@@ -69,12 +63,12 @@ class Table(nn.Module):
 
 
 class LowRank(nn.Module):
-    """shared + B A a: a correction of rank r; B begins at zero. (B, k D) and (B, D) -> (B, k D)."""
+    """shared + B A a: a correction of rank r; B is initialised at zero. (B, k D) and (B, D) -> (B, k D)."""
 
     def __init__(self, width: int, rank: int, out: int) -> None:
         super().__init__()
         self.down = nn.Linear(width, rank, bias=False)
-        self.up = starts(nn.Linear(rank, out, bias=False), weight=zeros)
+        self.up = init_with(nn.Linear(rank, out, bias=False), weight=zeros)
 
     def forward(self, trunk: tuple[Tensor, Tensor]) -> Tensor:
         shared, a = trunk
@@ -104,61 +98,73 @@ class Head(nn.Module):
 # --- the placements -------------------------------------------------------------------------------------------------
 
 
-class Placement:
-    """W_i a(c) + b_i: the `per-block` placement, and the base of the others.
+class Placement(ABC):
+    """Where the maps from c to shift, scale and gate are: a trunk once a pass, and a head in each block.
 
     Args:
         width: D, of c and of each vector.
-        told: what each sub-layer of a block is told, in order.
-        initial: how the weights of the maps begin; a gate's own rule goes before it.
+        adaptive: what each sub-layer of a block takes, in order.
+        init: of the weights of the maps; a gate's own rule comes first.
     """
 
-    def __init__(self, width: int, told: Sequence[Adaptive], initial: Initial = zeros) -> None:
-        self.width, self.told, self.initial = width, tuple(told), initial
-        self.out = width * sum(len(sublayer.slots) for sublayer in told)
+    def __init__(self, width: int, adaptive: Sequence[Adaptive], init: Init = zeros) -> None:
+        self.width, self.adaptive, self.init = width, tuple(adaptive), init
+        self.out = width * sum(len(sublayer.slots) for sublayer in adaptive)
 
+    @abstractmethod
     def trunk(self) -> nn.Module:
         """c (B, D) -> what every block's head reads."""
-        return SiLU()
 
+    @abstractmethod
     def affine(self) -> nn.Module:
         """One block's own part of the map, trunk's output -> (B, k D)."""
-        return self._starts(nn.Linear(self.width, self.out))
 
     def head(self) -> Head:
         """The head of one block."""
-        return Head(self.affine(), [sublayer.slots for sublayer in self.told])
+        return Head(self.affine(), [sublayer.slots for sublayer in self.adaptive])
 
-    def rows(self, initial: Initial) -> Initial:
-        """Fills k groups of rows: `initial` everywhere but for the gates that have a rule of their own."""
+    def rows(self, init: Init) -> Init:
+        """Fills k groups of rows: `init` everywhere but for the gates that have a rule of their own."""
         rules = [
-            (slot == "gate" and sublayer.gate.initial) or initial for sublayer in self.told for slot in sublayer.slots
+            (slot == "gate" and sublayer.gate.init) or init for sublayer in self.adaptive for slot in sublayer.slots
         ]
 
-        def draw(tensor: Tensor, generator: torch.Generator) -> None:
-            initial(tensor, generator)  # as a whole first: fans are those of the whole matrix
+        def fill(tensor: Tensor, generator: torch.Generator) -> None:
+            init(tensor, generator)  # as a whole first: fans are those of the whole matrix
             for rows, rule in zip(tensor.chunk(len(rules), dim=0), rules, strict=True):
-                if rule is not initial:
+                if rule is not init:
                     rule(rows, generator)
 
-        return draw
+        return fill
 
-    def _starts(self, linear: nn.Linear) -> nn.Linear:
-        return starts(linear, weight=self.rows(self.initial))
+    def _initialised(self, linear: nn.Linear) -> nn.Linear:
+        return init_with(linear, weight=self.rows(self.init))
+
+
+class PerBlock(Placement):
+    """W_i a(c) + b_i: a map of each block's own."""
+
+    def trunk(self) -> nn.Module:
+        """a(c)."""
+        return nn.SiLU()
+
+    def affine(self) -> nn.Module:
+        """W_i a + b_i."""
+        return self._initialised(nn.Linear(self.width, self.out))
 
 
 class Bottleneck(Placement):
     """W_i a(V c + v) + b_i, V: D -> r."""
 
-    def __init__(self, width: int, told: Sequence[Adaptive], initial: Initial, rank: int) -> None:
-        super().__init__(width, told, initial)
+    def __init__(self, width: int, adaptive: Sequence[Adaptive], init: Init, rank: int) -> None:
+        super().__init__(width, adaptive, init)
         self.rank = rank
 
     def trunk(self) -> nn.Module:
         return LinearSiLU(self.width, self.rank)
 
     def affine(self) -> nn.Module:
-        return self._starts(nn.Linear(self.rank, self.out))
+        return self._initialised(nn.Linear(self.rank, self.out))
 
 
 class ModulationLinear(nn.Linear):
@@ -178,28 +184,28 @@ class Shared(Placement):
     """W a(c) + b, the same in every block."""
 
     def trunk(self) -> nn.Module:
-        return self._starts(SiLULinear(self.width, self.out))
+        return self._initialised(SiLULinear(self.width, self.out))
 
     def affine(self) -> nn.Module:
         return nn.Identity()
 
 
 class SharedTable(Shared):
-    """W a(c) + b + E_i; E_i begins N(0, 1 / D) (PixArt)."""
+    """W a(c) + b + E_i; E_i is initialised N(0, 1 / D) (PixArt)."""
 
     def affine(self) -> nn.Module:
-        return starts(Table(self.out), table=self.rows(normal(self.width**-0.5)))
+        return init_with(Table(self.out), table=self.rows(normal(self.width**-0.5)))
 
 
 class SharedLowRank(Shared):
     """W a(c) + b + B_i A_i a(c)."""
 
-    def __init__(self, width: int, told: Sequence[Adaptive], initial: Initial, rank: int) -> None:
-        super().__init__(width, told, initial)
+    def __init__(self, width: int, adaptive: Sequence[Adaptive], init: Init, rank: int) -> None:
+        super().__init__(width, adaptive, init)
         self.rank = rank
 
     def trunk(self) -> nn.Module:
-        return self._starts(SharedAndActivated(self.width, self.out))
+        return self._initialised(SharedAndActivated(self.width, self.out))
 
     def affine(self) -> nn.Module:
         return LowRank(self.width, self.rank, self.out)
@@ -212,28 +218,34 @@ HEAD = Option(
 )
 
 
-def parse_placement(text: str, width: int, told: Sequence[Adaptive], initial: Initial | None = None) -> Placement:
+def parse_placement(text: str, width: int, adaptive: Sequence[Adaptive], init: Init | None = None) -> Placement:
     """A placement from its name: `per-block`, `shared`, `shared+table`, `bottleneck(R)`, `low-rank(R)`.
 
-    `initial` None is the placement's own rule: zero where each block has its map, N(0, 0.02^2) where it is shared.
+    `init` None is the placement's own rule: zero where each block has its map, N(0, 0.02^2) where it is shared.
 
     Raises:
         ValueError: for any other text, or if no sub-layer takes a vector.
     """
     name, number = choose("head", text, HEAD.choices)
-    if not any(sublayer.slots for sublayer in told):
-        raise ValueError("modulation 'none' without a gate leaves nothing to tell: choose another modulation or gate")
+    if not any(sublayer.slots for sublayer in adaptive):
+        raise ValueError("modulation 'none' without a gate leaves the blocks unmodulated: choose another of the two")
     if number is not None:
-        ranked = {"bottleneck": (Bottleneck, zeros), "low-rank": (SharedLowRank, normal(0.02))}
-        made, begins = ranked[name]
-        return made(width, told, initial or begins, int(number))
-    kinds = {
-        "per-block": (Placement, zeros),
-        "shared": (Shared, normal(0.02)),
-        "shared+table": (SharedTable, normal(0.02)),
-    }
-    kind, begins = kinds[name]
-    return kind(width, told, initial or begins)
+        ranked, own = RANKED[name]
+        return ranked(width, adaptive, init or own, int(number))
+    placement, own = PLACEMENTS[name]
+    return placement(width, adaptive, init or own)
+
+
+# Name -> class, and the rule of its weights.
+PLACEMENTS: dict[str, tuple[type[PerBlock | Shared], Init]] = {
+    "per-block": (PerBlock, zeros),
+    "shared": (Shared, normal(0.02)),
+    "shared+table": (SharedTable, normal(0.02)),
+}
+RANKED: dict[str, tuple[type[Bottleneck | SharedLowRank], Init]] = {
+    "bottleneck": (Bottleneck, zeros),
+    "low-rank": (SharedLowRank, normal(0.02)),
+}
 
 
 # --- one map for all blocks of a kind (HDM) --------------------------------------------------------------------------
@@ -248,58 +260,64 @@ class SharedMLP(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-5)
         self.up = nn.Linear(width, 4 * width)
-        self.out = starts(nn.Linear(4 * width, count * width), weight=zeros)
+        self.out = init_with(nn.Linear(4 * width, count * width), weight=zeros)
 
     def forward(self, c: Tensor) -> Tensor:
         return self.out(F.mish(self.up(self.norm(c))))
 
 
-class Told(nn.Module):
-    """Scale, shift and, where there is one, gate of each sub-layer, in HDM's order."""
+class SharedHead(nn.Module):
+    """Splits what the shared maps give into scale, shift and, where there is one, gate of each sub-layer (HDM)."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
         self.slots = ("scale", "shift", "gate")[:count]
 
     def forward(self, modulation: tuple[Tensor, ...]) -> list[Vectors]:
+        """One (B, k D) a sub-layer -> its vectors."""
         chunks = (m.chunk(len(self.slots), dim=-1) for m in modulation)
-        return [Vectors(**dict(zip(self.slots, one, strict=True))) for one in chunks]
+        return [Vectors(**dict(zip(self.slots, parts, strict=True))) for parts in chunks]
 
 
 # --- before the output ----------------------------------------------------------------------------------------------
 
 
 class FinalNorm(nn.Module):
-    """modulate(norm(x), shift, scale): what stands before the output Linear. Begins as the bare norm."""
+    """modulate(norm(x), shift, scale): what precedes the output Linear. Initialised as the bare norm.
 
-    def __init__(self, norm: nn.Module, modulation: str, width: int, told_by: int | None = None) -> None:
-        """Args:
-        width: D. told_by: channels of c, D by default.
-        """
+    Args:
+        norm: of x.
+        modulation: `none`, `scale` or `scale+shift`.
+        width: D.
+        cond_width: channels of c, D by default.
+    """
+
+    def __init__(self, norm: nn.Module, modulation: str, width: int, cond_width: int | None = None) -> None:
         super().__init__()
         self.norm = norm
         slots = Adaptive(modulation).slots
         self.head = None
         if slots:
-            linear = SiLULinear(told_by or width, len(slots) * width)
-            self.head = Head(starts(linear, weight=zeros), [slots])
+            linear = SiLULinear(cond_width or width, len(slots) * width)
+            self.head = Head(init_with(linear, weight=zeros), [slots])
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
         """x (B, N, D), c (B, D) -> (B, N, D)."""
-        (m,) = self.head(c) if self.head is not None else (Vectors(),)
+        (m,) = self.head(c) if self.head is not None and c is not None else (Vectors(),)
         return modulate(self.norm(x), m.shift, m.scale)
 
 
 class FinalTable(nn.Module):
-    """(shift, scale) = E + c, the raw c added to both rows (PixArt); E begins N(0, 1 / D)."""
+    """(shift, scale) = E + c, the raw c added to both rows (PixArt); E is initialised N(0, 1 / D)."""
 
     role = "modulation"
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.table = starts(Table(2 * width), table=normal(width**-0.5))
+        self.table = init_with(Table(2 * width), table=normal(width**-0.5))
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
         """x (B, N, D) normalised, c (B, D) -> (B, N, D)."""
+        assert c is not None
         shift, scale = self.table(c.repeat(1, 2)).chunk(2, dim=-1)
         return modulate(x, shift, scale)

@@ -1,14 +1,14 @@
-"""What blocks do to their stream: how far each moves it, how its branches are gated. And how a scheme begins to learn.
+"""What blocks do to their stream: how far each moves it, how its branches are gated, and the first training steps.
 
-with observe(model) as seen:
+with observe(model) as observed:
     model(x, t, prompt)
-seen.blocks[i]                      # (B,) |h_out - h_in| / |h_in|, of any block
-seen.branches[i, "attention"]       # of sub-layers made by the rule: share, gate, scale, each for the batch
+observed.blocks[i]                      # (B,) |h_out - h_in| / |h_in|, of any block
+observed.branches[i, "attention"]       # of sub-layers made by the rule: share, gate, scale, each for the batch
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,21 +20,23 @@ from torch import Tensor, nn
 from architectures.backbone import DiT, create
 from architectures.prompt import Labels
 from architectures.scheme import BackboneConfig
-from architectures.sublayer import SubLayer, Vectors
+from architectures.sublayer import Observer, SubLayer, Vectors
 
 
 class Branch(NamedTuple):
     """One sub-layer in one pass.
 
     Attributes:
-        share: (B,) |gate(g) y| / |what is carried|. gate: gate(g) (B, D), or None where there is none.
-        scale: s (B, D), or None. told: g itself, in the graph.
+        share: (B,) |gate(g) y| / |what is carried|.
+        gate: gate(g) (B, D), or None where there is none.
+        scale: s (B, D), or None.
+        g: the gate's vector itself, in the graph.
     """
 
     share: Tensor
     gate: Tensor | None
     scale: Tensor | None
-    told: Tensor | None
+    g: Tensor | None
 
 
 @dataclass
@@ -47,27 +49,27 @@ class Observation:
 
 @contextmanager
 def observe(model: DiT) -> Iterator[Observation]:
-    """Watches every pass of a model's `forward`; the model computes the same as without."""
-    seen = Observation()
-    undo: list[Callable[[], Any]] = []
+    """Observes every pass of a model's `forward`; the model computes the same as without."""
+    observed = Observation()
+    undo: list[Callable[[], None]] = []
     for index, block in enumerate(model.blocks):
-        undo.append(block.register_forward_hook(_block_hook(seen, index)).remove)
+        undo.append(block.register_forward_hook(_block_hook(observed, index)).remove)
         for name, part in block.named_modules():
             if isinstance(part, SubLayer):
-                part.after = _after(seen, (index, name), part)  # type: ignore[method-assign]
-                undo.append(partial(part.__dict__.pop, "after"))
+                part.observer = _branch_observer(observed, (index, name), part)
+                undo.append(partial(setattr, part, "observer", None))
     try:
-        yield seen
+        yield observed
     finally:
-        for back in undo:
-            back()
+        for step in undo:
+            step()
 
 
-def _block_hook(seen: Observation, index: int) -> Callable[..., None]:
-    def hook(block: nn.Module, given: tuple, out: Any) -> None:
-        before, after = _whole(given[0]), _whole(out)
+def _block_hook(observed: Observation, index: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+    def hook(block: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        before, after = _whole(args[0]), _whole(out)
         if before.shape == after.shape:
-            seen.blocks[index] = _ratio(after - before, before)
+            observed.blocks[index] = _ratio(after - before, before)
 
     return hook
 
@@ -78,33 +80,36 @@ def _whole(h: Any) -> Tensor:
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """|part| / |whole| of every picture, (B,)."""
+    """|part| / |whole| of every image, (B,)."""
     part, whole = part.detach().flatten(1).float(), whole.detach().flatten(1).float()
     return part.norm(dim=1) / whole.norm(dim=1).clamp(min=1e-12)
 
 
-def _after(seen: Observation, key: tuple[int, str], part: SubLayer) -> Callable[..., Tensor]:
-    own = part.after
-
-    def after(x: Tensor, u: Tensor, y: Tensor, m: Vectors) -> Tensor:
-        out = own(x, u, y, m)
+def _branch_observer(observed: Observation, key: tuple[int, str], part: SubLayer) -> Observer:
+    def observer(x: Tensor, u: Tensor, out: Tensor, m: Vectors) -> None:
         carried = part.carry(x, u)
         gate = part.gate.function(m.gate).detach() if part.gate.function is not None and m.gate is not None else None
         scale = m.scale.detach() if m.scale is not None else None
-        seen.branches[key] = Branch(_ratio(out - carried, carried), gate, scale, m.gate)
-        return out
+        observed.branches[key] = Branch(_ratio(out - carried, carried), gate, scale, m.gate)
 
-    return after
+    return observer
 
 
-# --- how a scheme begins ----------------------------------------------------------------------------------------------
+# --- the first training steps
+# ----------------------------------------------------------------------------------------------
 
 TRIAL = BackboneConfig(width=32, depth=3, heads=2, patch=4)
 
 
-class Beginning(NamedTuple):
-    """Before training step `step`: whether every block is x <- x, and the norms of the loss's gradients with respect to
-    the gates' vectors g and to the weights inside the gated branches. None where there is nothing of the kind."""
+class InitialStep(NamedTuple):
+    """A model before training step `step`.
+
+    Attributes:
+        step: from 0.
+        identity: whether every block is x <- x.
+        gates: norm of the loss's gradient with respect to the gates' vectors g; None where there is no gate.
+        branches: norm of its gradient with respect to the weights inside the gated branches; None where there are none.
+    """
 
     step: int
     identity: bool
@@ -112,35 +117,40 @@ class Beginning(NamedTuple):
     branches: float | None
 
 
-def beginning(scheme: str, *, live: bool, steps: int = 3, seed: int = 0, **options: Any) -> list[Beginning]:
-    """The first steps of a small model, in float64 and by plain gradient descent, so that what is zero is exactly zero.
+def initial_steps(scheme: str, *, live: bool, steps: int = 3, seed: int = 0, **options: Any) -> list[InitialStep]:
+    """The first steps of a small model, in float64 and by plain gradient descent, so that zeros are exactly zero.
 
     Args:
-        live: with an output layer that is drawn instead of zero: a block as analysed alone.
+        scheme: a registered name.
+        live: with an output layer of random weights instead of zero: a block as analysed alone.
+        steps: how many.
+        seed: of weights and inputs.
+        options: the scheme's own.
     """
-    draw = torch.Generator().manual_seed(seed)
+    g = torch.Generator().manual_seed(seed)
     model = create(scheme, TRIAL, image_size=16, in_channels=3, prompt=Labels(5), seed=seed, **options).double()
     if live:
         with torch.no_grad():
-            model.head.weight.normal_(std=0.1, generator=draw)
-    x, noise = (torch.randn(4, 3, 16, 16, generator=draw, dtype=torch.float64) for _ in range(2))
-    t = torch.rand(4, generator=draw, dtype=torch.float64)
-    told = []
+            model.head.weight.normal_(std=0.1, generator=g)
+    x, noise = (torch.randn(4, 3, 16, 16, generator=g, dtype=torch.float64) for _ in range(2))
+    t = torch.rand(4, generator=g, dtype=torch.float64)
+    results = []
     for step in range(steps):
-        with observe(model) as seen:
+        with observe(model) as observed:
             model.zero_grad()
             out = model(x, t, torch.arange(4))
-            gates = [branch.told for branch in seen.branches.values() if branch.told is not None]
-            for g in gates:
-                g.retain_grad()
+            gates = [branch.g for branch in observed.branches.values() if branch.g is not None]
+            for gate in gates:
+                gate.retain_grad()
             (out - noise).square().mean().backward()
-        identity = all(bool((moved == 0).all()) for moved in seen.blocks.values()) and bool(seen.blocks)
-        told.append(Beginning(step, identity, _norm(g.grad for g in gates) if gates else None, _norm(_inside(model))))
+        identity = all(bool((moved == 0).all()) for moved in observed.blocks.values()) and bool(observed.blocks)
+        gate_norm = _norm(gate.grad for gate in gates) if gates else None
+        results.append(InitialStep(step, identity, gate_norm, _norm(_inside(model))))
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.grad is not None:
                     parameter.sub_(0.1 * parameter.grad)
-    return told
+    return results
 
 
 def _inside(model: DiT) -> Iterator[Tensor | None]:
@@ -150,6 +160,6 @@ def _inside(model: DiT) -> Iterator[Tensor | None]:
             yield from (parameter.grad for parameter in part.op.parameters())
 
 
-def _norm(gradients: Any) -> float | None:
-    found = [g.square().sum() for g in gradients if g is not None]
-    return float(torch.stack(found).sum().sqrt()) if found else None
+def _norm(gradients: Iterable[Tensor | None]) -> float | None:
+    squares = [g.square().sum() for g in gradients if g is not None]
+    return float(torch.stack(squares).sum().sqrt()) if squares else None

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from architectures.layers import MLP, SelfAttention, normal, starts
+from architectures.layers import MLP, SelfAttention, init_with, normal
 from architectures.sublayer import Block, Condition, SubLayer, joint_mask
 
 
 class Encoded(NamedTuple):
-    """An encoded prompt: tokens (B, L, D), mask (B, L) true where a token may be seen (None: all), pooled (B, D)."""
+    """An encoded prompt: tokens (B, L, D), mask (B, L) true where a token is attended to (None: all), pooled (B, D)."""
 
     tokens: Tensor
     mask: Tensor | None
@@ -124,10 +124,11 @@ class LabelEncoder(nn.Module):
 
 
 class CaptionEncoder(nn.Module):
-    """Word and position tables, pre-norm self-attention blocks, a norm; pooled is the mean over the words seen.
+    """Word and position tables, pre-norm self-attention blocks, a norm; pooled is the mean over the words that are not
+    padding.
 
-    The first token is always seen, so that a caption of padding alone, the null prompt, is the padding's own vector.
-    """
+    The first token is always attended to, so that a caption of padding alone, the null prompt, is the padding's own
+    vector."""
 
     role = "prompt"
 
@@ -136,11 +137,11 @@ class CaptionEncoder(nn.Module):
         heads = max(1, width // 64)
         self.words = nn.Embedding(vocabulary, width)
         self.positions = nn.Parameter(torch.empty(length, width))
-        starts(self, positions=normal(0.02))
+        init_with(self, positions=normal(0.02))
         self.blocks = nn.ModuleList(
             Block(
-                attention=SubLayer(SelfAttention(width, heads), nn.LayerNorm(width), context=joint_mask),
-                mlp=SubLayer(MLP(width), nn.LayerNorm(width)),
+                attention=SubLayer(op=SelfAttention(width, heads), norm=nn.LayerNorm(width), context=joint_mask),
+                mlp=SubLayer(op=MLP(width), norm=nn.LayerNorm(width)),
             )
             for _ in range(depth)
         )
@@ -153,8 +154,8 @@ class CaptionEncoder(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, Condition(mask=mask))
         tokens = self.norm(tokens)
-        seen = mask.unsqueeze(-1).to(tokens.dtype)
-        return Encoded(tokens, mask, (tokens * seen).sum(1) / seen.sum(1))
+        words = mask.unsqueeze(-1).to(tokens.dtype)
+        return Encoded(tokens, mask, (tokens * words).sum(1) / words.sum(1))
 
 
 class FeatureEncoder(nn.Module):
@@ -186,7 +187,7 @@ class FeatureEncoder(nn.Module):
 
 
 def with_time(e_t: Tensor, prompt: Encoded) -> tuple[Tensor, Tensor | None]:
-    """[e_t ; prompt tokens] (B, 1 + L, D) and its mask, in which time is always seen (None: all)."""
+    """[e_t ; prompt tokens] (B, 1 + L, D) and its mask, in which time is always attended to (None: all)."""
     k, mask = torch.cat([e_t[:, None], prompt.tokens], dim=1), prompt.mask
     return k, None if mask is None else torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
 

@@ -1,4 +1,4 @@
-"""The contract: what a conditioning scheme is, what it must say about itself, and what it is given.
+"""The contract: what a conditioning scheme is, which facts it declares, and what it is given.
 
 The backbone calls a scheme so, and only so:
 
@@ -150,11 +150,11 @@ class Scheme(nn.Module):
         return SelfAttention(self.backbone.width, self.backbone.heads, qk_norm=self.backbone.qk_norm, rope=self.rope)
 
     def cross_attention(self) -> CrossAttention:
-        """Image tokens ask, prompt tokens answer."""
+        """Queries from image tokens, keys and values from prompt tokens."""
         return CrossAttention(self.backbone.width, self.backbone.heads, qk_norm=self.backbone.qk_norm)
 
     def text_attention(self, *, last: bool = False) -> SelfAttention:
-        """Attention of a prompt's own stream; `last`: nothing reads the stream after this block, so it is only read."""
+        """Attention of a prompt's own stream; `last`: nothing reads it after this block, so it is only attended to."""
         config = self.backbone
         return SelfAttention(config.width, config.heads, qk_norm=config.qk_norm, read_only=last)
 
@@ -162,8 +162,8 @@ class Scheme(nn.Module):
         """The backbone's MLP."""
         return MLPS[self.backbone.mlp](self.backbone.width, self.backbone.mlp_ratio)
 
-    def hears(self, signals: str) -> None:
-        """Sets what the scheme says of itself for an option `signals`: what c sums, and so what it reads.
+    def set_signals(self, signals: str) -> None:
+        """Sets the facts for an option `signals`: what c sums, and so what the scheme reads.
 
         Raises:
             ValueError: for other words than `timestep` and `timestep+pooled`.
@@ -178,18 +178,18 @@ class Scheme(nn.Module):
             reads=reads,
         )
 
-    def signal(self, e_t: Tensor, prompt: Encoded) -> Tensor:
-        """c (B, D) as `hears` was told: e_t, or e_t + the pooled prompt."""
+    def conditioning_vector(self, e_t: Tensor, prompt: Encoded) -> Tensor:
+        """c (B, D) as `set_signals` has it: e_t, or e_t + the pooled prompt."""
         return e_t + prompt.pooled if "pooled" in self.facts.reads else e_t
 
     def joint_mask(self, mask: Tensor | None) -> Tensor | None:
-        """Of tokens (B, L) -> of the image's N and those tokens (B, N + L); None, where all may be seen, stays None."""
+        """Mask of tokens (B, L) -> of the image's N and those tokens (B, N + L); None (no padding) stays None."""
         return None if mask is None else torch.cat([mask.new_ones(len(mask), self.grid**2), mask], dim=1)
 
     # --- the hooks --------------------------------------------------------------------------------------------------
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        """e_t (B, D) and the encoded prompt -> what every block sees. Default: nothing."""
+        """e_t (B, D) and the encoded prompt -> what every block receives. Default: nothing."""
         return Condition()
 
     def enter(self, x: Tensor, c: Condition) -> Any:
@@ -229,10 +229,21 @@ class Scheme(nn.Module):
 
 @dataclass(frozen=True)
 class Description:
-    """What `architectures.describe` tells of a scheme: equations (its docstring), facts, options, origin."""
+    """What `architectures.describe` gives of a scheme.
+
+    Attributes:
+        name: its own.
+        equations: its docstring.
+        facts: what it declares.
+        options: by name.
+        origin: where it comes from.
+        computed: the equations that its default blocks compute, a text for each kind of block in order, written from
+            the parts they are made of; empty where a block is none of `architectures.parts`.
+    """
 
     name: str
     equations: str
     facts: Facts
     options: dict[str, Option]
     origin: dict[str, str] = field(default_factory=dict)
+    computed: tuple[str, ...] = ()

@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from architectures.layers import LayerNorm, SelfAttention, attend_jointly
-from architectures.modulation import FinalNorm, Placement, parse_placement
+from architectures.layers import LayerNorm, M, SelfAttention, attend_jointly
+from architectures.modulation import FinalNorm, Placement
 from architectures.options import Option
-from architectures.prompt import Encoded
-from architectures.scheme import BackboneConfig, Scheme
-from architectures.sublayer import PLAIN, Adaptive, Condition, SubLayer, Vectors, joint_mask, parse_gate
+from architectures.sublayer import (
+    OPEN,
+    Condition,
+    Context,
+    Equations,
+    Gate,
+    SubLayer,
+    Vectors,
+    joint_mask,
+    no_context,
+    op_symbol,
+)
 
 Pair = tuple[Tensor, Tensor]  # x (B, N, D) and y (B, L, D)
 
-TEXT = Option("what the prompt's stream is told: vectors of its own, or nothing", ("modulated", "plain"))
+TEXT = Option("the prompt's stream: modulated by a head of its own, or unmodulated", ("modulated", "plain"))
 
 
-class DualBlock(nn.Module):
-    """(x, y) -> (x, y): each stream told by a head of its own, one attention over both, two MLPs.
+def attention_of(sublayer: SubLayer) -> SelfAttention:
+    """The attention of a sub-layer that is one side of a joint attention."""
+    assert isinstance(sublayer.op, SelfAttention)
+    return sublayer.op
 
-    c.modulation begins with what the image's head reads and what the prompt's head reads (None: it is told nothing).
+
+class DualBlock(Equations):
+    """(x, y) -> (x, y): each stream modulated by a head of its own, one attention over both, two MLPs.
+
+    Args:
+        head: reads c.modulation, for x.
+        text_head: reads c.text, for y; None: y is unmodulated.
+        attention: of x; its context is that of the joint attention.
+        mlp: of x.
+        text_attention: of y.
+        text_mlp: of y.
     """
 
     def __init__(
@@ -42,132 +62,143 @@ class DualBlock(nn.Module):
         self.text_attention, self.text_mlp = prompt_path(text_attention), prompt_path(text_mlp)
 
     def forward(self, h: Pair, c: Condition) -> Pair:
-        (x, y), (told, told_y, *_) = h, c.modulation  # type: ignore[misc]
-        m1, m2 = self.head(told)
-        n1, n2 = self.text_head(told_y) if self.text_head is not None else (Vectors(), Vectors())
-        u, w = self.attention.before(x, m1), self.text_attention.before(y, n1)
-        a, b = attend_jointly(u, w, self.attention.op, self.text_attention.op, *self.attention.context(c))  # type: ignore[arg-type]
-        x, y = self.attention.after(x, u, a, m1), self.text_attention.after(y, w, b, n1)
+        """x (B, N, D) and y (B, L, D) -> the same."""
+        x, y = h
+        m1, m2 = self.head(c.modulation)
+        n1, n2 = self.text_head(c.text) if self.text_head is not None else (Vectors(), Vectors())
+        u, w = self.attention.pre(x, m1), self.text_attention.pre(y, n1)
+        image, text = attention_of(self.attention), attention_of(self.text_attention)
+        a_x, a_y = attend_jointly(u, w, image, text, *self.attention.context(c))
+        assert a_y is not None
+        x, y = self.attention.residual(x, u, a_x, m1), self.text_attention.residual(y, w, a_y, n1)
         return self.mlp(x, c, m2), self.text_mlp(y, c, n2)
 
+    def equations(self) -> list[str]:
+        """One attention over both streams, then each stream's branches; y's vectors are primed."""
+        u, w = self.attention.input_equation("x", "1"), self.text_attention.input_equation("y", "1'")
+        return [
+            f"a_x, a_y = Attention([{u} ; {w}])",
+            f"x <- x + {self.attention.branch_equation('a_x', '1')}",
+            "y <- y + " + self.text_attention.branch_equation("a_y", "1'"),
+            *self.mlp.equations("x", "2"),
+            *self.text_mlp.equations("y", "2'"),
+        ]
 
-class LastDualBlock(nn.Module):
-    """(x, y) -> (x, y): y is only read, normed and told by `text_norm`: q, k, v, and no more (SD3's last block)."""
+
+class LastDualBlock(Equations):
+    """(x, y) -> (x, y): y is only attended to: its normed and modulated tokens give keys and values (SD3's last block).
+
+    Args:
+        head: reads c.modulation, for x.
+        text_norm: (y, c.vector) -> what y's attention reads.
+        attention: of x.
+        mlp: of x.
+        text_attention: of y, read only.
+    """
 
     def __init__(
-        self, head: nn.Module, text_norm: nn.Module, *, attention: SubLayer, mlp: SubLayer, text_attention: nn.Module
+        self,
+        head: nn.Module,
+        text_norm: FinalNorm,
+        *,
+        attention: SubLayer,
+        mlp: SubLayer,
+        text_attention: SelfAttention,
     ) -> None:
         super().__init__()
         self.head, self.attention, self.mlp = head, attention, mlp
         self.text_norm, self.text_attention = text_norm, prompt_path(text_attention)
 
     def forward(self, h: Pair, c: Condition) -> Pair:
-        (x, y), (told, *_) = h, c.modulation  # type: ignore[misc]
-        m1, m2 = self.head(told)
-        u, w = self.attention.before(x, m1), self.text_norm(y, c.vector)
-        a, _ = attend_jointly(u, w, self.attention.op, self.text_attention, *self.attention.context(c))  # type: ignore[arg-type]
-        return self.mlp(self.attention.after(x, u, a, m1), c, m2), y
+        """x (B, N, D) and y (B, L, D) -> x updated, y as it was."""
+        x, y = h
+        m1, m2 = self.head(c.modulation)
+        u, w = self.attention.pre(x, m1), self.text_norm(y, c.vector)
+        a_x, _ = attend_jointly(u, w, attention_of(self.attention), self.text_attention, *self.attention.context(c))
+        return self.mlp(self.attention.residual(x, u, a_x, m1), c, m2), y
+
+    def equations(self) -> list[str]:
+        """One attention over both streams, of which x alone is updated."""
+        slots = self.text_norm.head.slots[0] if self.text_norm.head is not None else ()
+        w = "LN(y)" + (" (1 + s')" if "scale" in slots else "") + (" + b'" if "shift" in slots else "")
+        return [
+            f"a_x, _ = Attention([{self.attention.input_equation('x', '1')} ; {w}])",
+            f"x <- x + {self.attention.branch_equation('a_x', '1')}",
+            *self.mlp.equations("x", "2"),
+        ]
 
 
-class ParallelBlock(nn.Module):
+class ParallelBlock(Equations):
     """z <- z + g (SA(u) + MLP(u)), u = LN(z) (1 + s) + b: attention beside MLP, one triple for both (FLUX).
 
-    The first of them receives two streams and joins them: z = [x ; y]. c.modulation ends with what the head reads.
+    The first of them receives two streams and joins them: z = [x ; y].
+
+    Args:
+        head: reads c.joint.
+        attention: with the norm, modulation and gate of both.
+        mlp: a bare sub-layer, whose op receives what attention receives.
     """
 
     def __init__(self, head: nn.Module, *, attention: SubLayer, mlp: SubLayer) -> None:
-        """Args:
-        attention: norm, modulation and gate are its own. mlp: a bare sub-layer, whose op sees what attention sees.
-        """
         super().__init__()
         self.head, self.attention, self.mlp = head, attention, mlp
 
     def forward(self, h: Pair | Tensor, c: Condition) -> Tensor:
+        """Both streams, or z (B, N + L, D) -> z."""
         z = torch.cat(h, dim=1) if isinstance(h, tuple) else h  # (B, N + L, D)
-        assert c.modulation is not None
-        (m,) = self.head(c.modulation[-1])
-        u = self.attention.before(z, m)
+        (m,) = self.head(c.joint)
+        u = self.attention.pre(z, m)
         y = self.attention.op(u, *self.attention.context(c)) + self.mlp.op(u)
-        return self.attention.after(z, u, y, m)
+        return self.attention.residual(z, u, y, m)
+
+    def equations(self) -> list[str]:
+        """One norm and one gate for attention and MLP."""
+        both = f"({op_symbol(self.attention.op)}(u) + {op_symbol(self.mlp.op)}(u))"
+        return [f"u = {self.attention.input_equation('z', '')}", f"z <- z + {self.attention.branch_equation(both, '')}"]
 
 
 def dual_block(
     heads: Placement,
-    told: Adaptive,
+    gate: Gate,
     *,
     attention: SelfAttention,
     text_attention: SelfAttention,
     mlp: Callable[[], nn.Module],
     plain: bool = False,
-    context: Callable[[Condition], tuple] = joint_mask,
+    context: Context = joint_mask,
 ) -> nn.Module:
-    """A block of two streams, each told `told` by a head of its own, with LN before each branch.
+    """A block of two streams, each with LN, shift and scale before each branch, given by a head of its own.
 
     Args:
-        text_attention: if it is only read, so is y: nothing reads it after this block (`LastDualBlock`).
-        plain: y is told nothing. context: what the attention is told of mask and positions.
+        heads: where the maps are.
+        gate: of every branch.
+        attention: of the image's stream.
+        text_attention: of the prompt's; if it is read only, so is y: nothing reads it after this block.
+        mlp: makes one.
+        plain: y is unmodulated and ungated.
+        context: which part of the condition the attention receives.
     """
     d = heads.width
-    own = SubLayer(attention, LayerNorm(d), told, context=context)
+
+    def branch(op: nn.Module, *, bare: bool = False, context: Context = no_context) -> SubLayer:
+        modulation, own = ("none", OPEN) if bare else ("scale+shift", gate)
+        return SubLayer(op=op, norm=LayerNorm(d), modulation=modulation, gate=own, context=context)
+
+    image, image_mlp = branch(attention, context=context), branch(mlp())
     if text_attention.out is None:
-        text_norm = FinalNorm(LayerNorm(d), "none" if plain else told.modulation, d)
-        own_mlp = SubLayer(mlp(), LayerNorm(d), told)
-        return LastDualBlock(heads.head(), text_norm, attention=own, mlp=own_mlp, text_attention=text_attention)
-    text_told = PLAIN if plain else told
+        text_norm = FinalNorm(LayerNorm(d), "none" if plain else "scale+shift", d)
+        return LastDualBlock(heads.head(), text_norm, attention=image, mlp=image_mlp, text_attention=text_attention)
     return DualBlock(
         heads.head(),
         None if plain else heads.head(),
-        attention=own,
-        mlp=SubLayer(mlp(), LayerNorm(d), told),
-        text_attention=SubLayer(text_attention, LayerNorm(d), text_told),
-        text_mlp=SubLayer(mlp(), LayerNorm(d), text_told),
+        attention=image,
+        mlp=image_mlp,
+        text_attention=branch(text_attention, bare=plain),
+        text_mlp=branch(mlp(), bare=plain),
     )
 
 
-class TwoStreams(Scheme):
-    """What SD3 and Qwen-Image share: two streams in every block, y begins as the prompt's tokens and is only read in
-    the last block, and the image's stream is shifted and scaled before the output.
-
-    Args:
-        gate, head, signals: names of the parts, as a scheme's options. plain: y is told nothing.
-    """
-
-    def __init__(
-        self, backbone: BackboneConfig, image_size: int, *, gate: str, head: str, signals: str, plain: bool = False
-    ) -> None:
-        super().__init__(backbone, image_size)
-        d = backbone.width
-        self.hears(signals)
-        self.told = Adaptive("scale+shift", parse_gate(gate))
-        self.heads = parse_placement(head, d, [self.told, self.told])
-        self.plain = plain
-        self.trunk = self.heads.trunk()
-        self.text_trunk = nn.Identity() if plain else self.heads.trunk()
-        self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
-
-    def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = self.signal(e_t, prompt)  # (B, D)
-        return Condition(c, (self.trunk(c), self.text_trunk(c)), prompt.tokens, self.joint_mask(prompt.mask))
-
-    def enter(self, x: Tensor, c: Condition) -> Pair:
-        assert c.tokens is not None
-        return x, c.tokens
-
-    def block(self, index: int) -> nn.Module:
-        return dual_block(
-            self.heads,
-            self.told,
-            attention=self.self_attention(),
-            text_attention=self.text_attention(last=index == self.backbone.depth - 1),
-            mlp=self.mlp,
-            plain=self.plain,
-        )
-
-    def leave(self, h: Pair, c: Condition) -> Tensor:
-        return self.final(h[0], c.vector)
-
-
-def prompt_path(module: nn.Module) -> Any:
+def prompt_path(module: M) -> M:
     """Counts a module's parameters to the prompt's path."""
-    module.role = "prompt"  # type: ignore[assignment]
+    vars(module)["role"] = "prompt"
     return module

@@ -2,38 +2,42 @@
 
     u = modulate(norm(x), shift, scale)
     y = post(op(u, context))
-    x <- x + gate(g) * y
+    x <- carry(x, u) + gate(g) * y
 
-(Systems whose carry is u instead of x bring it as `carry`.) A block is sub-layers in order, and one head that tells
-each its shift, scale and gate.
-"""
+A block is sub-layers in order, and one head that gives each its shift, scale and gate. `repr(block)` is the equations
+that it computes, written from the parts it is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from architectures.layers import Initial, normal, zeros
+from architectures.layers import Init, normal, zeros
 from architectures.options import Option, choose
 
 
 class Condition(NamedTuple):
-    """What a scheme makes of time and prompt, once a pass; every block sees it.
+    """What a scheme makes of timestep and prompt, once a pass; every block receives it.
 
     Attributes:
         vector: c (B, D), the sum of signals, or None.
-        modulation: what the heads of the blocks read (the output of the trunk); its form is the head placement's own.
+        modulation: what the heads of the blocks read, of a scheme with two streams the heads of the image's: the output
+            of the trunk, in the form that the head's placement has.
+        text: the same for the heads of the prompt's stream, or None where that is unmodulated.
+        joint: the same for the heads of both streams as one sequence, or None where no block joins them.
         tokens: (B, L, D), or None.
-        mask: (B, L) true where a token may be seen (in-context: (B, N + L), the image's tokens first), or None.
-        positions: of the same tokens, where they come with the sequence: rotary turns (B, N + L, d/2, 2), or None.
+        mask: (B, L) true where a token is attended to (in-context: (B, N + L), the image's tokens first), or None.
+        positions: of the same tokens, where they come with the sequence: rotary angles (B, N + L, d/2, 2), or None.
     """
 
     vector: Tensor | None = None
     modulation: Tensor | tuple[Tensor, ...] | None = None
+    text: Tensor | tuple[Tensor, ...] | None = None
+    joint: Tensor | tuple[Tensor, ...] | None = None
     tokens: Tensor | None = None
     mask: Tensor | None = None
     positions: Tensor | None = None
@@ -59,20 +63,26 @@ MODULATION = Option("what is done to a normalised activation: nothing, x (1 + s)
 
 @dataclass(frozen=True)
 class Gate:
-    """How strongly a branch speaks: a function of a vector g (B, D), and how the rows that make g begin.
+    """How a branch is weighed: a function of a vector g (B, D), and how the rows that give g are initialised.
 
-    `function` None is the open gate, 1: it needs no g. `initial` None leaves the rows to the head's own rule.
+    Attributes:
+        function: None is the open gate, 1: it needs no g.
+        init: None leaves the rows to the head's own rule.
+        symbol: the function in an equation, `{}` for g.
     """
 
     function: Callable[[Tensor], Tensor] | None
-    initial: Initial | None = None
+    init: Init | None = None
+    symbol: str = "{}"
 
 
 def identity(g: Tensor) -> Tensor:
+    """The gate g."""
     return g
 
 
 def one_plus(g: Tensor) -> Tensor:
+    """The gate 1 + g."""
     return 1 + g
 
 
@@ -87,8 +97,10 @@ GATE = Option(
 
 
 def parse_gate(text: str) -> Gate:
-    """A gate from its name: `zero` (g, begins at 0), `gaussian(S)` (g, begins N(0, S^2)), `tanh` (tanh g, begins at 0),
-    `one+zero` (1 + g, begins at 1), `random` (g, begins as the head's other rows do), `one` (no gate).
+    """A gate from its name.
+
+    `zero` (g, initialised at 0), `gaussian(S)` (g, from N(0, S^2)), `tanh` (tanh g, at 0), `one+zero` (1 + g, at 1),
+    `random` (g, initialised as the head's other rows), `one` (no gate).
 
     Raises:
         ValueError: for any other text.
@@ -96,13 +108,19 @@ def parse_gate(text: str) -> Gate:
     name, number = choose("gate", text, GATE.choices)
     if number is not None:
         return Gate(identity, normal(number))
-    named = {"zero": Gate(identity, zeros), "tanh": Gate(torch.tanh, zeros), "one+zero": Gate(one_plus, zeros)}
-    return {**named, "random": Gate(identity), "one": OPEN}[name]
+    named = {
+        "zero": Gate(identity, zeros),
+        "tanh": Gate(torch.tanh, zeros, "tanh({})"),
+        "one+zero": Gate(one_plus, zeros, "(1 + {})"),
+        "random": Gate(identity),
+        "one": OPEN,
+    }
+    return named[name]
 
 
 @dataclass(frozen=True)
 class Adaptive:
-    """What of a sub-layer the condition steers: its modulation (`none`, `scale`, `scale+shift`) and its gate.
+    """What a head gives one sub-layer: its modulation (`none`, `scale`, `scale+shift`) and its gate.
 
     Raises:
         ValueError: for a modulation of another name.
@@ -112,6 +130,7 @@ class Adaptive:
     gate: Gate = OPEN
 
     def __post_init__(self) -> None:
+        """Checks the modulation's name."""
         choose("modulation", self.modulation, MODULATION.choices)
 
     @property
@@ -126,84 +145,160 @@ PLAIN = Adaptive()
 
 
 class Vectors(NamedTuple):
-    """What a head says to one sub-layer, each (B, D) or absent."""
+    """What a head gives one sub-layer, each (B, D) or absent."""
 
     shift: Tensor | None = None
     scale: Tensor | None = None
     gate: Tensor | None = None
 
 
-def nothing(c: Condition) -> tuple[()]:
-    """An op that sees no condition: attention among image tokens, MLP."""
+def no_context(c: Condition) -> tuple[()]:
+    """For an op without a condition: attention among image tokens, MLP."""
     return ()
 
 
 def prompt_tokens(c: Condition) -> tuple[Tensor | None, Tensor | None]:
-    """An op that reads the prompt's tokens: cross-attention."""
+    """For an op that attends to the prompt's tokens: cross-attention."""
     return c.tokens, c.mask
 
 
 def joint_mask(c: Condition) -> tuple[Tensor | None]:
-    """An op over image and prompt tokens in one sequence, of which some may be padding."""
+    """For an op over image and prompt tokens in one sequence, of which some may be padding."""
     return (c.mask,)
 
 
-def placed(c: Condition) -> tuple[Tensor | None, Tensor | None]:
-    """An op that is told where each token stands, too."""
+def mask_and_positions(c: Condition) -> tuple[Tensor | None, Tensor | None]:
+    """For an op that needs the position of each token, too."""
     return c.mask, c.positions
 
 
+def carry_input(x: Tensor, u: Tensor) -> Tensor:
+    """Carries x (pre-norm)."""
+    return x
+
+
+def carry_modulated(x: Tensor, u: Tensor) -> Tensor:
+    """Carries u, the modulated norm of x (HDM)."""
+    return u
+
+
+Context = Callable[[Condition], tuple[Any, ...]]
+Observer = Callable[[Tensor, Tensor, Tensor, Vectors], None]  # (x, u, out, m) of one pass
+
+
 class SubLayer(nn.Module):
-    """x <- carry + gate(g) * post(op(modulate(norm(x), shift, scale), context))."""
+    """x <- carry(x, u) + gate(g) * post(op(u, context)), u = modulate(norm(x), shift, scale).
+
+    Args:
+        op: what the branch computes, (B, N, D) and context -> (B, N, D).
+        norm: None leaves x as it is (PixArt's cross-attention).
+        modulation: `none`, `scale` or `scale+shift`.
+        gate: how the branch is weighed.
+        post: a norm on the branch's output (the sandwich of Lumina 2.0), or None.
+        context: which part of the condition the op receives.
+        carry: x (pre-norm), or u (HDM).
+
+    Attributes:
+        observer: called with (x, u, out, m) after each pass where it is set (`architectures.observe`).
+    """
 
     def __init__(
         self,
         op: nn.Module,
         norm: nn.Module | None = None,
-        adaptive: Adaptive = PLAIN,
         *,
+        modulation: str = "none",
+        gate: Gate = OPEN,
         post: nn.Module | None = None,
-        context: Callable[[Condition], tuple] = nothing,
-        carry: Callable[[Tensor, Tensor], Tensor] = lambda x, u: x,
+        context: Context = no_context,
+        carry: Callable[[Tensor, Tensor], Tensor] = carry_input,
     ) -> None:
-        """Args:
-        op: what the branch computes, (B, N, D) and context -> (B, N, D).
-        norm: None leaves x as it is (PixArt's cross-attention).
-        adaptive: its modulation and gate.
-        post: a norm on the branch's output (the sandwich of Lumina 2.0), or None.
-        context: which part of the condition the op receives.
-        carry: x (pre-norm), or u (HDM).
-        """
         super().__init__()
         self.op = op
         self.norm = norm or nn.Identity()
         self.post = post or nn.Identity()
-        self.gate, self.context, self.carry = adaptive.gate, context, carry
+        self.modulation, self.gate, self.context, self.carry = modulation, gate, context, carry
+        self.observer: Observer | None = None
 
     def forward(self, x: Tensor, c: Condition, m: Vectors) -> Tensor:
-        u = self.before(x, m)
-        return self.after(x, u, self.op(u, *self.context(c)), m)
+        """x (B, N, D) -> (B, N, D)."""
+        u = self.pre(x, m)
+        return self.residual(x, u, self.op(u, *self.context(c)), m)
 
-    def before(self, x: Tensor, m: Vectors) -> Tensor:
-        """u: what the op sees."""
+    def pre(self, x: Tensor, m: Vectors) -> Tensor:
+        """u: the op's input."""
         return modulate(self.norm(x), m.shift, m.scale)
 
-    def after(self, x: Tensor, u: Tensor, y: Tensor, m: Vectors) -> Tensor:
-        """What the op gave, through post and gate, added to what is carried."""
+    def residual(self, x: Tensor, u: Tensor, y: Tensor, m: Vectors) -> Tensor:
+        """The op's output y, through post and gate, added to what is carried."""
         y = self.post(y)
         if self.gate.function is not None and m.gate is not None:
             y = self.gate.function(m.gate).unsqueeze(1) * y
-        return self.carry(x, u) + y
+        out = self.carry(x, u) + y
+        if self.observer is not None:
+            self.observer(x, u, out, m)
+        return out
+
+    # --- as equations -----------------------------------------------------------------------------------------------
+
+    def input_equation(self, x: str, k: str) -> str:
+        """`LN(x) (1 + s1) + b1`: u in an equation, of stream `x`, its vectors numbered `k`."""
+        slots = MODULATIONS[self.modulation]
+        norm = norm_symbol(self.norm)
+        u = f"{norm}({x})" if norm else x
+        return u + (f" (1 + s{k})" if "scale" in slots else "") + (f" + b{k}" if "shift" in slots else "")
+
+    def branch_equation(self, y: str, k: str) -> str:
+        """`g1 RMS(y)`: what is added, of the op's output `y`."""
+        post = norm_symbol(self.post)
+        y = f"{post}({y})" if post else y
+        return y if self.gate.function is None else f"{self.gate.symbol.format(f'g{k}')} {y}"
+
+    def equations(self, x: str, k: str) -> list[str]:
+        """The lines that it computes: one, or two where u is carried."""
+        attended = ", y" if self.context is prompt_tokens else ""
+        op, u = op_symbol(self.op), self.input_equation(x, k)
+        if self.carry is carry_modulated:
+            return [f"u = {u}", f"{x} <- u + {self.branch_equation(f'{op}(u{attended})', k)}"]
+        return [f"{x} <- {x} + {self.branch_equation(f'{op}({u}{attended})', k)}"]
 
 
-def modulated(x: Tensor, u: Tensor) -> Tensor:
-    """What is carried: u."""
-    return u
+def norm_symbol(norm: nn.Module) -> str:
+    """`LN`, `LN_w` with weights, `RMS`; empty for none; another module's own name."""
+    if isinstance(norm, nn.Identity):
+        return ""
+    if isinstance(norm, nn.LayerNorm):
+        return "LN_w" if norm.elementwise_affine else "LN"
+    return "RMS" if isinstance(norm, nn.RMSNorm) else type(norm).__name__
 
 
-class Block(nn.Module):
-    """Sub-layers in order, each told its vectors by the head. Their names are the parameters' names, so that
-    `attention` and `mlp` begin with the same weights in every scheme."""
+def op_symbol(op: nn.Module) -> str:
+    """`SA`, `CA`, `MLP`; another module's own name."""
+    return str(getattr(op, "symbol", type(op).__name__))
+
+
+class Equations(nn.Module):
+    """A block whose `repr` is the equations that it computes."""
+
+    def equations(self) -> list[str]:
+        """A line an update, in order."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """The equations, under the block's class."""
+        return "\n  ".join([f"{type(self).__name__}:", *self.equations()])
+
+
+class Block(Equations):
+    """Sub-layers in order, each given its vectors by the head.
+
+    Their names are the parameters' names, so that `attention` and `mlp` are initialised with the same weights in every
+    scheme.
+
+    Args:
+        head: (trunk's output) -> one `Vectors` a sub-layer; None where none is modulated or gated.
+        sublayers: by name, in order.
+    """
 
     def __init__(self, head: nn.Module | None = None, **sublayers: SubLayer) -> None:
         super().__init__()
@@ -214,7 +309,16 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, c: Condition) -> Tensor:
         """x (B, N, D) -> (B, N, D)."""
-        told = self.head(c.modulation) if self.head is not None else [Vectors()] * len(self.order)
-        for name, vectors in zip(self.order, told, strict=True):
-            x = getattr(self, name)(x, c, vectors)
+        vectors = self.head(c.modulation) if self.head is not None else [Vectors()] * len(self.order)
+        for name, m in zip(self.order, vectors, strict=True):
+            x = getattr(self, name)(x, c, m)
         return x
+
+    def equations(self) -> list[str]:
+        """Its sub-layers' lines; vectors are numbered over the sub-layers that have some."""
+        lines, k = [], 0
+        for name in self.order:
+            sublayer: SubLayer = getattr(self, name)
+            k += bool(Adaptive(sublayer.modulation, sublayer.gate).slots)
+            lines += sublayer.equations("x", str(k))
+        return lines

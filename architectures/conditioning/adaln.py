@@ -22,9 +22,8 @@ class AdaLN(Scheme):
         b, s = W silu(c) + b
         x = LN(x) (1 + s) + b
 
-    `prompt` is the pooled prompt. The paper leaves open how W_i begins: xavier here, DiT's rule for every Linear.
-    Peebles and Xie 2023 (DiT), section 3.2.
-    """
+    `prompt` is the pooled prompt. The paper leaves open how W_i is initialised: xavier here, DiT's rule for every
+    Linear. Peebles and Xie 2023 (DiT), section 3.2."""
 
     facts = Facts(
         source="DiT, arXiv 2212.09748, section 3.2",
@@ -47,8 +46,9 @@ class AdaLN(Scheme):
         super().__init__(backbone, image_size)
         d = backbone.width
         self.norm = parse_norm(norm)
-        self.told = Adaptive(modulation)
-        self.heads = parse_placement(head, d, [self.told, self.told], initial=xavier)
+        self.modulation = modulation
+        branch = Adaptive(modulation)
+        self.heads = parse_placement(head, d, [branch, branch], init=xavier)
         self.trunk = self.heads.trunk()
         self.final = FinalNorm(self.norm(d), modulation, d)
 
@@ -60,8 +60,8 @@ class AdaLN(Scheme):
         d = self.backbone.width
         return Block(
             self.heads.head(),
-            attention=SubLayer(self.self_attention(), self.norm(d), self.told),
-            mlp=SubLayer(self.mlp(), self.norm(d), self.told),
+            attention=SubLayer(op=self.self_attention(), norm=self.norm(d), modulation=self.modulation),
+            mlp=SubLayer(op=self.mlp(), norm=self.norm(d), modulation=self.modulation),
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:

@@ -12,10 +12,11 @@ from architectures.sublayer import GATE, MODULATION, Adaptive, Block, Condition,
 
 
 class AdaLNZero(Scheme):
-    """adaLN-Zero: one vector shifts, scales and gates; the gates begin at zero, so every block begins as x <- x.
+    """adaLN-Zero: one vector shifts, scales and gates; the gates are initialised at zero, so every block is the
+    identity at init.
 
         c = e_t + prompt
-        b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i          (W_i and b_i begin at zero)
+        b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i          (W_i and b_i initialised at zero)
         x <- x + g1 SA(LN(x) (1 + s1) + b1)
         x <- x + g2 MLP(LN(x) (1 + s2) + b2)
         b, s = W silu(c) + b
@@ -46,8 +47,9 @@ class AdaLNZero(Scheme):
         super().__init__(backbone, image_size)
         d = backbone.width
         self.norm = parse_norm(norm)
-        self.told = Adaptive(modulation, parse_gate(gate))
-        self.heads = parse_placement(head, d, [self.told, self.told])
+        self.modulation, self.gate = modulation, parse_gate(gate)
+        branch = Adaptive(self.modulation, self.gate)
+        self.heads = parse_placement(head, d, [branch, branch])
         self.trunk = self.heads.trunk()
         self.final = FinalNorm(self.norm(d), modulation, d)
 
@@ -59,8 +61,8 @@ class AdaLNZero(Scheme):
         d = self.backbone.width
         return Block(
             self.heads.head(),
-            attention=SubLayer(self.self_attention(), self.norm(d), self.told),
-            mlp=SubLayer(self.mlp(), self.norm(d), self.told),
+            attention=SubLayer(op=self.self_attention(), norm=self.norm(d), modulation=self.modulation, gate=self.gate),
+            mlp=SubLayer(op=self.mlp(), norm=self.norm(d), modulation=self.modulation, gate=self.gate),
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from architectures.layers import NORM, parse_norm, starts, zeros
+from architectures.layers import NORM, init_with, parse_norm, zeros
 from architectures.modulation import HEAD, FinalNorm, parse_placement
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
@@ -25,15 +25,15 @@ class AdaLNZeroCross(Scheme):
     """adaLN-Zero for time and pooled prompt, cross-attention for the prompt's tokens.
 
         c = e_t + prompt
-        b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i          (W_i and b_i begin at zero)
+        b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i          (W_i and b_i initialised at zero)
         x <- x + g1 SA(LN(x) (1 + s1) + b1)
-        x <- x + CA(LN(x), prompt tokens)                   (its output Linear begins at zero)
+        x <- x + CA(LN(x), prompt tokens)                   (its output Linear is initialised at zero)
         x <- x + g2 MLP(LN(x) (1 + s2) + b2)
         b, s = W silu(c) + b
         x = LN(x) (1 + s) + b
 
     The block of DiT (Peebles and Xie 2023, section 3.2) with the cross-attention that PixArt (Chen et al. 2023, section
-    2.3) adds to it, here with a norm before it; every block begins as x <- x.
+    2.3) adds to it, here with a norm before it; every block is the identity at init.
     """
 
     facts = Facts(
@@ -58,26 +58,27 @@ class AdaLNZeroCross(Scheme):
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
-        self.hears(signals)
+        self.set_signals(signals)
         self.norm = parse_norm(norm)
-        self.told = Adaptive(modulation, parse_gate(gate))
-        self.heads = parse_placement(head, d, [self.told, PLAIN, self.told])
+        self.modulation, self.gate = modulation, parse_gate(gate)
+        branch = Adaptive(self.modulation, self.gate)
+        self.heads = parse_placement(head, d, [branch, PLAIN, branch])
         self.trunk = self.heads.trunk()
         self.final = FinalNorm(self.norm(d), modulation, d)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = self.signal(e_t, prompt)  # (B, D)
+        c = self.conditioning_vector(e_t, prompt)  # (B, D)
         return Condition(vector=c, modulation=self.trunk(c), tokens=prompt.tokens, mask=prompt.mask)
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
         cross = self.cross_attention()
-        starts(cross.out, weight=zeros)
+        init_with(cross.out, weight=zeros)
         return Block(
             self.heads.head(),
-            attention=SubLayer(self.self_attention(), self.norm(d), self.told),
-            cross=SubLayer(cross, self.norm(d), context=prompt_tokens),
-            mlp=SubLayer(self.mlp(), self.norm(d), self.told),
+            attention=SubLayer(op=self.self_attention(), norm=self.norm(d), modulation=self.modulation, gate=self.gate),
+            cross=SubLayer(op=cross, norm=self.norm(d), context=prompt_tokens),
+            mlp=SubLayer(op=self.mlp(), norm=self.norm(d), modulation=self.modulation, gate=self.gate),
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:

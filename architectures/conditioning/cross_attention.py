@@ -11,7 +11,7 @@ from architectures.sublayer import Block, Condition, SubLayer, prompt_tokens
 
 
 class CrossAttentionScheme(Scheme):
-    """Cross-attention conditioning: the image asks time and prompt, between self-attention and MLP.
+    """Cross-attention conditioning: image tokens attend to time and prompt, between self-attention and MLP.
 
         k = [e_t ; prompt tokens]
         x <- x + SA(LN(x))
@@ -41,7 +41,7 @@ class CrossAttentionScheme(Scheme):
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
         return Block(
-            attention=SubLayer(self.self_attention(), self.norm(d)),
-            cross=SubLayer(self.cross_attention(), self.norm(d), context=prompt_tokens),
-            mlp=SubLayer(self.mlp(), self.norm(d)),
+            attention=SubLayer(op=self.self_attention(), norm=self.norm(d)),
+            cross=SubLayer(op=self.cross_attention(), norm=self.norm(d), context=prompt_tokens),
+            mlp=SubLayer(op=self.mlp(), norm=self.norm(d)),
         )

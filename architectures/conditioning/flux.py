@@ -19,7 +19,7 @@ class Flux(Scheme):
     """FLUX.1: a third of the blocks have two streams, the others one, where attention stands beside the MLP.
 
         c = e_t + prompt
-        the first n // 3 blocks, each stream told by a head of its own (all heads begin at zero):
+        the first n // 3 blocks, each stream modulated by a head of its own (all heads are initialised at zero):
             b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i
             a_x, a_y = Attention([LN(x) (1 + s1) + b1 ; LN(y) (1 + s1) + b1])
             x <- x + g1 a_x,  y <- y + g1 a_y
@@ -31,10 +31,10 @@ class Flux(Scheme):
         b, s = W silu(c) + b
         x = LN(z[:N]) (1 + s) + b
 
-    y begins as the prompt's tokens; `prompt` is the pooled prompt. Black Forest Labs 2024, as its code computes it (19
-    blocks of two streams, then 38). How the heads begin is not published: zero here. The guidance embedding of FLUX.1
-    dev belongs to its distillation; rotary positions and normed queries and keys belong to its backbone.
-    """
+    y is initially the prompt's tokens; `prompt` is the pooled prompt. Black Forest Labs 2024, as its code computes it
+    (19 blocks of two streams, then 38). How the heads are initialised is not published: zero here. The guidance
+    embedding of FLUX.1 dev belongs to its distillation; rotary positions and normed queries and keys belong to its
+    backbone."""
 
     facts = Facts(
         source="FLUX.1, black-forest-labs/flux",
@@ -57,20 +57,24 @@ class Flux(Scheme):
     ) -> None:
         super().__init__(backbone, image_size)
         d, n = backbone.width, backbone.depth
-        self.hears(signals)
+        self.set_signals(signals)
         self.dual = {"third": n // 3, "none": 0, "half": n // 2, "all": n}[dual]
-        self.told = Adaptive("scale+shift", parse_gate(gate))
-        self.heads = parse_placement(head, d, [self.told, self.told])  # of a stream of two
-        self.joint_heads = parse_placement(head, d, [self.told])  # of the joined sequence
-        two, one = self.dual > 0, self.dual < n
-        placed = [self.heads] * 2 * two + [self.joint_heads] * one
-        self.trunks = nn.ModuleList(heads.trunk() for heads in placed)
+        self.modulation, self.gate = "scale+shift", parse_gate(gate)
+        branch = Adaptive(self.modulation, self.gate)
+        self.heads = parse_placement(head, d, [branch, branch])  # of a stream of two
+        self.joint_heads = parse_placement(head, d, [branch])  # of the joined sequence
+        placements = [self.heads, self.heads] if self.dual > 0 else []  # of x, and of y
+        if self.dual < n:
+            placements.append(self.joint_heads)
+        self.trunks = nn.ModuleList(placement.trunk() for placement in placements)
         self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = self.signal(e_t, prompt)  # (B, D)
-        told = tuple(trunk(c) for trunk in self.trunks)
-        return Condition(c, told, prompt.tokens, self.joint_mask(prompt.mask))
+        c = self.conditioning_vector(e_t, prompt)  # (B, D)
+        outputs = [trunk(c) for trunk in self.trunks]
+        image, text = outputs[:2] if self.dual > 0 else (None, None)
+        joint = outputs[-1] if self.dual < self.backbone.depth else None
+        return Condition(c, image, text, joint, tokens=prompt.tokens, mask=self.joint_mask(prompt.mask))
 
     def enter(self, x: Tensor, c: Condition) -> Pair:
         assert c.tokens is not None
@@ -80,13 +84,19 @@ class Flux(Scheme):
         if index < self.dual:
             return dual_block(
                 self.heads,
-                self.told,
+                self.gate,
                 attention=self.self_attention(),
                 text_attention=self.text_attention(last=index == self.backbone.depth - 1),
                 mlp=self.mlp,
             )
-        attention = SubLayer(self.self_attention(), LayerNorm(self.backbone.width), self.told, context=joint_mask)
-        return ParallelBlock(self.joint_heads.head(), attention=attention, mlp=SubLayer(self.mlp()))
+        attention = SubLayer(
+            op=self.self_attention(),
+            norm=LayerNorm(self.backbone.width),
+            modulation=self.modulation,
+            gate=self.gate,
+            context=joint_mask,
+        )
+        return ParallelBlock(self.joint_heads.head(), attention=attention, mlp=SubLayer(op=self.mlp()))
 
     def leave(self, h: Pair | Tensor, c: Condition) -> Tensor:
         x = h[0] if isinstance(h, tuple) else h[:, : self.grid**2]

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from architectures.layers import RMSNorm
-from architectures.modulation import SharedMLP, Told
+from architectures.modulation import SharedHead, SharedMLP
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
-from architectures.sublayer import GATE, Adaptive, Block, Condition, SubLayer, joint_mask, modulated, parse_gate
+from architectures.sublayer import GATE, Adaptive, Block, Condition, SubLayer, carry_modulated, joint_mask, parse_gate
 
 
 class HDM(Scheme):
@@ -18,7 +18,7 @@ class HDM(Scheme):
         c = e_t
         z = [x ; prompt tokens]
         s1, b1, g1 = M1(c),  s2, b2, g2 = M2(c)             (once a pass, the same in every block)
-        M(c) = W mish(V LN_w(c) + v) + w                    (V: D -> 4D; W and w begin at zero)
+        M(c) = W mish(V LN_w(c) + v) + w                    (V: D -> 4D; W and w initialised at zero)
         u = RMS(z) (1 + s1) + b1
         z <- u + (1 + g1) SA(u)
         u = RMS(z) (1 + s2) + b2
@@ -27,8 +27,8 @@ class HDM(Scheme):
 
     RMS has a weight of each block's own, eps 1e-6. Since u is carried and not z, this is a post-norm transformer with
     the modulation inside its norms. KohakuBlueleaf/HDM, TechReport, as its code computes it. Its U-shaped skeleton,
-    learned rotary positions and SwiGLU belong to its backbone; for the time's own Mish embedding stands e_t here.
-    """
+    learned rotary positions and SwiGLU belong to its backbone; e_t takes the place of the time's own Mish embedding
+    here."""
 
     facts = Facts(
         source="HDM, TechReport of KohakuBlueleaf/HDM",
@@ -48,15 +48,16 @@ class HDM(Scheme):
         signals: Annotated[str, SIGNALS] = "timestep",
     ) -> None:
         super().__init__(backbone, image_size)
-        self.hears(signals)
-        self.told = Adaptive("scale+shift", parse_gate(gate))
-        d, count = backbone.width, len(self.told.slots)
-        self.attention_head, self.mlp_head = SharedMLP(d, count), SharedMLP(d, count)
+        self.set_signals(signals)
+        self.modulation, self.gate = "scale+shift", parse_gate(gate)
+        branch = Adaptive(self.modulation, self.gate)
+        d, self.count = backbone.width, len(branch.slots)
+        self.attention_head, self.mlp_head = SharedMLP(d, self.count), SharedMLP(d, self.count)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = self.signal(e_t, prompt)  # (B, D)
+        c = self.conditioning_vector(e_t, prompt)  # (B, D)
         mask = self.joint_mask(prompt.mask)
-        return Condition(c, (self.attention_head(c), self.mlp_head(c)), prompt.tokens, mask)
+        return Condition(c, (self.attention_head(c), self.mlp_head(c)), tokens=prompt.tokens, mask=mask)
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
         assert c.tokens is not None
@@ -65,11 +66,22 @@ class HDM(Scheme):
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
         return Block(
-            Told(len(self.told.slots)),
+            SharedHead(self.count),
             attention=SubLayer(
-                self.self_attention(), RMSNorm(d, eps=1e-6), self.told, context=joint_mask, carry=modulated
+                op=self.self_attention(),
+                norm=RMSNorm(d, eps=1e-6),
+                modulation=self.modulation,
+                gate=self.gate,
+                context=joint_mask,
+                carry=carry_modulated,
             ),
-            mlp=SubLayer(self.mlp(), RMSNorm(d, eps=1e-6), self.told, carry=modulated),
+            mlp=SubLayer(
+                op=self.mlp(),
+                norm=RMSNorm(d, eps=1e-6),
+                modulation=self.modulation,
+                gate=self.gate,
+                carry=carry_modulated,
+            ),
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from architectures.layers import NORM, normal, parse_norm, starts
+from architectures.layers import NORM, init_with, normal, parse_norm
 from architectures.options import Option
 from architectures.prompt import Encoded, with_time
 from architectures.scheme import BackboneConfig, Facts, Scheme
@@ -48,7 +48,7 @@ class InContext(Scheme):
         self.repeats = tokens
         if tokens > 1:
             self.places = nn.Parameter(torch.empty(tokens, backbone.width))
-            starts(self, places=normal(0.02))
+            init_with(self, places=normal(0.02))
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         k, mask = with_time(e_t, prompt)
@@ -64,8 +64,8 @@ class InContext(Scheme):
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
         return Block(
-            attention=SubLayer(self.self_attention(), self.norm(d), context=joint_mask),
-            mlp=SubLayer(self.mlp(), self.norm(d)),
+            attention=SubLayer(op=self.self_attention(), norm=self.norm(d), context=joint_mask),
+            mlp=SubLayer(op=self.mlp(), norm=self.norm(d)),
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:

@@ -36,7 +36,7 @@ class LDM(Scheme):
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
         return Block(
-            attention=SubLayer(self.self_attention(), nn.LayerNorm(d, eps=1e-5)),
-            cross=SubLayer(self.cross_attention(), nn.LayerNorm(d, eps=1e-5), context=prompt_tokens),
-            mlp=SubLayer(self.mlp(), nn.LayerNorm(d, eps=1e-5)),
+            attention=SubLayer(op=self.self_attention(), norm=nn.LayerNorm(d, eps=1e-5)),
+            cross=SubLayer(op=self.cross_attention(), norm=nn.LayerNorm(d, eps=1e-5), context=prompt_tokens),
+            mlp=SubLayer(op=self.mlp(), norm=nn.LayerNorm(d, eps=1e-5)),
         )

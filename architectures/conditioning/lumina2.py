@@ -17,7 +17,7 @@ class Lumina2(Scheme):
 
         c = e_t
         z = [x ; prompt tokens]
-        s1, g1, s2, g2 = W_i silu(c) + b_i                  (W_i and b_i begin at zero)
+        s1, g1, s2, g2 = W_i silu(c) + b_i                  (W_i and b_i initialised at zero)
         z <- z + tanh(g1) RMS( SA( RMS(z) (1 + s1) ) )
         z <- z + tanh(g2) RMS( MLP( RMS(z) (1 + s2) ) )
         s = W silu(c) + b
@@ -47,14 +47,15 @@ class Lumina2(Scheme):
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
-        self.hears(signals)
-        self.told = Adaptive("scale", parse_gate(gate))
-        self.heads = parse_placement(head, d, [self.told, self.told])
+        self.set_signals(signals)
+        self.modulation, self.gate = "scale", parse_gate(gate)
+        branch = Adaptive(self.modulation, self.gate)
+        self.heads = parse_placement(head, d, [branch, branch])
         self.trunk = self.heads.trunk()
         self.final = FinalNorm(LayerNorm(d), "scale", d)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = self.signal(e_t, prompt)  # (B, D)
+        c = self.conditioning_vector(e_t, prompt)  # (B, D)
         mask = self.joint_mask(prompt.mask)
         return Condition(vector=c, modulation=self.trunk(c), tokens=prompt.tokens, mask=mask)
 
@@ -66,8 +67,15 @@ class Lumina2(Scheme):
         d = self.backbone.width
         return Block(
             self.heads.head(),
-            attention=SubLayer(self.self_attention(), RMSNorm(d), self.told, post=RMSNorm(d), context=joint_mask),
-            mlp=SubLayer(self.mlp(), RMSNorm(d), self.told, post=RMSNorm(d)),
+            attention=SubLayer(
+                op=self.self_attention(),
+                norm=RMSNorm(d),
+                modulation=self.modulation,
+                gate=self.gate,
+                post=RMSNorm(d),
+                context=joint_mask,
+            ),
+            mlp=SubLayer(op=self.mlp(), norm=RMSNorm(d), modulation=self.modulation, gate=self.gate, post=RMSNorm(d)),
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:

@@ -2,17 +2,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from architectures.modulation import HEAD
-from architectures.scheme import SIGNALS, BackboneConfig, Facts
-from architectures.streams import TwoStreams
-from architectures.sublayer import GATE
+from torch import Tensor, nn
+
+from architectures.layers import LayerNorm
+from architectures.modulation import HEAD, FinalNorm, parse_placement
+from architectures.prompt import Encoded
+from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
+from architectures.streams import Pair, dual_block
+from architectures.sublayer import GATE, Adaptive, Condition, parse_gate
 
 
-class QwenImage(TwoStreams):
-    """Qwen-Image: image and prompt in two streams with one attention, both told the timestep alone.
+class QwenImage(Scheme):
+    """Qwen-Image: image and prompt in two streams with one attention, both conditioned on the timestep alone.
 
         c = e_t
-        b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i          for x; another head for y (all begin at zero)
+        b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i          for x; another head for y (all initialised at zero)
         u = LN(x) (1 + s1) + b1,  w = LN(y) (1 + s1) + b1
         a_x, a_y = Attention([u ; w])                       q, k, v and out of each stream's own
         x <- x + g1 a_x,  y <- y + g1 a_y
@@ -20,11 +24,10 @@ class QwenImage(TwoStreams):
         b, s = W silu(c) + b
         x = LN(x) (1 + s) + b
 
-    y begins as the prompt's tokens: they are the prompt's only way in. Qwen-Image 2025 (arXiv 2508.02324), as diffusers
-    computes it. There the last block writes y once more and nothing reads it; those weights are left away here, which
-    changes no output. How the heads begin is not published: zero here. Its rotary positions and normed queries and keys
-    belong to its backbone.
-    """
+    y is initially the prompt's tokens: they are the prompt's only way in. Qwen-Image 2025 (arXiv 2508.02324), as
+    diffusers computes it. There the last block writes y once more and nothing reads it; those weights are left out
+    here, which changes no output. How the heads are initialised is not published: zero here. Its rotary positions and
+    normed queries and keys belong to its backbone."""
 
     facts = Facts(
         source="Qwen-Image, arXiv 2508.02324",
@@ -44,4 +47,28 @@ class QwenImage(TwoStreams):
         head: Annotated[str, HEAD] = "per-block",
         signals: Annotated[str, SIGNALS] = "timestep",
     ) -> None:
-        super().__init__(backbone, image_size, gate=gate, head=head, signals=signals)
+        super().__init__(backbone, image_size)
+        d = backbone.width
+        self.set_signals(signals)
+        self.gate = parse_gate(gate)
+        branch = Adaptive("scale+shift", self.gate)
+        self.heads = parse_placement(head, d, [branch, branch])
+        self.trunk, self.text_trunk = self.heads.trunk(), self.heads.trunk()
+        self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
+
+    def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
+        c = self.conditioning_vector(e_t, prompt)  # (B, D)
+        mask = self.joint_mask(prompt.mask)
+        return Condition(c, self.trunk(c), self.text_trunk(c), tokens=prompt.tokens, mask=mask)
+
+    def enter(self, x: Tensor, c: Condition) -> Pair:
+        assert c.tokens is not None
+        return x, c.tokens
+
+    def block(self, index: int) -> nn.Module:
+        last = index == self.backbone.depth - 1  # y is only attended to there
+        attention, text_attention = self.self_attention(), self.text_attention(last=last)
+        return dual_block(self.heads, self.gate, attention=attention, text_attention=text_attention, mlp=self.mlp)
+
+    def leave(self, h: Pair, c: Condition) -> Tensor:
+        return self.final(h[0], c.vector)

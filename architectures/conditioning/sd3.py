@@ -2,17 +2,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from architectures.modulation import HEAD
-from architectures.scheme import SIGNALS, BackboneConfig, Facts
-from architectures.streams import TEXT, TwoStreams
-from architectures.sublayer import GATE
+from torch import Tensor, nn
+
+from architectures.layers import LayerNorm, SelfAttention
+from architectures.modulation import HEAD, FinalNorm, parse_placement
+from architectures.prompt import Encoded
+from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
+from architectures.streams import TEXT, DualBlock, LastDualBlock, Pair
+from architectures.sublayer import GATE, OPEN, Adaptive, Condition, SubLayer, joint_mask, no_context, parse_gate
 
 
-class SD3(TwoStreams):
+class SD3(Scheme):
     """Stable Diffusion 3 (MM-DiT): image and prompt are two streams with weights of their own and one attention.
 
         c = e_t + prompt
-        b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i          for x; another head for y (all begin at zero)
+        b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i          for x; another head for y (all initialised at zero)
         u = LN(x) (1 + s1) + b1,  w = LN(y) (1 + s1) + b1
         a_x, a_y = Attention([u ; w])                       q, k, v and out of each stream's own
         x <- x + g1 a_x,  y <- y + g1 a_y
@@ -20,11 +24,10 @@ class SD3(TwoStreams):
         b, s = W silu(c) + b
         x = LN(x) (1 + s) + b
 
-    y begins as the prompt's tokens; `prompt` is the pooled prompt. In the last block y is only read: two vectors, no
-    output, no MLP. Esser et al. 2024 (arXiv 2403.03206), section 4. The released code leaves open how the heads begin:
-    zero here, as in DiT, whose design the paper inherits. `head=shared` is DiT-Air's placement (arXiv 2503.10618); with
-    `text=plain` y is told nothing.
-    """
+    y is initially the prompt's tokens; `prompt` is the pooled prompt. In the last block y is only attended to: two
+    vectors, no output, no MLP. Esser et al. 2024 (arXiv 2403.03206), section 4. The released code leaves open how the
+    heads are initialised: zero here, as in DiT, whose design the paper inherits. `head=shared` is DiT-Air's placement
+    (arXiv 2503.10618); with `text=plain` y is unmodulated."""
 
     facts = Facts(
         source="Stable Diffusion 3, arXiv 2403.03206, section 4",
@@ -45,4 +48,47 @@ class SD3(TwoStreams):
         signals: Annotated[str, SIGNALS] = "timestep+pooled",
         text: Annotated[str, TEXT] = "modulated",
     ) -> None:
-        super().__init__(backbone, image_size, gate=gate, head=head, signals=signals, plain=text == "plain")
+        super().__init__(backbone, image_size)
+        d = backbone.width
+        self.set_signals(signals)
+        self.image = Adaptive("scale+shift", parse_gate(gate))
+        self.text = self.image if text == "modulated" else Adaptive("none", OPEN)
+        self.heads = parse_placement(head, d, [self.image, self.image])
+        self.trunk = self.heads.trunk()
+        self.text_trunk = self.heads.trunk() if text == "modulated" else None
+        self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
+
+    def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
+        c = self.conditioning_vector(e_t, prompt)  # (B, D)
+        image = self.trunk(c)
+        text = self.text_trunk(c) if self.text_trunk is not None else None
+        return Condition(c, image, text, tokens=prompt.tokens, mask=self.joint_mask(prompt.mask))
+
+    def enter(self, x: Tensor, c: Condition) -> Pair:
+        assert c.tokens is not None
+        return x, c.tokens
+
+    def branch(self, op: nn.Module, stream: Adaptive) -> SubLayer:
+        """g op(LN(x) (1 + s) + b); over both streams, where the op is an attention."""
+        context = joint_mask if isinstance(op, SelfAttention) else no_context
+        norm = LayerNorm(self.backbone.width)
+        return SubLayer(op=op, norm=norm, modulation=stream.modulation, gate=stream.gate, context=context)
+
+    def block(self, index: int) -> nn.Module:
+        d, head = self.backbone.width, self.heads.head()
+        attention, mlp = self.branch(self.self_attention(), self.image), self.branch(self.mlp(), self.image)
+        if index == self.backbone.depth - 1:  # y is only attended to
+            norm, read = FinalNorm(LayerNorm(d), self.text.modulation, d), self.text_attention(last=True)
+            return LastDualBlock(head, norm, attention=attention, mlp=mlp, text_attention=read)
+        text_head = self.heads.head() if self.text.slots else None
+        return DualBlock(
+            head,
+            text_head,
+            attention=attention,
+            mlp=mlp,
+            text_attention=self.branch(self.text_attention(), self.text),
+            text_mlp=self.branch(self.mlp(), self.text),
+        )
+
+    def leave(self, h: Pair, c: Condition) -> Tensor:
+        return self.final(h[0], c.vector)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from architectures.layers import NORM, parse_norm, starts, zeros
+from architectures.layers import NORM, init_with, parse_norm, zeros
 from architectures.modulation import HEAD, FinalTable, parse_placement
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
@@ -26,10 +26,10 @@ class SharedModulation(Scheme):
     by a cross-attention that reads the bare stream.
 
         c = e_t
-        P = W silu(c) + b                                   (once a pass; W begins N(0, 0.02^2))
-        b1, s1, g1, b2, s2, g2 = P + E_i                    (E_i begins N(0, 1 / D), gates too)
+        P = W silu(c) + b                                   (once a pass; W initialised N(0, 0.02^2))
+        b1, s1, g1, b2, s2, g2 = P + E_i                    (E_i initialised N(0, 1 / D), gates too)
         x <- x + g1 SA(LN(x) (1 + s1) + b1)
-        x <- x + CA(x, prompt tokens)                       (its output Linear begins at zero)
+        x <- x + CA(x, prompt tokens)                       (its output Linear is initialised at zero)
         x <- x + g2 MLP(LN(x) (1 + s2) + b2)
         b, s = E + c                                        (c itself, without silu or Linear)
         x = LN(x) (1 + s) + b
@@ -59,26 +59,27 @@ class SharedModulation(Scheme):
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
-        self.hears(signals)
+        self.set_signals(signals)
         self.norm = parse_norm(norm)
-        self.told = Adaptive(modulation, parse_gate(gate))
-        self.heads = parse_placement(head, d, [self.told, PLAIN, self.told])
+        self.modulation, self.gate = modulation, parse_gate(gate)
+        branch = Adaptive(self.modulation, self.gate)
+        self.heads = parse_placement(head, d, [branch, PLAIN, branch])
         self.trunk = self.heads.trunk()
         self.final = FinalTable(d)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = self.signal(e_t, prompt)  # (B, D)
+        c = self.conditioning_vector(e_t, prompt)  # (B, D)
         return Condition(vector=c, modulation=self.trunk(c), tokens=prompt.tokens, mask=prompt.mask)
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
         cross = self.cross_attention()
-        starts(cross.out, weight=zeros)
+        init_with(cross.out, weight=zeros)
         return Block(
             self.heads.head(),
-            attention=SubLayer(self.self_attention(), self.norm(d), self.told),
-            cross=SubLayer(cross, context=prompt_tokens),
-            mlp=SubLayer(self.mlp(), self.norm(d), self.told),
+            attention=SubLayer(op=self.self_attention(), norm=self.norm(d), modulation=self.modulation, gate=self.gate),
+            cross=SubLayer(op=cross, context=prompt_tokens),
+            mlp=SubLayer(op=self.mlp(), norm=self.norm(d), modulation=self.modulation, gate=self.gate),
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:

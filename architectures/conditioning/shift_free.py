@@ -15,7 +15,7 @@ class ShiftFree(Scheme):
     """Shift-free modulation: scale and tanh gate alone, between two weighted RMSNorms a branch.
 
         c = e_t + prompt
-        s1, g1, s2, g2 = W_i silu(c) + b_i                  (W_i and b_i begin at zero)
+        s1, g1, s2, g2 = W_i silu(c) + b_i                  (W_i and b_i initialised at zero)
         x <- x + tanh(g1) RMS( SA( RMS(x) (1 + s1) ) )
         x <- x + tanh(g2) RMS( MLP( RMS(x) (1 + s2) ) )
         s = W silu(c) + b
@@ -48,8 +48,9 @@ class ShiftFree(Scheme):
         super().__init__(backbone, image_size)
         d = backbone.width
         self.norm = parse_norm(norm)
-        self.told = Adaptive(modulation, parse_gate(gate))
-        self.heads = parse_placement(head, d, [self.told, self.told])
+        self.modulation, self.gate = modulation, parse_gate(gate)
+        branch = Adaptive(self.modulation, self.gate)
+        self.heads = parse_placement(head, d, [branch, branch])
         self.trunk = self.heads.trunk()
         self.final = FinalNorm(LayerNorm(d), modulation, d)
 
@@ -61,8 +62,10 @@ class ShiftFree(Scheme):
         d = self.backbone.width
         return Block(
             self.heads.head(),
-            attention=SubLayer(self.self_attention(), self.norm(d), self.told, post=RMSNorm(d)),
-            mlp=SubLayer(self.mlp(), self.norm(d), self.told, post=RMSNorm(d)),
+            attention=SubLayer(
+                op=self.self_attention(), norm=self.norm(d), modulation=self.modulation, gate=self.gate, post=RMSNorm(d)
+            ),
+            mlp=SubLayer(op=self.mlp(), norm=self.norm(d), modulation=self.modulation, gate=self.gate, post=RMSNorm(d)),
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:

@@ -18,16 +18,15 @@ class ZImage(Scheme):
 
         c = V e_t + v                                       (256 channels)
         z = [x ; prompt tokens]
-        s1, g1, s2, g2 = W_i c + b_i                        (no silu; W_i and b_i begin at zero)
+        s1, g1, s2, g2 = W_i c + b_i                        (no silu; W_i and b_i initialised at zero)
         z <- z + tanh(g1) RMS( SA( RMS(z) (1 + s1) ) )
         z <- z + tanh(g2) RMS( MLP( RMS(z) (1 + s2) ) )
         s = W silu(c) + b                                   (silu here, though the blocks have none)
         x = LN(z[:N]) (1 + s)
 
-    Z-Image team 2025 (arXiv 2511.22699), eps 1e-5. The released code leaves open how the heads begin: zero here, as in
-    Lumina-Image 2.0, whose block it is. Its refiner blocks, rotary positions, SwiGLU and learned padding belong to its
-    backbone, not to its conditioning.
-    """
+    Z-Image team 2025 (arXiv 2511.22699), eps 1e-5. The released code leaves open how the heads are initialised: zero
+    here, as in Lumina-Image 2.0, whose block it is. Its refiner blocks, rotary positions, SwiGLU and learned padding
+    belong to its backbone, not to its conditioning."""
 
     facts = Facts(
         source="Z-Image, arXiv 2511.22699",
@@ -51,14 +50,15 @@ class ZImage(Scheme):
         if rank < 1:
             raise ValueError(f"rank {rank}: at least 1")
         d = backbone.width
-        self.hears(signals)
-        self.told = Adaptive("scale", parse_gate(gate))
-        self.heads = Projected(d, [self.told, self.told], zeros, rank)
+        self.set_signals(signals)
+        self.modulation, self.gate = "scale", parse_gate(gate)
+        branch = Adaptive(self.modulation, self.gate)
+        self.heads = Projected(d, [branch, branch], zeros, rank)
         self.trunk = self.heads.trunk()
-        self.final = FinalNorm(LayerNorm(d), "scale", d, told_by=rank)
+        self.final = FinalNorm(LayerNorm(d), "scale", d, cond_width=rank)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = self.trunk(self.signal(e_t, prompt))  # (B, 256)
+        c = self.trunk(self.conditioning_vector(e_t, prompt))  # (B, 256)
         mask = self.joint_mask(prompt.mask)
         return Condition(vector=c, modulation=c, tokens=prompt.tokens, mask=mask)
 
@@ -70,8 +70,15 @@ class ZImage(Scheme):
         d = self.backbone.width
         return Block(
             self.heads.head(),
-            attention=SubLayer(self.self_attention(), RMSNorm(d), self.told, post=RMSNorm(d), context=joint_mask),
-            mlp=SubLayer(self.mlp(), RMSNorm(d), self.told, post=RMSNorm(d)),
+            attention=SubLayer(
+                op=self.self_attention(),
+                norm=RMSNorm(d),
+                modulation=self.modulation,
+                gate=self.gate,
+                post=RMSNorm(d),
+                context=joint_mask,
+            ),
+            mlp=SubLayer(op=self.mlp(), norm=RMSNorm(d), modulation=self.modulation, gate=self.gate, post=RMSNorm(d)),
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:

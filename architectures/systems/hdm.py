@@ -7,10 +7,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures.layers import GatedMLP, RMSNorm, SelfAttention, attend, patchify, rotate, sinusoid, unpatchify
-from architectures.modulation import SharedMLP, Told
+from architectures.modulation import SharedHead, SharedMLP
 from architectures.prompt import FeatureBatch
 from architectures.streams import prompt_path
-from architectures.sublayer import Adaptive, Block, Condition, SubLayer, modulated, parse_gate, placed
+from architectures.sublayer import (
+    Block,
+    Condition,
+    Context,
+    SubLayer,
+    carry_modulated,
+    mask_and_positions,
+    no_context,
+    parse_gate,
+)
 from architectures.systems.parts import TwoLinear
 from architectures.systems.weights import Move
 
@@ -23,13 +32,13 @@ class LearnedRoPE(nn.Module):
         self.frequencies = nn.Parameter(torch.full((heads, head_width // 4, 2), math.log(math.pi)))
 
     def forward(self, q: Tensor, positions: Tensor) -> Tensor:
-        """q (B, H, N, d), positions (B, N, 2) -> q, turned."""
+        """q (B, H, N, d), positions (B, N, 2) -> q, rotated."""
         angle = (positions[:, None, :, None] * self.frequencies.exp()[:, None]).flatten(-2)  # (B, H, N, d/2)
         return rotate(q, angle.cos(), angle.sin())
 
 
 class Across(nn.Module):
-    """Cross-attention from the sequence to an earlier state of itself, both turned by the same positions."""
+    """Cross-attention from the sequence to an earlier state of itself, both rotated by the same positions."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -45,13 +54,14 @@ class Across(nn.Module):
         return self.out(attend(self.rope(q, positions), self.rope(k, positions), v, None))
 
 
-def earlier(c: Condition) -> tuple[Tensor | None, Tensor | None]:
+def earlier_tokens(c: Condition) -> tuple[Tensor | None, Tensor | None]:
+    """For an op that attends to an earlier state of the sequence."""
     return c.tokens, c.positions
 
 
 class HDM(nn.Module):
-    """HDM (XUT): encoder blocks, then decoder levels whose first block asks the encoder's last output; one modulation
-    for all blocks of a kind; the modulated stream replaces the stream; no norm before the output.
+    """HDM (XUT): encoder blocks, then decoder levels whose first block attends to the encoder's last output; one
+    modulation for all blocks of a kind; the modulated stream replaces the stream; no norm before the output.
 
     forward(x (B, 4, H, W), t (B,) in [0, 1], 1 noise, prompt of tokens (B, L, 1024), aspect (B,) width over height) ->
     (B, 4, H, W). KohakuBlueleaf/HDM as its code computes it, at rest: TREAD, which drops image tokens between the outer
@@ -84,16 +94,21 @@ class HDM(nn.Module):
         self.aspect = TwoLinear(1, d, activation=F.mish)
         self.text = prompt_path(nn.Linear(text_width, d))
         self.attention_head, self.cross_head, self.mlp_head = (SharedMLP(d, 3) for _ in range(3))
-        told = Adaptive("scale+shift", parse_gate("one+zero"))
+        gate = parse_gate("one+zero")
+
+        def branch(op: nn.Module, context: Context) -> SubLayer:
+            norm = RMSNorm(d, 1e-6)
+            return SubLayer(
+                op=op, norm=norm, modulation="scale+shift", gate=gate, context=context, carry=carry_modulated
+            )
 
         def block(across: bool = False) -> Block:
             own = SelfAttention(d, heads, bias=(False, True), rope=LearnedRoPE(heads, d // heads))
-            parts = {"attention": SubLayer(own, RMSNorm(d, 1e-6), told, context=placed, carry=modulated)}
+            parts = {"attention": branch(own, mask_and_positions)}
             if across:
-                op = Across(d, heads)
-                parts["cross"] = SubLayer(op, RMSNorm(d, 1e-6), told, context=earlier, carry=modulated)
-            parts["mlp"] = SubLayer(GatedMLP(d, hidden=hidden), RMSNorm(d, 1e-6), told, carry=modulated)
-            return Block(Told(3), **parts)
+                parts["cross"] = branch(Across(d, heads), earlier_tokens)
+            parts["mlp"] = branch(GatedMLP(d, hidden=hidden), no_context)
+            return Block(SharedHead(3), **parts)
 
         self.before = nn.ModuleList(block() for _ in range(before))
         self.encoder = nn.ModuleList(block() for _ in range(encoder))

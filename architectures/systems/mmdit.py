@@ -7,11 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from architectures.layers import MLP, LayerNorm, SelfAttention, Turned, patchify, sincos_at, unpatchify
-from architectures.modulation import FinalNorm, Placement
+from architectures.layers import MLP, LayerNorm, PrecomputedRoPE, SelfAttention, patchify, sincos_at, unpatchify
+from architectures.modulation import FinalNorm, PerBlock
 from architectures.prompt import FeatureBatch
 from architectures.streams import ParallelBlock, dual_block, prompt_path
-from architectures.sublayer import LINEAR, Adaptive, Condition, SubLayer, placed
+from architectures.sublayer import LINEAR, Adaptive, Condition, SubLayer, mask_and_positions
 from architectures.systems.parts import (
     NormedLinear,
     TimeEmbedding,
@@ -35,7 +35,7 @@ from architectures.systems.weights import (
     weight,
 )
 
-TOLD = Adaptive("scale+shift", LINEAR)
+BRANCH = Adaptive("scale+shift", LINEAR)
 
 
 class SD3(nn.Module):
@@ -69,12 +69,12 @@ class SD3(nn.Module):
         self.time = TimeEmbedding(d)
         self.pooled = prompt_path(TwoLinear(pooled_width, d))
         self.text = prompt_path(nn.Linear(text_width, d))
-        two = Placement(d, [TOLD, TOLD])
+        two = PerBlock(d, [BRANCH, BRANCH])
         self.trunk = two.trunk()
         self.blocks = nn.ModuleList(
             dual_block(
                 two,
-                TOLD,
+                LINEAR,
                 attention=SelfAttention(d, h, qk_norm=qk_norm),
                 text_attention=SelfAttention(d, h, qk_norm=qk_norm, read_only=k == depth - 1),
                 mlp=partial(MLP, d),
@@ -94,10 +94,10 @@ class SD3(nn.Module):
         middle = self.positions.unflatten(0, (self.max_grid, -1))[top : top + h, left : left + w].flatten(0, 1)
         x = self.patches(patchify(x, self.patch)) + middle
         c = self.time(t) + self.pooled(prompt.pooled)
-        told = self.trunk(c)
+        m = self.trunk(c)
         z = (x, self.text(prompt.tokens))
         for block in self.blocks:
-            z = block(z, Condition(c, (told, told)))
+            z = block(z, Condition(c, m, m))
         return unpatchify(self.head(self.final(z[0], c)), self.patch, self.channels, (h, w))
 
     def velocity(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:
@@ -172,21 +172,34 @@ class Flux(nn.Module):
         self.guidance = TimeEmbedding(d, factor=1000.0) if guidance else None
         self.pooled = prompt_path(TwoLinear(pooled_width, d))
         self.text = prompt_path(nn.Linear(text_width, d))
-        two, one = Placement(d, [TOLD, TOLD]), Placement(d, [TOLD])
+        two, one = PerBlock(d, [BRANCH, BRANCH]), PerBlock(d, [BRANCH])
         self.trunk = two.trunk()
 
-        def asks() -> SelfAttention:
-            return SelfAttention(d, heads, qk_norm=True, rope=Turned())
+        def attention() -> SelfAttention:
+            return SelfAttention(d, heads, qk_norm=True, rope=PrecomputedRoPE())
 
         self.blocks = nn.ModuleList(
-            dual_block(two, TOLD, attention=asks(), text_attention=asks(), mlp=partial(MLP, d), context=placed)
+            dual_block(
+                two,
+                LINEAR,
+                attention=attention(),
+                text_attention=attention(),
+                mlp=partial(MLP, d),
+                context=mask_and_positions,
+            )
             for _ in range(dual)
         )
         self.blocks.extend(  # one output Linear over [attention | MLP]: one bias, which is attention's here
             ParallelBlock(
                 one.head(),
-                attention=SubLayer(asks(), LayerNorm(d), TOLD, context=placed),
-                mlp=SubLayer(MLP(d, out_bias=False)),
+                attention=SubLayer(
+                    op=attention(),
+                    norm=LayerNorm(d),
+                    modulation=BRANCH.modulation,
+                    gate=LINEAR,
+                    context=mask_and_positions,
+                ),
+                mlp=SubLayer(op=MLP(d, out_bias=False)),
             )
             for _ in range(single)
         )
@@ -198,12 +211,12 @@ class Flux(nn.Module):
         c = self.time(t) + self.pooled(prompt.pooled)
         if self.guidance is not None:
             if guidance is None:
-                raise ValueError("FLUX.1 dev is told a guidance scale; schnell (guidance=False) is not")
+                raise ValueError("FLUX.1 dev is conditioned on a guidance scale; schnell (guidance=False) is not")
             c = c + self.guidance(guidance)
-        told = self.trunk(c)
+        m = self.trunk(c)
         places = grid_positions(torch.arange(h, device=x.device), torch.arange(w, device=x.device))
-        places = torch.cat([places, places.new_zeros(prompt.tokens.shape[1], 3)])  # text is not turned
-        condition = Condition(c, (told, told, told), positions=turns(places, self.axes, self.theta)[None])
+        places = torch.cat([places, places.new_zeros(prompt.tokens.shape[1], 3)])  # text is not rotated
+        condition = Condition(c, m, m, m, positions=turns(places, self.axes, self.theta)[None])
         z = (self.patches(patchify(x, self.patch)), self.text(prompt.tokens))
         for block in self.blocks:
             z = block(z, condition)
@@ -211,7 +224,7 @@ class Flux(nn.Module):
         return unpatchify(self.head(self.final(out, c)), self.patch, self.channels, (h, w))
 
     def velocity(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:
-        """v (B, 16, H, W), t in [0, 1], 1 noise; dev is told a guidance of 3.5."""
+        """v (B, 16, H, W), t in [0, 1], 1 noise; dev is conditioned on a guidance of 3.5."""
         return self(x, t, prompt, torch.full_like(t, 3.5))
 
     def moves(self, layout: str) -> list[Move]:
@@ -221,7 +234,9 @@ class Flux(nn.Module):
         if layout == "original":
             made += linear("patches", "img_in") + linear("text", "txt_in")
             made += linear("final.head.affine", "final_layer.adaLN_modulation.1")
-            names = [("time", "time_in"), ("pooled", "vector_in")] + [("guidance", "guidance_in")] * bool(self.guidance)
+            names = [("time", "time_in"), ("pooled", "vector_in")] + (
+                [("guidance", "guidance_in")] if self.guidance else []
+            )
             for ours, theirs in names:
                 made += two(ours, theirs, "in_layer", "out_layer")
             for k in range(self.dual):
@@ -260,8 +275,8 @@ class Flux(nn.Module):
 
 
 class QwenImage(nn.Module):
-    """Qwen-Image: two streams in every block, told the timestep alone; rotary positions with the image's origin in its
-    middle and the caption after it on all three axes.
+    """Qwen-Image: two streams in every block, conditioned on the timestep alone; rotary positions with the image's
+    origin in its middle and the caption after it on all three axes.
 
     forward(x (B, 16, H, W), t (B,) in [0, 1], 1 noise, prompt of tokens (B, L, 3584) and mask (B, L)) ->
     (B, 16, H, W); latents are packed 2 x 2 inside. As diffusers computes it; the last block writes a caption stream
@@ -290,16 +305,16 @@ class QwenImage(nn.Module):
         self.patches = nn.Linear(channels * patch**2, d)
         self.time = TimeEmbedding(d, scale=1000.0)
         self.text = NormedLinear(text_width, d, eps=1e-6)
-        two = Placement(d, [TOLD, TOLD])
+        two = PerBlock(d, [BRANCH, BRANCH])
         self.trunk = two.trunk()
         self.blocks = nn.ModuleList(
             dual_block(
                 two,
-                TOLD,
-                attention=SelfAttention(d, heads, qk_norm=True, rope=Turned()),
-                text_attention=SelfAttention(d, heads, qk_norm=True, rope=Turned()),
+                LINEAR,
+                attention=SelfAttention(d, heads, qk_norm=True, rope=PrecomputedRoPE()),
+                text_attention=SelfAttention(d, heads, qk_norm=True, rope=PrecomputedRoPE()),
                 mlp=partial(MLP, d),
-                context=placed,
+                context=mask_and_positions,
             )
             for _ in range(depth)
         )
@@ -309,7 +324,7 @@ class QwenImage(nn.Module):
     def forward(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:
         h, w = (side // self.patch for side in x.shape[-2:])
         c = self.time(t)
-        told = self.trunk(c)
+        m = self.trunk(c)
         rows_, columns = (torch.arange(n, device=x.device) - (n - n // 2) for n in (h, w))  # -ceil(n/2) ..
         image = grid_positions(rows_, columns)
         text = torch.arange(prompt.tokens.shape[1], device=x.device) + max(h // 2, w // 2)
@@ -317,7 +332,7 @@ class QwenImage(nn.Module):
         mask = None
         if prompt.mask is not None:
             mask = torch.cat([prompt.mask.new_ones(len(x), h * w), prompt.mask], dim=1)
-        condition = Condition(c, (told, told), mask=mask, positions=turns(places, self.axes, self.theta)[None])
+        condition = Condition(c, m, m, mask=mask, positions=turns(places, self.axes, self.theta)[None])
         z = (self.patches(patchify(x, self.patch)), self.text(prompt.tokens))
         for block in self.blocks:
             z = block(z, condition)
@@ -355,7 +370,7 @@ def _dual(
     qk_norm: bool,
     names: tuple[str, ...] = ("norm1.linear", "norm1_context.linear", "ff", "ff_context"),
 ) -> list[Move]:
-    """diffusers' block of two streams; `last`: its caption side is only read, and told (scale, shift)."""
+    """diffusers' block of two streams; `last`: its caption side is only attended to, and gets (scale, shift)."""
     ours, theirs = f"blocks.{k}", f"transformer_blocks.{k}"
     mod, text_mod, ff, text_ff = names
     made = linear(f"{ours}.head.affine", f"{theirs}.{mod}")

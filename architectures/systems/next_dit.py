@@ -28,26 +28,26 @@ class NextDiT(nn.Module):
     """What both have: embedders, refiners, blocks, an output that is scaled.
 
     Args:
-        width: D. depth, refiners: blocks of each kind. heads, kv_heads: H. hidden: of SwiGLU. told_by: channels of c.
-        axes, limits: channels and positions of each rotary axis.
+        width: D. depth, refiners: blocks of each kind. heads, kv_heads: H. hidden: of SwiGLU. cond_width: channels of
+        c. axes, limits: channels and positions of each rotary axis.
     """
 
     def __init__(self, time: nn.Module, **s: Any) -> None:
         super().__init__()
         check_axes(s["axes"], s["width"], s["heads"])
-        self.sizes, d, r = s, s["width"], s["told_by"]
+        self.sizes, d, r = s, s["width"], s["cond_width"]
         self.patch, self.channels = s["patch"], s["channels"]
         self.patches = nn.Linear(s["channels"] * s["patch"] ** 2, d)
         self.time = time
         self.text = NormedLinear(s["text_width"], d, eps=1e-5)
 
-        def made(count: int, told_by: int | None = r) -> nn.ModuleList:
+        def made(count: int, cond_width: int | None = r) -> nn.ModuleList:
             parts = (d, s["heads"], s["kv_heads"], s["hidden"], s["qk_eps"])
-            return nn.ModuleList(Sandwich(*parts, told_by) for _ in range(count))
+            return nn.ModuleList(Sandwich(*parts, cond_width) for _ in range(count))
 
         self.image_refiners, self.text_refiners = made(s["refiners"]), made(s["refiners"], None)
         self.blocks = made(s["depth"])
-        self.final = FinalNorm(LayerNorm(d), "scale", d, told_by=r)
+        self.final = FinalNorm(LayerNorm(d), "scale", d, cond_width=r)
         self.head = nn.Linear(d, s["patch"] ** 2 * s["channels"])
 
     def check(self, *asked: int) -> None:
@@ -58,19 +58,19 @@ class NextDiT(nn.Module):
             too_long(what, number, limit)
 
     def run(
-        self, x: Tensor, y: Tensor, c: Tensor, told: Tensor, seen: Tensor, places: Tensor, size: tuple[int, int]
+        self, x: Tensor, y: Tensor, c: Tensor, m: Tensor, seen: Tensor, places: Tensor, size: tuple[int, int]
     ) -> Tensor:
         """x (B, N, D) and y (B, L, D) through refiners and blocks; seen (B, L), places (B, N + L, 3)."""
         N = x.shape[1]
-        turned = turns(places, self.sizes["axes"], self.sizes["theta"])
+        angles = turns(places, self.sizes["axes"], self.sizes["theta"])
         for block in self.text_refiners:
-            y = block(y, Condition(mask=seen, positions=turned[:, N:]))
+            y = block(y, Condition(mask=seen, positions=angles[:, N:]))
         for block in self.image_refiners:
-            x = block(x, Condition(modulation=told, positions=turned[:, :N]))
+            x = block(x, Condition(modulation=m, positions=angles[:, :N]))
         mask = torch.cat([seen.new_ones(len(x), N), seen], dim=1)
         z = torch.cat([x, y], dim=1)
         for block in self.blocks:
-            z = block(z, Condition(modulation=told, mask=mask, positions=turned))
+            z = block(z, Condition(modulation=m, mask=mask, positions=angles))
         z = self.final(z[:, : size[0] * size[1]], c)
         return unpatchify(self.head(z), self.patch, self.channels, size)
 
@@ -84,7 +84,7 @@ class NextDiT(nn.Module):
         stacks = [("blocks", "layers", self.sizes["depth"], True)]
         stacks += [("image_refiners", "noise_refiner", self.sizes["refiners"], True)]
         stacks += [("text_refiners", "context_refiner", self.sizes["refiners"], False)]
-        for own, other, count, told in stacks:
+        for own, other, count, modulated in stacks:
             for k in range(count):
                 ours, theirs = f"{own}.{k}", f"{other}.{k}"
                 attention = f"{theirs}.{names['attention']}"
@@ -95,11 +95,11 @@ class NextDiT(nn.Module):
                     made += weight(f"{ours}.attention.op.{u}_norm", f"{attention}.{names['norm'].format(u)}")
                 w1, w2, w3 = (f"{theirs}.feed_forward.{names['w']}{n}" for n in (1, 2, 3))
                 made += rows(f"{ours}.mlp.op.up", [w1, w3], bias=False) + weight(f"{ours}.mlp.op.down", w2)
-                made += weight(f"{ours}.attention.norm", f"{theirs}.{names['norm1'] if told else plain_norm}")
+                made += weight(f"{ours}.attention.norm", f"{theirs}.{names['norm1'] if modulated else plain_norm}")
                 made += weight(f"{ours}.attention.post", f"{theirs}.{names['norm2']}")
                 made += weight(f"{ours}.mlp.norm", f"{theirs}.ffn_norm1")
                 made += weight(f"{ours}.mlp.post", f"{theirs}.ffn_norm2")
-                if told:
+                if modulated:
                     made += linear(f"{ours}.head.affine", f"{theirs}.{modulation}")
         return made
 
@@ -147,7 +147,7 @@ class Lumina2(NextDiT):
         super().__init__(
             TimeEmbedding(r), width=width, depth=depth, refiners=refiners, heads=heads, kv_heads=kv_heads,
             hidden=hidden or 256 * -(-4 * width // 256), patch=patch, channels=channels, text_width=text_width,
-            axes=axes, limits=limits, theta=theta, told_by=r, qk_eps=1e-6,
+            axes=axes, limits=limits, theta=theta, cond_width=r, qk_eps=1e-6,
         )  # fmt: skip
 
     def forward(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:
@@ -212,7 +212,7 @@ class ZImage(NextDiT):
         super().__init__(
             TimeEmbedding(r, 1024, factor=1000.0), width=width, depth=depth, refiners=refiners, heads=heads,
             kv_heads=heads, hidden=hidden or int(width / 3 * 8), patch=patch, channels=channels, text_width=text_width,
-            axes=axes, limits=limits, theta=theta, told_by=r, qk_eps=1e-5,
+            axes=axes, limits=limits, theta=theta, cond_width=r, qk_eps=1e-5,
         )  # fmt: skip
         self.multiple = multiple
         self.image_filler = nn.Parameter(torch.zeros(width))

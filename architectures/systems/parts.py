@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from architectures.layers import GatedMLP, RMSNorm, SelfAttention, Turned, sinusoid
+from architectures.layers import GatedMLP, PrecomputedRoPE, RMSNorm, SelfAttention, sinusoid
 from architectures.modulation import Head
-from architectures.sublayer import PLAIN, Adaptive, Block, SubLayer, parse_gate, placed
+from architectures.sublayer import PLAIN, Adaptive, Block, Context, SubLayer, mask_and_positions, no_context, parse_gate
 
 
 class TwoLinear(nn.Module):
@@ -143,21 +143,30 @@ GATE_TANH = parse_gate("tanh")
 
 class Sandwich(Block):
     """z <- z + tanh(g1) RMS(SA(RMS(z) (1 + s1))), z <- z + tanh(g2) RMS(MLP(RMS(z) (1 + s2))): bias-free, with normed
-    queries and keys, SwiGLU (Lumina 2.0, Z-Image). Told nothing, a refiner of captions: no scale and no gate.
+    queries and keys, SwiGLU (Lumina 2.0, Z-Image). Without cond_width, a refiner of captions: no scale and no gate.
 
     Args:
         width: D. heads, kv_heads: H. hidden: of SwiGLU. qk_eps: of the norm of queries and keys.
-        told_by: channels of what its head reads; None: it is told nothing.
+        cond_width: channels of what its head reads; None: unmodulated and ungated.
     """
 
-    def __init__(self, width: int, heads: int, kv_heads: int, hidden: int, qk_eps: float, told_by: int | None) -> None:
-        told = Adaptive("scale", GATE_TANH) if told_by else PLAIN
+    def __init__(
+        self, width: int, heads: int, kv_heads: int, hidden: int, qk_eps: float, cond_width: int | None
+    ) -> None:
+        branches = Adaptive("scale", GATE_TANH) if cond_width else PLAIN
         attention = SelfAttention(
-            width, heads, kv_heads=kv_heads, bias=(False, False), qk_norm=True, qk_eps=qk_eps, rope=Turned()
+            width, heads, kv_heads=kv_heads, bias=(False, False), qk_norm=True, qk_eps=qk_eps, rope=PrecomputedRoPE()
         )
         mlp = GatedMLP(width, hidden=hidden, bias=False)
+
+        def branch(op: nn.Module, context: Context) -> SubLayer:
+            norm, post = RMSNorm(width), RMSNorm(width)
+            return SubLayer(
+                op=op, norm=norm, modulation=branches.modulation, gate=branches.gate, post=post, context=context
+            )
+
         super().__init__(
-            Head(nn.Linear(told_by, 4 * width), [told.slots] * 2) if told_by else None,
-            attention=SubLayer(attention, RMSNorm(width), told, post=RMSNorm(width), context=placed),
-            mlp=SubLayer(mlp, RMSNorm(width), told, post=RMSNorm(width)),
+            Head(nn.Linear(cond_width, 4 * width), [branches.slots] * 2) if cond_width else None,
+            attention=branch(attention, mask_and_positions),
+            mlp=branch(mlp, no_context),
         )

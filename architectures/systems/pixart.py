@@ -37,7 +37,7 @@ class PixArt(nn.Module):
         size_conditions: bool = False,
     ) -> None:
         super().__init__()
-        d, told = width, Adaptive("scale+shift", LINEAR)
+        d, branch = width, Adaptive("scale+shift", LINEAR)
         self.patch, self.channels, self.width, self.depth = patch, channels, width, depth
         self.base_grid, self.interpolation = base_grid, interpolation
         self.patches = nn.Linear(channels * patch**2, d)
@@ -45,14 +45,16 @@ class PixArt(nn.Module):
         self.side = TimeEmbedding(d // 3) if size_conditions else None
         self.aspect = TimeEmbedding(d // 3) if size_conditions else None
         self.text = prompt_path(TwoLinear(text_width, d, activation=gelu_tanh))
-        heads_of = SharedTable(d, [told, PLAIN, told], normal(0.02))
+        heads_of = SharedTable(d, [branch, PLAIN, branch], normal(0.02))
         self.trunk = heads_of.trunk()
         self.blocks = nn.ModuleList(
             Block(
                 heads_of.head(),
-                attention=SubLayer(SelfAttention(d, heads), LayerNorm(d), told),
-                cross=SubLayer(CrossAttention(d, heads), context=prompt_tokens),
-                mlp=SubLayer(MLP(d), LayerNorm(d), told),
+                attention=SubLayer(
+                    op=SelfAttention(d, heads), norm=LayerNorm(d), modulation=branch.modulation, gate=branch.gate
+                ),
+                cross=SubLayer(op=CrossAttention(d, heads), context=prompt_tokens),
+                mlp=SubLayer(op=MLP(d), norm=LayerNorm(d), modulation=branch.modulation, gate=branch.gate),
             )
             for _ in range(depth)
         )
@@ -68,16 +70,16 @@ class PixArt(nn.Module):
         c = self.time(t)
         if self.side is not None and self.aspect is not None:
             if size is None or aspect is None:
-                raise ValueError("this model is told the picture's size (B, 2) and aspect ratio (B,)")
+                raise ValueError("this model is conditioned on the image's size (B, 2) and aspect ratio (B,)")
             sides = [self.side(size[:, 0]), self.side(size[:, 1])]
             c = c + torch.cat([*sides, self.aspect(aspect)], dim=-1)
-        condition = Condition(c, self.trunk(c), self.text(prompt.tokens), prompt.mask)
+        condition = Condition(c, self.trunk(c), tokens=self.text(prompt.tokens), mask=prompt.mask)
         for block in self.blocks:
             x = block(x, condition)
         return unpatchify(self.head(self.final(self.norm(x), c)), self.patch, 2 * self.channels, (h, w))
 
     def velocity(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:
-        """v (B, 4, H, W) on the straight path, t in [0, 1], 1 noise; a 1024 model is told the picture's own size."""
+        """v (B, 4, H, W) on the straight path, t in [0, 1], 1 noise; a 1024 model gets the image's own size."""
         size = aspect = None
         if self.side is not None:
             size = torch.tensor([[8.0 * side for side in x.shape[-2:]]], device=x.device).repeat(len(x), 1)

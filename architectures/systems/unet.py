@@ -23,9 +23,9 @@ class UNetBlock(nn.Module):
         cross = CrossAttention(width, heads, context=context, bias=False)
         mlp = GatedMLP(width, hidden=4 * width, activation=F.gelu)
         self.block = Block(
-            attention=SubLayer(own, nn.LayerNorm(width, eps=1e-5)),
-            cross=SubLayer(cross, nn.LayerNorm(width, eps=1e-5), context=prompt_tokens),
-            mlp=SubLayer(mlp, nn.LayerNorm(width, eps=1e-5)),
+            attention=SubLayer(op=own, norm=nn.LayerNorm(width, eps=1e-5)),
+            cross=SubLayer(op=cross, norm=nn.LayerNorm(width, eps=1e-5), context=prompt_tokens),
+            mlp=SubLayer(op=mlp, norm=nn.LayerNorm(width, eps=1e-5)),
         )
 
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
