@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from architectures.gallery import gallery, shares
     from architectures.laws import LAWS, Verdict, check, first_violation
     from architectures.layers import initialise
-    from architectures.observation import InitialStep, Branch, Observation, initial_steps, observe
+    from architectures.observation import Branch, InitialStep, Observation, initial_steps, observe
     from architectures.options import Option, nearest
     from architectures.prompt import Captions, FeatureBatch, Features, Labels, PromptKind, index_prompt
     from architectures.scheme import BackboneConfig, Description, Facts, Scheme

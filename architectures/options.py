@@ -30,12 +30,12 @@ class Option:
     """One option: what it decides, and its choices where they can be listed.
 
     Attributes:
-        says: what it decides, in words.
+        help: what it decides.
         choices: what it may be; empty if only its type is given.
         default, kind: filled in from the signature.
     """
 
-    says: str = ""
+    help: str = ""
     choices: tuple[str, ...] = ()
     default: Any = None
     kind: type = str
@@ -62,15 +62,15 @@ def choose(option: str, text: Any, choices: tuple[str, ...]) -> tuple[str, float
         ValueError: with the choices and the nearest.
     """
     plain = {choice for choice in choices if not ARGUMENT.fullmatch(choice)}
-    given = {found["name"]: found["number"] for choice in choices if (found := ARGUMENT.fullmatch(choice))}
+    examples = {found["name"]: found["number"] for choice in choices if (found := ARGUMENT.fullmatch(choice))}
     if isinstance(text, str) and text in plain:
         return text, None
     found = ARGUMENT.fullmatch(text) if isinstance(text, str) else None
-    if found and found["name"] in given:
-        number = _number(found["number"], whole=given[found["name"]].isdigit())
+    if found and found["name"] in examples:
+        number = _number(found["number"], whole=examples[found["name"]].isdigit())
         if number is not None:
             return found["name"], number
-    near = difflib.get_close_matches(str(text).partition("(")[0], [*plain, *given], n=1)
+    near = difflib.get_close_matches(str(text).partition("(")[0], [*plain, *examples], n=1)
     hint = f"; did you mean {next(c for c in choices if c.partition('(')[0] == near[0])!r}?" if near else ""
     raise ValueError(f"{option} {text!r}: choose {', '.join(choices)}{hint}")
 
@@ -84,18 +84,18 @@ def _number(text: str, whole: bool) -> float | None:
     return number if 0 < number < float("inf") else None
 
 
-def of(made: type) -> dict[str, Option]:
+def of(cls: type) -> dict[str, Option]:
     """The options of a class: the keyword-only arguments of its `__init__`, with annotation and default."""
-    hints = get_type_hints(made.__init__, include_extras=True)  # type: ignore[misc]
-    parameters = inspect.signature(made.__init__).parameters.values()  # type: ignore[misc]
+    hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
+    parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
     return {
         p.name: _option(hints.get(p.name, type(p.default)), p.default) for p in parameters if p.kind is p.KEYWORD_ONLY
     }
 
 
 def _option(hint: Any, default: Any) -> Option:
-    told = next((part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Option)), Option())
+    option = next((part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Option)), Option())
     kind = hint.__origin__ if hasattr(hint, "__metadata__") else hint
     if get_origin(kind) is Literal:
-        return replace(told, choices=told.choices or get_args(kind), default=default, kind=type(default))
-    return replace(told, default=default, kind=kind if isinstance(kind, type) else type(default))
+        return replace(option, choices=option.choices or get_args(kind), default=default, kind=type(default))
+    return replace(option, default=default, kind=kind if isinstance(kind, type) else type(default))

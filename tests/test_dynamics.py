@@ -18,7 +18,7 @@ GATED = ["adaln-zero", "sd3", "qwen-image", "flux", "shared-modulation", "shift-
 def test_as_adaln_zero_was_analysed() -> None:
     """Alone, a block's branches get nothing at step 0 and its gates do; from step 1 both do. In the whole network the
     output layer begins at zero too, and all of it comes one step later."""
-    alone, whole = (architectures.beginning("adaln-zero", live=live) for live in (True, False))
+    alone, whole = (architectures.initial_steps("adaln-zero", live=live) for live in (True, False))
     assert [(one.gates != 0, one.branches != 0) for one in alone] == [(True, False), (True, True), (True, True)]
     assert [(one.gates != 0, one.branches != 0) for one in whole] == [(False, False), (True, False), (True, True)]
     assert [one.identity for one in alone] == [True, False, False]
@@ -28,7 +28,7 @@ def test_as_adaln_zero_was_analysed() -> None:
 @pytest.mark.parametrize("scheme", architectures.schemes())
 def test_every_scheme_begins_as_it_says(scheme: str) -> None:
     facts = architectures.describe(scheme).facts
-    alone, whole = (architectures.beginning(scheme, live=live) for live in (True, False))
+    alone, whole = (architectures.initial_steps(scheme, live=live) for live in (True, False))
     assert alone[0].identity == whole[0].identity == facts.identity_at_init
     assert whole[0].gates in (0, None) and whole[0].branches in (0, None)  # behind an output layer of zeros
     if facts.identity_at_init:
@@ -37,9 +37,9 @@ def test_every_scheme_begins_as_it_says(scheme: str) -> None:
 
 @pytest.mark.parametrize(("gate", "identity", "branches"), [("zero", True, False), ("gaussian(1e-3)", False, True)])
 def test_what_a_gate_begins_as_decides(gate: str, identity: bool, branches: bool) -> None:
-    first = architectures.beginning("adaln-zero", live=True, gate=gate)[0]
+    first = architectures.initial_steps("adaln-zero", live=True, gate=gate)[0]
     assert first.identity == identity and (first.branches != 0) == branches
-    ungated = architectures.beginning("adaln-zero", live=True, gate="one")[0]
+    ungated = architectures.initial_steps("adaln-zero", live=True, gate="one")[0]
     assert ungated.gates is None and not ungated.identity
 
 

@@ -8,12 +8,24 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from architectures.layers import MLP, LayerNorm, SelfAttention
-from architectures.modulation import Placement, Projected, zeros
+from architectures.modulation import PerBlock, Projected, zeros
 from architectures.streams import DualBlock, ParallelBlock
-from architectures.sublayer import LINEAR, PLAIN, Adaptive, Block, Condition, SubLayer, Vectors, joint_mask, parse_gate
+from architectures.sublayer import (
+    LINEAR,
+    PLAIN,
+    Adaptive,
+    Block,
+    Condition,
+    Context,
+    SubLayer,
+    Vectors,
+    joint_mask,
+    no_context,
+    parse_gate,
+)
 
 D, H = 16, 2
-TOLD = Adaptive("scale+shift", LINEAR)
+BRANCH = Adaptive("scale+shift", LINEAR)
 seeds = given(seed=st.integers(0, 10_000))
 few = settings(max_examples=10, deadline=None)
 
@@ -33,11 +45,15 @@ def same(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, atol=1e-5, rtol=1e-5)
 
 
-def block(told: Adaptive = TOLD, *, head: bool = True) -> Block:
+def sublayer(op: nn.Module, adaptive: Adaptive, context: Context = no_context) -> SubLayer:
+    return SubLayer(op=op, norm=LayerNorm(D), modulation=adaptive.modulation, gate=adaptive.gate, context=context)
+
+
+def block(adaptive: Adaptive = BRANCH, *, head: bool = True) -> Block:
     return Block(
-        Placement(D, [told, told]).head() if head else None,
-        attention=SubLayer(SelfAttention(D, H), LayerNorm(D), told if head else PLAIN, context=joint_mask),
-        mlp=SubLayer(MLP(D), LayerNorm(D), told if head else PLAIN),
+        PerBlock(D, [adaptive, adaptive]).head() if head else None,
+        attention=sublayer(SelfAttention(D, H), adaptive if head else PLAIN, joint_mask),
+        mlp=sublayer(MLP(D), adaptive if head else PLAIN),
     )
 
 
@@ -49,19 +65,19 @@ def copy(source: nn.Module, target: nn.Module) -> None:
 @few
 def test_in_context_is_adaln_zero_without_its_head_on_a_longer_sequence(seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
-    told, plain = block(), block(head=False)
+    modulated, plain = block(), block(head=False)
     randomised(plain, g)
-    copy(plain.attention, told.attention)
-    copy(plain.mlp, told.mlp)
-    affine = told.head.affine  # type: ignore[union-attr]
+    copy(plain.attention, modulated.attention)
+    copy(plain.mlp, modulated.mlp)
+    affine = modulated.head.affine  # type: ignore[union-attr]
     with torch.no_grad():
         affine.weight.zero_()
         affine.bias.copy_(torch.tensor([0.0, 0.0, 1.0] * 2)[:, None].expand(-1, D).flatten())
     z, c = draw(g, 2, 7, D), Condition(modulation=draw(g, 2, D))
-    assert same(told(z, c), plain(z, c))
+    assert same(modulated(z, c), plain(z, c))
     with torch.no_grad():
         affine.bias[:D] += 0.5  # a shift
-    assert not same(told(z, c), plain(z, c))
+    assert not same(modulated(z, c), plain(z, c))
 
 
 @seeds
@@ -70,25 +86,25 @@ def test_two_streams_with_tied_weights_are_one_sequence(seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
     one = randomised(block(), g)
     two = DualBlock(
-        Placement(D, [TOLD, TOLD]).head(),
-        Placement(D, [TOLD, TOLD]).head(),
-        attention=SubLayer(SelfAttention(D, H), LayerNorm(D), TOLD, context=joint_mask),
-        mlp=SubLayer(MLP(D), LayerNorm(D), TOLD),
-        text_attention=SubLayer(SelfAttention(D, H), LayerNorm(D), TOLD),
-        text_mlp=SubLayer(MLP(D), LayerNorm(D), TOLD),
+        PerBlock(D, [BRANCH, BRANCH]).head(),
+        PerBlock(D, [BRANCH, BRANCH]).head(),
+        attention=sublayer(SelfAttention(D, H), BRANCH, joint_mask),
+        mlp=sublayer(MLP(D), BRANCH),
+        text_attention=sublayer(SelfAttention(D, H), BRANCH),
+        text_mlp=sublayer(MLP(D), BRANCH),
     )
     for mine, theirs in (("head", "head"), ("attention", "attention"), ("mlp", "mlp")):
         copy(getattr(one, mine), getattr(two, theirs))
         copy(getattr(one, mine), getattr(two, f"text_{theirs}"))
-    x, y, told = draw(g, 2, 5, D), draw(g, 2, 3, D), draw(g, 2, D)
+    x, y, m = draw(g, 2, 5, D), draw(g, 2, 3, D), draw(g, 2, D)
     mask = torch.ones(2, 8, dtype=torch.bool)
     mask[1, 6:] = False
-    joined = one(torch.cat([x, y], 1), Condition(modulation=told, mask=mask))
-    streams = two((x, y), Condition(modulation=(told, told), mask=mask))
+    joined = one(torch.cat([x, y], 1), Condition(modulation=m, mask=mask))
+    streams = two((x, y), Condition(modulation=m, text=m, mask=mask))
     assert same(torch.cat(streams, 1), joined)
     with torch.no_grad():
         two.text_mlp.op.down.bias += 0.5  # untied
-    assert not same(torch.cat(two((x, y), Condition(modulation=(told, told), mask=mask)), 1), joined)
+    assert not same(torch.cat(two((x, y), Condition(modulation=m, text=m, mask=mask)), 1), joined)
 
 
 @seeds
@@ -97,16 +113,16 @@ def test_flux_s_single_block_is_attention_beside_the_mlp_with_one_triple(seed: i
     """One branch at a time it is adaLN-Zero's sub-layer; both together are the sum of both branches."""
     g = torch.Generator().manual_seed(seed)
     made = ParallelBlock(
-        Placement(D, [TOLD]).head(),
-        attention=SubLayer(SelfAttention(D, H), LayerNorm(D), TOLD, context=joint_mask),
+        PerBlock(D, [BRANCH]).head(),
+        attention=sublayer(SelfAttention(D, H), BRANCH, joint_mask),
         mlp=SubLayer(MLP(D)),
     )
     randomised(made, g)
-    z, told = draw(g, 2, 7, D), draw(g, 2, D)
-    c = Condition(modulation=(told,))
-    (m,) = made.head(told)
+    z, vector = draw(g, 2, 7, D), draw(g, 2, D)
+    c = Condition(joint=vector)
+    (m,) = made.head(vector)
     attention = made.attention(z, c, m) - z
-    alone = SubLayer(made.mlp.op, LayerNorm(D), TOLD)
+    alone = sublayer(made.mlp.op, BRANCH)
     mlp = alone(z, c, m) - z
     assert same(made(z, c), z + attention + mlp)
     in_turn = alone(z + attention, c, m)  # serial, as in adaLN-Zero, it is another network
@@ -117,7 +133,7 @@ def test_flux_s_single_block_is_attention_beside_the_mlp_with_one_triple(seed: i
 @few
 def test_z_image_s_head_is_a_per_block_head_on_a_narrow_vector(seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
-    narrow = Projected(D, [TOLD, TOLD], zeros, 4)
+    narrow = Projected(D, [BRANCH, BRANCH], zeros, 4)
     trunk, head = randomised(narrow.trunk(), g), randomised(narrow.head(), g)
     c = draw(g, 3, D)
     wanted = nn.functional.linear(trunk(c), head.affine.weight, head.affine.bias)  # type: ignore[union-attr, arg-type]
@@ -155,7 +171,7 @@ def test_hdm_s_stack_and_one_norm_are_a_post_norm_stack(seed: int) -> None:
         keep = (lambda x, u: u) if carry_u else (lambda x, u: x)
         x = start
         for op in ops:
-            x = SubLayer(op, norm, carry=keep)(x, Condition(), Vectors())
+            x = SubLayer(op=op, norm=norm, carry=keep)(x, Condition(), Vectors())
         return norm(x)
 
     start = draw(g, 2, 7, D)

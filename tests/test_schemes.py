@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ def test_the_whole_product_of_parts_can_be_built(scheme: str, signals: str) -> N
         for values in itertools.product(*(parts[name].choices for name in names)):
             chosen = dict(zip(names, values, strict=True))
             if chosen["gate"] == "one" and chosen["modulation"] == "none":
-                with pytest.raises(ValueError, match="leaves nothing to tell"):
+                with pytest.raises(ValueError, match="leaves the blocks unmodulated"):
                     build(scheme, signals=signals, **chosen)
             else:
                 model = build(scheme, signals=signals, **chosen)
@@ -74,7 +75,7 @@ def test_the_whole_product_of_parts_can_be_built(scheme: str, signals: str) -> N
         ({"head": "bottleneck(1.5)"}, "choose per-block"),
         ({"head": "bottleneck"}, r"did you mean 'bottleneck\(64\)'"),
         ({"gate": 1}, "gate 1: choose"),
-        ({"modulation": "none", "gate": "one"}, "leaves nothing to tell"),
+        ({"modulation": "none", "gate": "one"}, "leaves the blocks unmodulated"),
     ],
 )
 def test_a_wrong_value_names_its_choices(options: dict[str, Any], said: str) -> None:
@@ -181,3 +182,41 @@ def test_tanh_and_linear_gates_agree_near_zero(value: float) -> None:
     linear, tanh = parse_gate("zero").function, parse_gate("tanh").function
     assert linear is not None and tanh is not None
     assert abs(tanh(g) - linear(g)) <= abs(value) ** 3
+
+
+# --- the equations that blocks compute ----------------------------------------------------------------------------------
+
+COMPUTED = {
+    "adaln-zero": ["x <- x + g1 SA(LN(x) (1 + s1) + b1)", "x <- x + g2 MLP(LN(x) (1 + s2) + b2)"],
+    "cross-attention": ["x <- x + SA(LN(x))", "x <- x + CA(LN(x), y)", "x <- x + MLP(LN(x))"],
+    "shift-free": ["x <- x + tanh(g1) RMS(SA(RMS(x) (1 + s1)))", "x <- x + tanh(g2) RMS(MLP(RMS(x) (1 + s2)))"],
+    "hdm": [
+        "u = RMS(x) (1 + s1) + b1",
+        "x <- u + (1 + g1) SA(u)",
+        "u = RMS(x) (1 + s2) + b2",
+        "x <- u + (1 + g2) MLP(u)",
+    ],
+    "sd3": [
+        "a_x, a_y = Attention([LN(x) (1 + s1) + b1 ; LN(y) (1 + s1') + b1'])",
+        "x <- x + g1 a_x",
+        "y <- y + g1' a_y",
+        "x <- x + g2 MLP(LN(x) (1 + s2) + b2)",
+        "y <- y + g2' MLP(LN(y) (1 + s2') + b2')",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_a_block_prints_the_equations_it_computes(name: str) -> None:
+    description = architectures.describe(name)
+    assert description.computed[0].splitlines() == COMPUTED[name]
+    model = architectures.create(name, "DiT-XS/4", image_size=16, in_channels=3, prompt=architectures.Labels(3))
+    assert repr(model.blocks[0]).splitlines()[1:] == [f"  {line}" for line in COMPUTED[name]]
+
+
+def test_every_scheme_has_its_equations_and_options_change_them() -> None:
+    for name in architectures.schemes():
+        assert architectures.describe(name).computed, name
+    make = partial(architectures.create, image_size=16, in_channels=3, prompt=architectures.Labels(3))
+    open_gates = repr(make("adaln-zero", "DiT-XS/4", gate="one", modulation="scale", norm="rms").blocks[0])
+    assert "x <- x + SA(RMS(x) (1 + s1))" in open_gates and "g1" not in open_gates

@@ -117,6 +117,9 @@ def _print_description(description: Description) -> None:
     out = console()
     out.print(f"[bold]{description.name}[/bold]\n", highlight=False)
     out.print(inspect.cleandoc(description.equations) + "\n", markup=False, highlight=False)
+    out.print("as the blocks compute it, in order\n", markup=False, highlight=False)
+    for equations in description.computed:
+        out.print("    " + equations.replace("\n", "\n    ") + "\n", markup=False, highlight=False)
     for field in ("source", "vector", "prompt", "identity_at_init", "modulation_parameters"):
         line(field.replace("_", " "), getattr(description.facts, field))
     line("origin", " ".join(description.origin.values()))
@@ -132,7 +135,7 @@ def _options_table(description: Description) -> Table:
 
     table = Table("option", "default", "choices", "meaning", title="Options", title_justify="left")
     for name, option in description.options.items():
-        table.add_row(name, str(option.default), " | ".join(option.choices) or option.kind.__name__, option.says)
+        table.add_row(name, str(option.default), " | ".join(option.choices) or option.kind.__name__, option.help)
     return table
 
 
@@ -161,7 +164,7 @@ def _beginning_table(names: list[str], title: str, *, live: bool) -> Table:
         for part in ("identity", "gates", "branches"):
             table.add_column(f"{part}, step {step}", justify="right")
     for name in names:
-        steps = architectures.beginning(name, live=live)
+        steps = architectures.initial_steps(name, live=live)
         table.add_row(
             name,
             *(

@@ -31,8 +31,7 @@ class FiLM(Scheme):
 
     def __init__(self, backbone, image_size):
         super().__init__(backbone, image_size)
-        self.told = Adaptive("scale+shift")
-        self.heads = parse_placement("shared", backbone.width, [PLAIN, self.told])
+        self.heads = parse_placement("shared", backbone.width, [PLAIN, Adaptive("scale+shift")])
         self.trunk = self.heads.trunk()
 
     def embed(self, e_t, prompt):
@@ -43,6 +42,6 @@ class FiLM(Scheme):
         d = self.backbone.width
         return Block(
             self.heads.head(),
-            attention=SubLayer(self.self_attention(), LayerNorm(d)),
-            mlp=SubLayer(self.mlp(), LayerNorm(d), self.told),
+            attention=SubLayer(op=self.self_attention(), norm=LayerNorm(d)),
+            mlp=SubLayer(op=self.mlp(), norm=LayerNorm(d), modulation="scale+shift"),
         )
