@@ -184,7 +184,7 @@ def test_tanh_and_linear_gates_agree_near_zero(value: float) -> None:
     assert abs(tanh(g) - linear(g)) <= abs(value) ** 3
 
 
-# --- the equations that blocks compute ----------------------------------------------------------------------------------
+# --- the equations that blocks compute --------------------------------------------------------------------------------
 
 COMPUTED = {
     "adaln-zero": ["x <- x + g1 SA(LN(x) (1 + s1) + b1)", "x <- x + g2 MLP(LN(x) (1 + s2) + b2)"],
