@@ -46,27 +46,27 @@ def generate(root: Path, *, variants: int, seeds: int, steps: int = 2000, name: 
     return store
 
 
-def _cell(store: Store, variant: str, seed: int, steps: int, draw: Any, failed: bool) -> dict[str, Any]:
+def _cell(store: Store, variant: str, seed: int, steps: int, rng: Any, failed: bool) -> dict[str, Any]:
     folder = store.cell(f"{variant}-{seed:012x}")
     config = {"scheme": variant, "options": {}, "seed": seed, "train": {"steps": steps}, "data": {"path": None}}
     write_json(folder.config, config)
-    level = 0.4 + 0.1 * draw.random()
+    level = 0.4 + 0.1 * rng.random()
     journal = Journal(folder.journal)
     journal._append = _fast(journal)  # type: ignore[method-assign]
     for step in range(50, steps + 1, 50):
-        values = {"loss": level + 50 / step, "grad_norm": 1 + draw.random(), "lr": 1e-4}
+        values = {"loss": level + 50 / step, "grad_norm": 1 + rng.random(), "lr": 1e-4}
         journal.metrics(step, values | {"train_images_per_second": 200.0, "system/cpu_utilization_percentage": 150.0})
     for step in (steps // 2, steps):
         name = "grid" if step == steps else f"step-{step:09d}"
-        pictures = (255 * draw.random((4, 16, 16, 3))).astype(np.uint8)
-        save_grid(folder.samples / f"{name}.png", pictures, ["a small red ring"] * 4, guidance=2.0, seed=0)
+        images = (255 * rng.random((4, 16, 16, 3))).astype(np.uint8)
+        save_grid(folder.samples / f"{name}.png", images, ["a small red ring"] * 4, guidance=2.0, seed=0)
         journal.image(step, "samples", f"samples/{name}.png")
     journal.close()
     folder.log.write_text(f"{NOTE}\n")
     reason = f"the loss is nan at step {steps} ({NOTE})" if failed else ""
     folder.write_state("diverged" if failed else "done", reason, started=1.7e9)
     if not failed:
-        _result(folder.id, seed, level, draw, config).write(folder.result_file)
+        _result(folder.id, seed, level, rng, config).write(folder.result_file)
     row = {"cell": folder.id, "variant": variant, "scheme": variant, "seed": seed, "options": {}, "axes": {}}
     return row | {"backbone": "DiT-S/2", "data": "scenes"}
 
@@ -80,14 +80,14 @@ def _fast(journal: Journal) -> Any:
     return append
 
 
-def _result(id: str, seed: int, level: float, draw: Any, config: dict[str, Any]) -> Result:
-    quality = {"kid_efficientnet_lite0_400": level + 0.01 * draw.standard_normal(), "heldout_loss": level}
+def _result(id: str, seed: int, level: float, rng: Any, config: dict[str, Any]) -> Result:
+    quality = {"kid_efficientnet_lite0_400": level + 0.01 * rng.standard_normal(), "heldout_loss": level}
     quality |= {"fid_efficientnet_lite0_400": 1000 * level} | {
         f"heldout_loss_bin{k}": level + k / 10 for k in range(10)
     }
     parts = {"parameters_backbone": 3e7, "parameters_modulation": 1e7 * level, "parameters_prompt": 1e6}
-    cost = {key: value * (0.9 + 0.2 * draw.random()) for key, value in COSTS.items()} | parts
-    told = {
+    cost = {key: value * (0.9 + 0.2 * rng.random()) for key, value in COSTS.items()} | parts
+    provenance = {
         "commit": NOTE,
         "dirty": True,
         "command": NOTE,
@@ -102,9 +102,9 @@ def _result(id: str, seed: int, level: float, draw: Any, config: dict[str, Any])
         "ended": 1.7e9 + 60,
     }
     artifacts = {"checkpoint": {"path": "none", "sha256": "0" * 64, "bytes": 0}}
-    return Result(id, quality, cost | {"parameters_total": sum(parts.values())}, config, told, artifacts)
+    return Result(id, quality, cost | {"parameters_total": sum(parts.values())}, config, provenance, artifacts)
 
 
 if __name__ == "__main__":
-    made = generate(Path(sys.argv[1]), variants=int(sys.argv[2]), seeds=int(sys.argv[3]))
-    print(f"{len(made.rows('synthetic'))} cells in {sys.argv[1]}")
+    store = generate(Path(sys.argv[1]), variants=int(sys.argv[2]), seeds=int(sys.argv[3]))
+    print(f"{len(store.rows('synthetic'))} cells in {sys.argv[1]}")

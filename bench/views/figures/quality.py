@@ -33,7 +33,7 @@ COSTS = {  # which direction is cheaper
 def quality_cost(table: Table) -> Plot | None:
     """The first quality column against throughput and parameters.
 
-    No front is drawn: means that differ by seed noise would make one. Rates of another run are hollow.
+    There is no line along the front: means that differ by seed noise would make one. Rates of another run are hollow.
     """
     rows = [row for row in summaries(table) if row.values]
     if not rows:

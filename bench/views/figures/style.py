@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 MARKERS = "osD^vP*X"
-FILLS = (*COLOURS[:-1], "#BBBBBB")  # of bars: a hatch is not seen on black
+FILLS = (*COLOURS[:-1], "#BBBBBB")  # of bars: a hatch does not show on black
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
-IN_LEGEND = 10  # lines at most; more stand beside the axis
+IN_LEGEND = 10  # lines at most; more are listed beside the axis
 
 Plot = tuple[bytes, list[dict[str, Any]]]  # a PNG, and the numbers it shows, a row a point; empty for images
 

@@ -115,7 +115,7 @@ class CellRun(RunWriter):
         return {(name[1], int(name[2])) for name in names if name}
 
     def _result(self, cell: CellRecord) -> None:
-        """Final quality and cost, and where the checkpoint lies. At step 0, so that MLflow draws bars."""
+        """Final quality and cost, and where the checkpoint lies. At step 0, so that MLflow plots bars."""
         if cell.result is None:
             return
         values = {in_section(key): value for key, value in numbers(cell.result).items()}
@@ -150,7 +150,7 @@ def _curve(key: str) -> str | None:
 
 
 def in_section(key: str) -> str:
-    """A result's name in MLflow: what one compares first stands alone, the rest in sections of the chart page."""
+    """A result's name in MLflow: what one compares first is alone, the rest in sections of the chart page."""
     measurement = Measurement.parse(key)
     if measurement.metric.made_by == "bin":
         return f"{measurement.section}/bin{measurement.made_by}"

@@ -86,7 +86,7 @@ SECTIONS = {  # of the chart page, in a reader's order, and whether unfolded
 def _charts(table: Table) -> dict[str, Any]:
     """The sections of the chart page, and the samples at the last step.
 
-    MLflow adds a chart of each metric to the section that its name begins with.
+    MLflow adds a chart of each metric to the section that prefixes its name.
     """
     shown = {"isReordered": False, "deleted": False, "isGenerated": True}
     samples = {
