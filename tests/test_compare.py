@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 
 from bench.config.claim import ClaimError, check
-from bench.findings import claims, compare, fairness
+from bench.findings import claims, compare, fairness, statistics
+from bench.findings.analysis import analyse
 from bench.findings.ladder import choices, ladders
 from bench.store.folders import Row
 from bench.store.metrics import Measurement, find
 from bench.store.result import Result
 from bench.store.table import CellRecord, Table
+from bench.views.record import newest_records
+from bench.views.text import claims_markdown
 
 FID, KID, LOCAL = "fid_efficientnet_lite0_400", "kid_efficientnet_lite0_400", "local_judge1_400"
 
@@ -60,6 +63,10 @@ def two(a: list[float], b: list[float], key: str = FID) -> Table:
     return table([cell(n, s, {key: v}) for n, vs in (("a", a), ("b", b)) for s, v in enumerate(vs)])
 
 
+def verdicts(made: Table) -> tuple[list[str], list[list[str]]]:
+    return compare.verdict_table(compare.baseline(made), compare.against(made))
+
+
 # --- statistics with known truth --------------------------------------------------------------------------------------
 
 
@@ -68,16 +75,22 @@ def test_t_interval_covers_what_it_says(seeds: int) -> None:
     draw = np.random.default_rng(seeds)
     hits = 0
     for values in draw.normal(7.0, 2.0, (600, seeds)):
-        low, high = compare.interval(values.tolist())
+        low, high = statistics.interval(values.tolist())  # type: ignore[misc]
         hits += low <= 7.0 <= high
     assert 0.92 < hits / 600 < 0.98
+
+
+def bootstrap(values: np.ndarray, chance: np.random.Generator) -> tuple[float, float]:
+    """The percentile interval of the mean over 2,000 resamples."""
+    means = chance.choice(values, (2000, len(values))).mean(1)
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
 def test_bootstrap_over_three_seeds_covers_less_than_it_says_and_over_many_as_much() -> None:
     coverage = {}
     for seeds in (3, 20):
         draw = np.random.default_rng(seeds)
-        told = [compare.interval(v.tolist(), method="bootstrap") for v in draw.normal(0, 1, (150, seeds))]
+        told = [bootstrap(v, draw) for v in draw.normal(0, 1, (150, seeds))]
         coverage[seeds] = np.mean([low <= 0 <= high for low, high in told])
     assert coverage[3] < 0.85 < 0.88 < coverage[20], coverage
 
@@ -108,8 +121,8 @@ def test_pairing_finds_what_unpaired_spread_would_hide() -> None:
 
 
 def test_holm_is_holms() -> None:
-    assert compare.holm([0.01, 0.04, 0.03, None]) == pytest.approx([0.03, 0.06, 0.06, None])
-    assert compare.holm([]) == []
+    assert statistics.holm([0.01, 0.04, 0.03, None]) == pytest.approx([0.03, 0.06, 0.06, None])
+    assert statistics.holm([]) == []
 
 
 def test_a_gap_of_fid_that_seeds_alone_make_is_undecided() -> None:
@@ -123,24 +136,45 @@ def test_a_gap_of_control_is_no_share_since_its_zero_is_chance() -> None:
     found = two([0.3, 0.31, 0.32], [0.01, 0.02, 0.03], LOCAL)
     (one,) = compare.compare(found, "a", "b")
     assert compare.lines([one])[0][4] == "", "no percentage of what may be zero"
-    assert "%" not in compare.verdict_table(found)[1][0][1]
+    assert "%" not in verdicts(found)[1][0][1]
     assert compare.lines(compare.compare(two([1.0, 1.1], [2.0, 2.2], KID), "a", "b"))[0][4] == "-50.0%"
 
 
 def test_one_seed_decides_nothing() -> None:
     (one,) = compare.compare(two([1.0], [2.0]), "a", "b")
     assert (one.verdict, one.why) == ("undecided", "one seed shows no spread")
-    assert compare.verdict_table(two([1.0], [2.0])) == ([], [])
+    assert verdicts(two([1.0], [2.0])) == ([], [])
 
 
-def test_it_says_how_many_more_seeds_would_decide() -> None:
+def test_it_says_how_many_more_seeds_give_power() -> None:
     (one,) = compare.compare(two([10.0, 14.0, 11.0], [12.0, 13.0, 14.0]), "a", "b")
-    assert one.verdict == "undecided" and one.more is not None
-    n = 3 + one.more
-    spread = np.std([-2.0, 1.0, -3.0], ddof=1)
-    from scipy.stats import t
+    assert one.verdict == "undecided" and one.more is not None and one.effect is not None
+    assert statistics.power(one.effect, 3 + one.more) >= 0.8 > statistics.power(one.effect, 2 + one.more)
+    assert f"{one.more} more seeds give 80 % power, if mean and spread stay" in compare.verdict(one)
 
-    assert t.ppf(0.975, n - 1) * spread / n**0.5 < 4 / 3 <= t.ppf(0.975, n - 2) * spread / (n - 1) ** 0.5
+
+@pytest.mark.parametrize(("effect", "seeds"), [(0.3, 90), (0.5, 34), (0.8, 15), (-1.2, 8)])
+def test_seeds_for_power_are_those_of_the_tables(effect: float, seeds: int) -> None:
+    assert statistics.seeds_needed(effect) == seeds
+
+
+def test_power_is_how_often_a_test_decides() -> None:
+    draw = np.random.default_rng(0)
+    ps = [statistics.paired_p(values.tolist()) for values in draw.normal(0.8, 1, (600, 15))]
+    assert abs(np.mean([p is not None and p < 0.05 for p in ps]) - statistics.power(0.8, 15)) < 0.05
+
+
+def test_bold_is_what_is_not_significantly_worse_than_the_best() -> None:
+    def bold(**rows: list[float]) -> set[str]:
+        made = table([cell(n, s, {KID: v}) for n, vs in rows.items() for s, v in enumerate(vs)])
+        analysis = analyse(made)
+        return analysis.bold[KID]
+
+    near, also, far = [1.0, 1.2, 0.9], [1.1, 1.0, 1.05], [5.0, 5.2, 4.9]
+    assert bold(near=near, also=also, far=far) == {"near", "also"}
+    assert bold(near=near, also=also) == set(), "nothing is decided, so nothing is bold"
+    assert bold(near=near[:1], far=far[:1]) == set(), "one seed decides nothing"
+    assert bold(near=near, same=near, far=far) == {"near", "same"}
 
 
 def test_unequal_numbers_of_pictures_are_not_compared() -> None:
@@ -194,7 +228,7 @@ def test_direction_and_names_of_metrics() -> None:
 BEATS = {"metric": "fid", "variant": "a", "beats": "b"}
 
 
-def claimed(made: Table, *tests: dict[str, Any]) -> claims.Verdict:
+def claimed(made: Table, *tests: dict[str, Any]) -> claims.ClaimVerdict:
     made.manifest["config"]["claim"] = {"says": "A is better.", "tests": list(tests)}
     told = claims.decide(made)
     assert told is not None
@@ -206,7 +240,7 @@ def test_claims_are_supported_contradicted_or_undecided() -> None:
     assert claimed(two(low, high), BEATS).verdict == "supported"
     assert claimed(two(high, low), BEATS).verdict == "contradicted"
     told = claimed(two(wild, high), BEATS)
-    assert told.verdict == "undecided" and "would decide it alone" in told.findings[0].evidence
+    assert told.verdict == "undecided" and "power, if mean and spread stay" in told.tests[0].evidence
     assert claimed(two([100, 100.1, 99.9], [101, 101.1, 100.9]), BEATS).verdict == "undecided"  # under the margin
 
 
@@ -215,7 +249,7 @@ def test_a_claim_of_two_parts_needs_both() -> None:
     cells += [cell("b", s, {FID: 20 + s / 9, LOCAL: 0.5 + s / 99}) for s in range(3)]
     assert claimed(table(cells), BEATS, BEATS | {"metric": "local"}).verdict == "supported"
     told = claimed(table(cells), BEATS, {"metric": "local", "variant": "b", "beats": "a"})
-    assert told.verdict == "contradicted" and [f.verdict for f in told.findings] == ["supported", "contradicted"]
+    assert told.verdict == "contradicted" and [f.verdict for f in told.tests] == ["supported", "contradicted"]
 
 
 def test_no_worse_than_asks_for_a_margin() -> None:
@@ -228,7 +262,7 @@ def test_no_worse_than_asks_for_a_margin() -> None:
 def test_control_that_no_cell_has_yet_is_said_to_tell_nothing() -> None:
     asked = {"metric": "local", "variant": "a", "beats": "b"}
     told = claimed(two([-0.1, -0.11, -0.12], [-0.2, -0.21, -0.22], LOCAL), asked)
-    assert any("no cell is above chance" in note for note in told.caveats) and "%" not in told.findings[0].evidence
+    assert any("no cell is above chance" in note for note in told.caveats) and "%" not in told.tests[0].evidence
     assert not claimed(two([0.1, 0.11, 0.12], [-0.2, -0.21, -0.22], LOCAL), asked).caveats
 
 
@@ -238,8 +272,8 @@ def test_above_and_per() -> None:
     assert claimed(table(cells), {"metric": "opening_order", "variant": "a", "below": 0.5}).verdict == "contradicted"
     cells += [cell("b", s, {LOCAL: 0.6 + s / 1000, "parameters_total": 3e6}) for s in range(3)]
     told = claimed(table(cells), {"metric": "local", "per": "parameters_total", "variant": "a", "beats": "b"})
-    assert told.verdict == "supported" and "per M parameters" in told.findings[0].asks
-    assert told.findings[0].evidence.startswith("0.5 against 0.2"), told.findings[0].evidence
+    assert told.verdict == "supported" and "per M parameters" in told.tests[0].text
+    assert told.tests[0].evidence.startswith("0.5 against 0.2"), told.tests[0].evidence
 
 
 @pytest.mark.parametrize(
@@ -263,16 +297,16 @@ def test_a_claim_of_one_seed_is_refused_and_one_finished_seed_decides_nothing() 
         check({"says": "x", "tests": [BEATS]}, ["a", "b"], [0])
     made = table([cell("a", 0, {FID: 1.0}), cell("a", 1, None), cell("b", 0, {FID: 2.0}), cell("b", 1, {FID: 2.0})])
     told = claimed(made, BEATS)
-    assert told.verdict == "undecided" and told.findings[0].evidence == "one seed shows no spread"
+    assert told.verdict == "undecided" and told.tests[0].evidence == "one seed shows no spread"
     assert any("diverged" in note for note in told.caveats)
 
 
 def test_the_claims_table_holds_a_link() -> None:
-    said = claims.markdown([(claimed(two([1.0, 1.1], [2.0, 2.2]), BEATS), "results/x/report.md")])
-    assert "[A is better.](results/x/report.md)" in said and "| **" in said
+    said = claims_markdown([(claimed(two([1.0, 1.1], [2.0, 2.2]), BEATS), "results/x/report.md")])
+    assert "**[A is better.](results/x/report.md)**" in said
     cells = [cell("a", s, {"opening_order": 0.8 + s / 50}) for s in range(3)]
     told = claimed(table(cells), {"metric": "opening_order", "variant": "a", "above": 0})
-    assert told.findings[0].gap.startswith("0.82 [0.77") and told.findings[0].gap in claims.markdown([(told, "")])
+    assert told.tests[0].gap.startswith("0.82 [0.77") and told.tests[0].gap in claims_markdown([(told, "")])
 
 
 def test_the_newest_record_is_the_one_whose_cells_ended_last(tmp_path: Path) -> None:
@@ -280,7 +314,7 @@ def test_the_newest_record_is_the_one_whose_cells_ended_last(tmp_path: Path) -> 
         (tmp_path / "m" / name).mkdir(parents=True)
         told = {"cells": [{"result": {"provenance": {"ended": ended}}}, {"result": None}]}
         (tmp_path / "m" / name / "cells.json").write_text(json.dumps(told))
-    assert claims.newest(tmp_path) == {"m": tmp_path / "m" / "20260101-cpu2-epyc-aaaa"}
+    assert newest_records(tmp_path) == {"m": tmp_path / "m" / "20260101-cpu2-epyc-aaaa"}
 
 
 # --- ladders and choices ----------------------------------------------------------------------------------------------
@@ -336,10 +370,10 @@ def test_fairness_is_read_from_what_was_used() -> None:
     )
     odd.result.config["train"]["lr"] = 5e-3
     said = {one.what: one for one in fairness.statement(table([*cells[:3], odd]))}
-    weights = said["first weights of what all schemes have"]
+    weights = said["initial weights of what all schemes have"]
     assert weights.verdict == "differs" and "b (seed 1)" in weights.detail or "a (seed 1)" in weights.detail
     assert said["noise, times and dropped prompts of these steps"].verdict == "unknown"
-    assert said["pictures and prompts of every step looked at"].verdict == "equal"
+    assert said["images and prompts of every probed step"].verdict == "equal"
     assert "train.lr (0.001, 0.005)" in said["config but for scheme, options and seed"].detail
 
 
@@ -359,6 +393,6 @@ def test_rates_of_two_runs_are_told_apart() -> None:
         (speed,) = compare.compare(table(cells), "a", "b", ["train_images_per_second"])
         told = claimed(table(cells), test)
         assert (speed.verdict, speed.why) == (("undecided", compare.APART) if apart else ("better", ""))
-        assert (told.verdict, told.findings[0].evidence == compare.APART) == (
+        assert (told.verdict, told.tests[0].evidence == compare.APART) == (
             ("undecided", True) if apart else ("supported", False)
         )

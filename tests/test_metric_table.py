@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from bench.config.claim import ClaimError, check
 from bench.findings import claims, compare
+from bench.findings.analysis import analyse
 from bench.store import metrics
 from bench.store.folders import Row
 from bench.store.metrics import METRICS, Measurement, Metric, caveats, find
@@ -81,7 +82,8 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Table:
 
 def test_a_new_metric_is_seen_everywhere(table: Table) -> None:
     """Table, comparison, claim check and claim, dashboard section, margin: one row of one file."""
-    assert "sharpness of edges (inception, 400) ↑" in markdown(table) and "9.11" in markdown(table)
+    text = markdown(analyse(table))
+    assert "sharpness of edges (inception, 400) ↑" in text and "9.11" in text
     (one,) = compare.compare(table, "a", "b")
     assert (one.metric, one.verdict) == (KEY, "better")
     assert find([KEY], "sharpness") == KEY
@@ -91,7 +93,7 @@ def test_a_new_metric_is_seen_everywhere(table: Table) -> None:
     decided = claims.decide(table)
     assert decided is not None and decided.verdict == "supported"
     assert Measurement.parse(KEY).section == "" and metrics.beside_fid([KEY])[0].key == KEY
-    headings, rows = compare.verdict_table(table)
+    headings, rows = compare.verdict_table("a", compare.against(table))
     assert headings[1] == "sharpness of edges (inception, 400)" and rows[0][1].startswith("▼")
 
 

@@ -57,7 +57,7 @@ def test_a_record_gives_the_numbers_it_gave(folder: str) -> None:
         assert decided is None
     else:
         assert decided is not None and decided.verdict == known["claim"]["verdict"]
-        same([[one.verdict, one.p, one.gap] for one in decided.findings], known["claim"]["tests"], "claim")
+        same([[one.verdict, one.p, one.gap] for one in decided.tests], known["claim"]["tests"], "claim")
     found = [
         [one.name, one.limit, one.unlost, [[g.value, g.loss, g.lost, g.seeds] for g in one.rungs]]
         for one in ladder.ladders(table)

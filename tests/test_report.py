@@ -10,6 +10,7 @@ import re
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from scipy import stats
 from bench.config.load import load
 from bench.config.schema import as_dict
 from bench.data import scenes
-from bench.findings import analysis as tables
+from bench.findings import compare
+from bench.findings.analysis import Analysis, analyse, columns, summaries
 from bench.store.files import write_json
 from bench.store.folders import Store
 from bench.store.journal import Journal
@@ -33,16 +35,25 @@ from bench.views.figures import samples
 from bench.views.readme import (
     BEGIN,
     CLAIMS,
+    CLAIMS_FILE,
     END,
-    claims_section,
-    newest_tables,
+    claims_line,
+    claims_page,
+    newest_analyses,
     readme_section,
     readme_table,
     update_readme,
 )
-from bench.views.text import _tex, as_csv, latex, markdown, notes, terminal
+from bench.views.sheets import sheets
+from bench.views.text import as_csv, latex, terminal
+from bench.views.text import markdown as padded
 
 COMMIT = "c0ffee" + "0" * 34
+
+
+def markdown(analysis: Analysis) -> str:
+    """The table of means, without the spaces that align its columns."""
+    return re.sub(r" +", " ", padded(analysis))
 
 
 def made(root: Path, values: dict[str, list[float | None]], *, commit: str = COMMIT, dirty: bool = False) -> Store:
@@ -75,6 +86,10 @@ def made(root: Path, values: dict[str, list[float | None]], *, commit: str = COM
     return store
 
 
+def analysed(store: Store, name: str) -> Analysis:
+    return analyse(collect(store, name))
+
+
 def result(id: str, kid: float, seed: int, root: Path, commit: str, dirty: bool) -> Result:
     told = {
         "commit": commit,
@@ -103,7 +118,7 @@ THREE = {"adaln": [0.5, 0.6, 0.7], "adaln-zero": [0.2, 0.3, 0.4]}
 
 
 def test_means_have_their_interval(tmp_path: Path) -> None:
-    row = tables.summaries(collect(made(tmp_path, THREE), "made"))[0]
+    row = summaries(collect(made(tmp_path, THREE), "made"))[0]
     values = [0.5, 0.6, 0.7]
     low, high = stats.t.interval(0.95, 2, loc=statistics.fmean(values), scale=stats.sem(values))
     assert row.mean("kid_efficientnet_lite0_400") == pytest.approx(0.6)
@@ -112,49 +127,49 @@ def test_means_have_their_interval(tmp_path: Path) -> None:
 
 
 def test_the_table_in_markdown(tmp_path: Path) -> None:
-    text = markdown(collect(made(tmp_path, THREE), "made"))
+    text = markdown(analysed(made(tmp_path, THREE), "made"))
     assert "| adaln | 3 | 0.6000 ± 0.2484 |" in text and "**0.3000 ± 0.2484**" in text
     assert "KID (efficientnet-lite0, 400) ↓" in text and "25.0%" in text
 
 
-def test_a_rate_is_best_only_among_those_of_one_run(tmp_path: Path) -> None:
+def test_a_rate_is_bold_only_among_those_of_one_run(tmp_path: Path) -> None:
     table = collect(made(tmp_path, THREE), "made")
     rate = Measurement.of("train_images_per_second")
     for cell in table.done:
         assert cell.result is not None
         cell.result.cost[rate.key] = 300.0 if cell.row.variant == "adaln" else 200.0
-    assert tables.best(tables.summaries(table), rate) == "adaln"
+    assert compare.not_worse(summaries(table), rate) == {"adaln"}
     table.done[0].result.provenance["command"] = "ditbench run earlier.yaml"  # type: ignore[union-attr]
-    kid = next(one for one in tables.columns(tables.summaries(table)) if one.key.startswith("kid"))
-    assert tables.best(tables.summaries(table), rate) is None and tables.best(tables.summaries(table), kid) is not None
+    kid = next(one for one in columns(summaries(table)) if one.metric.kind == "kid")
+    assert not compare.not_worse(summaries(table), rate) and compare.not_worse(summaries(table), kid)
 
 
 def test_one_seed_has_no_spread_and_no_best(tmp_path: Path) -> None:
     table = collect(made(tmp_path, {"adaln": [0.5], "adaln-zero": [0.2]}), "made")
-    assert "**" not in markdown(table) and "±" not in markdown(table)
-    assert "One seed: there is no spread" in notes(table)[0]
-    assert any("biased upward" in note for note in notes(table))
+    assert "**" not in markdown(analyse(table)) and "±" not in markdown(analyse(table))
+    assert "One seed: there is no spread" in analyse(table).notes[0]
+    assert any("biased upward" in note for note in analyse(table).notes)
 
 
 def test_a_failure_is_a_row_and_takes_no_prize(tmp_path: Path) -> None:
     table = collect(made(tmp_path, {"adaln": [0.5, 0.6], "adaln-zero": [0.1, None], "third": [0.8, 0.9]}), "made")
-    text = markdown(table)
+    text = markdown(analyse(table))
     assert "| adaln-zero | 1/2 (1 diverged) | 0.1000 |" in text and "**0.5500" in text
-    assert any("adaln-zero, seed 1: diverged: the loss is nan" in note for note in notes(table))
+    assert any("adaln-zero, seed 1: diverged: the loss is nan" in note for note in analyse(table).notes)
     rows = list(csv.DictReader(io.StringIO(as_csv(table))))
     assert len(rows) == 6 and rows[3]["status"] == "diverged" and rows[3]["kid_efficientnet_lite0_400"] == ""
 
 
 def test_equal_means_share_no_prize(tmp_path: Path) -> None:
     table = collect(made(tmp_path, {"adaln": [0.5, 0.6], "adaln-zero": [0.5, 0.6]}), "made")
-    assert "**" not in markdown(table)
+    assert "**" not in markdown(analyse(table))
 
 
 def test_the_terminal_shows_it(tmp_path: Path) -> None:
     from rich.console import Console
 
     console = Console(width=160, file=io.StringIO())
-    console.print(terminal(collect(made(tmp_path, THREE), "made")))
+    console.print(terminal(analysed(made(tmp_path, THREE), "made")))
     assert "adaln-zero" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -184,7 +199,7 @@ def test_the_page_holds_everything_it_shows(tmp_path: Path) -> None:
     assert re.search(r'<tr class="failed"><td>adaln-zero</td><td>1/2 \(1 diverged\)</td>', text)
     assert text.index("<table>") < text.index("<img") and "ditbench run made.yaml" in text
     assert "mine of a-package 1.2 sha256 abab" in text
-    assert '<td class="best">0.4500 ± ' in text
+    assert '<td class="bold">0.4500 ± ' in text
 
 
 def test_the_page_of_a_committed_record_needs_neither_torch_nor_mlflow(tmp_path: Path) -> None:
@@ -200,11 +215,13 @@ def test_the_page_of_a_committed_record_needs_neither_torch_nor_mlflow(tmp_path:
 
 
 def test_the_table_in_latex(tmp_path: Path) -> None:
-    text = latex(collect(made(tmp_path, THREE), "made"))
+    text = latex(analysed(made(tmp_path, THREE), "made"))
     assert r"\textbf{0.3000 $\pm$ 0.2484}" in text and r"25.0\%" in text and r"\bottomrule" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len({len(re.findall(r"(?<!\\)&", row)) for row in rows}) == 1
-    assert _tex("a_b & 5%~{}^") == r"a\_b \& 5\%\textasciitilde{}\{\}\textasciicircum{}"
+    analysis = analysed(made(tmp_path / "odd", {"adaln": [0.5]}), "made")
+    odd = latex(replace(analysis, rows=[replace(analysis.rows[0], name=r"a_b & 5%~{}^$#\ ")]))
+    assert r"a\_b \& 5\%\textasciitilde{}\{\}\^{}\$\#\textbackslash{}" in odd and r"$\downarrow$" in odd
 
 
 def test_pictures_over_training(tmp_path: Path) -> None:
@@ -242,7 +259,7 @@ def test_every_figure_is_drawn_of_what_it_shows_and_gives_its_numbers(tmp_path: 
         cell.result.quality.update(quality)
         cell.result.probes.update(probes)
         cell.result.sampling.update({"fid_efficientnet_lite0_400": [40.0, 60.0]})
-    chance = next(one for one in report.findings(table)[1] if one.title == "What so few pictures leave open")
+    chance = next(one for one in sheets(analyse(table))[1] if one.title == "Sampling uncertainty")
     assert chance.rows == [["adaln", "40.0 to 60.0"], ["adaln-zero", "40.0 to 60.0"]]
     shown = {figure.file: figure for figure in figures.plot_all(table)}
     expected = {"plane", "attributes", "guidance", "swap", "opening", "gates", "gates-time", "scales-time", "gradients"}
@@ -270,7 +287,7 @@ def test_a_record_holds_the_matrix_and_no_place(tmp_path: Path, repository: Path
     folder = record.record(store, "made", repository=repository, destination=tmp_path / "results")
     assert folder.name == "20231114-cpu2-epyc-c0ffee00"
     files = {path.name for path in folder.iterdir()}
-    assert {"report.md", "cells.csv", "cells.json", "config.yaml", "environment.json", "samples.png"} <= files
+    assert files == {"report.md", "cells.csv", "cells.json", "config.yaml", "environment.json", "samples.png"}
     for path in folder.iterdir():
         if path.suffix != ".png":
             assert "secret-user" not in path.read_text(), path.name
@@ -281,8 +298,8 @@ def test_a_record_holds_the_matrix_and_no_place(tmp_path: Path, repository: Path
     (repository / "results" / "another").write_text("a record not committed yet")
     (repository / "README.md").write_text("which the README shows")
     record.record(store, "made", repository=repository, destination=tmp_path / "more")
-    again = record.load_record(folder)
-    assert markdown(again) == markdown(collect(store, "made"))
+    again = analyse(record.load_record(folder))
+    assert markdown(again) == markdown(analysed(store, "made"))
     assert json.loads((folder / "environment.json").read_text())["commit"] == COMMIT
     shown = readme_table(again, folder.relative_to(tmp_path).as_posix())
     assert "results/made/20231114-cpu2-epyc-c0ffee00/report.md" in shown and "| adaln-zero |" in shown
@@ -321,7 +338,7 @@ def test_hardware_has_a_short_name() -> None:
 )
 def test_committed_records_can_be_read_and_hold_no_place(folder: Path) -> None:
     table = record.load_record(folder)
-    assert table.done and markdown(table) in (folder / "report.md").read_text()
+    assert table.done and padded(analyse(table)) in (folder / "report.md").read_text()
     for path in folder.iterdir():
         assert path.stat().st_size < 2_000_000
         if path.suffix != ".png":
@@ -332,22 +349,36 @@ def test_claims_were_decided_by_the_rule_that_stands_in_configs() -> None:
     root = Path(__file__).parent.parent
     written = [load(path) for path in sorted((root / "configs" / "claims").glob("*.yaml"))]
     rules = {one.name: as_dict(one) for one in written}
-    records = [table for table in newest_tables(root / "results", root).values() if table.name in rules]
+    records = [one for one in newest_analyses(root / "results", root).values() if one.name in rules]
     assert records
-    for table in records:
-        told = table.manifest["config"]
+    for one in records:
+        told = one.table.manifest["config"]
         for key in ("claim", "variants", "seeds", "axes"):
-            assert told[key] == rules[table.name][key], f"{table.name}: {key}"
+            assert told[key] == rules[one.name][key], f"{one.name}: {key}"
 
 
 def test_the_readme_shows_the_newest_records(tmp_path: Path) -> None:
     """The committed README is what `ditbench record` would write, and a README without marks is left alone."""
     root = Path(__file__).parent.parent
     shown = (root / "README.md").read_text().partition(BEGIN)[2].partition(END)[0].lstrip("\n")
-    records = newest_tables(root / "results", root)
+    records = newest_analyses(root / "results", root)
     assert shown == readme_section(records)
     first, last = CLAIMS
     told = (root / "README.md").read_text().partition(first)[2].partition(last)[0].lstrip("\n")
-    assert told == claims_section(records)
+    assert told == claims_line(records, "results/CLAIMS.md") and "14 pre-registered claims at" in told
+    page = (root / "results" / CLAIMS_FILE).read_text()
+    assert page == claims_page(newest_analyses(root / "results", root / "results"))
     (tmp_path / "README.md").write_text("nothing to fill")
     assert not update_readme(tmp_path / "README.md", root / "results")
+
+
+def test_a_committed_record_shows_every_figure_of_which_it_keeps_the_numbers(tmp_path: Path) -> None:
+    """`report.md` links what is there; the page makes the rest again of `cells.json`."""
+    folder = sorted((Path(__file__).parent.parent / "results").glob("claim-10*/*/"))[0]
+    text = (folder / "report.md").read_text()
+    links = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
+    assert "samples.png" in links and all((folder / name).is_file() for name in links) and report.MORE in text
+    page = report.write_files(analyse(record.load_record(folder)), tmp_path, kept=folder)
+    expected = {"plane", "attributes", "guidance", "swap", "gates", "gradients", "loss", "samples", "quality-cost"}
+    assert expected <= {path.stem for path in page.parent.glob("*.png")}
+    assert not {path.name for path in folder.glob("*.png")} - {"samples.png", "training.png"}

@@ -28,7 +28,7 @@ from bench.cli.common import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bench.findings.claims import Verdict
+    from bench.findings.claims import ClaimVerdict
 
 
 def report(
@@ -41,19 +41,21 @@ def report(
 
     Example: ditbench report quickstart --open
     """
+    from bench.findings.analysis import analyse
     from bench.views import report as reports
     from bench.views.text import terminal
 
     if name and is_record(name):
-        table, folder = chosen_table(root, name), out or RUNS / "records" / Path(name).resolve().parent.name
-        path = reports.write_files(table, folder, page=True, kept=Path(name)).resolve()
+        analysis = analyse(chosen_table(root, name))
+        folder = out or RUNS / "records" / Path(name).resolve().parent.name
+        path = reports.write_files(analysis, folder, kept=Path(name)).resolve()
     else:
         store = open_store(root)
         matrix = chosen_matrix(store, name)
-        table = chosen_table(root, matrix)
-        path = reports.write_files(table, store.matrix_folder(matrix) / "report", page=True)
+        analysis = analyse(chosen_table(root, matrix))
+        path = reports.write_files(analysis, store.matrix_folder(matrix) / "report")
     screen = console()
-    screen.print(terminal(table))
+    screen.print(terminal(analysis))
     screen.print(f"report     {near(path)}", markup=False, highlight=False)
     if open_page:
         typer.launch(path.as_uri())
@@ -108,8 +110,9 @@ def claims(
     Example: ditbench claims
     """
     from bench.findings import claims as claiming
+    from bench.views.record import newest_records
 
-    requested = names or [str(folder) for folder in claiming.newest(records).values()]
+    requested = names or [str(folder) for folder in newest_records(records).values()]
     decided = [claiming.decide(chosen_table(root, name)) for name in requested]
     verdicts = [verdict for verdict in decided if verdict is not None]
     if as_json:
@@ -121,14 +124,14 @@ def claims(
     console().print(_claims_table(verdicts))
 
 
-def _claims_table(verdicts: list[Verdict]) -> Table:
+def _claims_table(verdicts: list[ClaimVerdict]) -> Table:
     from rich.table import Table
 
     shown = Table("claim and its tests", "verdict", "evidence", title="Claims", title_justify="left")
     for one in verdicts:
         shown.add_row(f"{one.says} ({one.name})", one.verdict, "\n".join(one.caveats), style="bold")
-        for finding in one.findings:
-            shown.add_row(f"  {finding.asks}", finding.verdict, finding.evidence)
+        for test in one.tests:
+            shown.add_row(f"  {test.text}", test.verdict, test.evidence)
         shown.add_section()
     return shown
 
@@ -160,4 +163,4 @@ def record(
     )
     print(f"record     {near(path)}")
     if update_readme(Path("README.md"), destination):
-        print("README.md  shows it; commit both")
+        print("README.md  shows it, beside results/CLAIMS.md; commit all")

@@ -121,15 +121,16 @@ class _Ticker:
 
 def _finish(name: str, store: Store, sync: Callable[[], None]) -> None:
     """Prints the table, writes the report where its extra is installed, and names the ways to see more."""
+    from bench.findings.analysis import analyse
     from bench.store.table import collect
     from bench.views import report
     from bench.views.text import terminal
 
     out = console()
-    table = collect(store, name)
-    out.print(terminal(table))
+    analysis = analyse(collect(store, name))
+    out.print(terminal(analysis))
     try:
-        path = near(report.write_files(table, store.matrix_folder(name) / "report", page=True))
+        path = near(report.write_files(analysis, store.matrix_folder(name) / "report"))
     except ModuleNotFoundError as error:
         path = missing_extra(error)
     sync()

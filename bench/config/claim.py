@@ -1,9 +1,10 @@
-"""What a claim may say: its tests, checked before anything is trained."""
+"""What a claim may say: its tests, typed, and checked before anything is trained."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from architectures import nearest
@@ -18,11 +19,61 @@ class ClaimError(ValueError):
     """A claim that cannot be tested as it is written; the message names the value and the choices."""
 
 
-# --- what may be written ----------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class ClaimTest:
+    """One test of a claim: `variant` by one of four rules on a metric, which `per` divides by a cost first.
+
+    Attributes:
+        within: of `no_worse_than`, the share of the rival's mean that does not count.
+    """
+
+    metric: str
+    variant: str
+    beats: str | None = None
+    no_worse_than: str | None = None
+    above: float | None = None
+    below: float | None = None
+    within: float | None = None
+    per: str | None = None
+
+    @property
+    def rule(self) -> str:
+        """Its rule: one of `RULES`."""
+        return next(rule for rule in RULES if getattr(self, rule) is not None)
+
+    @property
+    def rival(self) -> str | None:
+        """The row that the variant is compared with."""
+        return self.beats if self.beats is not None else self.no_worse_than
+
+    @property
+    def bound(self) -> float:
+        """The value that the variant is to lie above or below."""
+        return float(self.above if self.above is not None else self.below or 0.0)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows that it names."""
+        return (self.variant,) if self.rival is None else (self.variant, self.rival)
+
+    def __str__(self) -> str:
+        return _text({key: value for key, value in vars(self).items() if value is not None})
 
 
-def check(claim: dict[str, Any] | None, names: Iterable[str], seeds: Sequence[int]) -> None:
-    """Refuses a claim that no run could decide.
+@dataclass(frozen=True)
+class ClaimSpec:
+    """A hypothesis and the tests that decide it.
+
+    Attributes:
+        says: the hypothesis, a sentence.
+    """
+
+    says: str
+    tests: tuple[ClaimTest, ...]
+
+
+def check(claim: dict[str, Any] | None, names: Iterable[str], seeds: Sequence[int]) -> ClaimSpec | None:
+    """The claim as it is written in a matrix, refused where no run could decide it; None if there is none.
 
     Args:
         names: rows of its table.
@@ -31,32 +82,34 @@ def check(claim: dict[str, Any] | None, names: Iterable[str], seeds: Sequence[in
         ClaimError: for an unknown variant or key, no rule or two, or fewer than two seeds.
     """
     if claim is None:
-        return
-    names = list(names)
+        return None
     if not claim.get("says") or not claim.get("tests"):
-        raise ClaimError("a claim needs `says`, its hypothesis in words, and `tests`")
+        raise ClaimError("a claim needs `says`, its hypothesis as a sentence, and `tests`")
     if len(seeds) < 2:
         raise ClaimError(f"a claim needs two seeds or more to show any spread, got {list(seeds)}")
-    for test in claim["tests"]:
-        if not isinstance(test, dict):
-            raise ClaimError(f"test {test!r}: write a mapping such as {{metric: fid, variant: A, beats: B}}")
-        for key in test:
-            if key not in KEYS:
-                raise ClaimError(f"test {test_text(test)}: unknown key {key!r}{hint(key, sorted(KEYS))}")
-        rules = [rule for rule in RULES if rule in test]
-        if len(rules) != 1 or "metric" not in test or "variant" not in test:
-            raise ClaimError(f"test {test_text(test)}: it needs metric, variant and one of {', '.join(RULES)}")
-        if ("within" in test) != (rules[0] == "no_worse_than"):
-            raise ClaimError(f"test {test_text(test)}: `within` goes with no_worse_than, and that needs it")
-        known = _off_the_ladder(names) if test["metric"] == LADDER else names
-        for key in ("variant", "beats", "no_worse_than"):
-            if key in test and test[key] not in known:
-                raise ClaimError(f"test {test_text(test)}: unknown variant {test[key]!r}{hint(test[key], known)}")
-        for key in ("metric", "per"):
-            if key in test and not metrics.known(str(test[key])):
-                raise ClaimError(
-                    f"test {test_text(test)}: unknown metric {test[key]!r}{hint(test[key], metrics.names())}"
-                )
+    names = list(names)
+    return ClaimSpec(str(claim["says"]), tuple(_test(test, names) for test in claim["tests"]))
+
+
+def _test(test: Any, names: list[str]) -> ClaimTest:
+    if not isinstance(test, dict):
+        raise ClaimError(f"test {test!r}: write a mapping such as {{metric: fid, variant: A, beats: B}}")
+    for key in test:
+        if key not in KEYS:
+            raise ClaimError(f"test {_text(test)}: unknown key {key!r}{hint(key, sorted(KEYS))}")
+    rules = [rule for rule in RULES if rule in test]
+    if len(rules) != 1 or "metric" not in test or "variant" not in test:
+        raise ClaimError(f"test {_text(test)}: it needs metric, variant and one of {', '.join(RULES)}")
+    if ("within" in test) != (rules[0] == "no_worse_than"):
+        raise ClaimError(f"test {_text(test)}: `within` goes with no_worse_than, and that needs it")
+    rows = _off_the_ladder(names) if test["metric"] == LADDER else names
+    for key in ("variant", "beats", "no_worse_than"):
+        if key in test and test[key] not in rows:
+            raise ClaimError(f"test {_text(test)}: unknown variant {test[key]!r}{hint(test[key], rows)}")
+    for key in ("metric", "per"):
+        if key in test and not metrics.known(str(test[key])):
+            raise ClaimError(f"test {_text(test)}: unknown metric {test[key]!r}{hint(test[key], metrics.names())}")
+    return ClaimTest(**test)
 
 
 def _off_the_ladder(names: list[str]) -> list[str]:
@@ -64,9 +117,10 @@ def _off_the_ladder(names: list[str]) -> list[str]:
     return list(dict.fromkeys(re.sub(r" lr=\S+", "", name) for name in names))
 
 
-def test_text(test: dict[str, Any]) -> str:
+def _text(test: dict[str, Any]) -> str:
     return "{" + ", ".join(f"{key}: {value}" for key, value in test.items()) + "}"
 
 
 def hint(word: Any, choices: list[str]) -> str:
+    """The nearest of the choices, or all of them."""
     return nearest(word, choices, f" (choose from {', '.join(choices)})")

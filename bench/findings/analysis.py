@@ -1,98 +1,102 @@
-"""Cells become rows: a mean with its spread over seeds, cost beside quality, failures as rows. Needs no torch."""
+"""All that results say, computed once: every view is a pure function of an `Analysis`. Imports no torch."""
 
 from __future__ import annotations
 
-import statistics
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bench.store import metrics
-from bench.store.folders import name_of
-from bench.store.metrics import Measurement, numbers
-from bench.store.table import CellRecord, Table
+from bench.findings import claims, compare, fairness
+from bench.findings.claims import ClaimVerdict
+from bench.findings.compare import Difference
+from bench.findings.ladder import Choice, Ladder, choices, ladders
+from bench.findings.summary import VariantSummary, columns, frame, summaries
+from bench.store.metrics import Measurement, caveats
+from bench.store.table import Table
 
-# --- rows over seeds -------------------------------------------------------------------------------------------------
+__all__ = ["Analysis", "VariantSummary", "analyse", "columns", "frame", "summaries"]
 
 
 @dataclass(frozen=True)
-class VariantSummary:
-    """A variant (at one point of the axes) over its seeds.
+class Analysis:
+    """What the cells of a matrix say together.
 
     Attributes:
-        values: key -> a value a finished seed. runs: seed -> the command that measured it.
-        planned: number of seeds. ended: how many ended how.
-        reasons: of those that have no result.
+        rows: a variant (at one point of the axes) over its seeds, in the matrix's order.
+        columns: of the table of means.
+        bold: a column's key -> the rows not significantly worse than its best; empty where nothing is decided.
+        baseline: the row that the others are compared with. verdicts: row -> its differences to that, judged.
+        fairness: what was equal between cells. notes: sentences without which the table could be read wrongly.
     """
 
-    name: str
-    values: dict[str, list[float]]
-    planned: int
-    ended: Counter[str]
-    reasons: list[str]
-    runs: dict[int, str]
+    table: Table
+    rows: list[VariantSummary]
+    columns: list[Measurement]
+    bold: dict[str, set[str]]
+    baseline: str
+    verdicts: dict[str, list[Difference]]
+    claim: ClaimVerdict | None
+    ladders: list[Ladder]
+    choices: list[Choice]
+    fairness: list[fairness.Statement]
+    notes: list[str]
 
     @property
-    def complete(self) -> bool:
-        return self.ended["done"] == self.planned
+    def name(self) -> str:
+        """The matrix's name."""
+        return self.table.name
 
-    @property
-    def seeds(self) -> str:
-        """`3`, or `2/3 (1 diverged)`."""
-        if self.complete:
-            return str(self.planned)
-        rest = ", ".join(f"{count} {status}" for status, count in sorted(self.ended.items()) if status != "done")
-        return f"{self.ended['done']}/{self.planned} ({rest})"
+    def row(self, name: str) -> VariantSummary:
+        """The row of a name.
 
-    def mean(self, key: str) -> float | None:
-        return statistics.fmean(self.values[key]) if self.values.get(key) else None
-
-    def interval(self, key: str) -> float | None:
-        """Half of the 95 % t-interval of the mean over seeds; None for fewer than two."""
-        values = self.values.get(key, [])
-        return half_width(values) if len(values) > 1 else None
+        Raises:
+            ValueError: if there is none.
+        """
+        return compare.find_row(self.rows, name)
 
 
-def half_width(values: Sequence[float], level: float = 0.05) -> float:
-    """Half of the (1 - level) t-interval of the mean of two values or more."""
-    from scipy.stats import t
+def analyse(table: Table) -> Analysis:
+    """Everything that the views show.
 
-    return float(t.ppf(1 - level / 2, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
-
-
-def summaries(table: Table) -> list[VariantSummary]:
-    """One for each variant and point of the axes, in the matrix's order."""
-    groups: dict[str, list[CellRecord]] = {}
-    for cell in table.cells:
-        groups.setdefault(name_of(cell.row), []).append(cell)
-    return [_summary(name, cells) for name, cells in groups.items()]
-
-
-def _summary(name: str, cells: list[CellRecord]) -> VariantSummary:
-    values: dict[str, list[float]] = {}
-    for cell in cells:
-        for key, value in (numbers(cell.result) if cell.result else {}).items():
-            values.setdefault(key, []).append(value)
-    ended = Counter(cell.status for cell in cells)
-    reasons = [f"seed {cell.row.seed}: {cell.status}: {cell.reason}" for cell in cells if cell.reason]
-    runs = {cell.row.seed: str(cell.result.provenance.get("command")) for cell in cells if cell.result}
-    return VariantSummary(name, values, len(cells), Counter(ended), reasons, runs)
+    Raises:
+        ValueError: if config or claim name a row that is not there.
+    """
+    rows = summaries(table)
+    shown = columns(rows)
+    bold = {column.key: compare.not_worse(rows, column) for column in shown}
+    return Analysis(
+        table,
+        rows,
+        shown,
+        bold,
+        compare.baseline(table, rows),
+        compare.against(table, rows),
+        claims.decide(table, rows),
+        ladders(table),
+        choices(table),
+        fairness.statement(table),
+        _notes(table, rows, any(bold.values())),
+    )
 
 
-def columns(rows: list[VariantSummary]) -> list[Measurement]:
-    """The columns that any row can fill."""
-    return metrics.columns(key for row in rows for key in row.values)
+def _notes(table: Table, rows: list[VariantSummary], bold: bool) -> list[str]:
+    text = []
+    if not table.done:
+        text.append("No cell has a result yet.")
+    elif max((row.planned for row in rows), default=0) == 1:
+        text.append("One seed: there is no spread, and differences between rows are not established.")
+    else:
+        text.append("Mean over seeds ± half the 95 % t-interval of that mean.")
+    text += caveats((key for row in rows for key in row.by_seed), _dimensions(rows))
+    text += [f"{row.name}, {reason}" for row in rows for reason in row.reasons]
+    if bold:
+        text.append(
+            "Bold: not significantly worse than the best of a column (paired by seed, 95 % after Holm over the "
+            "column), among rows whose every seed finished; in a column without bold nothing is decided."
+        )
+    return text
 
 
-def best(rows: list[VariantSummary], column: Measurement) -> str | None:
-    """The row that is best by its mean: of those whose every seed finished, if there are two of them with two seeds or
-    more and no other shares the place. One seed shows no spread, so nothing is best; nor is any of rates of
-    different runs."""
-    whole = [row for row in rows if row.complete and row.planned > 1]
-    ranked = sorted((mean, row.name) for row in whole if (mean := row.mean(column.key)) is not None)
-    if column.better == "higher":
-        ranked.reverse()
-    apart = column.metric.timed and any(row.runs != whole[0].runs for row in whole)
-    if not column.better or apart or len(ranked) < 2 or ranked[0][0] == ranked[1][0]:
-        return None
-    return ranked[0][1]
+def _dimensions(rows: Iterable[VariantSummary]) -> dict[str, int]:
+    """Extractor's slug -> number of its features, as far as the results say."""
+    measured = [result.provenance.get("measured", {}) for row in rows for result in row.results.values()]
+    return {str(one["extractor"]).lower().replace("-", "_"): int(one["dim"]) for one in measured if "dim" in one}

@@ -6,7 +6,7 @@
         - {metric: fid, variant: scale-only, no_worse_than: adaln-zero, within: 0.03}
 
 A test is one of
-    variant: A, beats: B              the paired interval of A - B lies on the better side (bench/compare.py)
+    variant: A, beats: B              the paired interval of A - B lies on the better side (bench/findings/compare.py)
     variant: A, no_worse_than: B,     it ends before A is worse by the share `within` of B's mean
       within: 0.03
     variant: A, above: X / below: X   the interval of A's mean over seeds lies there
@@ -14,50 +14,50 @@ with `per: COST` to divide a metric by a cost first; a variant is a row as the t
 are corrected by Holm over a claim's tests. The metric `highest_lr` is that of a learning-rate ladder: the decimal
 logarithm of the highest rate below the first that a seed of the variant does not survive.
 
-A claim is *supported* if every test is, *contradicted* if one is, else *undecided*. Needs no torch: it is read from a
+A claim is *supported* if every test is, *contradicted* if one is, else *undecided*. Imports no torch: it is read from a
 record alone.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from bench.config.claim import RULES, ClaimError, check, hint, test_text
-from bench.findings import compare
-from bench.findings.analysis import summaries
-from bench.findings.compare import LEVEL, holm, hope, interval, more_seeds, paired_p
+from bench.config.claim import ClaimError, ClaimTest, check, hint
+from bench.findings.compare import apart, caveats, origins
 from bench.findings.ladder import ladders
-from bench.store.folders import name_of
-from bench.store.metrics import LADDER, Measurement, find, numbers
-from bench.store.table import CellRecord, Table
+from bench.findings.statistics import LEVEL, holm, more_seeds, more_seeds_text, paired_p
+from bench.findings.summary import VariantSummary, find_row, summaries
+from bench.findings.words import bounds, number, p_value
+from bench.store.metrics import LADDER, Measurement, find
+from bench.store.table import Table
 
-Word = Literal["supported", "contradicted", "undecided"]
+Decision = Literal["supported", "contradicted", "undecided"]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One test of a claim: what it asks, in words; the verdict; and the numbers it rests on.
+class TestResult:
+    """One test of a claim as a sentence, its decision, and the numbers that rests on.
 
     Attributes:
         gap: of the evidence the difference (or the mean, where there is no rival) with its interval. p: after Holm.
     """
 
-    asks: str
-    verdict: Word
+    __test__ = False  # no test of pytest's
+
+    text: str
+    verdict: Decision
     evidence: str
     gap: str = ""
     p: float | None = None
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A claim with what became of it.
+class ClaimVerdict:
+    """A claim and what became of it.
 
     Attributes:
         name: of its matrix. says: the hypothesis. caveats: without which it could be read wrongly.
@@ -65,135 +65,127 @@ class Verdict:
 
     name: str
     says: str
-    verdict: Word
-    findings: list[Finding]
+    verdict: Decision
+    tests: list[TestResult]
     caveats: list[str]
 
 
-# --- what becomes of it -----------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class _Asked:
-    """A test with its values: of the differences (or of the variant alone), in the metric's better direction."""
+class _Values:
+    """A test with its values: of the differences (or of the variant alone), in the metric's better direction.
 
-    test: dict[str, Any]
+    Attributes:
+        why: the reason, where they decide nothing.
+    """
+
+    test: ClaimTest
     key: str
-    seeds: tuple[int, ...]
-    ours: list[float]
-    theirs: list[float]
-    p: float | None
+    seeds: tuple[int, ...] = ()
+    ours: tuple[float, ...] = ()
+    theirs: tuple[float, ...] = ()
+    p: float | None = None
     why: str = ""
 
     @property
+    def metric(self) -> Measurement:
+        return Measurement.parse(self.key)
+
+    @property
     def gaps(self) -> list[float]:
-        if "beats" in self.test or "no_worse_than" in self.test:
+        if self.test.rival is not None:
             return [a - b for a, b in zip(self.ours, self.theirs, strict=True)]
-        bound = float(self.test["above"] if "above" in self.test else self.test["below"])
-        return [a - bound for a in self.ours]
+        return [a - self.test.bound for a in self.ours]
+
+    @property
+    def in_favour(self) -> list[float]:
+        """Numbers whose mean is above zero where the test holds."""
+        higher = self.test.above is not None or (self.test.below is None and self.metric.better != "lower")
+        room = (self.test.within or 0.0) * abs(statistics.fmean(self.theirs))
+        return [(1 if higher else -1) * gap + room for gap in self.gaps]
 
 
-def decide(table: Table) -> Verdict | None:
+def decide(table: Table, rows: Sequence[VariantSummary] | None = None) -> ClaimVerdict | None:
     """What became of the claim that a matrix or record holds; None if it holds none.
 
     Raises:
         ClaimError: if it names a variant or a metric that is not there.
     """
-    claim = table.manifest["config"].get("claim")
-    if not claim:
+    rows = rows or summaries(table)
+    names = [row.name for row in rows]
+    claim = check(table.manifest["config"].get("claim") or None, names, _seeds(table))
+    if claim is None:
         return None
-    rows = [row.name for row in summaries(table)]
-    check(claim, rows, sorted({cell.row.seed for cell in table.cells}) or [0])
-    asked = [_ask(table, test) for test in claim["tests"]]
-    findings = [_finding(one, p) for one, p in zip(asked, holm([one.p for one in asked]), strict=True)]
-    words = {finding.verdict for finding in findings}
-    verdict: Word = (
-        "contradicted" if "contradicted" in words else "supported" if words == {"supported"} else "undecided"
-    )
-    named = dict.fromkeys(
-        str(test[key]) for test in claim["tests"] for key in ("variant", "beats", "no_worse_than") if key in test
-    )
-    caveats = compare.caveats(table, *(name for name in named if name in rows))
-    caveats += _at_chance(asked)
-    if not set(named) <= set(rows):  # a ladder's runs are lost on purpose
-        caveats += [note for note in compare.origins(table.cells) if note not in caveats]
-    return Verdict(table.name, claim["says"], verdict, findings, caveats)
+    values = [_values(table, rows, test) for test in claim.tests]
+    tests = [_result(one, p) for one, p in zip(values, holm([one.p for one in values]), strict=True)]
+    named = dict.fromkeys(name for test in claim.tests for name in test.rows)
+    text = caveats(table, *(name for name in named if name in names)) + _at_chance(values)
+    if not set(named) <= set(names):  # a ladder's runs are lost on purpose
+        text += [note for note in origins(table.cells) if note not in text]
+    return ClaimVerdict(table.name, claim.says, _together({test.verdict for test in tests}), tests, text)
 
 
-def _at_chance(asked: list[_Asked]) -> list[str]:
-    """Metrics of control on which nothing that is tested has learned anything yet."""
-    judged = ((Measurement.parse(one.key), one) for one in asked if one.seeds)
-    low = [metric for metric, one in judged if metric.over_chance and max(*one.ours, *one.theirs) <= 0]
-    return [f"{one.heading}: no cell is above chance, so training is too short to decide" for one in dict.fromkeys(low)]
+def _seeds(table: Table) -> list[int]:
+    return sorted({cell.row.seed for cell in table.cells}) or [0]
 
 
-def _ask(table: Table, test: dict[str, Any]) -> _Asked:
+def _together(decisions: set[Decision]) -> Decision:
+    if "contradicted" in decisions:
+        return "contradicted"
+    return "supported" if decisions == {"supported"} else "undecided"
+
+
+def _at_chance(values: list[_Values]) -> list[str]:
+    """Metrics of adherence on which nothing that is tested has learned anything yet."""
+    judged = [one for one in values if one.seeds and one.metric.over_chance]
+    low = dict.fromkeys(one.metric for one in judged if max(*one.ours, *one.theirs) <= 0)
+    return [f"{one.heading}: no cell is above chance, so training is too short to decide" for one in low]
+
+
+def _values(table: Table, rows: Sequence[VariantSummary], test: ClaimTest) -> _Values:
     """The numbers that a test is about."""
-    known = [key for cell in table.done if cell.result for key in numbers(cell.result)]
+    known = [key for row in rows for key in row.by_seed]
     if not known:
-        return _Asked(test, str(test["metric"]), (), [], [], None, "no cell has a result yet")
-    if test["metric"] == LADDER:
-        return _climbed(table, test)
+        return _Values(test, test.metric, why="no cell has a result yet")
+    if test.metric == LADDER:
+        return _on_the_ladder(table, test)
     try:
-        key, per = find(known, test["metric"]), find(known, test["per"]) if "per" in test else None
+        key, per = find(known, test.metric), find(known, test.per) if test.per else None
     except ValueError as error:
-        raise ClaimError(f"test {test_text(test)}: {error}") from error
-    rivals = [test[rule] for rule in ("beats", "no_worse_than") if rule in test]
-    ours = _by_seed(table, test["variant"], key, per)
-    theirs = _by_seed(table, rivals[0], key, per) if rivals else ours
+        raise ClaimError(f"test {test}: {error}") from error
+    ours, theirs = (_by_seed(find_row(rows, name), key, per) for name in (test.variant, test.rival or test.variant))
     seeds = tuple(sorted(ours.keys() & theirs.keys()))
-    one = _Asked(test, key, seeds, [ours[s] for s in seeds], [theirs[s] for s in seeds], None)
+    one = _Values(test, key, seeds, tuple(ours[s] for s in seeds), tuple(theirs[s] for s in seeds))
     if len(seeds) < 2:
         return replace(one, why="no seed has it" if not seeds else "one seed shows no spread")
-    why = compare.apart(table, test["variant"], rivals[0], seeds, key, per or "") if rivals else ""
-    return replace(one, why=why, p=None if why else paired_p(_against(one)))
+    if test.rival is not None:
+        one = replace(one, why=apart(find_row(rows, test.variant), find_row(rows, test.rival), seeds, key, per or ""))
+    return one if one.why else replace(one, p=paired_p(one.in_favour))
 
 
-def _climbed(table: Table, test: dict[str, Any]) -> _Asked:
+def _on_the_ladder(table: Table, test: ClaimTest) -> _Values:
     """A test on the learning-rate ladder. Its rungs round: a difference spreads by a rung's width / sqrt 6 at least."""
-    found = {one.name: one for one in ladders(table)}
-    names = [test[rule] for rule in ("variant", "beats", "no_worse_than") if rule in test]
-    missing = [name for name in names if name not in found]
+    by_name = {one.name: one for one in ladders(table)}
+    missing = [name for name in test.rows if name not in by_name]
     if missing:
-        raise ClaimError(
-            f"test {test_text(test)}: {missing[0]!r} is on no ladder of train.lr{hint(missing[0], list(found))}"
-        )
-    highest = [{seed: math.log10(value) for seed, value in found[name].highest.items()} for name in names]
+        raise ClaimError(f"test {test}: {missing[0]!r} is on no ladder of train.lr{hint(missing[0], list(by_name))}")
+    highest = [{seed: math.log10(value) for seed, value in by_name[name].highest.items()} for name in test.rows]
     seeds = tuple(sorted(set.intersection(*(set(one) for one in highest))))
-    ours, theirs = ([one[seed] for seed in seeds] for one in (highest[0], highest[-1]))
-    one = _Asked(test, LADDER, seeds, ours, theirs, None)
+    ours, theirs = (tuple(one[seed] for seed in seeds) for one in (highest[0], highest[-1]))
+    one = _Values(test, LADDER, seeds, ours, theirs)
     if len(seeds) < 2:
         return replace(one, why="fewer than two seeds survive the lowest rate")
-    rungs = sorted(rung.value for rung in found[names[0]].rungs)
+    rungs = sorted(rung.value for rung in by_name[test.variant].rungs)
     width = max(math.log10(b / a) for a, b in zip(rungs, rungs[1:], strict=False))
-    return replace(one, p=paired_p(_against(one), least=width / 6**0.5))
+    return replace(one, p=paired_p(one.in_favour, least=width / 6**0.5))
 
 
-def _against(one: _Asked) -> list[float]:
-    """Numbers whose mean is above zero where the test holds."""
-    sign = 1 if _higher(one) else -1
-    room = one.test["within"] * abs(statistics.fmean(one.theirs)) if "within" in one.test else 0.0
-    return [sign * gap + room for gap in one.gaps]
-
-
-def _higher(one: _Asked) -> bool:
-    if "above" in one.test or "below" in one.test:
-        return "above" in one.test
-    return Measurement.parse(one.key).better != "lower"
-
-
-def _by_seed(table: Table, name: str, key: str, per: str | None) -> dict[int, float]:
-    cells = [cell for cell in table.cells if name_of(cell.row) == name and cell.result is not None]
-    told = {cell.row.seed: _value(cell, key, per) for cell in cells}
-    return {seed: value for seed, value in told.items() if value is not None}
-
-
-def _value(cell: CellRecord, key: str, per: str | None) -> float | None:
-    assert cell.result is not None
-    found = numbers(cell.result)
-    if key not in found or (per is not None and not found.get(per)):
-        return None
-    return found[key] / (found[per] / _per(per)[0] if per else 1.0)
+def _by_seed(row: VariantSummary, key: str, per: str | None) -> dict[int, float]:
+    """Seed -> the metric, divided by a cost where one is given."""
+    values = row.by_seed.get(key, {})
+    if per is None:
+        return values
+    costs, scale = row.by_seed.get(per, {}), _per(per)[0]
+    return {seed: value / (costs[seed] / scale) for seed, value in values.items() if costs.get(seed)}
 
 
 def _per(key: str) -> tuple[float, str]:
@@ -202,80 +194,46 @@ def _per(key: str) -> tuple[float, str]:
     return one.metric.per or (1.0, one.heading)
 
 
-def _finding(one: _Asked, corrected: float | None) -> Finding:
-    test = one.test
-    rule = next(rule for rule in RULES if rule in test)
-    per = test.get("per", "")
-    metric = Measurement.parse(one.key).heading + (f" per {_per(per)[1]}" if per else "")
-    share = f" by more than {test['within']:.0%}" if "within" in test else ""
-    words = {"beats": "beats", "no_worse_than": "is no worse than", "above": "is above", "below": "is below"}
-    asks = f"{test['variant']} {words[rule]} {test[rule]}{share}: {metric}"
+# --- as text ----------------------------------------------------------------------------------------------------------
+
+
+def _result(one: _Values, corrected: float | None) -> TestResult:
+    """The decision on one test, of the numbers and p after Holm."""
+    text = _sentence(one.test, one.metric)
     if corrected is None:
-        return Finding(asks, "undecided", one.why)
-    against = _against(one)
-    mean = statistics.fmean(against)
-    if rule in ("beats", "no_worse_than"):
-        base, mean_gap = statistics.fmean(one.theirs), statistics.fmean(one.gaps)
-        gap = f"{_number(mean_gap)} {_bounds(one.gaps)}"
-        gap += f" ({mean_gap / abs(base):+.1%})" if base and Measurement.parse(one.key).metric.relative else ""
-        said = f"{_number(statistics.fmean(one.ours), 4)} against {_number(base, 4)}, gap {gap}"
-    else:
-        said = gap = f"{_number(statistics.fmean(one.ours))} {_bounds(one.ours)}"
-    said += f", {len(one.seeds)} seeds, p {_p(corrected)} after Holm"
-    small = rule == "beats" and "per" not in test and _within_margin(one)
-    verdict: Word = "undecided"
-    if small:
-        said += f"; under the {Measurement.parse(one.key).metric.margin:.1%} of seed noise"
-    elif corrected <= LEVEL:
-        verdict = "supported" if mean > 0 else "contradicted"
-    else:
-        more = more_seeds(against)
-        said += f"; {hope(more)}" if more else ""
-    return Finding(asks, verdict, said, gap, corrected)
+        return TestResult(text, "undecided", one.why)
+    gap, evidence = _evidence(one)
+    evidence += f", {len(one.seeds)} seeds, p {p_value(corrected)} after Holm"
+    margin = one.metric.metric.margin
+    if one.test.beats is not None and one.test.per is None and _within(one, margin):
+        return TestResult(text, "undecided", f"{evidence}; under the {margin:.1%} of seed noise", gap, corrected)
+    if corrected <= LEVEL:
+        favourable = statistics.fmean(one.in_favour) > 0
+        return TestResult(text, "supported" if favourable else "contradicted", evidence, gap, corrected)
+    more = more_seeds(one.in_favour)
+    return TestResult(
+        text, "undecided", evidence + (f"; {more_seeds_text(more)}" if more else ""), gap, corrected
+    )  # fmt: skip
 
 
-def _within_margin(one: _Asked) -> bool:
+def _sentence(test: ClaimTest, metric: Measurement) -> str:
+    verbs = {"beats": "beats", "no_worse_than": "is no worse than", "above": "is above", "below": "is below"}
+    share = f" by more than {test.within:.0%}" if test.within is not None else ""
+    per = f" per {_per(test.per)[1]}" if test.per else ""
+    return f"{test.variant} {verbs[test.rule]} {getattr(test, test.rule)}{share}: {metric.heading}{per}"
+
+
+def _evidence(one: _Values) -> tuple[str, str]:
+    """The gap (or the mean) with its interval, and the same with what it is a gap of."""
+    if one.test.rival is None:
+        gap = f"{number(statistics.fmean(one.ours))} {bounds(one.ours)}"
+        return gap, gap
+    base, mean_gap = statistics.fmean(one.theirs), statistics.fmean(one.gaps)
+    gap = f"{number(mean_gap)} {bounds(one.gaps)}"
+    gap += f" ({mean_gap / abs(base):+.1%})" if base and one.metric.metric.relative else ""
+    return gap, f"{number(statistics.fmean(one.ours), 4)} against {number(base, 4)}, gap {gap}"
+
+
+def _within(one: _Values, margin: float) -> bool:
     base = statistics.fmean(one.theirs)
-    return bool(base) and abs(statistics.fmean(one.gaps) / base) <= Measurement.parse(one.key).metric.margin
-
-
-def _bounds(values: list[float]) -> str:
-    found = interval(values)
-    assert found is not None
-    return f"[{_number(found[0])}, {_number(found[1])}]"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.2g}"
-
-
-def _number(value: float, digits: int = 3) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
-
-
-# --- many of them -----------------------------------------------------------------------------------------------------
-
-
-def markdown(verdicts: Sequence[tuple[Verdict, str]]) -> str:
-    """A table of claims, each with a link (or an empty one) to what it rests on, its tests under it."""
-    out = ["| claim and its tests | verdict | gap | p |", "|---|---|---|---:|"]
-    for one, link in verdicts:
-        says = f"[{one.says}]({link})" if link else one.says
-        out.append(f"| **{says}** | **{one.verdict}** | {' '.join(one.caveats)} | |")
-        for finding in one.findings:
-            p = "" if finding.p is None else _p(finding.p)
-            out.append(f"| {finding.asks} | {finding.verdict} | {finding.gap or finding.evidence} | {p} |")
-    return "\n".join(out) + "\n"
-
-
-def newest(results: Path) -> dict[str, Path]:
-    """The newest record of each matrix under `results`, by when its last cell ended; matrices by name."""
-    found: dict[str, list[Path]] = {}
-    for file in sorted(results.glob("*/*/cells.json")):
-        found.setdefault(file.parent.parent.name, []).append(file.parent)
-    return {name: folders[0] if len(folders) == 1 else max(folders, key=_ended) for name, folders in found.items()}
-
-
-def _ended(record: Path) -> float:
-    cells = json.loads((record / "cells.json").read_text())["cells"]
-    return max((cell["result"]["provenance"]["ended"] for cell in cells if cell["result"]), default=0.0)
+    return bool(base) and abs(statistics.fmean(one.gaps) / base) <= margin

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bench.findings.words import few
 from bench.store.folders import name_of
 from bench.store.result import Result
 from bench.store.table import CellRecord, Table
@@ -13,7 +14,7 @@ from bench.store.table import CellRecord, Table
 
 @dataclass(frozen=True)
 class Statement:
-    """One thing: `equal`, `differs` or `unknown`, and in words how one knows or what differs."""
+    """One thing: `equal`, `differs` or `unknown`, and the evidence or what differs."""
 
     what: str
     verdict: str
@@ -21,8 +22,8 @@ class Statement:
 
 
 HASHED = (  # what, where its hash stands, whether it may differ between seeds
-    ("first weights of what all schemes have", "initial_backbone_weights", True),
-    ("pictures and prompts of every step looked at", "batch", True),
+    ("initial weights of what all schemes have", "initial_backbone_weights", True),
+    ("images and prompts of every probed step", "batch", True),
     ("noise, times and dropped prompts of these steps", "chance", True),
     ("training data", "data", False),
     ("prompts", "prompts", False),
@@ -34,7 +35,7 @@ RECORDED: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = (
     ("versions of Python and packages", lambda p: str(sorted(p.get("versions", {}).items()))),
     ("run that they were measured in, on which rates depend", lambda p: p.get("command")),
     ("seed of evaluation", lambda p: p.get("seeds", {}).get("evaluate")),
-    ("extractor, judge and number of pictures", lambda p: str(sorted(_measured(p).items()))),
+    ("extractor, judge and number of images", lambda p: str(sorted(_measured(p).items()))),
 )
 
 
@@ -72,7 +73,7 @@ def _hashed(cells: list[CellRecord], what: str, key: str, by_seed: bool) -> Stat
     seed, groups = next(iter(split.items()))
     odd = min(groups.values(), key=len)
     where = f" (seed {seed})" if by_seed else ""
-    return Statement(what, "differs", f"{_few(odd)}{where} and the others have different hashes")
+    return Statement(what, "differs", f"{few(odd)}{where} and the others have different hashes")
 
 
 def _config(cells: list[CellRecord]) -> Statement:
@@ -86,7 +87,7 @@ def _config(cells: list[CellRecord]) -> Statement:
     told = [f"{key} ({', '.join(sorted(values))})" for key, values in differing.items() if len(values) > 1]
     what = "config but for scheme, options and seed"
     if told:
-        return Statement(what, "differs", _few(told, 6))
+        return Statement(what, "differs", few(told, 6))
     return Statement(what, "equal", f"{len(keys)} values")
 
 
@@ -104,15 +105,10 @@ def _recorded(cells: list[CellRecord], what: str, read: Callable[[dict[str, Any]
     if len(found) == 1:
         value = next(iter(found))
         return Statement(what, "equal", value if len(value) < 60 else "the same for all")
-    told = [f"{value if len(value) < 60 else 'one'} of {_few(dict.fromkeys(rows))}" for value, rows in found.items()]
+    told = [f"{value if len(value) < 60 else 'one'} of {few(dict.fromkeys(rows))}" for value, rows in found.items()]
     return Statement(what, "differs", "; ".join(told))
 
 
 def _result(cell: CellRecord) -> Result:
     assert cell.result is not None
     return cell.result
-
-
-def _few(words: Iterable[str], most: int = 3) -> str:
-    found = list(words)
-    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")

@@ -1,7 +1,7 @@
 """Matrices that sweep a training value: which value each variant would choose, and how far up it trains at all.
 
-The choice is made by held-out loss, never by a metric that is then reported. A run counts as *diverged* where its loss
-stopped being a number, or where its held-out loss ended above `LOST` times the lowest of its variant and seed.
+The choice is made by validation loss, never by a metric that is then reported. A run counts as *diverged* where its
+loss stopped being a number, or where its validation loss ended above `LOST` times the lowest of its variant and seed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Choice:
 
 
 def choices(table: Table) -> list[Choice]:
-    """One for each variant (and point of the other axes); none where the matrix asks for no choice."""
+    """One for each variant (and point of the other axes); none where the matrix chooses nothing."""
     config = table.manifest["config"]
     axis = config.get("choose")
     if not axis:
@@ -60,7 +60,7 @@ def choices(table: Table) -> list[Choice]:
 
 @dataclass(frozen=True)
 class Rung:
-    """One value of a ladder: the median over seeds of the held-out loss (None if none has one), and how many of the
+    """One value of a ladder: the median over seeds of the validation loss (None if none has one), and how many of the
     seeds were lost."""
 
     value: float

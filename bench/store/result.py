@@ -45,6 +45,11 @@ class Result:
     sampling: dict[str, list[float]] = field(default_factory=dict)
     probes: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def sample_ci(self) -> dict[str, list[float]]:
+        """`sampling` by its better name; the files keep theirs."""
+        return self.sampling
+
     def write(self, path: Path) -> None:
         """Writes the result with a checksum over its content, atomically.
 

@@ -1,22 +1,23 @@
-"""The report as one HTML page that holds everything it shows: no network, no script. Needs neither torch nor MLflow."""
+"""The report as one HTML page that holds everything it shows: no network, no script.
+
+Imports neither torch nor MLflow.
+"""
 
 from __future__ import annotations
 
 import base64
-import csv
-import io
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from bench.findings.analysis import summaries
-from bench.store.table import Table
+from bench.findings.analysis import Analysis
 from bench.views.figures.catalogue import Figure
-from bench.views.text import Sheet, as_csv, latex, lines, notes
+from bench.views.text import Sheet, as_csv, csv_text, latex, means
 
 
 def html(
-    table: Table,
-    figures: list[Figure],
+    analysis: Analysis,
+    figures: Sequence[Figure],
     sheets: tuple[list[Sheet], list[Sheet]],
     *,
     what: str,
@@ -26,58 +27,56 @@ def html(
     """The page: findings, table, notes, figures each with its data as a link, provenance and the command.
 
     Args:
-        sheets: what stands before the table of means, and after it.
+        analysis: of the matrix.
+        figures: in the page's order.
+        sheets: those before the table of means, and those after it.
+        what: the sentence under the name.
+        command: that repeats it.
+        provenance: label -> values.
     """
     from jinja2 import Environment
 
-    headings, text, top = lines(table, minor="last")
-    complete = [row.complete for row in summaries(table)]
+    table = means(analysis, minor="last")
+    complete = [row.complete for row in analysis.rows]
     rows = [
-        {"cells": cells, "best": best, "complete": done} for cells, best, done in zip(text, top, complete, strict=True)
+        {"cells": cells, "bold": bold, "complete": done}
+        for cells, bold, done in zip(table.rows, table.bold, complete, strict=True)
     ]
     template = files("bench.views").joinpath("report.html.j2").read_text(encoding="utf-8")
     return (
         Environment(autoescape=True, trim_blocks=True)
         .from_string(template)
         .render(
-            name=table.name,
+            name=analysis.name,
             what=what,
-            headings=headings,
+            headings=table.headings,
             rows=rows,
-            notes=notes(table),
-            cells_csv=_inline("text/csv", as_csv(table).encode()),
-            latex=_inline("text/plain", latex(table).encode()),
+            notes=analysis.notes,
+            cells_csv=_inline("text/csv", as_csv(analysis.table).encode()),
+            latex=_inline("text/plain", latex(analysis).encode()),
             before=[_sheet(sheet) for sheet in sheets[0]],
             after=[_sheet(sheet) for sheet in sheets[1]],
-            figures=[_shown(figure) for figure in figures],
+            figures=[_figure(figure) for figure in figures],
             command=command,
             provenance=provenance,
         )
     )
 
 
-def _shown(figure: Figure) -> dict[str, Any]:
+def _figure(figure: Figure) -> dict[str, Any]:
     return {
         "title": figure.title,
         "caption": figure.caption,
         "stem": figure.file.partition(".")[0],
         "src": _inline("image/png", figure.png),
-        "csv": _inline("text/csv", _csv(figure.data).encode()) if figure.data else "",
+        "csv": _inline("text/csv", csv_text(figure.data).encode()) if figure.data else "",
     }
 
 
 def _sheet(sheet: Sheet) -> dict[str, Any]:
     rows = [dict(zip(sheet.headings, row, strict=True)) for row in sheet.rows]
     name = "".join(c if c.isalnum() else "-" for c in sheet.title.lower())
-    return {"sheet": sheet, "stem": name, "csv": _inline("text/csv", _csv(rows).encode())}
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+    return {"sheet": sheet, "stem": name, "csv": _inline("text/csv", csv_text(rows).encode())}
 
 
 def _inline(kind: str, content: bytes) -> str:

@@ -1,37 +1,38 @@
-"""The newest records in the README."""
+"""The newest records in the README and in the list of claims."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
-from bench.findings import claims
+from bench.findings.analysis import Analysis, analyse
 from bench.store.files import write_atomic
-from bench.store.table import Table
-from bench.views.record import load_record
-from bench.views.text import markdown, notes
-
-
-def readme_table(table: Table, where: str) -> str:
-    """A record's table for the README, with a link to its folder `where`."""
-    said = [f"- {note}" for note in notes(table)]
-    said.append(f"- Record, figures and command: [{where}]({where}/report.md)")
-    return "\n".join([f"### {table.name}", "", markdown(table), *said, "", f"![Samples]({where}/samples.png)", ""])
-
+from bench.views.record import load_record, newest_records
+from bench.views.text import claims_markdown, markdown
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 CLAIMS = ("<!-- claims:begin -->", "<!-- claims:end -->")
+CLAIMS_FILE = "CLAIMS.md"
+HOW = """\
+Each is a matrix in `configs/claims/` whose decision rule was committed before it was run; differences are paired by
+seed with 95 % intervals, and p corrected by Holm over a claim's tests. They hold for the size and data of their record,
+and no further; `ditbench claims` prints the means, and how many more seeds give 80 % power.
+"""
 
 
 def update_readme(readme: Path, results: Path) -> bool:
-    """Writes the newest record of each matrix between the README's two marks; False if it has none."""
+    """Writes the newest record of each matrix between the README's marks, and `results/CLAIMS.md`; False if the README
+    has no marks."""
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if BEGIN not in text or END not in text:
         return False
-    tables = newest_tables(results, readme.parent)
-    text = _between(text, (BEGIN, END), readme_section(tables))
+    analyses = newest_analyses(results, readme.parent)
+    text = _between(text, (BEGIN, END), readme_section(analyses))
     if CLAIMS[0] in text and CLAIMS[1] in text:
-        text = _between(text, CLAIMS, claims_section(tables))
+        link = (results / CLAIMS_FILE).relative_to(readme.parent).as_posix()
+        text = _between(text, CLAIMS, claims_line(analyses, link))
     write_atomic(readme, text)
+    write_atomic(results / CLAIMS_FILE, claims_page(newest_analyses(results, results)))
     return True
 
 
@@ -40,33 +41,45 @@ def _between(text: str, marks: tuple[str, str], content: str) -> str:
     return f"{before}{marks[0]}\n{content}{marks[1]}{rest.partition(marks[1])[2]}"
 
 
-def newest_tables(results: Path, root: Path) -> dict[str, Table]:
+def newest_analyses(results: Path, root: Path) -> dict[str, Analysis]:
     """The newest record of each matrix, by its folder as seen from `root`."""
-    return {folder.relative_to(root).as_posix(): load_record(folder) for folder in claims.newest(results).values()}
+    folders = newest_records(results).values()
+    return {folder.relative_to(root).as_posix(): analyse(load_record(folder)) for folder in folders}
 
 
-def claims_section(tables: dict[str, Table]) -> str:
-    """What became of every claim of which there is a record, each with a link to its newest, and in a sentence how
-    that was decided."""
-    told = []
-    for where, table in tables.items():
-        verdict = claims.decide(table)
-        if verdict:
-            told.append((verdict, f"{where}/report.md"))
-    if not told:
+def claims_line(analyses: dict[str, Analysis], link: str) -> str:
+    """In one line, how many claims were tested, at what size, and what became of them; nothing without any."""
+    claims = [one for one in analyses.values() if one.claim]
+    if not claims:
         return ""
-    how = (
-        "Each is a matrix in `configs/claims/` whose decision rule was committed before it was run; differences are\n"
-        "paired by seed with 95 % intervals, and p corrected by Holm over a claim's tests. They hold for the size and\n"
-        "data of their record, and no further; `ditbench claims` prints the means, and how many more seeds would\n"
-        "decide.\n"
-    )
-    return f"## Claims\n\n{how}\n{claims.markdown(told)}"
+    counts = Counter(one.claim.verdict for one in claims if one.claim)
+    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("supported", "contradicted", "undecided"))
+    return f"{len(claims)} pre-registered claims at {_size(claims)}: {told} ([{link}]({link})).\n"
 
 
-def readme_section(tables: dict[str, Table]) -> str:
+def _size(analyses: list[Analysis]) -> str:
+    """`1-2 M parameters`, of all rows."""
+    totals = [mean / 1e6 for one in analyses for row in one.rows if (mean := row.mean("parameters_total")) is not None]
+    if not totals:
+        return "unknown size"
+    least, most = round(min(totals)), round(max(totals))
+    return f"{least} M parameters" if least == most else f"{least}-{most} M parameters"
+
+
+def claims_page(analyses: dict[str, Analysis]) -> str:
+    """What became of every claim of which there is a record, each with a link to its newest, and how it was decided."""
+    verdicts = [(one.claim, f"{where}/report.md") for where, one in analyses.items() if one.claim]
+    return f"# Claims\n\n{HOW}\n{claims_markdown(verdicts)}"
+
+
+def readme_section(analyses: dict[str, Analysis]) -> str:
     """The newest record of each matrix that tests no claim, as the README shows it."""
-    shown = [readme_table(table, where) for where, table in tables.items() if not table.manifest["config"].get("claim")]
-    if not shown:
-        return ""
-    return "\n".join(["## Results", "", *shown])
+    shown = [readme_table(one, where) for where, one in analyses.items() if not one.claim]
+    return "\n".join(["## Results", "", *shown]) if shown else ""
+
+
+def readme_table(analysis: Analysis, where: str) -> str:
+    """A record's brief table for the README, with a link to its folder `where`."""
+    lines = [f"- {note}" for note in analysis.notes]
+    lines.append(f"- All columns, samples and the command: [{where}]({where}/report.md)")
+    return f"### {analysis.name}\n\n{markdown(analysis, brief=True)}\n" + "\n".join(lines) + "\n"

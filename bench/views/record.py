@@ -11,12 +11,13 @@ from typing import Any
 
 import yaml
 
+from bench.findings.analysis import analyse
 from bench.store import provenance
 from bench.store.files import whole_folder, write_atomic, write_json
 from bench.store.folders import Row, Store
 from bench.store.result import Result
 from bench.store.table import CellRecord, Table, collect
-from bench.views.report import write_files
+from bench.views.report import write_record_files
 
 
 def record(
@@ -42,7 +43,7 @@ def record(
     date = time.strftime("%Y%m%d", time.gmtime(told.provenance["ended"]))
     folder = destination / name / f"{date}-{hardware_slug(told.provenance['hardware'])}-{commit[:8]}"
     if folder.exists():
-        raise ValueError(f"record {folder} is there already; delete it to write it anew")
+        raise ValueError(f"record {folder} is there already; delete it to write it again")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(folder) as temporary:
         _write(_without_places(table), temporary)
@@ -106,7 +107,7 @@ def _scrub(value: Any) -> Any:
 
 
 def _write(table: Table, folder: Path) -> None:
-    write_files(table, folder, page=False)
+    write_record_files(analyse(table), folder)
     write_atomic(folder / "config.yaml", yaml.safe_dump(table.manifest["config"], sort_keys=False, width=100))
     cells = [
         {
@@ -129,6 +130,19 @@ def _write(table: Table, folder: Path) -> None:
         {key: _scrub(told.provenance[key]) for key in kept if key in told.provenance}
         | {"command": table.manifest["command"]},
     )
+
+
+def newest_records(results: Path) -> dict[str, Path]:
+    """The newest record of each matrix under `results`, by when its last cell ended; matrices by name."""
+    folders: dict[str, list[Path]] = {}
+    for file in sorted(results.glob("*/*/cells.json")):
+        folders.setdefault(file.parent.parent.name, []).append(file.parent)
+    return {name: every[0] if len(every) == 1 else max(every, key=_ended) for name, every in folders.items()}
+
+
+def _ended(record: Path) -> float:
+    cells = json.loads((record / "cells.json").read_text())["cells"]
+    return max((cell["result"]["provenance"]["ended"] for cell in cells if cell["result"]), default=0.0)
 
 
 def load_record(folder: Path) -> Table:

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import csv
-import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from bench.findings.analysis import VariantSummary, best, columns, summaries
-from bench.store.metrics import ARROWS, Measurement, caveats, numbers
-from bench.store.table import Table
+from bench.findings.analysis import Analysis
+from bench.findings.claims import ClaimVerdict
+from bench.findings.summary import VariantSummary
+from bench.findings.words import p_value
+from bench.store.metrics import ARROWS, Measurement, numbers
+from bench.store.table import CellRecord, Table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+BOLD, END = "\ue000", "\ue001"  # around what is bold, until the format's own marks replace them
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table of words for the report: what it says, its rows, and notes under it."""
+    """A table of text for the report, with a sentence before it and notes under it."""
 
     title: str
-    says: str
+    text: str
     headings: list[str]
     rows: list[list[str]]
     notes: list[str]
 
     def markdown(self) -> str:
         """The sheet as a section."""
-        clean = [[cell.replace("|", "\\|") for cell in row] for row in (self.headings, *self.rows)]
-        lines = ["| " + " | ".join(row) + " |" for row in clean]
-        lines.insert(1, "|" + "---|" * len(self.headings))
-        said = "".join(f"- {note}\n" for note in self.notes)
-        return f"## {self.title}\n\n{self.says}\n\n" + "\n".join(lines) + "\n" + (f"\n{said}" if said else "")
+        notes = "".join(f"- {note}\n" for note in self.notes)
+        table = markdown_table(self.headings, self.rows, numeric=False)
+        return f"## {self.title}\n\n{self.text}\n\n{table}" + (f"\n{notes}" if notes else "")
 
 
 def written(row: VariantSummary, column: Measurement) -> str:
@@ -41,128 +46,119 @@ def written(row: VariantSummary, column: Measurement) -> str:
     return f"{column.write(mean)} ± {column.write(half)}"
 
 
-def lines(
-    table: Table, minor: Literal["shown", "last", "left out"] = "shown"
-) -> tuple[list[str], list[list[str]], list[set[int]]]:
-    """Headings, cells of text a row, and for each row the columns in which it is best.
+@dataclass(frozen=True)
+class MeansTable:
+    """The table of means as text: headings, a row a variant, and for each row the places of what is bold."""
+
+    headings: list[str]
+    rows: list[list[str]]
+    bold: list[set[int]]
+
+    def marked(self) -> list[list[str]]:
+        """The rows, with marks around what is bold."""
+        return [
+            [f"{BOLD}{text}{END}" if k in bold and text else text for k, text in enumerate(row)]
+            for row, bold in zip(self.rows, self.bold, strict=True)
+        ]
+
+
+def means(analysis: Analysis, minor: Literal["shown", "last", "left out"] = "shown", brief: bool = False) -> MeansTable:
+    """The table of means.
 
     Args:
         minor: what becomes of the minor columns.
+        brief: only the columns that the README shows.
     """
-    rows = summaries(table)
-    cols = [column for column in columns(rows) if minor != "left out" or not column.metric.minor]
+    columns = [one for one in analysis.columns if minor != "left out" or not one.metric.minor]
+    columns = [one for one in columns if one.metric.brief or not brief]
     if minor == "last":
-        cols.sort(key=lambda column: column.metric.minor)
-    headings = ["variant", "seeds", *(column.heading + ARROWS[column.better] for column in cols)]
-    marks = [best(rows, column) for column in cols]
-    text, top = [], []
-    for row in rows:
-        text.append([row.name, row.seeds, *(written(row, column) for column in cols)])
-        top.append({k + 2 for k, mark in enumerate(marks) if mark == row.name})
-    return headings, text, top
-
-
-def notes(table: Table) -> list[str]:
-    """Sentences without which the table could be read wrongly."""
-    rows = summaries(table)
-    said = []
-    if not table.done:
-        said.append("No cell has a result yet.")
-    elif max((row.planned for row in rows), default=0) == 1:
-        said.append("One seed: there is no spread, and differences between rows are not established.")
-    else:
-        said.append("Mean over seeds ± half the 95 % t-interval of that mean.")
-    said += caveats((key for row in rows for key in row.values), dimensions(table))
-    said += [f"{row.name}, {reason}" for row in rows for reason in row.reasons]
-    if any(best(rows, column) for column in columns(rows)):
-        said.append("Bold is the best mean of a column among rows whose every seed finished; read its interval too.")
-    return said
-
-
-def dimensions(table: Table) -> dict[str, int]:
-    """Extractor's slug -> number of its features, as far as the results say."""
-    found = {}
-    for cell in table.done:
-        measured = cell.result.provenance.get("measured", {}) if cell.result else {}
-        if "dim" in measured:
-            found[str(measured["extractor"]).lower().replace("-", "_")] = int(measured["dim"])
-    return found
-
-
-# --- as text ----------------------------------------------------------------------------------------------------------
-
-
-def markdown(table: Table) -> str:
-    """The table in Markdown, the best of each column bold."""
-    headings, text, top = lines(table)
-    out = ["| " + " | ".join(headings) + " |", "|" + "---|" + "---:|" * (len(headings) - 1)]
-    for row, marks in zip(text, top, strict=True):
-        cells = [f"**{value}**" if k in marks and value else value for k, value in enumerate(row)]
-        out.append("| " + " | ".join(cells) + " |")
-    return "\n".join(out) + "\n"
-
-
-def latex(table: Table) -> str:
-    """The table in LaTeX (booktabs), the best of each column bold."""
-    headings, text, top = lines(table)
-    rows = [
-        " & ".join(f"\\textbf{{{_tex(value)}}}" if k in marks and value else _tex(value) for k, value in enumerate(row))
-        for row, marks in zip(text, top, strict=True)
-    ]
-    head = " & ".join(f"\\shortstack{{{_tex(heading)}}}" for heading in headings)
-    body = "\n".join(f"{row} \\\\" for row in rows)
-    said = "\n".join(f"% {note}" for note in notes(table))
-    columns = "l" + "r" * (len(headings) - 1)
-    return (
-        f"{said}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n"
-        "\\bottomrule\n\\end{tabular}\n"
+        columns.sort(key=lambda one: one.metric.minor)
+    return MeansTable(
+        ["variant", "seeds", *(one.heading + ARROWS[one.better] for one in columns)],
+        [[row.name, row.seeds, *(written(row, one) for one in columns)] for row in analysis.rows],
+        [{k + 2 for k, one in enumerate(columns) if row.name in analysis.bold[one.key]} for row in analysis.rows],
     )
 
 
-TEX = {"\\": r"\textbackslash{}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "±": r"$\pm$", "~": r"\textasciitilde{}"}
-TEX |= {"^": r"\textasciicircum{}", **{character: "\\" + character for character in "&%$#_{}"}}
+# --- formats ----------------------------------------------------------------------------------------------------------
 
 
-def _tex(text: str) -> str:
-    return "".join(TEX.get(character, character) for character in text)
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: bool = True) -> str:
+    """A table in Markdown.
+
+    Args:
+        numeric: whether all columns but the first stand at the right.
+    """
+    from tabulate import tabulate
+
+    clean = [[text.replace("|", "\\|") for text in row] for row in (headings, *rows)]  # tabulate escapes none
+    align = ["left", *(["right" if numeric else "left"] * (len(headings) - 1))]
+    table = tabulate(clean[1:], clean[0], tablefmt="pipe", colalign=align, disable_numparse=True)
+    return table.replace(BOLD, "**").replace(END, "**") + "\n"
 
 
-def terminal(table: Table) -> Any:
-    """The table for a terminal (a rich renderable)."""
+def markdown(analysis: Analysis, *, brief: bool = False) -> str:
+    """The table of means in Markdown."""
+    table = means(analysis, brief=brief)
+    return markdown_table(table.headings, table.marked())
+
+
+LATEX = str.maketrans({BOLD: r"\textbf{", END: "}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "±": r"$\pm$"})
+
+
+def latex(analysis: Analysis) -> str:
+    """The table of means in LaTeX (booktabs), its notes as comments before it."""
+    from tabulate import tabulate
+
+    table = means(analysis)
+    align = ["left", *(["right"] * (len(table.headings) - 1))]
+    text = tabulate(table.marked(), table.headings, "latex_booktabs", colalign=align, disable_numparse=True)
+    return "".join(f"% {note}\n" for note in analysis.notes) + text.translate(LATEX) + "\n"
+
+
+def terminal(analysis: Analysis) -> RenderableType:
+    """The table of means for a terminal."""
     from rich.console import Group
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    headings, text, top = lines(table, minor="left out")
-    shown = RichTable(title=table.name, title_justify="left")
-    for k, heading in enumerate(headings):
+    table = means(analysis, minor="left out")
+    shown = RichTable(title=analysis.name, title_justify="left")
+    for k, heading in enumerate(table.headings):
         shown.add_column(heading, justify="left" if k == 0 else "right", no_wrap=k == 0, overflow="fold")
-    for row, marks in zip(text, top, strict=True):
-        shown.add_row(*(Text(value, style="bold" if k in marks else "") for k, value in enumerate(row)))
-    return Group(shown, *(Text(f"- {note}") for note in notes(table)))
+    for row, bold in zip(table.rows, table.bold, strict=True):
+        shown.add_row(*(Text(text, style="bold" if k in bold else "") for k, text in enumerate(row)))
+    return Group(shown, *(Text(f"- {note}") for note in analysis.notes))
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV, a column for every key of any."""
+    import pandas as pd
+
+    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
 
 
 def as_csv(table: Table) -> str:
     """A row a cell: what it is, how it ended, every number, where it came from."""
+    return csv_text([_cell(cell) for cell in table.cells])
+
+
+def _cell(cell: CellRecord) -> dict[str, Any]:
+    row = cell.row
+    values = {"cell": row.cell, "variant": row.variant, "scheme": row.scheme, "seed": row.seed, **row.axes}
+    values |= {"backbone": row.backbone, "data": row.data, "status": cell.status, "reason": cell.reason}
+    if cell.result:
+        values |= {"commit": cell.result.provenance.get("commit", "")} | numbers(cell.result)
+    return values
+
+
+def claims_markdown(verdicts: Sequence[tuple[ClaimVerdict, str]]) -> str:
+    """A table of claims, each with a link (or an empty one) to what it rests on, its tests under it."""
     rows = []
-    for cell in table.cells:
-        row: dict[str, Any] = {
-            "cell": cell.row.cell,
-            "variant": cell.row.variant,
-            "scheme": cell.row.scheme,
-            "seed": cell.row.seed,
-            **cell.row.axes,
-            "backbone": cell.row.backbone,
-            "data": cell.row.data,
-            "status": cell.status,
-            "reason": cell.reason,
-        }
-        if cell.result:
-            row |= {"commit": cell.result.provenance.get("commit", "")} | numbers(cell.result)
-        rows.append(row)
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, keys, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+    for one, link in verdicts:
+        says = f"[{one.says}]({link})" if link else one.says
+        rows.append([f"**{says}**", f"**{one.verdict}**", " ".join(one.caveats), ""])
+        for test in one.tests:
+            p = "" if test.p is None else p_value(test.p)
+            rows.append([test.text, test.verdict, test.gap or test.evidence, p])
+    return markdown_table(["claim and its tests", "verdict", "gap", "p"], rows, numeric=False)

@@ -9,6 +9,7 @@ import numpy as np
 from bench.findings.analysis import VariantSummary, columns, summaries
 from bench.findings.compare import apart, baseline
 from bench.findings.ladder import ladders
+from bench.findings.summary import find_row
 from bench.store.metrics import Measurement, measurements
 from bench.store.table import Table
 from bench.views.figures.style import (
@@ -35,15 +36,17 @@ def quality_cost(table: Table) -> Plot | None:
 
     There is no line along the front: means that differ by seed noise would make one. Rates of another run are hollow.
     """
-    rows = [row for row in summaries(table) if row.values]
+    every = summaries(table)
+    rows = [row for row in every if row.values]
     if not rows:
         return None
+    base = find_row(every, baseline(table, every))
     quality = columns(rows)[0]
     figure, axes = canvas(12, max(4.0, 0.15 * len(rows) + 1), ncols=2, sharey=True)
     data = [_numbers(row, (quality.key, *(cost.key for cost in COSTS))) for row in rows]
     for axis, (cost, direction) in zip(axes, COSTS.items(), strict=True):
-        hollow = _timed_apart(table, rows, cost)
-        note = f"\nhollow: timed in another run than {baseline(table)}" if hollow else ""
+        hollow = _timed_apart(base, rows, cost)
+        note = f"\nhollow: timed in another run than {base.name}" if hollow else ""
         axis.set_xlabel(f"{cost.heading} ({direction}){note}")
         _points(axis, rows, cost, quality, hollow)
         for point in data if cost.metric.timed else []:
@@ -67,10 +70,9 @@ def _points(axis: Any, rows: list[VariantSummary], cost: Measurement, quality: M
     label_points(axis, labels)
 
 
-def _timed_apart(table: Table, rows: list[VariantSummary], cost: Measurement) -> set[str]:
+def _timed_apart(base: VariantSummary, rows: list[VariantSummary], cost: Measurement) -> set[str]:
     """Rows whose rate is not comparable with the baseline's, by the rule of `compare`."""
-    base = baseline(table)
-    return {row.name for row in rows if row.name != base and apart(table, row.name, base, sorted(row.runs), cost.key)}
+    return {row.name for row in rows if row is not base and apart(row, base, sorted(row.runs), cost.key)}
 
 
 def _numbers(row: VariantSummary, keys: tuple[str, ...]) -> dict[str, Any]:

@@ -1,0 +1,86 @@
+"""Intervals and tests over seeds. Imports no torch."""
+
+from __future__ import annotations
+
+import bisect
+import statistics
+from collections.abc import Sequence
+
+LEVEL = 0.05
+POWER = 0.8
+MOST_SEEDS = 1000
+
+
+def half_width(values: Sequence[float], level: float = LEVEL) -> float:
+    """Half of the (1 - level) t-interval of the mean of two values or more."""
+    from scipy.stats import t
+
+    return float(t.ppf(1 - level / 2, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+
+
+def interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
+    """The (1 - level) t-interval of the mean; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    mean, half = statistics.fmean(values), half_width(values, level)
+    return mean - half, mean + half
+
+
+def paired_p(differences: Sequence[float], least: float = 0.0) -> float | None:
+    """Two-sided p of a paired t-test; None for fewer than two values.
+
+    Args:
+        least: the standard deviation is at least this, where values were rounded (`ttest_1samp` has no such floor).
+    """
+    n = len(differences)
+    if n < 2:
+        return None
+    mean, spread = statistics.fmean(differences), max(least, statistics.stdev(differences))
+    if spread == 0:
+        return 1.0 if mean == 0 else 0.0
+    from scipy.stats import t
+
+    return float(2 * t.sf(abs(mean) * n**0.5 / spread, n - 1))
+
+
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """p values corrected for all that are compared at once (Holm 1979); None stays and does not count."""
+    order = sorted((p, k) for k, p in enumerate(ps) if p is not None)
+    corrected: list[float | None] = [None] * len(ps)
+    largest = 0.0
+    for rank, (p, k) in enumerate(order):
+        largest = max(largest, min(1.0, p * (len(order) - rank)))
+        corrected[k] = largest
+    return corrected
+
+
+def power(effect: float, seeds: int, level: float = LEVEL) -> float:
+    """The chance that a paired t-test over `seeds` differences decides, where their mean is `effect` times their
+    standard deviation."""
+    from scipy.stats import nct, t
+
+    critical, shift = float(t.ppf(1 - level / 2, seeds - 1)), effect * seeds**0.5
+    return float(nct.sf(critical, seeds - 1, shift) + nct.cdf(-critical, seeds - 1, shift))
+
+
+def seeds_needed(effect: float) -> int | None:
+    """The fewest seeds that give 80 % power; None beyond `MOST_SEEDS`."""
+    if power(abs(effect), MOST_SEEDS) < POWER:
+        return None
+    return 2 + bisect.bisect_left(range(2, MOST_SEEDS), POWER, key=lambda seeds: power(abs(effect), seeds))
+
+
+def more_seeds(differences: Sequence[float]) -> int | None:
+    """How many more seeds give 80 % power, not corrected for anything else, if mean and spread stay; None if they have
+    it, or beyond `MOST_SEEDS`."""
+    if len(differences) < 2 or not statistics.fmean(differences) or not (spread := statistics.stdev(differences)):
+        return None
+    needed = seeds_needed(statistics.fmean(differences) / spread)
+    return needed - len(differences) if needed and needed > len(differences) else None
+
+
+def more_seeds_text(more: int) -> str:
+    """`more_seeds` for people."""
+    return f"{more} more seed{'s give' if more > 1 else ' gives'} {POWER:.0%} power, if mean and spread stay".replace(
+        "80%", "80 %"
+    )

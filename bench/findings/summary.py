@@ -1,0 +1,128 @@
+"""Cells become rows: a mean with its spread over seeds, cost beside quality, failures as rows. Imports no torch."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from architectures import nearest
+from bench.findings.statistics import half_width
+from bench.store import metrics
+from bench.store.folders import name_of
+from bench.store.metrics import Measurement, numbers
+from bench.store.result import Result
+from bench.store.table import CellRecord, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class VariantSummary:
+    """A variant (at one point of the axes) over its seeds.
+
+    Attributes:
+        cells: one a seed, in the order of the matrix.
+        by_seed: key -> seed -> value, of finished seeds.
+    """
+
+    name: str
+    cells: list[CellRecord]
+    by_seed: dict[str, dict[int, float]]
+
+    @cached_property
+    def values(self) -> dict[str, list[float]]:
+        """Key -> a value a finished seed."""
+        return {key: list(values.values()) for key, values in self.by_seed.items()}
+
+    @cached_property
+    def results(self) -> dict[int, Result]:
+        """Seed -> result, of finished seeds."""
+        return {cell.row.seed: cell.result for cell in self.cells if cell.result}
+
+    @cached_property
+    def runs(self) -> dict[int, str]:
+        """Seed -> the command that measured it."""
+        return {seed: str(result.provenance.get("command")) for seed, result in self.results.items()}
+
+    @property
+    def planned(self) -> int:
+        """Number of seeds."""
+        return len(self.cells)
+
+    @property
+    def ended(self) -> Counter[str]:
+        """How many ended how."""
+        return Counter(cell.status for cell in self.cells)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why cells have no result."""
+        return [f"seed {cell.row.seed}: {cell.status}: {cell.reason}" for cell in self.cells if cell.reason]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every seed finished."""
+        return self.ended["done"] == self.planned
+
+    @property
+    def seeds(self) -> str:
+        """`3`, or `2/3 (1 diverged)`."""
+        if self.complete:
+            return str(self.planned)
+        rest = ", ".join(f"{count} {status}" for status, count in sorted(self.ended.items()) if status != "done")
+        return f"{self.ended['done']}/{self.planned} ({rest})"
+
+    def mean(self, key: str) -> float | None:
+        """The mean over finished seeds; None without any."""
+        return statistics.fmean(self.values[key]) if self.values.get(key) else None
+
+    def interval(self, key: str) -> float | None:
+        """Half of the 95 % t-interval of the mean over seeds; None for fewer than two."""
+        values = self.values.get(key, [])
+        return half_width(values) if len(values) > 1 else None
+
+
+def frame(table: Table) -> pd.DataFrame:
+    """Every number of a table, long: `row`, `seed`, `metric`, `value`, `run` (the command that measured it)."""
+    import pandas as pd
+
+    lines = [
+        (name_of(cell.row), cell.row.seed, key, value, str(cell.result.provenance.get("command")))
+        for cell in table.cells
+        if cell.result
+        for key, value in numbers(cell.result).items()
+    ]
+    return pd.DataFrame(lines, columns=["row", "seed", "metric", "value", "run"])
+
+
+def summaries(table: Table) -> list[VariantSummary]:
+    """One for each variant and point of the axes, in the matrix's order."""
+    by_seed: dict[str, dict[str, dict[int, float]]] = {name_of(cell.row): {} for cell in table.cells}
+    for (row, key), part in frame(table).groupby(["row", "metric"], sort=False):
+        by_seed[str(row)][str(key)] = dict(zip(part["seed"].tolist(), part["value"].tolist(), strict=True))
+    cells = {name: [cell for cell in table.cells if name_of(cell.row) == name] for name in by_seed}
+    return [VariantSummary(name, cells[name], by_seed[name]) for name in by_seed]
+
+
+def columns(rows: Sequence[VariantSummary]) -> list[Measurement]:
+    """The columns that any row can fill."""
+    return metrics.columns(key for row in rows for key in row.by_seed)
+
+
+def find_row(rows: Sequence[VariantSummary], name: str) -> VariantSummary:
+    """The row of a name.
+
+    Raises:
+        ValueError: if there is none, with the nearest.
+    """
+    for row in rows:
+        if row.name == name:
+            return row
+    known = [row.name for row in rows]
+    hint = nearest(name, known, f": choose from {', '.join(known)}")
+    raise ValueError(f"there is no row {name!r}{hint}")

@@ -1,0 +1,30 @@
+"""Numbers and lists as they are written in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bench.findings.statistics import interval
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A value to so many digits; from 1,000 on without decimals."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+
+
+def bounds(values: Sequence[float]) -> str:
+    """The interval of the mean of two values or more: `[0.77, 0.87]`."""
+    ends = interval(values)
+    assert ends is not None
+    return f"[{number(ends[0])}, {number(ends[1])}]"
+
+
+def p_value(value: float) -> str:
+    """A p value: `0.012`, or `< 0.001`."""
+    return "< 0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def few(items: Iterable[str], most: int = 3) -> str:
+    """The first of them, and how many more there are."""
+    every = list(items)
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")

@@ -1,0 +1,103 @@
+"""What is found, as tables of text: the claim, verdicts, what was tuned, stable, uncertain and equal."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from bench.findings import compare
+from bench.findings.analysis import Analysis
+from bench.store.folders import name_of
+from bench.store.metrics import Measurement
+from bench.views.text import Sheet, written
+
+TUNED_COLUMNS = 6
+
+
+def sheets(analysis: Analysis) -> tuple[list[Sheet], list[Sheet]]:
+    """What a reader wants before the numbers (the claim, verdicts against the baseline), and what after them (what was
+    tuned, how sure, what was equal)."""
+    before = (_claim(analysis), _verdicts(analysis))
+    after = (_tuned(analysis), _stable(analysis), _uncertainty(analysis), _equal(analysis))
+    return [sheet for sheet in before if sheet], [sheet for sheet in after if sheet]
+
+
+def _claim(analysis: Analysis) -> Sheet | None:
+    claim = analysis.claim
+    if claim is None:
+        return None
+    rows = [[test.text, test.verdict, test.evidence] for test in claim.tests]
+    return Sheet(f"Claim: {claim.verdict}", claim.says, ["test", "verdict", "evidence"], rows, claim.caveats)
+
+
+def _verdicts(analysis: Analysis) -> Sheet | None:
+    headings, rows = compare.verdict_table(analysis.baseline, analysis.verdicts)
+    if not rows:
+        return None
+    text = (
+        f"▲ better, ▼ worse, · undecided than {analysis.baseline}, and the gap (a share; of prompt adherence, the "
+        "difference): paired by seed, 95 % after Holm's correction over the whole table; gaps of FID under "
+        f"{Measurement.of('fid').metric.margin:.1%} are undecided: training seeds alone make such."
+    )
+    return Sheet("Verdicts", text, headings, rows, [])
+
+
+def _tuned(analysis: Analysis) -> Sheet | None:
+    if not analysis.choices:
+        return None
+    axis = analysis.table.manifest["config"]["choose"]
+    columns = [column for column in analysis.columns if column.better][:TUNED_COLUMNS]
+    rows, notes = [], []
+    for one in analysis.choices:
+        for name, value, kind in ((one.own_row, one.own, "untuned"), (one.row, one.value, "tuned")):
+            if name is not None:
+                means = [written(analysis.row(name), column) for column in columns]
+                text = f"{value:g}" if isinstance(value, float) else str(value)
+                rows.append([f"{one.variant}, {kind}", text, *means])
+        if one.edge:
+            notes.append(f"{one.variant} chose an end of the axis, {one.value}: a better value may lie beyond.")
+    text = f"{axis} chosen for each variant by the mean validation loss over seeds, never by a metric shown here."
+    return Sheet("Tuned vs untuned", text, ["variant", axis, *(column.heading for column in columns)], rows, notes)
+
+
+def _stable(analysis: Analysis) -> Sheet | None:
+    if not analysis.ladders:
+        return None
+    rows = []
+    for one in analysis.ladders:
+        seeds = len(one.highest)
+        top = f" (none of {one.unlost} seeds lost at the top)" if one.unlost == seeds and seeds else ""
+        rows.append([one.name, f"{one.limit:g}{top}" if one.limit else "none", str(seeds)])
+    text = "The highest learning rate below the first at which training is lost, median over seeds."
+    return Sheet("Highest stable learning rate", text, ["variant", "highest rate", "seeds"], rows, [])
+
+
+def _uncertainty(analysis: Analysis) -> Sheet | None:
+    """What the finite number of samples leaves open, beside the noise of seeds."""
+    intervals: dict[str, dict[str, list[list[float]]]] = {}
+    for cell in analysis.table.done:
+        for key, ends in (cell.result.sample_ci if cell.result else {}).items():
+            if ends[0] != ends[1]:  # where samples are all alike, their uncertainty is not known
+                intervals.setdefault(name_of(cell.row), {}).setdefault(key, []).append(ends)
+    columns = [one for one in analysis.columns if any(one.key in by_key for by_key in intervals.values())]
+    if not columns:
+        return None
+    rows = [
+        [name, *(_mean_ends(one, by_key.get(one.key, [])) for one in columns)] for name, by_key in intervals.items()
+    ]
+    text = (
+        "95 % intervals for the finite number of samples alone, means over seeds. That of FID takes the bias of few "
+        "samples off once, and so lies below the number in the table of means."
+    )
+    return Sheet("Sampling uncertainty", text, ["variant", *(one.heading for one in columns)], rows, [])
+
+
+def _mean_ends(column: Measurement, intervals: Sequence[Sequence[float]]) -> str:
+    return " to ".join(column.write(statistics.fmean(side)) for side in zip(*intervals, strict=True))
+
+
+def _equal(analysis: Analysis) -> Sheet | None:
+    if not analysis.fairness:
+        return None
+    rows = [[one.what, one.verdict, one.detail] for one in analysis.fairness]
+    return Sheet("What was equal", "Checked from what the cells really used.", ["what", "", "evidence"], rows, [])
