@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from architectures.layers import TimestepEmbedding, init_with, initialise, patchify, sincos_positions, unpatchify, zeros
+from architectures.modulation import FinalNorm
 from architectures.prompt import PromptKind
 from architectures.registry import origin, scheme_class
 from architectures.scheme import BackboneConfig, Description, Scheme
-from architectures.sublayer import Equations
+from architectures.sublayer import Equations, SubLayer
 
 
 class DiT(nn.Module):
@@ -56,23 +57,50 @@ class DiT(nn.Module):
         return parameter_split(self)
 
 
+ROLES = ("backbone", "modulation", "prompt", "scheme")
+
+
 def parameter_split(model: nn.Module) -> dict[str, int]:
-    """Trainable parameters by what they serve: `backbone`, `modulation`, `prompt` (its encoder, cross-attention and
-    stream) and `total`."""
-    split = {"backbone": 0, "modulation": 0, "prompt": 0}
-    for role, parameter in _roles(model, "backbone"):
-        split[role] += parameter.numel() if parameter.requires_grad else 0
+    """Trainable parameters by what they serve, with their `total`.
+
+    `backbone` is what is held fixed, `modulation` makes shift, scale and gate, `prompt` is its encoder, cross-attention
+    and stream, and `scheme` whatever else a scheme adds.
+    """
+    split, roles = dict.fromkeys(ROLES, 0), parameter_roles(model)
+    for name, parameter in model.named_parameters():
+        split[roles[name]] += parameter.numel() if parameter.requires_grad else 0
     return split | {"total": sum(split.values())}
 
 
-def _roles(module: nn.Module, role: str) -> Iterator[tuple[str, nn.Parameter]]:
-    """Each parameter once, with the role of the outermost module that has one."""
-    own = getattr(module, "role", None)
-    role = own if own and role == "backbone" else role
-    for parameter in module.parameters(recurse=False):
-        yield role, parameter
-    for child in module.children():
-        yield from _roles(child, role)
+def parameter_roles(model: nn.Module) -> dict[str, str]:
+    """What each parameter of a model serves, by its name.
+
+    The outermost module that declares a `role` decides. What a scheme holds without one is `scheme`, but for what its
+    factories made (`self_attention()`, `mlp()`) and the norms of its sub-layers and before the output: these are the
+    backbone's.
+
+    Raises:
+        ValueError: for a declared role of another name.
+    """
+    if not isinstance(model, DiT):
+        return dict(_roles(model, None, "backbone"))
+    roles: dict[str, str] = {}
+    for name, child in model.named_children():
+        roles |= dict(_roles(child, None, "scheme" if name in ("scheme", "blocks") else "backbone", f"{name}."))
+    return roles
+
+
+def _roles(module: nn.Module, declared: str | None, otherwise: str, path: str = "") -> Iterator[tuple[str, str]]:
+    """Name and role of each parameter: as declared further out, or here, or else `otherwise`."""
+    declared = declared or getattr(module, "role", None)
+    if declared not in (None, *ROLES):
+        raise ValueError(f"{type(module).__name__}.role {declared!r}: choose {', '.join(ROLES)}")
+    for name, _ in module.named_parameters(recurse=False):
+        yield f"{path}{name}", declared or otherwise
+    norms = isinstance(module, SubLayer | FinalNorm)
+    for name, child in module.named_children():
+        norm = norms and isinstance(child, nn.LayerNorm | nn.RMSNorm)
+        yield from _roles(child, declared, "backbone" if norm else otherwise, f"{path}{name}.")
 
 
 def create(

@@ -11,7 +11,7 @@ The backbone calls a scheme so, and only so:
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -125,6 +125,15 @@ class Facts:
 SIGNALS = Option("what is summed to c", ("timestep", "timestep+pooled"))
 
 
+M = TypeVar("M", bound=nn.Module)
+
+
+def _of_backbone(module: M) -> M:
+    """Counts a module's parameters to the backbone, see `parameter_roles`."""
+    vars(module)["role"] = "backbone"
+    return module
+
+
 class Scheme(nn.Module):
     """How timestep and prompt enter the backbone. A subclass writes its equations in its docstring, declares its
     `facts`, and builds each block in `block`. Its options are the keyword arguments of its `__init__`, annotated with
@@ -147,7 +156,8 @@ class Scheme(nn.Module):
 
     def self_attention(self) -> SelfAttention:
         """Attention over image tokens (tokens after the image's N keep position 0)."""
-        return SelfAttention(self.backbone.width, self.backbone.heads, qk_norm=self.backbone.qk_norm, rope=self.rope)
+        config = self.backbone
+        return _of_backbone(SelfAttention(config.width, config.heads, qk_norm=config.qk_norm, rope=self.rope))
 
     def cross_attention(self) -> CrossAttention:
         """Queries from image tokens, keys and values from prompt tokens."""
@@ -156,11 +166,11 @@ class Scheme(nn.Module):
     def text_attention(self, *, last: bool = False) -> SelfAttention:
         """Attention of a prompt's own stream; `last`: nothing reads it after this block, so it is only attended to."""
         config = self.backbone
-        return SelfAttention(config.width, config.heads, qk_norm=config.qk_norm, read_only=last)
+        return _of_backbone(SelfAttention(config.width, config.heads, qk_norm=config.qk_norm, read_only=last))
 
     def mlp(self) -> nn.Module:
         """The backbone's MLP."""
-        return MLPS[self.backbone.mlp](self.backbone.width, self.backbone.mlp_ratio)
+        return _of_backbone(MLPS[self.backbone.mlp](self.backbone.width, self.backbone.mlp_ratio))
 
     def set_signals(self, signals: str) -> None:
         """Sets the facts for an option `signals`: what c sums, and so what the scheme reads.

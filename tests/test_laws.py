@@ -124,6 +124,28 @@ class OtherFormula(AdaLNZero):
     facts = replace(AdaLNZero.facts, modulation_parameters="n*6*d*d")
 
 
+class Excited(AdaLNZero):
+    """c <- c sigmoid(W silu(V c))"""
+
+    def __init__(self, backbone, image_size):
+        super().__init__(backbone, image_size)
+        d = backbone.width
+        self.excite = nn.Sequential(nn.Linear(d, d // 4), nn.SiLU(), nn.Linear(d // 4, d))
+
+    def embed(self, e_t, prompt):
+        c = e_t + prompt.pooled
+        c = c * self.excite(c).sigmoid()
+        return super().embed(c, prompt._replace(pooled=c * 0))
+
+
+class MoreBackbone(Excited):
+    """c <- c sigmoid(MLP(c))"""
+
+    def __init__(self, backbone, image_size):
+        super().__init__(backbone, image_size)
+        self.excite = self.mlp()
+
+
 class Renamed(AdaLNZero):
     """x <- x"""
 
@@ -216,6 +238,7 @@ CASES: list[tuple[str, type, str]] = [
     ("what feeds c", OtherVector, "depends on: timestep . pooled prompt"),
     ("what it reads", OtherReads, "names tokens"),
     ("modulation parameters", OtherFormula, "18,432 at d=32, n=3, but 21,120"),
+    ("roles", MoreBackbone, "scheme.excite.up.weight.* would count as the backbone's"),
     ("fair beginning", Renamed, "attention.* is not there"),
     ("fair beginning", Global, "scheme.r depends on torch's global seed"),
     ("options", BadChoice, "offers 'instance'"),
@@ -270,3 +293,49 @@ def test_a_scheme_may_replace_a_part_of_the_backbone_and_say_so() -> None:
 
     register("own")(Own)
     assert next(law for law in laws.LAWS if law.name == "fair beginning").assert_holds("own")
+
+
+def split(scheme: type) -> dict[str, int]:
+    """Parameters by role of a small model."""
+    register("excited")(scheme)
+    return laws.SchemeUnderTest("excited").build().parameter_split()
+
+
+def test_what_a_scheme_adds_without_a_role_counts_as_the_scheme_s() -> None:
+    """A small MLP of its own on c: neither the backbone nor, unless declared, the modulation grows by it."""
+    d, plain = laws.CONFIG.width, laws.SchemeUnderTest("adaln-zero").build().parameter_split()
+    added = 2 * d * (d // 4) + d // 4 + d
+    assert split(Excited) == plain | {"scheme": added, "total": plain["total"] + added}
+    assert next(law for law in laws.LAWS if law.name == "roles").assert_holds("excited")
+
+
+@pytest.mark.parametrize("role", ["modulation", "prompt"])
+def test_a_declared_role_decides(role: str) -> None:
+    class Declared(Excited):
+        """c <- c sigmoid(W silu(V c))"""
+
+        def __init__(self, backbone, image_size):
+            super().__init__(backbone, image_size)
+            self.excite.role = role
+
+    plain, mine = laws.SchemeUnderTest("adaln-zero").build().parameter_split(), split(Declared)
+    assert mine["scheme"] == 0
+    assert mine[role] > plain[role]
+    assert mine["backbone"] == plain["backbone"]
+
+
+def test_a_role_of_another_name_is_refused() -> None:
+    class Odd(Excited):
+        """c <- c sigmoid(W silu(V c))"""
+
+        def __init__(self, backbone, image_size):
+            super().__init__(backbone, image_size)
+            self.excite.role = "modulations"
+
+    with pytest.raises(ValueError, match="Sequential.role 'modulations': choose backbone, modulation, prompt, scheme"):
+        split(Odd)
+
+
+@pytest.mark.parametrize("scheme", sorted(registry.BUILT_IN))
+def test_of_a_built_in_scheme_every_parameter_has_a_role(scheme: str) -> None:
+    assert laws.SchemeUnderTest(scheme).build().parameter_split()["scheme"] == 0

@@ -42,6 +42,7 @@ LAWS += [
     facts.feeds,
     facts.reads,
     facts.modulation_parameters,
+    facts.roles,
     facts.fair_beginning,
     facts.options,
     runtime.low_precision,

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from architectures.backbone import DiT, create
+from architectures.backbone import DiT, create, parameter_roles
 from architectures.laws.core import (
     CONFIG,
     FEATURES,
@@ -98,6 +98,28 @@ def modulation_parameters(s: SchemeUnderTest) -> str:
         due = formula(declared, d=d, n=n)
         require(due == counted, f"{declared} is {due:,} at d={d}, n={n}, but {counted:,} have the role `modulation`")
     return declared
+
+
+@law("roles")
+def roles(s: SchemeUnderTest) -> str:
+    """The backbone's parameters are those that all schemes have; the others are modulation, prompt or scheme."""
+    model, reference = s.build(), create("adaln-zero", CONFIG, image_size=16, in_channels=3, prompt=LABELS, seed=0)
+    norms = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.LayerNorm | nn.RMSNorm)
+        for parameter in module.parameters()
+    }
+    counted = [name for name, role in parameter_roles(model).items() if role == "backbone"]
+    known = {name for name, role in parameter_roles(reference).items() if role == "backbone"}
+    parameters = dict(model.named_parameters())
+    added = [name for name in counted if name not in known and id(parameters[name]) not in norms]
+    require(
+        not added or s.facts().replaces,
+        f"{few(added)} would count as the backbone's; set `role` of the module to modulation, prompt or scheme",
+    )
+    split = model.parameter_split()
+    return ", ".join(f"{part} {number:,}" for part, number in split.items() if number)
 
 
 @law("fair beginning")
