@@ -136,7 +136,7 @@ def fair_beginning(s: SchemeUnderTest) -> str:
     torch.manual_seed(123)
     again = s.build().state_dict()
     random = [n for n, value in s.build().state_dict().items() if not torch.equal(value, again[n])]
-    require(not random, f"{few(random)} depends on torch's global seed; declare its initial values with `starts`")
+    require(not random, f"{few(random)} depends on torch's global seed; declare its initial values with `init_with`")
     require(
         not torch.equal(mine["patches.weight"], s.build(seed=1).patches.weight), "another seed gives the same weights"
     )
