@@ -114,7 +114,8 @@ def difference(a: VariantSummary, b: VariantSummary, key: str) -> Difference:
 
 def apart(a: VariantSummary, b: VariantSummary, seeds: Sequence[int], *keys: str) -> str:
     """`APART` where one of these metrics is a rate or a time, and a seed of the two rows was measured in different runs
-    (as a cell is that an earlier matrix had trained); else nothing."""
+    (as a cell is that an earlier matrix had trained); else nothing.
+    """
     if not any(Measurement.parse(key).metric.timed for key in keys):
         return ""
     return APART if any(a.runs.get(seed) != b.runs.get(seed) for seed in seeds) else ""

@@ -39,9 +39,9 @@ RECORDED: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = (
 )
 
 
-def _measured(told: dict[str, Any]) -> dict[str, Any]:
+def _measured(provenance: dict[str, Any]) -> dict[str, Any]:
     kept = ("extractor", "extractor_digest", "judge_digest", "samples", "reference")
-    return {key: told.get("measured", {}).get(key) for key in kept}
+    return {key: provenance.get("measured", {}).get(key) for key in kept}
 
 
 def statement(table: Table) -> list[Statement]:
@@ -49,26 +49,26 @@ def statement(table: Table) -> list[Statement]:
     cells = [cell for cell in table.cells if cell.result is not None]
     if len(cells) < 2:
         return []
-    said = [_hashed(cells, *one) for one in HASHED]
-    said += [_config(cells)]
-    said += [_recorded(cells, what, read) for what, read in RECORDED]
+    statements = [_hashed(cells, *one) for one in HASHED]
+    statements += [_config(cells)]
+    statements += [_recorded(cells, what, read) for what, read in RECORDED]
     missing = len(table.cells) - len(cells)
     if missing:
-        said.append(Statement("cells", "differs", f"{missing} of {len(table.cells)} have no result"))
-    return said
+        statements.append(Statement("cells", "differs", f"{missing} of {len(table.cells)} have no result"))
+    return statements
 
 
 def _hashed(cells: list[CellRecord], what: str, key: str, by_seed: bool) -> Statement:
-    found: dict[int, dict[str, list[str]]] = {}
+    groups_of: dict[int, dict[str, list[str]]] = {}
     for cell in cells:
-        told = _result(cell).provenance.get("digests", {}).get(key)
-        if told is None:
+        hashed = _result(cell).provenance.get("digests", {}).get(key)
+        if hashed is None:
             return Statement(what, "unknown", f"{name_of(cell.row)} seed {cell.row.seed} holds no hash of it")
-        found.setdefault(cell.row.seed if by_seed else 0, {}).setdefault(told, []).append(name_of(cell.row))
-    split = {seed: groups for seed, groups in found.items() if len(groups) > 1}
+        groups_of.setdefault(cell.row.seed if by_seed else 0, {}).setdefault(hashed, []).append(name_of(cell.row))
+    split = {seed: groups for seed, groups in groups_of.items() if len(groups) > 1}
     if not split:
         number = len(cells)
-        each = f" of each of {len(found)} seeds" if by_seed and len(found) > 1 else ""
+        each = f" of each of {len(groups_of)} seeds" if by_seed and len(groups_of) > 1 else ""
         return Statement(what, "equal", f"one hash for all {number} cells{each}")
     seed, groups = next(iter(split.items()))
     odd = min(groups.values(), key=len)
@@ -84,29 +84,31 @@ def _config(cells: list[CellRecord]) -> Statement:
     ]
     keys = sorted({key for one in flat for key in one})
     differing = {key: {repr(one.get(key)) for one in flat} for key in keys}
-    told = [f"{key} ({', '.join(sorted(values))})" for key, values in differing.items() if len(values) > 1]
+    differing_text = [f"{key} ({', '.join(sorted(values))})" for key, values in differing.items() if len(values) > 1]
     what = "config but for scheme, options and seed"
-    if told:
-        return Statement(what, "differs", few(told, 6))
+    if differing_text:
+        return Statement(what, "differs", few(differing_text, 6))
     return Statement(what, "equal", f"{len(keys)} values")
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _recorded(cells: list[CellRecord], what: str, read: Callable[[dict[str, Any]], Any]) -> Statement:
-    found: dict[str, list[str]] = {}
+    groups_of: dict[str, list[str]] = {}
     for cell in cells:
-        found.setdefault(str(read(_result(cell).provenance)), []).append(name_of(cell.row))
-    if len(found) == 1:
-        value = next(iter(found))
+        groups_of.setdefault(str(read(_result(cell).provenance)), []).append(name_of(cell.row))
+    if len(groups_of) == 1:
+        value = next(iter(groups_of))
         return Statement(what, "equal", value if len(value) < 60 else "the same for all")
-    told = [f"{value if len(value) < 60 else 'one'} of {few(dict.fromkeys(rows))}" for value, rows in found.items()]
-    return Statement(what, "differs", "; ".join(told))
+    differing_text = [
+        f"{value if len(value) < 60 else 'one'} of {few(dict.fromkeys(rows))}" for value, rows in groups_of.items()
+    ]
+    return Statement(what, "differs", "; ".join(differing_text))
 
 
 def _result(cell: CellRecord) -> Result:

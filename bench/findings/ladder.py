@@ -41,7 +41,7 @@ def choices(table: Table) -> list[Choice]:
     if not axis:
         return []
     own = config.get(axis.partition(".")[0], {}).get(axis.partition(".")[2])
-    made = []
+    chosen = []
     for cells in _others(table, axis).values():
         means: dict[Any, float] = {}
         for value in config["axes"][axis]:
@@ -54,14 +54,15 @@ def choices(table: Table) -> list[Choice]:
         best = min(means, key=lambda value: means[value])
         rows = {cell.row.axes[axis]: name_of(cell.row) for cell in cells}
         ends = (config["axes"][axis][0], config["axes"][axis][-1])
-        made.append(Choice(cells[0].row.variant, best, rows[best], own, rows.get(own), best in ends))
-    return made
+        chosen.append(Choice(cells[0].row.variant, best, rows[best], own, rows.get(own), best in ends))
+    return chosen
 
 
 @dataclass(frozen=True)
 class Rung:
     """One value of a ladder: the median over seeds of the validation loss (None if none has one), and how many of the
-    seeds were lost."""
+    seeds were lost.
+    """
 
     value: float
     loss: float | None
@@ -129,12 +130,12 @@ def _ladder(name: str, cells: list[CellRecord], axis: str, values: list[float]) 
 
 def _others(table: Table, axis: str) -> dict[str, list[CellRecord]]:
     """Cells by variant and the other axes."""
-    found: dict[str, list[CellRecord]] = {}
+    groups: dict[str, list[CellRecord]] = {}
     for cell in table.cells:
         if axis in cell.row.axes:
             rest = [f" {key.rpartition('.')[2]}={value}" for key, value in cell.row.axes.items() if key != axis]
-            found.setdefault(cell.row.variant + "".join(rest), []).append(cell)
-    return found
+            groups.setdefault(cell.row.variant + "".join(rest), []).append(cell)
+    return groups
 
 
 def _loss(cell: CellRecord) -> float | None:

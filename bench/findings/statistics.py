@@ -44,7 +44,7 @@ def paired_p(differences: Sequence[float], least: float = 0.0) -> float | None:
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """p values corrected for all that are compared at once (Holm 1979); None stays and does not count."""
+    """P values corrected for all that are compared at once (Holm 1979); None stays and does not count."""
     order = sorted((p, k) for k, p in enumerate(ps) if p is not None)
     corrected: list[float | None] = [None] * len(ps)
     largest = 0.0
@@ -56,7 +56,8 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 
 def power(effect: float, seeds: int, level: float = LEVEL) -> float:
     """The chance that a paired t-test over `seeds` differences decides, where their mean is `effect` times their
-    standard deviation."""
+    standard deviation.
+    """
     from scipy.stats import nct, t
 
     critical, shift = float(t.ppf(1 - level / 2, seeds - 1)), effect * seeds**0.5
@@ -72,7 +73,8 @@ def seeds_needed(effect: float) -> int | None:
 
 def more_seeds(differences: Sequence[float]) -> int | None:
     """How many more seeds give 80 % power, not corrected for anything else, if mean and spread stay; None if they have
-    it, or beyond `MOST_SEEDS`."""
+    it, or beyond `MOST_SEEDS`.
+    """
     if len(differences) < 2 or not statistics.fmean(differences) or not (spread := statistics.stdev(differences)):
         return None
     needed = seeds_needed(statistics.fmean(differences) / spread)

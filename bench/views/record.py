@@ -38,10 +38,10 @@ def record(
     """
     table = collect(store, name)
     commit = _check(table, repository, allow_dirty, allow_partial)
-    told = table.done[0].result
-    assert told is not None
-    date = time.strftime("%Y%m%d", time.gmtime(told.provenance["ended"]))
-    folder = destination / name / f"{date}-{hardware_slug(told.provenance['hardware'])}-{commit[:8]}"
+    result = table.done[0].result
+    assert result is not None
+    date = time.strftime("%Y%m%d", time.gmtime(result.provenance["ended"]))
+    folder = destination / name / f"{date}-{hardware_slug(result.provenance['hardware'])}-{commit[:8]}"
     if folder.exists():
         raise ValueError(f"record {folder} is there already; delete it to write it again")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -59,14 +59,14 @@ def _check(table: Table, repository: Path, allow_dirty: bool, allow_partial: boo
         raise ValueError(
             f"{missing} of {len(table.cells)} cells of {table.name!r} lack a result; finish them or --allow-partial"
         )
-    told = [cell.result.provenance for cell in table.cells if cell.result]
-    commits = sorted({p["commit"] for p in told})
+    provenances = [cell.result.provenance for cell in table.cells if cell.result]
+    commits = sorted({p["commit"] for p in provenances})
     if len(commits) > 1 and not allow_dirty:
         short = ", ".join(commit[:8] for commit in commits)
         raise ValueError(
             f"cells of {table.name!r} were measured at different commits ({short}); run it --fresh or --allow-dirty"
         )
-    if any(p.get("dirty") for p in told) and not allow_dirty:
+    if any(p.get("dirty") for p in provenances) and not allow_dirty:
         raise ValueError(
             f"cells of {table.name!r} were measured with uncommitted changes; commit, run --fresh, or --allow-dirty"
         )
@@ -122,12 +122,12 @@ def _write(table: Table, folder: Path) -> None:
     head = json.dumps({"name": table.name, "manifest": table.manifest}, indent=1).removesuffix("\n}")
     lines = ",\n".join(json.dumps(cell, separators=(",", ":")) for cell in cells)  # a line a cell
     write_atomic(folder / "cells.json", f'{head},\n "cells": [\n{lines}\n ]\n}}\n')
-    told = table.done[0].result
-    assert told is not None
+    result = table.done[0].result
+    assert result is not None
     kept = ("commit", "dirty", "hardware", "threads", "versions", "digests", "measured")
     write_json(
         folder / "environment.json",
-        {key: _scrub(told.provenance[key]) for key in kept if key in told.provenance}
+        {key: _scrub(result.provenance[key]) for key in kept if key in result.provenance}
         | {"command": table.manifest["command"]},
     )
 

@@ -16,7 +16,8 @@ TUNED_COLUMNS = 6
 
 def sheets(analysis: Analysis) -> tuple[list[Sheet], list[Sheet]]:
     """What a reader wants before the numbers (the claim, verdicts against the baseline), and what after them (what was
-    tuned, how sure, what was equal)."""
+    tuned, how sure, what was equal).
+    """
     before = (_claim(analysis), _verdicts(analysis))
     after = (_tuned(analysis), _stable(analysis), _uncertainty(analysis), _equal(analysis))
     return [sheet for sheet in before if sheet], [sheet for sheet in after if sheet]
