@@ -53,7 +53,7 @@ def test_options_of_a_variant_and_of_an_axis(tmp_path: Path) -> None:
         ({"variants": []}, "no variants"),
         ({"seeds": []}, "no seeds"),
         ({"seeds": [1, 1]}, "a seed twice"),
-        ({"variants": ["adaln", "adaln"]}, "'adaln' stands twice"),
+        ({"variants": ["adaln", "adaln"]}, "'adaln' is there twice"),
         ({"variants": [{"name": "a"}]}, "`scheme`"),
         ({"variants": [{"scheme": "adaln", "name": "../up"}]}, "'../up'"),
         ({"axes": {"train.stepz": [1]}}, "did you mean 'train.steps'"),

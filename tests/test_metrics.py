@@ -185,7 +185,7 @@ def test_the_limit_of_fid_is_where_its_line_over_one_over_n_ends() -> None:
     points = [{"n": n, "fid": [3 + 100 / n] * 2, "kid": [0.0]} for n in (10, 100, 200, 400)]
     points[0]["fid"] = [999.0]  # too few pictures: not on the line
     assert bias.limit(points, 50)["fid"] == pytest.approx(3) and bias.limit(points, 50)["slope"] == pytest.approx(100)
-    with pytest.raises(ValueError, match="three numbers of pictures from 200 on, got 2; raise --most"):
+    with pytest.raises(ValueError, match="three numbers of images from 200 on, got 2; raise --most"):
         bias.limit(points, 200)
 
 

@@ -18,7 +18,7 @@ OBSERVERS = (
     "gallery.py",
     "observation.py",
     "parts.py",
-)  # of architectures: they only look on
+)  # of architectures: they only observe
 
 
 def identity(config: CellConfig, *, data: str, code: str, plugin: str = "") -> str:

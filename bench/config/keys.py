@@ -105,9 +105,9 @@ def _keys(kind: type, node: dict[str, Any], definitions: dict[str, Any], prefix:
             inner: Any = one.default_factory
             yield from _keys(inner, definitions[inner.__name__], definitions, f"{prefix}{one.name}.")
             continue
-        found = node["properties"][one.name]
+        about = node["properties"][one.name]
         default = one.default_factory() if one.default_factory is not dataclasses.MISSING else one.default
-        yield Key(f"{prefix}{one.name}", words(found), default, found.get("description", ""))
+        yield Key(f"{prefix}{one.name}", words(about), default, about.get("description", ""))
 
 
 PLAIN = {"string": "text", "boolean": "true or false", "integer": "a whole number", "number": "a number"}

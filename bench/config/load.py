@@ -39,7 +39,7 @@ def load(path: Path | str, overrides: list[str] | None = None) -> Matrix:
 
 
 def _origin(place: Place, layers: list[Layer]) -> str:
-    """The highest layer that says something at a place; the file, where none does."""
+    """The highest layer that holds a value at a place; the file, where none does."""
     files = [where for where, _ in layers if not where.endswith("on the command line")]
     return next((where for where, given in reversed(layers) if _holds(given, place)), files[-1])
 
@@ -118,15 +118,15 @@ def _parse_override(override: str) -> Any:
         raise ConfigError(f"{override!r}: {_first_line(error)}") from error
 
 
-def pairs(words: list[str]) -> dict[str, Any]:
+def pairs(texts: list[str]) -> dict[str, Any]:
     """`gate=one` and the like as a mapping, values as YAML reads them.
 
     Raises:
-        ConfigError: for a word without `=`.
+        ConfigError: for a text without `=`.
     """
     values: dict[str, Any] = {}
-    for word in words:
-        plain: Any = OmegaConf.to_container(_parse_override(word))
+    for text in texts:
+        plain: Any = OmegaConf.to_container(_parse_override(text))
         values |= plain
     return values
 

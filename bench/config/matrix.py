@@ -34,7 +34,7 @@ class MatrixCell:
 
     @property
     def label(self) -> str:
-        """What tells this cell from the others of its matrix."""
+        """What distinguishes this cell from the others of its matrix."""
         parts = [self.variant, *(f"{key.rpartition('.')[2]}={value}" for key, value in self.axes.items())]
         return " ".join([*parts, f"seed={self.config.seed}"])
 
@@ -43,20 +43,20 @@ def variants(matrix: Matrix) -> list[Variant]:
     """The matrix's variants.
 
     Raises:
-        ConfigError: if there are none, a name stands twice, or an entry is neither a scheme's name nor a mapping with
-            `scheme` (and, as wished, `name` and options).
+        ConfigError: if there are none, two have the same name, or an entry is neither a scheme's name nor a mapping
+            with `scheme` (and, as wished, `name` and options).
     """
     if not matrix.variants:
         raise ConfigError(f"matrix {matrix.name!r} has no variants; name schemes under `variants:`")
-    found = [_variant(entry) for entry in matrix.variants]
-    seen: set[str] = set()
-    for variant in found:
-        if variant.name in seen:
+    known = [_variant(entry) for entry in matrix.variants]
+    names: set[str] = set()
+    for variant in known:
+        if variant.name in names:
             raise ConfigError(
-                f"variant {variant.name!r} stands twice in matrix {matrix.name!r}; give one another `name`"
+                f"variant {variant.name!r} is there twice in matrix {matrix.name!r}; give one another `name`"
             )
-        seen.add(variant.name)
-    return found
+        names.add(variant.name)
+    return known
 
 
 def _variant(entry: Any) -> Variant:

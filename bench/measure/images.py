@@ -22,7 +22,7 @@ def save_grid(path: Path, images: Images, prompts: list[str], *, guidance: float
 
 
 def tile(images: Images, columns: int | None = None, scale: int | None = None) -> Images:
-    """Images uint8 (n, H, W, 3) side by side, enlarged to be seen, with a white line between."""
+    """Images uint8 (n, H, W, 3) side by side, enlarged, with a white line between."""
     import torch
     from torchvision.utils import make_grid
 

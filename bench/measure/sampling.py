@@ -5,6 +5,7 @@ The samplers are written out: five lines each, with the same steps for every sch
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -48,14 +49,14 @@ def _join(a: Any, b: Any) -> Any:
 
 
 def euler(velocity: Velocity, x: Tensor, prompt: Any, steps: int) -> Tensor:
-    """x at t = 0 from x at t = 1, one evaluation a step: x <- x + (t' - t) v(x, t)."""
+    """One evaluation a step: x <- x + (t' - t) v(x, t), from t = 1 to 0."""
     for t, t_next in _times(steps):
         x = x + (t_next - t) * velocity(x, _full(x, t), prompt)
     return x
 
 
 def heun(velocity: Velocity, x: Tensor, prompt: Any, steps: int) -> Tensor:
-    """x at t = 0 from x at t = 1, two evaluations a step: the mean slope of both ends."""
+    """Two evaluations a step: the mean slope of both ends, from t = 1 to 0."""
     for t, t_next in _times(steps):
         v = velocity(x, _full(x, t), prompt)
         v_next = velocity(x + (t_next - t) * v, _full(x, t_next), prompt)
@@ -69,7 +70,7 @@ SAMPLERS = {"euler": euler, "heun": heun}
 
 def _times(steps: int) -> Iterator[tuple[float, float]]:
     times = torch.linspace(1, 0, steps + 1, dtype=torch.float64).tolist()
-    return zip(times[:-1], times[1:], strict=True)
+    return itertools.pairwise(times)
 
 
 def _full(x: Tensor, t: float) -> Tensor:

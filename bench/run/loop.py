@@ -21,7 +21,7 @@ class CellState:
     """How far a cell is.
 
     Attributes:
-        label: what tells it from the others of its matrix.
+        label: what distinguishes it from the others of its matrix.
         id: the cell's.
         status: see `CellFolder.status`.
         reason: why it ended badly, or empty.

@@ -37,7 +37,7 @@ class PlannedCell:
         row: what the matrix calls it.
         spec: what its folder will hold.
         cost: `parameters_*`, `macs_forward`, `flops_train_per_image`; empty if it cannot be built.
-        label: what tells it from the others of its matrix.
+        label: what distinguishes it from the others of its matrix.
         reason: why it cannot be run (a plugin that fails to import), or empty.
         budget: how it meets the budget, as a sentence shows it, or empty.
     """

@@ -16,6 +16,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +113,7 @@ def frechet_seconds(width: int = 2048, count: int = 5000) -> float:
 
 
 def main() -> None:
+    """`python -m bench.studies.overhead`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--steps", type=int, default=40)
@@ -126,7 +128,7 @@ def main() -> None:
         prompted = prompts.prepare(data, config.prompt, folder)
         ratios, steps = [], []
         for turn in range(given.rounds):
-            pair = [
+            pair: list[Callable[[], float]] = [
                 lambda: harness_step(config, data, prompted, given.steps, folder),
                 lambda: bare_seconds(config, data, prompted, given.steps),
             ]

@@ -72,7 +72,7 @@ class CellCallback(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: tuple[Tensor, Any], index: int
     ) -> None:
-        """Whatever is due after a step; the clock stands still meanwhile.
+        """Whatever is due after a step; the clock is paused meanwhile.
 
         Raises:
             Stopped, Diverged: where the training ends here.

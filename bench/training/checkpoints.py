@@ -18,8 +18,10 @@ from bench.store.files import file_digest, publish, write_atomic
 
 
 class AtomicCheckpoints(CheckpointIO):
-    """Checkpoints that are whole or absent: temporary file beside them, fsync, digest, rename. Read back only if the
-    digest fits, and with `weights_only`."""
+    """Checkpoints that are whole or absent: temporary file beside them, fsync, digest, rename.
+
+    Read back only if the digest fits, and with `weights_only`.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Writes it whole or not at all."""

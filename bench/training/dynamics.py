@@ -113,7 +113,7 @@ def summary(curves: dict[str, dict[int, float]], steps: int) -> dict[str, float]
     gates = rows(curves, "gate")
     if gates:
         first, last = zip(
-            *((list(points.values())[0], list(points.values())[-1]) for points in gates.values()), strict=True
+            *((next(iter(points.values())), list(points.values())[-1]) for points in gates.values()), strict=True
         )
         values |= {"gate_first": float(np.mean(first)), "gate_last": float(np.mean(last))}
     if "spikes" in curves:

@@ -64,8 +64,8 @@ class Stopwatch:
         closed, self._closed = self._closed, []
         if self.device.type == "cuda" and closed:
             torch.cuda.synchronize(self.device)
-            return [begin.elapsed_time(end) / 1000 for begin, end in closed]
-        return [end - begin for begin, end in closed]
+            return [first.elapsed_time(last) / 1000 for first, last in closed]
+        return [last - first for first, last in closed]
 
     def _mark(self) -> Any:
         if self.device.type != "cuda":
