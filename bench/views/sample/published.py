@@ -99,6 +99,7 @@ def latents(
     index = torch.arange(size).repeat_interleave(count)
     prompt, null = (architectures.index_prompt(batch, index) for batch in (prompt, null))
 
+    # Not `measure.sampling.guided`: the null prompt is a file's, and two passes halve the memory of models this large.
     def velocity(x: Tensor, t: Tensor, prompt: Any) -> Tensor:
         v: Tensor = model.velocity(x, t, prompt)
         if guidance == 1.0:
