@@ -52,7 +52,7 @@ overhead: setup             ## the harness's training step against a bare loop o
 peers: setup                ## training steps of published systems against diffusers' models, paired
 	$(BIN)/python -m bench.studies.peers
 
-bias: setup                 ## how FID depends on the number of pictures, and its limit (many minutes on two cores)
+bias: setup                 ## how FID depends on the number of samples, and its limit (many minutes on two cores)
 	$(BIN)/python -m bench.studies.bias --out results/bias
 
 judge: setup                ## train the network that reads scenes, and write its card

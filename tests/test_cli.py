@@ -68,9 +68,9 @@ def found(store: Store) -> dict[str, doctor.Finding]:
 
 
 def test_the_doctor_finds_a_sound_machine_sound(tmp_path: Path) -> None:
-    told = json.loads(ditbench("doctor", "--json", cwd=tmp_path).stdout)
-    assert {one["item"] for one in told} >= {"Python", "torch", "GPU", "extractor", "MLflow store", "disk", "clock"}
-    assert {one["state"] for one in told if one["item"] != "disk"} <= {"ok", "note"}
+    items = json.loads(ditbench("doctor", "--json", cwd=tmp_path).stdout)
+    assert {one["item"] for one in items} >= {"Python", "torch", "GPU", "extractor", "MLflow store", "disk", "clock"}
+    assert {one["state"] for one in items if one["item"] != "disk"} <= {"ok", "note"}
 
 
 def test_the_doctor_names_what_is_wrong_and_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,8 +81,8 @@ def test_the_doctor_names_what_is_wrong_and_the_remedy(tmp_path: Path, monkeypat
     told = found(Store(tmp_path / "runs"))
     assert told["Python"].state == "bad" and "3.11" in told["Python"].remedy
     assert told["disk"].state == "bad" and "--root" in told["disk"].remedy
-    assert told["MLflow store"].state == "bad" and "does not answer" in told["MLflow store"].words
-    assert told["extractor"].state == "bad" and "absent.pth" in told["extractor"].words
+    assert told["MLflow store"].state == "bad" and "does not answer" in told["MLflow store"].text
+    assert told["extractor"].state == "bad" and "absent.pth" in told["extractor"].text
     assert told["torch"].state == "ok", "one bad item hides no other"
 
 
@@ -98,8 +98,8 @@ def test_a_store_of_another_mlflow_and_none_at_all_are_said_with_the_way_out(tmp
     base.close()
     said = ditbench("dashboard", "made", cwd=tmp_path, code=2, **env).stderr
     assert "another MLflow" in said and "mlflow db upgrade" in said and len(said.splitlines()) == 1
-    told = json.loads(ditbench("doctor", "--json", cwd=tmp_path, code=1, **env).stdout)
-    assert "another MLflow" in next(one["words"] for one in told if one["item"] == "MLflow store")
+    items = json.loads(ditbench("doctor", "--json", cwd=tmp_path, code=1, **env).stdout)
+    assert "another MLflow" in next(one["text"] for one in items if one["item"] == "MLflow store")
 
 
 def test_sample_draws_what_is_typed_and_every_variant_with_the_same_noise(tmp_path: Path) -> None:

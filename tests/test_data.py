@@ -104,7 +104,7 @@ def test_a_missing_path(tmp_path: Path) -> None:
 
 
 def test_a_damaged_picture_is_named_and_nothing_half_written(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="picture 4 of split 'train'"):
+    with pytest.raises(DataError, match="image 4 of split 'train'"):
         data.prepare(config(folder_of_parquet(tmp_path / "set", broken=4)), tmp_path / "cache")
     assert [path for path in (tmp_path / "cache" / "data").iterdir() if path.is_dir()] == []
 

@@ -32,7 +32,7 @@ def shipped() -> tuple[network.Judge, dict]:
 
 
 @pytest.mark.parametrize(("split", "size"), [("heldout", 32), ("unseen", 32), ("heldout", 64)])
-def test_it_reads_every_attribute_of_pictures_it_never_saw(shipped, split: str, size: int) -> None:
+def test_it_reads_every_attribute_of_images_it_never_saw(shipped, split: str, size: int) -> None:
     made = scenes.generate(1200, size, seed=77, split=split)
     found = judge.score(made.scenes, judge.read(shipped[0], made.images))
     for name in judge.ATTRIBUTES:
@@ -110,7 +110,7 @@ def test_a_wrong_word_is_wrong_in_its_attribute_alone() -> None:
     assert found.by["tone"].tolist() == [1, 0] and found.right.tolist() == [0, 0]
 
 
-def test_pictures_of_something_else_are_worth_nothing_after_correction() -> None:
+def test_images_of_something_else_are_worth_nothing_after_correction() -> None:
     shown = [scenes.sample_scene(3, "heldout", k) for k in range(600)]
     read = [seen(scene) for scene in shown]
     floor = judge.chance(shown, read)
@@ -122,21 +122,21 @@ def test_pictures_of_something_else_are_worth_nothing_after_correction() -> None
     assert right["raw_shape"] == 1 and abs(wrong["raw_tone"] - 1 / 6) < 0.06
 
 
-def test_intervals_of_few_pictures_hold_the_mean() -> None:
+def test_intervals_of_few_images_hold_the_mean() -> None:
     shown = [scenes.sample_scene(3, "heldout", k) for k in range(80)]
     found = judge.score(shown, [seen(scene, tone="warm") for scene in shown])
     floor = judge.chance(shown, [seen(scene) for scene in shown])
     mean = corrected(found, floor)["global"].mean()
     low, high = judge.intervals(found, floor)["global"]
     assert low < mean < high and high - low < 0.1
-    told = judge.intervals(found, floor)
-    assert "local" not in told, "pictures all alike say nothing of their chance"
-    low, high = told["right"]
+    bounds = judge.intervals(found, floor)
+    assert "local" not in bounds, "images all alike say nothing of their chance"
+    low, high = bounds["right"]
     assert 0 <= low <= found.right.mean() <= high <= 1 and high > low
 
 
 def test_unequal_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 scenes wanted, 1 pictures read"):
+    with pytest.raises(ValueError, match="2 scenes requested, 1 images read"):
         judge.score([TWO, TWO], [seen(TWO)])
 
 

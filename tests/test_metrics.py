@@ -86,7 +86,7 @@ def test_equal_to_torch_fidelitys(n: int) -> None:
 def test_too_few_samples() -> None:
     with pytest.raises(ValueError, match="at least two"):
         moments(np.zeros((1, 3)))
-    with pytest.raises(MetricError, match="at least 5 pictures a side, got 4"):
+    with pytest.raises(MetricError, match="at least 5 images a side, got 4"):
         set_metrics(np.zeros((4, 3)), np.zeros((9, 3)), slug="x")
 
 
@@ -213,7 +213,7 @@ def test_features_do_not_depend_on_the_batch(lite, pictures, features) -> None:
 
 
 def test_what_is_no_picture_is_refused(lite) -> None:
-    with pytest.raises(MetricError, match="uint8 pictures"):
+    with pytest.raises(MetricError, match="uint8 images"):
         lite.features(np.zeros((2, 8, 8, 3), np.float32))
 
 

@@ -1,4 +1,4 @@
-"""`scenes`: what a picture, its caption and its split promise."""
+"""`scenes`: what an image, its caption and its split promise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.data import scenes
-from bench.data.scenes import GLOBAL, LOCAL, Item, Scene, caption, generate, parse, picture_seed, render, sample_scene
+from bench.data.scenes import GLOBAL, LOCAL, Item, Scene, caption, generate, image_seed, parse, render, sample_scene
 
 RING = Item("ring", "red", "small", "top left")
 SCENE = Scene((RING, Item("square", "blue", "large", "centre")), "warm", "night", "grainy", "plain")
@@ -109,10 +109,10 @@ def test_streams_of_seeds_and_splits_differ() -> None:
         [sample_scene(seed, split, index) for index in range(20)] for seed in (0, 1, -1) for split in scenes.SPLITS
     ]
     assert all(a != b for a, b in combinations(streams, 2))
-    assert len({picture_seed(0, split, index) for split in scenes.SPLITS for index in range(100)}) == 300
+    assert len({image_seed(0, split, index) for split in scenes.SPLITS for index in range(100)}) == 300
 
 
-# -------------------------------------------------------------------------------------------------------- pictures
+# -------------------------------------------------------------------------------------------------------- images
 
 
 def test_generation_does_not_depend_on_workers_or_chunks() -> None:
@@ -124,12 +124,12 @@ def test_generation_does_not_depend_on_workers_or_chunks() -> None:
     assert whole.scenes == [scene for part in parts for scene in part.scenes]
 
 
-def test_generated_picture_is_the_render_of_its_scene() -> None:
+def test_generated_image_is_the_render_of_its_scene() -> None:
     made = generate(12, 32, seed=9, split="unseen", start=40)
     assert (len(made), made.images.shape, made.images.dtype) == (12, (12, 32, 32, 3), np.uint8)
     for offset, (image, text, scene) in enumerate(zip(made.images, made.captions, made.scenes, strict=True)):
         assert scene == sample_scene(9, "unseen", 40 + offset) == parse(text)
-        assert np.array_equal(image, render(scene, 32, picture_seed(9, "unseen", 40 + offset)))
+        assert np.array_equal(image, render(scene, 32, image_seed(9, "unseen", 40 + offset)))
 
 
 def test_a_new_process_makes_the_same_bytes() -> None:
@@ -144,7 +144,7 @@ def test_a_new_process_makes_the_same_bytes() -> None:
     assert runs[0].stdout == runs[1].stdout
 
 
-def test_seed_changes_the_picture_but_little() -> None:
+def test_seed_changes_the_image_but_little() -> None:
     scene = replace(SCENE, texture="smooth", background="horizon")
     a, b = render(scene, 32, 0).astype(int), render(scene, 32, 1).astype(int)
     assert (a != b).any() and abs(a - b).mean() < 12
@@ -153,14 +153,14 @@ def test_seed_changes_the_picture_but_little() -> None:
 @pytest.mark.parametrize("size", [16, 33, 64])
 @pytest.mark.parametrize("name", [*LOCAL, *GLOBAL])
 def test_no_two_values_look_alike(name: str, size: int) -> None:
-    """Wherever jitter and phase fall: the nearest two pictures of different values differ more than rounding does."""
+    """Wherever jitter and phase fall: the nearest two images of different values differ more than rounding does."""
     scene = replace(SCENE, items=(RING,), time="noon")
     if name in LOCAL:
         variants = [replace(scene, items=(replace(RING, **{name: word}),)) for word in LOCAL[name]]
     else:
         variants = [replace(scene, **{name: word}) for word in GLOBAL[name]]
-    pictures = [[render(scene, size, seed).astype(int) for seed in range(3)] for scene in variants]
-    for one, other in combinations(pictures, 2):
+    images = [[render(scene, size, seed).astype(int) for seed in range(3)] for scene in variants]
+    for one, other in combinations(images, 2):
         assert min(abs(a - b).max() for a in one for b in other) > 8
 
 
@@ -183,7 +183,7 @@ def test_edges_are_antialiased() -> None:
 
 
 def test_area_does_not_depend_on_resolution() -> None:
-    """The share of the picture that an object covers is the same at 24 and at 96 pixels."""
+    """The share of the image that an object covers is the same at 24 and at 96 pixels."""
 
     def share(size: int) -> float:
         scene = Scene((Item("cross", "green", "medium", "bottom"),), "neutral", "noon", "smooth", "plain")
@@ -193,7 +193,7 @@ def test_area_does_not_depend_on_resolution() -> None:
     assert share(24) == pytest.approx(share(96), rel=0.05)
 
 
-def test_setting_casts_its_light_on_the_whole_picture() -> None:
+def test_setting_casts_its_light_on_the_whole_image() -> None:
     brightness = {time: _mean(render(replace(SCENE, time=time), 32)).mean() for time in GLOBAL["time"]}
     assert brightness["night"] < brightness["dusk"] < brightness["morning"] < brightness["noon"]
     red, _, blue = _mean(render(replace(SCENE, tone="warm", time="noon"), 32))
@@ -249,7 +249,7 @@ def test_nonsense_is_refused_with_the_choices(call, words: str) -> None:
         call()
 
 
-def test_no_pictures_is_no_error() -> None:
+def test_no_images_is_no_error() -> None:
     assert generate(0, 32, seed=0, split="train").images.shape == (0, 32, 32, 3)
 
 

@@ -20,17 +20,17 @@ SPACE = 5 * 2**30  # bytes that a matrix of some cells takes, amply
 
 @dataclass(frozen=True)
 class Finding:
-    """One item: `ok`, `note` (works, but know this) or `bad` (mend it), in words, with the remedy."""
+    """One item: `ok`, `note` (works, but know this) or `bad` (fix it), with the remedy."""
 
     item: str
     state: Literal["ok", "note", "bad"]
-    words: str
+    text: str
     remedy: str = ""
 
 
 def examine(store: Store) -> Iterator[Finding]:
     """Every item in turn; an examination that itself fails is a finding."""
-    looks: dict[str, Callable[[Store], Finding]] = {
+    checks: dict[str, Callable[[Store], Finding]] = {
         "Python": _python,
         "torch": _torch,
         "GPU": _gpu,
@@ -41,9 +41,9 @@ def examine(store: Store) -> Iterator[Finding]:
         "clock": _clock,
         "plugins": _plugins,
     }
-    for item, look in looks.items():
+    for item, check in checks.items():
         try:
-            yield look(store)
+            yield check(store)
         except Exception as error:
             yield Finding(item, "bad", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
@@ -53,7 +53,7 @@ def _python(store: Store) -> Finding:
     if SUPPORTED[0] <= sys.version_info[:2] <= SUPPORTED[1]:
         return Finding("Python", "ok", version)
     return Finding(
-        "Python", "bad", f"{version} is not supported", "make the environment with Python 3.11, 3.12 or 3.13"
+        "Python", "bad", f"{version} is not supported", "create the environment with Python 3.11, 3.12 or 3.13"
     )
 
 
@@ -63,26 +63,26 @@ def _torch(store: Store) -> Finding:
     try:
         import torchvision
     except (ImportError, RuntimeError) as error:
-        words = f"torch {torch.__version__}, but torchvision does not fit it: {' '.join(str(error).split())[:120]}"
-        return Finding("torch", "bad", words, "pip install --upgrade torch torchvision, both from the same place")
-    words = f"torch {torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()} threads"
-    return Finding("torch", "ok", words)
+        text = f"torch {torch.__version__}, but torchvision does not fit it: {' '.join(str(error).split())[:120]}"
+        return Finding("torch", "bad", text, "pip install --upgrade torch torchvision, both from the same place")
+    text = f"torch {torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()} threads"
+    return Finding("torch", "ok", text)
 
 
 def _gpu(store: Store) -> Finding:
     import torch
 
     if torch.cuda.is_available():
-        found = torch.cuda.get_device_properties(0)
-        memory = f"{found.total_memory / 2**30:.0f} GiB"
-        words = f"{torch.cuda.device_count()} x {found.name}, {memory}, CUDA {torch.version.cuda}"
+        gpu = torch.cuda.get_device_properties(0)
+        memory = f"{gpu.total_memory / 2**30:.0f} GiB"
+        text = f"{torch.cuda.device_count()} x {gpu.name}, {memory}, CUDA {torch.version.cuda}"
         from bench.measure.cost import peak_flops
 
-        if peak_flops(found.name) is None:
+        if peak_flops(gpu.name) is None:
             return Finding(
-                "GPU", "note", words, "its peak is not known here, so MFU is left out (bench/cost.py, PEAKS)"
+                "GPU", "note", text, "its peak is not known here, so MFU is left out (bench/measure/cost.py, PEAKS)"
             )
-        return Finding("GPU", "ok", words)
+        return Finding("GPU", "ok", text)
     if shutil.which("nvidia-smi"):
         remedy = "see `nvidia-smi`: the driver is too old for this torch, or torch was built for the CPU alone"
         return Finding("GPU", "bad", "an NVIDIA driver is here, but torch sees no device", remedy)
@@ -114,8 +114,8 @@ def _results(store: Store) -> Finding:
             "results directory", "bad", f"cannot be written ({error.strerror})", "choose another with --root"
         )
     count = len(store.matrices())
-    words = f"{count} matrices" if store.root.exists() else "not there yet; `ditbench run` makes it"
-    return Finding("results directory", "ok", words)
+    text = f"{count} matrices" if store.root.exists() else "not there yet; `ditbench run` creates it"
+    return Finding("results directory", "ok", text)
 
 
 def _mlflow(store: Store) -> Finding:
@@ -123,7 +123,7 @@ def _mlflow(store: Store) -> Finding:
 
     uri = tracking.tracking_uri(store)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        return Finding("MLflow store", "ok", "not there yet; the first run makes it")
+        return Finding("MLflow store", "ok", "not there yet; the first run creates it")
     try:
         tracking.connect(store)
     except tracking.TrackingError as error:
@@ -134,10 +134,10 @@ def _mlflow(store: Store) -> Finding:
 def _disk(store: Store) -> Finding:
     root = next(path for path in (store.root, *store.root.parents) if path.exists())
     free = shutil.disk_usage(root).free
-    words = f"{free / 2**30:.0f} GiB free"
+    text = f"{free / 2**30:.0f} GiB free"
     if free < SPACE:
-        return Finding("disk", "bad", words, f"free {SPACE / 2**30:.0f} GiB, or choose another disk with --root")
-    return Finding("disk", "ok", words)
+        return Finding("disk", "bad", text, f"free {SPACE / 2**30:.0f} GiB, or choose another disk with --root")
+    return Finding("disk", "ok", text)
 
 
 def _clock(store: Store) -> Finding:
@@ -152,16 +152,14 @@ def _clock(store: Store) -> Finding:
 def _plugins(store: Store) -> Finding:
     import architectures
 
-    strange = [name for name in architectures.schemes() if architectures.origin(name)["kind"] != "built-in"]
+    plugins = [name for name in architectures.schemes() if architectures.origin(name)["kind"] != "built-in"]
     broken = []
-    for name in strange:
+    for name in plugins:
         try:
             architectures.describe(name)
         except (ValueError, AttributeError) as error:
             broken.append(str(error))
     if broken:
-        return Finding(
-            "plugins", "bad", "; ".join(broken), "mend or uninstall the package; other schemes run all the same"
-        )
-    names = ", ".join(strange) + (" (DITBENCH_PLUGINS)" if os.environ.get("DITBENCH_PLUGINS") else "")
-    return Finding("plugins", "ok", names if strange else "none installed")
+        return Finding("plugins", "bad", "; ".join(broken), "fix or uninstall the package; other schemes run as before")
+    names = ", ".join(plugins) + (" (DITBENCH_PLUGINS)" if os.environ.get("DITBENCH_PLUGINS") else "")
+    return Finding("plugins", "ok", names if plugins else "none installed")

@@ -75,5 +75,5 @@ def _doctor_table(findings: list[Finding]) -> Table:
     styles = {"ok": "green", "note": "yellow", "bad": "bold red"}
     table = Table("item", "", "observed", "what to do")
     for one in findings:
-        table.add_row(one.item, Text(one.state, styles[one.state]), Text(one.words), Text(one.remedy))
+        table.add_row(one.item, Text(one.state, styles[one.state]), Text(one.text), Text(one.remedy))
     return table

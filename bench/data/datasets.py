@@ -1,8 +1,8 @@
-"""Pictures and what they show, prepared once into memory-mapped arrays: a cell needs neither network nor decoder.
+"""Images and what they show, prepared once into memory-mapped arrays: a cell needs neither network nor decoder.
 
     cache/data/<digest>/   meta.json   train-images.npy  heldout-images.npy      uint8 (n, H, W, 3)
                                        train-labels.npy  heldout-labels.npy      int64 (n,), or
-                                       train-captions.txt  heldout-captions.txt  a line a picture
+                                       train-captions.txt  heldout-captions.txt  a line an image
                                        and of scenes the same of `unseen`: combinations that training lacks
 
 The only door to Hugging Face `datasets`.
@@ -101,7 +101,7 @@ def prepare(config: Data, cache: Path, progress: Progress = lambda what, done, t
     """Makes the prepared folder if it is not there, and returns it. Nothing half-written is left behind.
 
     Raises:
-        DataError: naming the path, split, column or picture that is wrong.
+        DataError: naming the path, split, column or image that is wrong.
     """
     folder = cache / "data" / data_digest(config)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ def _open_hugging_face(config: Data, cache: Path) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
-    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)  # what goes wrong is said once, below
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)  # what goes wrong is reported once, below
     assert config.path is not None
     path = Path(config.path)
     _check_parquet(path)
@@ -251,29 +251,29 @@ def _convert_images(rows: Any, config: Data, split: str, folder: Path, progress:
     import datasets
 
     size = config.image_size
-    pictures = rows.cast_column(config.image_column, datasets.Image(decode=False))
+    stored_images = rows.cast_column(config.image_column, datasets.Image(decode=False))
     out = np.lib.format.open_memmap(
         folder / f"{split}-images.npy", mode="w+", dtype=np.uint8, shape=(len(rows), size, size, 3)
     )
-    for index, stored in enumerate(pictures[config.image_column]):
+    for index, stored in enumerate(stored_images[config.image_column]):
         try:
             out[index] = _decode(stored, size)
         except Exception as error:  # Pillow raises many kinds for a damaged file
             name = f" ({stored['path']})" if isinstance(stored, dict) and stored.get("path") else ""
-            raise DataError(f"{config.path}: picture {index} of split {split!r}{name}: {_short(error)}") from error
+            raise DataError(f"{config.path}: image {index} of split {split!r}{name}: {_short(error)}") from error
         if index % 500 == 0 or index == len(rows) - 1:
-            progress(f"decode {split} pictures", index + 1, len(rows))
+            progress(f"decode {split} images", index + 1, len(rows))
     out.flush()
 
 
 def _decode(stored: dict[str, Any], size: int) -> np.ndarray:
-    """A stored picture as RGB, its centre square brought to (size, size)."""
+    """A stored image as RGB, its centre square brought to (size, size)."""
     from io import BytesIO
 
     from PIL import Image, ImageOps
 
-    with Image.open(BytesIO(stored["bytes"]) if stored.get("bytes") else stored["path"]) as picture:
-        rgb = picture.convert("RGB")
+    with Image.open(BytesIO(stored["bytes"]) if stored.get("bytes") else stored["path"]) as opened:
+        rgb = opened.convert("RGB")
     if rgb.size != (size, size):
         rgb = ImageOps.fit(rgb, (size, size), Image.Resampling.LANCZOS)
     return np.asarray(rgb)

@@ -1,16 +1,16 @@
-"""Paints `scenes`: what every word looks like, and pictures by the batch. numpy only.
+"""Renders `scenes`: what every word looks like, and images by the batch. numpy only.
 
-The words of an attribute are the keys of its table below; `bench.scenes` makes sentences of them. A picture is
+The words of an attribute are the keys of its table below; `bench.data.scenes` makes sentences of them. An image is
 
     image = backdrop(background, tone) * light(time) * (1 + texture)   # two shades of the tone, mixed by a pattern
     image = image + cover * (colour * glow - image)                    # for each object; cover is antialiased
 
-where `glow` is the same light and texture, weakened, so that an object's colour can be told at night.
+where `glow` is the same light and texture, weakened, so that an object's colour stays recognisable at night.
 
 Only + - * / sqrt, floor and comparisons touch the numbers, each rounded alike everywhere (IEEE 754), and randomness is
 a hash of (seed, position): the same bytes on any machine, in any batch, on any number of threads.
 
-Letters: P pictures of a batch, I objects of all of them, S the side in pixels; x, y in [0, 1] from the top left corner.
+Letters: P images of a batch, I objects of all of them, S the side in pixels; x, y in [0, 1] from the top left corner.
 """
 
 from __future__ import annotations
@@ -95,14 +95,14 @@ COLOURS = {  # red, green, blue
     "blue": (0.12, 0.28, 0.86),
     "purple": (0.56, 0.14, 0.66),
 }
-SIZES = {"small": 0.085, "medium": 0.115, "large": 0.152}  # radius as a share of the picture's side
+SIZES = {"small": 0.085, "medium": 0.115, "large": 0.152}  # radius as a share of the image's side
 PLACES = {
     f"{row} {column}".strip() or "centre": ((i + 0.5) / 3, (j + 0.5) / 3)  # x, y of the cell's middle
     for j, row in enumerate(("top", "", "bottom"))
     for i, column in enumerate(("left", "", "right"))
 }
 
-# ------------------------------------------------------------------------------------------------ the whole picture
+# ------------------------------------------------------------------------------------------------ the whole image
 
 TONES = {  # two shades of one mood: the backdrop mixes them
     "neutral": ((0.80, 0.80, 0.80), (0.62, 0.62, 0.62)),
@@ -124,7 +124,7 @@ def _step(distance: Floats, sharpness: float) -> Floats:
     return np.clip(distance * sharpness + 0.5, 0, 1)
 
 
-# A background is the share of the second shade, (x, y, u, size) -> (P, S, S); u (P, 1, 1) in [0, 1) differs by picture.
+# A background is the share of the second shade, (x, y, u, size) -> (P, S, S); u (P, 1, 1) in [0, 1) differs by image.
 
 
 def _plain(x: Floats, y: Floats, u: Floats, size: int) -> Floats:
@@ -163,7 +163,7 @@ BACKGROUNDS: dict[str, Callable[[Floats, Floats, Floats, int], Floats]] = {
 }
 
 # A texture darkens (-1) or brightens (1) by a share of TEXTURE_DEPTH, (x, y, u, v, keys) -> (P, S, S).
-# x and y count waves here: WAVES across the picture, fewer where they would be narrower than 4 pixels.
+# x and y count waves here: WAVES across the image, fewer where they would be narrower than 4 pixels.
 
 TEXTURE_DEPTH = 0.14
 WAVES = 8
@@ -226,8 +226,8 @@ class Batch:
 
     Attributes:
         tone, time, texture, background: (P,).
-        owner: the picture each object is in, (I,); shape, colour, size, place: (I,).
-        keys: a key for each picture's own chance: jitter, phases, grain; (P,).
+        owner: the image each object is in, (I,); shape, colour, size, place: (I,).
+        keys: a key for each image's own chance: jitter, phases, grain; (P,).
     """
 
     tone: Ints
@@ -243,7 +243,7 @@ class Batch:
 
 
 def paint(batch: Batch, size: int) -> NDArray[np.uint8]:
-    """The batch's pictures, (P, S, S, 3)."""
+    """The batch's images, (P, S, S, 3)."""
     middles = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
     x, y = middles[None, None, :], middles[None, :, None]
     chance = uniforms(batch.keys, 5)[:, :, None, None]
@@ -269,7 +269,7 @@ def _backdrop(batch: Batch, x: Floats, y: Floats, u: Floats) -> Floats:
 
 
 def _add_objects(image: Floats, batch: Batch, x: Floats, y: Floats, light: Floats) -> None:
-    """Lays every object over its picture, in place, those of one shape together; `light` is (P, 3, S, S)."""
+    """Lays every object over its image, in place, those of one shape together; `light` is (P, 3, S, S)."""
     size = image.shape[-1]
     order = np.arange(len(batch.owner)) - np.searchsorted(batch.owner, batch.owner)
     chance = uniforms(fold(batch.keys[batch.owner], order.astype(np.uint64)), 4)  # (I, 4)

@@ -2,7 +2,7 @@
 
 cache/prompts/<digest>/   meta.json   labels and captions:  train.npy heldout.npy
                                       features:             tokens.npy mask.npy pooled.npy, and train.npy heldout.npy
-                                                            with each picture's row in them
+                                                            with each image's row in them
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Prompts:
     _arrays: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def rows(self, split: str, indices: np.ndarray) -> Any:
-        """Prompts of the pictures `indices` of a split."""
+        """Prompts of the images `indices` of a split."""
         return self._lookup(self._array(split)[indices])
 
     def _lookup(self, stored: np.ndarray) -> Any:
@@ -113,7 +113,7 @@ def resolve_kind(data: Dataset, config: Prompt) -> str:
     """`labels`, `captions` or `features`, for `auto` what the data has.
 
     Raises:
-        PromptError: if the data lacks what is asked for.
+        PromptError: if the data lacks what is requested.
     """
     kind = config.kind
     if kind == "auto":

@@ -1,4 +1,4 @@
-"""`scenes`: rendered, captioned pictures whose every attribute is known. Needs numpy alone, downloads nothing.
+"""`scenes`: rendered, captioned images whose every attribute is known. Needs numpy alone, downloads nothing.
 
 A scene is one to three objects (*local* attributes: shape, colour, size, place) in one setting (*global* attributes:
 tone, time of day, texture, background). Its caption names every attribute, and `parse` reads it back:
@@ -7,10 +7,10 @@ tone, time of day, texture, background). Its caption names every attribute, and 
 
 `train` and `heldout` share one distribution but no random numbers. In both, six of the 36 (shape, colour) pairs and six
 of the 36 (tone, background) pairs never occur; every scene of `unseen` holds a withheld pair of one kind. Each value
-stands in exactly one withheld pair, so that withholding makes none of them rarer. An object and a setting hold nearly
-the same number of bits (`entropies`), so that local and global control can be compared.
+is in exactly one withheld pair, so that withholding makes none of them rarer. An object and a setting hold nearly
+the same number of bits (`entropies`), so that local and global prompt adherence can be compared.
 
-Pictures are painted by `bench.painter`, whose tables also hold the words.
+Images are rendered by `bench.data.painter`, whose tables also hold the words.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Scenes:
-    """Pictures with what is in them: images uint8 (N, S, S, 3), N captions, N scenes."""
+    """Images with what is in them: images uint8 (N, S, S, 3), N captions, N scenes."""
 
     images: NDArray[np.uint8]
     captions: list[str]
@@ -215,7 +215,7 @@ _PAIRS = {
     ("global", False): [(t, b) for t in GLOBAL["tone"] for b in GLOBAL["background"] if (t, b) not in WITHHELD_GLOBAL],
     ("global", True): sorted(WITHHELD_GLOBAL),
 }
-_DRAWS = 6 + 3 * MAX_ITEMS
+_NUMBERS = 6 + 3 * MAX_ITEMS
 
 
 def sample_scene(seed: int, split: str, index: int) -> Scene:
@@ -227,21 +227,21 @@ def sample_scene(seed: int, split: str, index: int) -> Scene:
     return next(_sample(seed, split, index, 1))
 
 
-def picture_seed(seed: int, split: str, index: int) -> int:
+def image_seed(seed: int, split: str, index: int) -> int:
     """The seed with which `generate` renders the scene of the same three arguments."""
     return int(_streams(seed, split, index, 1, purpose=1)[0])
 
 
 def _sample(seed: int, split: str, start: int, count: int, most: int = MAX_ITEMS) -> Iterator[Scene]:
     keys = _streams(seed, split, start, count, purpose=0)
-    for draws in painter.uniforms(keys, _DRAWS).tolist():
-        yield _compose(draws, split == "unseen", most)
+    for numbers in painter.uniforms(keys, _NUMBERS).tolist():
+        yield _compose(numbers, split == "unseen", most)
 
 
-def _compose(draws: list[float], unseen: bool, most: int) -> Scene:
-    """The scene of at most `most` objects that `_DRAWS` numbers in [0, 1) stand for; an unseen one holds a withheld
+def _compose(numbers: list[float], unseen: bool, most: int) -> Scene:
+    """The scene of at most `most` objects that `_NUMBERS` numbers in [0, 1) encode; an unseen one holds a withheld
     pair of one kind."""
-    number, withhold, which, pair, time, texture, *rest = draws
+    number, withhold, which, pair, time, texture, *rest = numbers
     count = 1 + int(number * most)
     special = int(which * count) if unseen and withhold < 0.5 else -1
     tone, background = _pick(_PAIRS["global", unseen and withhold >= 0.5], pair)
@@ -265,17 +265,17 @@ def _streams(seed: int, split: str, start: int, count: int, purpose: int) -> pai
     return painter.fold(key, np.arange(start, start + count, dtype=np.uint64))
 
 
-def _pick(values: Sequence[T], draw: float) -> T:
-    return values[int(draw * len(values))]
+def _pick(values: Sequence[T], number: float) -> T:
+    return values[int(number * len(values))]
 
 
-# -------------------------------------------------------------------------------------------------------- pictures
+# -------------------------------------------------------------------------------------------------------- images
 
-_CHUNK_PIXELS = 2**16  # a chunk's planes fit the processor's cache; the pictures do not depend on it
+_CHUNK_PIXELS = 2**16  # a chunk's planes fit the processor's cache; the images do not depend on it
 
 
 def render(scene: Scene, size: int, seed: int = 0) -> NDArray[np.uint8]:
-    """The scene's picture, (size, size, 3); `seed` decides what the caption leaves open: jitter, phases, grain.
+    """The scene's image, (size, size, 3); `seed` decides what the caption leaves open: jitter, phases, grain.
 
     Raises:
         ValueError: if `size` is below `MIN_SIZE`.
@@ -299,7 +299,7 @@ def generate(
 
     Args:
         most: objects in a scene, 1 to 3.
-        progress: called from this thread with the number of pictures done so far.
+        progress: called from this thread with the number of images done so far.
 
     Raises:
         ValueError: for a negative `count` or `start`, a `size` below `MIN_SIZE`, an unknown split, no workers, or
@@ -309,7 +309,7 @@ def generate(
     if not 1 <= most <= MAX_ITEMS:
         raise ValueError(f"a scene has 1 to {MAX_ITEMS} objects, not {most}")
     if count < 0:
-        raise ValueError(f"the number of pictures is 0 or more, not {count}")
+        raise ValueError(f"the number of images is 0 or more, not {count}")
     workers = _cores() if workers is None else workers
     if workers < 1:
         raise ValueError(f"the number of workers is 1 or more, not {workers}")
@@ -333,7 +333,7 @@ def generate(
 
 
 def _batch(scenes: list[Scene], keys: painter.Keys) -> painter.Batch:
-    """The scenes as the painter wants them: each word as its position in its table."""
+    """The scenes as the painter takes them: each word as its position in its table."""
     items = [item for scene in scenes for item in scene.items]
     return painter.Batch(
         **{name: _positions(name, scenes) for name in GLOBAL},
@@ -353,7 +353,7 @@ _POSITION = {name: {word: i for i, word in enumerate(words)} for name, words in 
 
 def _check_size(size: int) -> None:
     if size < MIN_SIZE:
-        raise ValueError(f"a picture's side is {MIN_SIZE} pixels or more, not {size}")
+        raise ValueError(f"an image's side is {MIN_SIZE} pixels or more, not {size}")
 
 
 def _cores() -> int:

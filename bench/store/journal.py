@@ -43,7 +43,7 @@ class Journal:
         self._append(step, metrics={name: value for name, value in values.items() if math.isfinite(value)})
 
     def image(self, step: int, key: str, path: str) -> None:
-        """Records a picture; `path` is relative to the cell's folder, `key` groups pictures over steps."""
+        """Records an image; `path` is relative to the cell's folder, `key` groups images over steps."""
         self._append(step, image=path, key=key)
 
     def event(self, step: int, event: str, text: str = "") -> None:

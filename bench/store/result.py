@@ -30,7 +30,7 @@ class Result:
         provenance: commit, command, hardware, versions, seeds, digests of data, code and weights, attempts.
         artifacts: name -> {path relative to the cell's folder, sha256, bytes}.
         dynamics: how it learned: spikes of the loss, the order in which blocks open, ...
-        sampling: metric -> [low, high], a 95 % interval for the finite number of pictures it is made of.
+        sampling: metric -> [low, high], a 95 % interval for the finite number of samples it is computed from.
         probes: what figures show beside numbers: where a swapped word lands, gates over depth and step.
     """
 

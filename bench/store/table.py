@@ -16,7 +16,7 @@ class CellRecord:
 
     Attributes:
         result: None while there is none. curves: metric -> step -> value, of the journal.
-        grid: pictures of its sample grid as a `.npy` file, or None. grids: the same by step of training.
+        grid: images of its sample grid as a `.npy` file, or None. grids: the same by step of training.
     """
 
     row: Row

@@ -1,4 +1,4 @@
-"""What a picture of `scenes` shows, read back from its pixels, and how much of its caption that fulfils.
+"""What an image of `scenes` shows, read back from its pixels, and how much of its caption that fulfils.
 
 A small network shipped with ditbench (`judge.safetensors`, its card is README.md beside it) reads every attribute; how
 it was trained is `bench.measure.judge.train`.

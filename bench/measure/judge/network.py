@@ -25,11 +25,11 @@ class JudgeError(ValueError):
 
 
 class Judge(nn.Module):
-    """Pictures (B, 3, S, S) in [-1, 1] -> logits: shape, colour, size (B, 9, k) at each place, and tone, time, texture,
+    """Images (B, 3, S, S) in [-1, 1] -> logits: shape, colour, size (B, 9, k) at each place, and tone, time, texture,
     background (B, k).
 
-    Shape 0 is "nothing". What stands at a place is read from the features around it, the setting from means and
-    spreads over the whole picture and its four quarters.
+    Shape 0 is "nothing". What is at a place is read from the features around it, the setting from means and
+    spreads over the whole image and its four quarters.
     """
 
     def __init__(self, width: int = 32) -> None:
@@ -62,7 +62,7 @@ def _conv(before: int, after: int, stride: int = 1) -> nn.Module:
 
 
 def resized(x: Tensor) -> Tensor:
-    """Pictures (B, 3, S, S) at the size that the network sees."""
+    """Images (B, 3, S, S) at the size that the network sees."""
     if x.shape[-1] == SIZE:
         return x
     if x.shape[-1] % SIZE == 0:
@@ -93,21 +93,21 @@ def load(path: Path = JUDGE) -> tuple[Judge, dict[str, Any]]:
         raise JudgeError(f"the judge {path.name} is not there; make it with `make judge`")
     try:
         with safe_open(path, "pt") as file:
-            told = file.metadata() or {}
+            metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
-        raise JudgeError(f"the judge {path.name} cannot be read ({error}); make it anew with `make judge`") from error
-    if told.get("scenes") != str(VERSION):
+        raise JudgeError(f"the judge {path.name} cannot be read ({error}); train it again with `make judge`") from error
+    if metadata.get("scenes") != str(VERSION):
         raise JudgeError(
-            f"the judge {path.name} was trained on scenes version {told.get('scenes', 'unknown')}, this renderer is "
-            f"version {VERSION}; make it anew with `make judge`"
+            f"the judge {path.name} was trained on scenes version {metadata.get('scenes', 'unknown')}, this renderer "
+            f"is version {VERSION}; train it again with `make judge`"
         )
     judge = Judge()
     try:
         judge.load_state_dict(weights)
     except RuntimeError as error:
         raise JudgeError(f"the judge {path.name} is of another form: {' '.join(str(error).split())[:200]}") from error
-    return judge.float().eval(), json.loads(told["card"]) | {"digest": file_digest(path)[:16]}
+    return judge.float().eval(), json.loads(metadata["card"]) | {"digest": file_digest(path)[:16]}
 
 
 def slug() -> str:

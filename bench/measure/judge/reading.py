@@ -1,4 +1,4 @@
-"""From pictures to what they show."""
+"""From images to what they show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.measure.judge.network import Judge
 
 @dataclass(frozen=True)
 class Seen:
-    """What a picture shows: any number of objects, and the setting (words of `GLOBAL`)."""
+    """What an image shows: any number of objects, and the setting (words of `GLOBAL`)."""
 
     items: tuple[Item, ...]
     tone: str
@@ -24,23 +24,24 @@ class Seen:
 
 
 @torch.inference_mode()
-def read(judge: Judge, pictures: np.ndarray, *, batch: int = 250) -> list[Seen]:
-    """What pictures uint8 (n, S, S, 3) show."""
+def read(judge: Judge, images: np.ndarray, *, batch: int = 250) -> list[Seen]:
+    """What images uint8 (n, S, S, 3) show."""
     seen: list[Seen] = []
     device = next(judge.parameters()).device
-    for start in range(0, len(pictures), batch):
-        part = torch.from_numpy(np.ascontiguousarray(pictures[start : start + batch])).to(device)
-        seen += told(judge(part.permute(0, 3, 1, 2).float() / 127.5 - 1))
+    for start in range(0, len(images), batch):
+        part = torch.from_numpy(np.ascontiguousarray(images[start : start + batch])).to(device)
+        seen += decode(judge(part.permute(0, 3, 1, 2).float() / 127.5 - 1))
     return seen
 
 
-def told(logits: dict[str, Tensor]) -> list[Seen]:
+def decode(logits: dict[str, Tensor]) -> list[Seen]:
     """The likeliest value of every attribute, in words."""
-    found = {name: value.argmax(-1).cpu().tolist() for name, value in logits.items()}
-    count = len(found["shape"])
+    indices = {name: value.argmax(-1).cpu().tolist() for name, value in logits.items()}
+    count = len(indices["shape"])
     return [
         Seen(
-            _items(*(found[name][k] for name in ("shape", "colour", "size"))), *(GLOBAL[n][found[n][k]] for n in GLOBAL)
+            _items(*(indices[name][k] for name in ("shape", "colour", "size"))),
+            *(GLOBAL[n][indices[n][k]] for n in GLOBAL),
         )
         for k in range(count)
     ]

@@ -1,4 +1,4 @@
-"""Quality of generated pictures. The only door to torch-fidelity and torchmetrics."""
+"""Quality of samples. The only door to torch-fidelity and torchmetrics."""
 
 from bench.measure.metrics.extractors import INCEPTION_WEIGHTS, Extractor, MetricError, inception_here, resolve
 from bench.measure.metrics.frechet import Moments, frechet_distance, frechet_interval, moments

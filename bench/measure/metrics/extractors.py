@@ -1,4 +1,4 @@
-"""Networks that turn pictures into features, each under a name that every metric made with it bears.
+"""Networks that turn images into features, each under a name that every metric computed with it bears.
 
 `inception` is torch-fidelity's own, its weights a download; `efficientnet-lite0` comes with its ImageNet weights from
 the package registry, so that it works offline. Any other extractor registered with torch-fidelity can be named too.
@@ -35,13 +35,13 @@ Warn = Callable[[str], None]
 
 
 class MetricError(ValueError):
-    """An extractor that is not there, or whose weights cannot be had; the message says how to get it."""
+    """An extractor that is not there, or whose weights are not available; the message says how to get it."""
 
 
 class EfficientNetLite0(FeatureExtractorBase):
     """EfficientNet-Lite0 on ImageNet: uint8 (B, 3, H, W) -> the 1280 pooled features before its classifier.
 
-    Pictures are brought to 128 x 128 (bilinear, antialiased) and to (x - 127) / 128, as the Lite weights expect.
+    Images are brought to 128 x 128 (bilinear, antialiased) and to (x - 127) / 128, as the Lite weights expect.
     """
 
     SIZE = 128
@@ -69,8 +69,8 @@ class EfficientNetLite0(FeatureExtractorBase):
     def get_dummy_input_for_compile() -> Tensor:
         return torch.zeros(1, 3, EfficientNetLite0.SIZE, EfficientNetLite0.SIZE, dtype=torch.uint8)
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        x = F.interpolate(pictures.float(), size=(self.SIZE, self.SIZE), mode="bilinear", antialias=True)
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        x = F.interpolate(images.float(), size=(self.SIZE, self.SIZE), mode="bilinear", antialias=True)
         return (self.network.extract_features((x - 127.0) / 128.0).mean((2, 3)),)
 
 
@@ -90,7 +90,7 @@ class Extractor:
     """A feature extractor of torch-fidelity under this project's name.
 
     Attributes:
-        name: as written in a config. slug: as it stands in a metric's name.
+        name: as written in a config. slug: as written in a metric's name.
         registered: torch-fidelity's name. layer: which of its features.
         weights: the file they come from, or None.
         digest: of the weights and the transform.
@@ -114,28 +114,28 @@ class Extractor:
 
     def features(
         self,
-        pictures: np.ndarray,
+        images: np.ndarray,
         *,
         device: str = "cpu",
         batch: int = 64,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> np.ndarray:
-        """Features float32 (n, dim) of pictures uint8 (n, H, W, 3).
+        """Features float32 (n, dim) of images uint8 (n, H, W, 3).
 
         Raises:
-            MetricError: if there are none, they are no such pictures, or the weights cannot be loaded.
+            MetricError: if there are none, they are of another shape or type, or the weights cannot be loaded.
         """
-        if pictures.ndim != 4 or pictures.shape[-1] != 3 or pictures.dtype != np.uint8 or not len(pictures):
+        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not len(images):
             raise MetricError(
-                f"features are made of uint8 pictures (n, H, W, 3), got {pictures.dtype} {pictures.shape}"
+                f"features are computed from uint8 images (n, H, W, 3), got {images.dtype} {images.shape}"
             )
         network = _network(self.registered, self.layer, str(self.weights or ""), device)
         parts = []
         with torch.inference_mode():
-            for start in range(0, len(pictures), batch):
-                part = torch.from_numpy(np.array(pictures[start : start + batch])).permute(0, 3, 1, 2)
+            for start in range(0, len(images), batch):
+                part = torch.from_numpy(np.array(images[start : start + batch])).permute(0, 3, 1, 2)
                 parts.append(network(part.to(device))[0].float().cpu().numpy())
-                progress(min(start + batch, len(pictures)), len(pictures))
+                progress(min(start + batch, len(images)), len(images))
         return np.concatenate(parts)
 
 
@@ -154,16 +154,16 @@ def _network(registered: str, layer: str, weights: str, device: str) -> Any:
 def resolve(name: str, *, warn: Warn = lambda text: None) -> Extractor:
     """The extractor of a name: `auto`, `inception`, `efficientnet-lite0`, or one registered with torch-fidelity.
 
-    `auto` is Inception if its weights are here or can be downloaded, else EfficientNet-Lite0, which is then said.
+    `auto` is Inception if its weights are here or can be downloaded, else EfficientNet-Lite0, with a warning.
 
     Raises:
-        MetricError: for an unknown name, with the choices and the nearest, or weights that cannot be had.
+        MetricError: for an unknown name, with the choices and the nearest, or weights that are not available.
     """
     if name == "auto":
         try:
             return _inception()
         except MetricError as error:
-            warn(f"metrics are made with efficientnet-lite0, not inception ({error})")
+            warn(f"metrics use efficientnet-lite0, not inception ({error})")
             name = "efficientnet-lite0"
     if name in ("inception", INCEPTION):
         return _inception()
@@ -211,7 +211,7 @@ def inception_weights() -> Path:
     """The Inception weights, downloaded into torch's cache if they are not here.
 
     Raises:
-        MetricError: if they cannot be had, saying how.
+        MetricError: if they are not available, with the way to get them.
     """
     here = inception_here()
     if here is None:

@@ -58,18 +58,18 @@ def frechet_interval(
     n = len(x)
     factor = _factor(reference.covariance)
     inner, across = x @ x.T, (x @ factor) @ (x @ factor).T  # (n, n)
-    draw = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
 
     def distance(rows: torch.Tensor) -> float:
-        plain, told = inner[rows][:, rows], across[rows][:, rows]
+        plain, projected = inner[rows][:, rows], across[rows][:, rows]
         shift = plain.mean()  # |m1 - m2|^2
         trace = (plain.diagonal().sum() - n * shift) / (n - 1)
-        told = told - told.mean(0) - told.mean(1, keepdim=True) + told.mean()
-        root = torch.linalg.eigvalsh(told / (n - 1)).clamp(min=0).sqrt().sum()
+        projected = projected - projected.mean(0) - projected.mean(1, keepdim=True) + projected.mean()
+        root = torch.linalg.eigvalsh(projected / (n - 1)).clamp(min=0).sqrt().sum()
         return float(shift + trace + reference.covariance.trace() - 2 * root)
 
-    made = [distance(torch.from_numpy(draw.integers(0, n, n))) for _ in range(replicates)]
-    low, high = np.quantile(made, [0.025, 0.975])
+    distances = [distance(torch.from_numpy(generator.integers(0, n, n))) for _ in range(replicates)]
+    low, high = np.quantile(distances, [0.025, 0.975])
     estimate = distance(torch.arange(n))
     return 2 * estimate - float(high), 2 * estimate - float(low)
 

@@ -1,4 +1,4 @@
-"""What a set of generated pictures is worth beside a set of real ones, by their features. Names say how it was made."""
+"""Distances of a set of samples from a set of real images, by their features. Names hold extractor and count."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.measure.metrics.frechet import frechet_distance, moments
 from bench.store.files import digest, file_digest, write_json
 from bench.store.metrics import Measurement
 
-LARGEST_NEIGHBOURHOODS = 10_000  # pictures for precision and recall, which compare every pair
+LARGEST_NEIGHBOURHOODS = 10_000  # images for precision and recall, which compare every pair
 
 
 def fidelity_options(**options: Any) -> dict[str, Any]:
@@ -39,14 +39,14 @@ def set_metrics(generated: np.ndarray, reference: np.ndarray, *, slug: str) -> d
     """FID, KID, precision and recall of features (n, d) against (m, d), as `fid_<slug>_<n>` and so on.
 
     KID is torch-fidelity's mean over 100 subsets of at most 1,000; precision and recall are its k-nearest-neighbour
-    estimates (k = 3) over at most 10,000 pictures a side; FID is this project's float64 distance, equal to its own.
+    estimates (k = 3) over at most 10,000 images a side; FID is this project's float64 distance, equal to its own.
 
     Raises:
-        MetricError: for fewer than 5 pictures on a side.
+        MetricError: for fewer than 5 images on a side.
     """
     n, m = len(generated), len(reference)
     if min(n, m) < 5:
-        raise MetricError(f"metrics need at least 5 pictures a side, got {n} generated and {m} real")
+        raise MetricError(f"metrics need at least 5 images a side, got {n} generated and {m} real")
     kid = kid_features_to_metric(
         torch.from_numpy(generated).double(),
         torch.from_numpy(reference).double(),
@@ -69,7 +69,7 @@ def set_metrics(generated: np.ndarray, reference: np.ndarray, *, slug: str) -> d
 def kid_interval(features: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
     """A 95 % interval of KID of features (n, d) against (m, d), for the chance of these n.
 
-    KID is a U-statistic, so its variance is that of what each picture gives to it, over n (Hoeffding's first
+    KID is a U-statistic, so its variance is that of each sample's contribution, over n (Hoeffding's first
     projection): 2 (mean_j k(x_i, x_j) - mean_j k(x_i, y_j)), with torch-fidelity's k = (x.y / d + 1)^3.
     """
     x, y = (torch.from_numpy(np.asarray(side)).double() for side in (features, reference))
@@ -85,7 +85,7 @@ def kid_interval(features: np.ndarray, reference: np.ndarray) -> tuple[float, fl
 
 def reference_features(
     extractor: Extractor,
-    pictures: Callable[[], np.ndarray],
+    images: Callable[[], np.ndarray],
     *,
     data_digest: str,
     count: int,
@@ -93,21 +93,21 @@ def reference_features(
     device: str = "cpu",
     warn: Warn = lambda text: None,
 ) -> np.ndarray:
-    """Features (count, d) of real pictures, made once for each data set, extractor and count, and verified when read.
+    """Features (count, d) of real images, computed once for each data set, extractor and count, and verified when read.
 
     Args:
-        pictures: gives uint8 (count, H, W, 3); called only if they are not cached. data_digest: names the data, its
+        images: gives uint8 (count, H, W, 3); called only if they are not cached. data_digest: names the data, its
             split and its resolution.
     """
     name = digest([data_digest, extractor.digest, extractor.layer, count], 24)
     file = cache / f"{extractor.slug}-{name}.npy"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
-        found = _read_cached(file, count, warn)
-        if found is None:
-            found = extractor.features(pictures(), device=device)
-            _write_cached(file, found)
-    return found
+        features = _read_cached(file, count, warn)
+        if features is None:
+            features = extractor.features(images(), device=device)
+            _write_cached(file, features)
+    return features
 
 
 def _read_cached(file: Path, count: int, warn: Warn) -> np.ndarray | None:
@@ -121,7 +121,7 @@ def _read_cached(file: Path, count: int, warn: Warn) -> np.ndarray | None:
         return None
     except (ValueError, KeyError, OSError):
         pass
-    warn(f"cached features {file.name} are damaged; they are made anew")
+    warn(f"cached features {file.name} are damaged; they are computed again")
     return None
 
 
