@@ -1,9 +1,9 @@
-"""How a diffusion transformer is told what to draw: interchangeable conditioning schemes on one fixed backbone.
+"""Conditioning schemes of diffusion transformers, interchangeable on one fixed backbone.
 
     model = architectures.create("adaln-zero", "DiT-S/2", image_size=32, in_channels=3, prompt=architectures.Labels(10))
     velocity = model(x, t, prompt)        # x (B, C, H, W), t (B,) in [0, 1]: 0 is data, 1 is noise
 
-The catalogue of built-in schemes stands in `architectures/registry.py`; names are known without importing torch, and
+The catalogue of built-in schemes is in `architectures/registry.py`; names are known without importing torch, and
 everything that needs torch is imported when it is first touched.
 """
 
@@ -12,80 +12,81 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from architectures.registry import PluginError, UnknownScheme, check_name, load_plugin, origin, register, schemes
+if TYPE_CHECKING:  # the same names once more, since type checkers do not run the table; a test compares the two
+    from architectures.backbone import DiT as DiT
+    from architectures.backbone import create as create
+    from architectures.backbone import describe as describe
+    from architectures.backbone import parameter_split as parameter_split
+    from architectures.backbone import resolve_options as resolve_options
+    from architectures.catalogue_page import gallery as gallery
+    from architectures.catalogue_page import shares as shares
+    from architectures.laws import LAWS as LAWS
+    from architectures.laws import Verdict as Verdict
+    from architectures.laws import check as check
+    from architectures.laws import first_violation as first_violation
+    from architectures.layers import initialise as initialise
+    from architectures.observation import Branch as Branch
+    from architectures.observation import InitialStep as InitialStep
+    from architectures.observation import Observation as Observation
+    from architectures.observation import initial_steps as initial_steps
+    from architectures.observation import observe as observe
+    from architectures.options import Option as Option
+    from architectures.options import nearest as nearest
+    from architectures.prompt import Captions as Captions
+    from architectures.prompt import FeatureBatch as FeatureBatch
+    from architectures.prompt import Features as Features
+    from architectures.prompt import Labels as Labels
+    from architectures.prompt import PromptKind as PromptKind
+    from architectures.prompt import index_prompt as index_prompt
+    from architectures.registry import PluginError as PluginError
+    from architectures.registry import UnknownScheme as UnknownScheme
+    from architectures.registry import check_name as check_name
+    from architectures.registry import load_plugin as load_plugin
+    from architectures.registry import origin as origin
+    from architectures.registry import register as register
+    from architectures.registry import scheme_class as scheme_class
+    from architectures.registry import schemes as schemes
+    from architectures.scheme import BackboneConfig as BackboneConfig
+    from architectures.scheme import Description as Description
+    from architectures.scheme import Facts as Facts
+    from architectures.scheme import Scheme as Scheme
+    from architectures.systems.catalogue import PUBLISHED as PUBLISHED
+    from architectures.systems.catalogue import published as published
+    from architectures.systems.weights import WeightsError as WeightsError
+    from architectures.systems.weights import load_published as load_published
 
-if TYPE_CHECKING:
-    from architectures.backbone import DiT, create, describe, parameter_split, resolve_options
-    from architectures.gallery import gallery, shares
-    from architectures.laws import LAWS, Verdict, check, first_violation
-    from architectures.layers import initialise
-    from architectures.observation import Branch, InitialStep, Observation, initial_steps, observe
-    from architectures.options import Option, nearest
-    from architectures.prompt import Captions, FeatureBatch, Features, Labels, PromptKind, index_prompt
-    from architectures.scheme import BackboneConfig, Description, Facts, Scheme
-    from architectures.systems.catalogue import PUBLISHED, published
-    from architectures.systems.weights import WeightsError, load_published
-
-_LAZY = {
-    "architectures.backbone": ("DiT", "create", "describe", "parameter_split", "resolve_options"),
-    "architectures.gallery": ("gallery", "shares"),
-    "architectures.laws": ("LAWS", "Verdict", "check", "first_violation"),
-    "architectures.layers": ("initialise",),
-    "architectures.observation": ("Branch", "InitialStep", "Observation", "initial_steps", "observe"),
-    "architectures.options": ("Option", "nearest"),
-    "architectures.prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "index_prompt"),
-    "architectures.systems.catalogue": ("PUBLISHED", "published"),
-    "architectures.systems.weights": ("WeightsError", "load_published"),
-    "architectures.scheme": ("BackboneConfig", "Description", "Facts", "Scheme"),
-    "architectures.registry": ("scheme_class",),
+_NAMES = {
+    "registry": (
+        "PluginError",
+        "UnknownScheme",
+        "check_name",
+        "load_plugin",
+        "origin",
+        "register",
+        "scheme_class",
+        "schemes",
+    ),
+    "options": ("Option", "nearest"),
+    "layers": ("initialise",),
+    "prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "index_prompt"),
+    "scheme": ("BackboneConfig", "Description", "Facts", "Scheme"),
+    "backbone": ("DiT", "create", "describe", "parameter_split", "resolve_options"),
+    "observation": ("Branch", "InitialStep", "Observation", "initial_steps", "observe"),
+    "laws": ("LAWS", "Verdict", "check", "first_violation"),
+    "systems.catalogue": ("PUBLISHED", "published"),
+    "systems.weights": ("WeightsError", "load_published"),
+    "catalogue_page": ("gallery", "shares"),
 }
-_HOME = {name: module for module, names in _LAZY.items() for name in names}
+_HOME = {name: f"architectures.{module}" for module, names in _NAMES.items() for name in names}
 
-__all__ = [
-    "BackboneConfig",
-    "InitialStep",
-    "Branch",
-    "Captions",
-    "Description",
-    "DiT",
-    "Facts",
-    "FeatureBatch",
-    "Features",
-    "LAWS",
-    "PUBLISHED",
-    "Labels",
-    "Observation",
-    "Option",
-    "PluginError",
-    "PromptKind",
-    "Scheme",
-    "UnknownScheme",
-    "Verdict",
-    "WeightsError",
-    "initial_steps",
-    "check",
-    "check_name",
-    "create",
-    "describe",
-    "gallery",
-    "index_prompt",
-    "initialise",
-    "load_plugin",
-    "load_published",
-    "nearest",
-    "observe",
-    "origin",
-    "parameter_split",
-    "published",
-    "register",
-    "resolve_options",
-    "schemes",
-    "shares",
-    "first_violation",
-]
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'architectures' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -29,7 +29,8 @@ ARCHITECTURES = [
     "observation",
     "laws",
     "systems",
-    "gallery",
+    "catalogue_page",
+    "parts",
 ]
 ROOMS = [
     ["store"],

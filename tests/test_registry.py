@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
+import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +16,7 @@ import pytest
 import torch
 
 import architectures
-from architectures import PluginError, UnknownScheme, registry
+from architectures import PluginError, UnknownScheme, parts, registry
 
 EXAMPLE = Path(__file__).parent / "example_plugin"
 FILE = """
@@ -61,6 +65,58 @@ def test_names_are_known_without_torch() -> None:
     code = "import sys, architectures; print(architectures.schemes(), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "adaln-zero" in done.stdout and done.stdout.strip().endswith("False")
+
+
+def test_every_public_name_stays_what_it_is_once_all_modules_are_imported() -> None:
+    """A submodule that is imported becomes an attribute of its package, and hides a function of its name."""
+    before = {name: getattr(architectures, name) for name in architectures.__all__}
+    for module in pkgutil.walk_packages(architectures.__path__, "architectures."):
+        importlib.import_module(module.name)
+    assert {name for name in before if getattr(architectures, name) is not before[name]} == set()
+    assert callable(architectures.gallery)
+
+
+def imported(source: str) -> Iterator[tuple[str, str]]:
+    """(module, name) of each `from module import name` in a source."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((node.module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+
+
+def test_type_checkers_see_the_public_names_where_the_table_has_them() -> None:
+    source = Path(architectures.__file__).read_text()
+    seen = {name: module for module, name in imported(source) if module.startswith("architectures")}
+    assert seen == architectures._HOME
+
+
+def plugins(folder: Path) -> Iterator[Path]:
+    """Sources of plugins: the example, what the scaffold writes, and the guide's smallest scheme."""
+    from bench.cli import scaffold
+
+    yield EXAMPLE / "ditbench_film.py"
+    yield from scaffold.new_scheme("my-gate", folder, package=False)
+    yield from scaffold.new_scheme("my-gate", folder / "package", package=True)
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (EXAMPLE.parents[1] / "architectures/README.md").read_text(), re.DOTALL
+    )
+    (folder / "guide.py").write_text(code)
+    yield folder / "guide.py"
+
+
+def test_a_plugin_imports_the_stable_names_alone(tmp_path: Path) -> None:
+    pairs = [name for file in plugins(tmp_path) if file.suffix == ".py" for name in imported(file.read_text())]
+    ours = {(module, name) for module, name in pairs if module.partition(".")[0] in ("architectures", "bench")}
+    assert {module for module, _ in ours} == {"architectures", "architectures.parts"}
+    assert {name for module, name in ours if module == "architectures.parts"} <= set(parts.__all__)
+    assert {name for module, name in ours if module == "architectures"} <= {*architectures.__all__, "laws"}
+
+
+def test_parts_are_what_the_modules_define_and_nothing_is_left_out_of_all() -> None:
+    names = {name for module, name in imported(Path(parts.__file__).read_text()) if module != "__future__"}
+    assert names == set(parts.__all__)
+    assert all(getattr(parts, name) is not None for name in names)
 
 
 def test_every_built_in_is_where_the_catalogue_says() -> None:

@@ -15,7 +15,6 @@ ROOMS = ("data", "training", "measure")  # of bench: whatever is in them makes n
 FILES = ("run/cell.py", "store/seeds.py")  # ... and so do these; nothing else does
 OBSERVERS = (
     "catalogue_page.py",
-    "gallery.py",
     "observation.py",
     "parts.py",
 )  # of architectures: they only observe

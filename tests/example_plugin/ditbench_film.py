@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from architectures import Facts, Scheme
-from architectures.layers import LayerNorm
-from architectures.modulation import parse_placement
-from architectures.sublayer import PLAIN, Adaptive, Block, Condition, SubLayer
+from architectures.parts import (
+    PLAIN,
+    Adaptive,
+    Block,
+    Condition,
+    Facts,
+    LayerNorm,
+    Scheme,
+    SubLayer,
+    parse_placement,
+)
 
 
 class FiLM(Scheme):

@@ -1,4 +1,4 @@
-"""The page of all built-in schemes, written from what each says of itself; a test holds the README to it."""
+"""The page of all built-in schemes, written from what each declares; a test holds the README to it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from architectures.systems.catalogue import PUBLISHED, published
 
 
 def shares(scheme: str) -> dict[str, tuple[int, int]]:
-    """Published systems that are told as this scheme is: name -> parameters of modulation, of all (nothing is made)."""
-    made = {}
-    for name, (told_as, _, _) in PUBLISHED.items():
-        if told_as == scheme:
+    """Published systems that are conditioned as this scheme is: name -> parameters of modulation, of all.
+
+    Counted on `meta`: nothing is allocated.
+    """
+    counts = {}
+    for name, (conditioned_as, _, _) in PUBLISHED.items():
+        if conditioned_as == scheme:
             with torch.device("meta"):
                 split = parameter_split(published(name))
-            made[name] = (split["modulation"], split["total"])
-    return made
+            counts[name] = (split["modulation"], split["total"])
+    return counts
 
 
 def gallery() -> str:
@@ -30,15 +33,15 @@ def gallery() -> str:
     ]
     pages = []
     for name in sorted(BUILT_IN):
-        told = describe(name)
-        facts, systems = told.facts, shares(name)
+        description = describe(name)
+        facts, systems = description.facts, shares(name)
         as_published = ", ".join(f"{100 * m / total:.1f} % of {system}" for system, (m, total) in systems.items() if m)
         begins = "identity" if facts.identity_at_init else "open"
         rows.append(
             f"| [`{name}`](#{name}) | {facts.vector} | {facts.prompt} | `{facts.modulation_parameters}` | "
             f"{as_published or '-'} | {begins} |"
         )
-        lines = [f"### {name}", "", f"{facts.source}.", "", "```text", inspect.cleandoc(told.equations), "```"]
+        lines = [f"### {name}", "", f"{facts.source}.", "", "```text", inspect.cleandoc(description.equations), "```"]
         for system, (m, total) in systems.items():
             lines.append(f"- `published({system!r})`: {total:,} parameters, {m:,} of them modulation")
         pages.append("\n".join(lines))

@@ -1,0 +1,102 @@
+"""All that a scheme of one's own is built of: the stable API for authors of plugins.
+
+from architectures.parts import Block, Condition, Facts, LayerNorm, Scheme, SubLayer, register
+"""
+
+from __future__ import annotations
+
+from architectures.layers import (
+    MLP,
+    NORM,
+    CrossAttention,
+    GatedMLP,
+    LayerNorm,
+    RMSNorm,
+    RoPE,
+    SelfAttention,
+    attend,
+    init_with,
+    normal,
+    ones,
+    parse_norm,
+    xavier,
+    zeros,
+)
+from architectures.modulation import HEAD, FinalNorm, FinalTable, Head, Placement, SharedMLP, parse_placement
+from architectures.options import Option
+from architectures.prompt import Encoded, with_time
+from architectures.registry import register
+from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
+from architectures.streams import DualBlock, LastDualBlock, ParallelBlock, dual_block, prompt_path
+from architectures.sublayer import (
+    GATE,
+    MODULATION,
+    PLAIN,
+    Adaptive,
+    Block,
+    Condition,
+    Gate,
+    SubLayer,
+    Vectors,
+    carry_input,
+    carry_modulated,
+    joint_mask,
+    modulate,
+    no_context,
+    parse_gate,
+    prompt_tokens,
+)
+
+__all__ = [
+    "Adaptive",
+    "BackboneConfig",
+    "Block",
+    "Condition",
+    "CrossAttention",
+    "DualBlock",
+    "Encoded",
+    "Facts",
+    "FinalNorm",
+    "FinalTable",
+    "GATE",
+    "Gate",
+    "GatedMLP",
+    "HEAD",
+    "Head",
+    "LastDualBlock",
+    "LayerNorm",
+    "MLP",
+    "MODULATION",
+    "NORM",
+    "Option",
+    "PLAIN",
+    "ParallelBlock",
+    "Placement",
+    "RMSNorm",
+    "RoPE",
+    "SIGNALS",
+    "Scheme",
+    "SelfAttention",
+    "SharedMLP",
+    "SubLayer",
+    "Vectors",
+    "attend",
+    "carry_input",
+    "carry_modulated",
+    "dual_block",
+    "init_with",
+    "joint_mask",
+    "modulate",
+    "no_context",
+    "normal",
+    "ones",
+    "parse_gate",
+    "parse_norm",
+    "parse_placement",
+    "prompt_path",
+    "prompt_tokens",
+    "register",
+    "with_time",
+    "xavier",
+    "zeros",
+]
