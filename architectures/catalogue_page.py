@@ -7,7 +7,7 @@ import inspect
 import torch
 
 from architectures.backbone import describe, parameter_split
-from architectures.registry import BUILT_IN
+from architectures.registry import ALIASES, BUILT_IN, canonical
 from architectures.systems.catalogue import PUBLISHED, published
 
 
@@ -18,7 +18,7 @@ def shares(scheme: str) -> dict[str, tuple[int, int]]:
     """
     counts = {}
     for name, (conditioned_as, _, _) in PUBLISHED.items():
-        if conditioned_as == scheme:
+        if conditioned_as == canonical(scheme):
             with torch.device("meta"):
                 split = parameter_split(published(name))
             counts[name] = (split["modulation"], split["total"])
@@ -38,11 +38,24 @@ def gallery() -> str:
         as_published = ", ".join(f"{100 * m / total:.1f} % of {system}" for system, (m, total) in systems.items() if m)
         begins = "identity" if facts.identity_at_init else "open"
         rows.append(
-            f"| [`{name}`](#{name}) | {facts.vector} | {facts.prompt} | `{facts.modulation_parameters}` | "
+            f"| [`{name}`](#{name}){_also(name)} | {facts.vector} | {facts.prompt} | `{facts.modulation_parameters}` | "
             f"{as_published or '-'} | {begins} |"
         )
-        lines = [f"### {name}", "", f"{facts.source}.", "", "```text", inspect.cleandoc(description.equations), "```"]
+        lines = [
+            f"### {name}",
+            "",
+            f"{facts.source}{_also(name)}.",
+            "",
+            "```text",
+            inspect.cleandoc(description.equations),
+            "```",
+        ]
         for system, (m, total) in systems.items():
             lines.append(f"- `published({system!r})`: {total:,} parameters, {m:,} of them modulation")
         pages.append("\n".join(lines))
     return "\n".join(rows) + "\n\n" + "\n\n".join(pages) + "\n"
+
+
+def _also(name: str) -> str:
+    """The other names of a scheme."""
+    return "".join(f", also `{alias}`" for alias, scheme in sorted(ALIASES.items()) if scheme == name)

@@ -33,12 +33,14 @@ BUILT_IN = {
     "hdm": "architectures.conditioning.hdm:HDM",
     "ldm": "architectures.conditioning.ldm:LDM",
     "lumina2": "architectures.conditioning.lumina2:Lumina2",
-    "pixart": "architectures.conditioning.shared_modulation:SharedModulation",
     "qwen-image": "architectures.conditioning.qwen_image:QwenImage",
     "sd3": "architectures.conditioning.sd3:SD3",
     "z-image": "architectures.conditioning.z_image:ZImage",
     "shared-modulation": "architectures.conditioning.shared_modulation:SharedModulation",
 }
+
+
+ALIASES = {"pixart": "shared-modulation"}  # another name -> the scheme's; configs and records may use either
 
 
 class UnknownScheme(ValueError):
@@ -72,7 +74,7 @@ def register(name: str) -> Any:
         origin = _registry.loading or {"kind": "module", "name": scheme.__module__}
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
             raise PluginError(f"scheme name {name!r}: use lower-case letters, digits and '-'")
-        if name in BUILT_IN:
+        if name in BUILT_IN or name in ALIASES:
             raise PluginError(f"scheme {name!r} of {_say(origin)} is the name of a built-in scheme")
         for other in (*_registry.origins.items(), *((e.name, _entry_origin(e)) for e in _entries())):
             if other[0] == name and other[1].get("name") != origin.get("name"):
@@ -117,17 +119,25 @@ def load_plugin(path: str | Path) -> list[str]:
 
 
 def schemes() -> list[str]:
-    """Sorted names of all schemes: built in, of installed packages, of plugin files loaded so far."""
+    """Sorted names of all schemes, each once: built in, of installed packages, of plugin files loaded so far."""
     return sorted({*BUILT_IN, *(entry.name for entry in _entries()), *_registry.schemes})
 
 
+def canonical(name: str) -> str:
+    """The scheme's own name, of an alias; any other name as it is."""
+    return ALIASES.get(name, name)
+
+
 def check_name(name: str) -> None:
-    """Raises:
-    UnknownScheme: if there is no scheme of that name.
+    """Refuses a name that is neither a scheme's nor an alias.
+
+    Raises:
+        UnknownScheme: with the schemes and the nearest name.
     """
     known = schemes()
-    if name not in known:
-        raise UnknownScheme(f"unknown scheme {name!r} (schemes: {', '.join(known)}){nearest(name, known)}")
+    if canonical(name) not in known:
+        hint = nearest(name, [*known, *ALIASES])
+        raise UnknownScheme(f"unknown scheme {name!r} (schemes: {', '.join(known)}){hint}")
 
 
 def scheme_class(name: str) -> type[Scheme]:
@@ -138,6 +148,7 @@ def scheme_class(name: str) -> type[Scheme]:
         PluginError: if the package that offers it cannot be imported, naming it and its error.
     """
     check_name(name)
+    name = canonical(name)
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         return getattr(importlib.import_module(module), attribute)
@@ -156,23 +167,24 @@ def scheme_class(name: str) -> type[Scheme]:
 
 def origin(name: str) -> dict[str, str]:
     """Where a scheme comes from: kind (`built-in`, `package`, `file`, `module`), name, version and digest as known."""
+    name = canonical(name)
     if name in BUILT_IN:
         return {"kind": "built-in", "name": BUILT_IN[name].partition(":")[0]}
     if name in _registry.origins:
         return dict(_registry.origins[name])
     entry = next(entry for entry in _entries() if entry.name == name)
-    found = _entry_origin(entry)
+    result = _entry_origin(entry)
     try:
         spec = importlib.util.find_spec(entry.module)
         if spec is not None and spec.origin:
-            found["sha256"] = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+            result["sha256"] = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
     except (ImportError, OSError, ValueError):
         pass  # a package that cannot be found is reported when it is loaded
-    return found
+    return result
 
 
 def _entries() -> list[EntryPoint]:
-    return [entry for entry in entry_points(group=GROUP) if entry.name not in BUILT_IN]
+    return [entry for entry in entry_points(group=GROUP) if entry.name not in {*BUILT_IN, *ALIASES}]
 
 
 def _entry_origin(entry: EntryPoint) -> dict[str, str]:

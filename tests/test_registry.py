@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import architectures
-from architectures import PluginError, UnknownScheme, parts, registry
+from architectures import PluginError, UnknownScheme, parts, register, registry
 
 EXAMPLE = Path(__file__).parent / "example_plugin"
 FILE = """
@@ -128,6 +128,32 @@ def test_every_built_in_is_where_the_catalogue_says() -> None:
 def test_an_unknown_name_lists_the_known_and_the_nearest() -> None:
     with pytest.raises(UnknownScheme, match="'adaln_zero'.*cross-attention.*did you mean 'adaln-zero'"):
         runs("adaln_zero")
+
+
+def test_an_alias_is_the_scheme_and_is_listed_once() -> None:
+    assert "shared-modulation" in architectures.schemes()
+    assert "pixart" not in architectures.schemes()
+    assert architectures.scheme_class("pixart") is architectures.scheme_class("shared-modulation")
+    assert architectures.origin("pixart") == architectures.origin("shared-modulation")
+    assert architectures.describe("pixart").facts == architectures.describe("shared-modulation").facts
+    assert architectures.shares("pixart") == architectures.shares("shared-modulation") != {}
+    assert runs("pixart")
+    page = architectures.gallery()
+    assert page.count("### shared-modulation") == 1
+    assert "### pixart" not in page
+    assert "also `pixart`" in page
+    with pytest.raises(UnknownScheme, match="did you mean 'pixart'"):
+        architectures.check_name("pixrt")
+    with pytest.raises(PluginError, match="'pixart'.*built-in"):
+        register("pixart")(architectures.scheme_class("adaln"))
+
+
+def test_an_alias_begins_with_the_same_weights() -> None:
+    one, other = (
+        architectures.create(name, "DiT-XS/8", image_size=16, in_channels=3, prompt=architectures.Labels(3), seed=0)
+        for name in ("pixart", "shared-modulation")
+    )
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
 def test_a_plugin_file(tmp_path: Path) -> None:

@@ -68,7 +68,13 @@ def test_what_is_written_is_linted_and_formatted(package: bool, tmp_path: Path) 
 
 
 def test_names_that_cannot_be(tmp_path: Path) -> None:
-    for name, said in (("adaln", "is there already"), ("My", "lower-case"), ("../x", "."), ("2d", "letter first")):
+    for name, said in (
+        ("adaln", "is there already"),
+        ("pixart", "is there already"),
+        ("My", "lower-case"),
+        ("../x", "."),
+        ("2d", "letter first"),
+    ):
         with pytest.raises(ValueError, match=said):
             scaffold.new_scheme(name, tmp_path, package=False)
     assert list(tmp_path.iterdir()) == []
