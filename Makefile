@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test slow browser docs lint type smoke overhead peers bias judge clean
+.PHONY: help setup quickstart test slow browser docs lint type smoke overhead peers bias judge parity readme clean
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,12 @@ bias: setup                 ## how FID depends on the number of samples, and its
 
 judge: setup                ## train the network that reads scenes, and write its card
 	$(BIN)/python -m bench.measure.judge.train
+
+parity: setup               ## how near published systems come to diffusers' models: results/parity.json
+	$(BIN)/python -m pytest -q tests/test_published.py -k theirs --parity results/parity.json
+
+readme: setup               ## write the README's generated parts and figures
+	$(BIN)/python -m bench.views.frontpage
 
 clean:                      ## delete .venv and caches; results stay
 	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -54,6 +54,7 @@ def describe(
     backbone: Annotated[str, typer.Option(help="Its backbone: DiT-XS/2 to DiT-XL/2, any patch.")] = "DiT-B/2",
     image_size: Annotated[int, typer.Option(help="Pixels, or latents, a side.")] = 32,
     tokens: Annotated[int, typer.Option(help="Prompt tokens of 768 channels; 0: a class label of 1000.")] = 64,
+    svg: Annotated[Path | None, typer.Option(help="Write a figure: where timestep and prompt enter the block.")] = None,
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -62,6 +63,8 @@ def describe(
     Example: ditbench describe adaln-zero --backbone DiT-S/2
 
     Example: ditbench describe --all --backbone DiT-B/2
+
+    Example: ditbench describe sd3 --svg sd3.svg
     """
     import architectures
 
@@ -69,6 +72,9 @@ def describe(
     if everything == (scheme is not None):
         raise typer.BadParameter("name one scheme, or give --all")
     names = [scheme] if scheme is not None else architectures.schemes()
+    if svg is not None:
+        _write_figure(names, svg)
+        return
     if beginning:
         console().print(_beginnings(names))
         return
@@ -81,6 +87,14 @@ def describe(
         _print_description(architectures.describe(scheme))
     prompt = f"{tokens} prompt tokens" if tokens else "a class label"
     console().print(_cost_table(costs, f"Cost on {backbone}, {image_size} px, {prompt}"))
+
+
+def _write_figure(names: list[str], file: Path) -> None:
+    from bench.store.files import write_atomic
+    from bench.views.diagram import figure, read_anatomy
+
+    write_atomic(file, figure([read_anatomy(name) for name in names]))
+    print(f"wrote  {file}")
 
 
 def _cost(name: str, backbone: str, image_size: int, tokens: int) -> dict[str, float]:

@@ -74,9 +74,17 @@ def claims_page(analyses: dict[str, Analysis]) -> str:
 
 
 def readme_section(analyses: dict[str, Analysis]) -> str:
-    """The newest record of each matrix that tests no claim, as the README shows it."""
-    shown = [readme_table(one, where) for where, one in analyses.items() if not one.claim]
-    return "\n".join(["## Results", "", *shown]) if shown else ""
+    """The newest records of the matrices that test no claim: a table where there are seeds to compare, else a link."""
+    records = {where: one for where, one in analyses.items() if not one.claim}
+    tables = [readme_table(one, where) for where, one in records.items() if _spread(one)]
+    single = ", ".join(f"[{one.name}]({where}/report.md)" for where, one in records.items() if not _spread(one))
+    parts = [*tables, *([f"One seed each, so nothing is established: {single}.\n"] if single else [])]
+    return "\n".join(parts)
+
+
+def _spread(analysis: Analysis) -> bool:
+    """Whether a record has two seeds or more of any row."""
+    return any(row.planned > 1 for row in analysis.rows)
 
 
 def readme_table(analysis: Analysis, where: str) -> str:

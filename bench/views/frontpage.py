@@ -1,0 +1,166 @@
+"""The README's generated parts: published systems with their parity, schemes, the tree. `make readme` writes them.
+
+`tests/test_readme.py` holds the README to them, so that none of it goes stale.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+SYSTEMS = {  # name in `architectures.published` -> its name for people
+    "dit": "DiT-XL/2",
+    "pixart": "PixArt-alpha",
+    "sd3": "Stable Diffusion 3 medium",
+    "flux": "FLUX.1 dev",
+    "qwen-image": "Qwen-Image",
+    "lumina2": "Lumina-Image 2.0",
+    "z-image": "Z-Image",
+    "hdm": "HDM",
+}
+
+
+def systems(root: Path) -> str:
+    """Markdown: each published system's parameters, the share of its modulation, and how near diffusers it comes.
+
+    Args:
+        root: of the repository; the differences are those of `results/parity.json`.
+    """
+    import torch
+
+    import architectures
+
+    parity = json.loads((root / "results" / "parity.json").read_text())["systems"]
+    lines = [
+        "| system | scheme | parameters | modulation share | largest difference from diffusers: outputs, gradients |",
+        "|---|---|---:|---:|---|",
+    ]
+    for name, title in SYSTEMS.items():
+        with torch.device("meta"):
+            split = architectures.parameter_split(architectures.published(name))
+        measured = parity.get(name)
+        near = (
+            f"{measured['outputs']:.0e}, {measured['gradients']:.0e}"
+            if measured
+            else "not in diffusers; equal to its equations"
+        )
+        scheme = architectures.PUBLISHED[name][0]
+        share = f"{split['modulation'] / split['total']:.1%}" if split["modulation"] else "0"
+        lines.append(f"| {title} | `{scheme}` | {split['total']:,} | {share} | {near} |")
+    return "\n".join(lines) + "\n"
+
+
+def schemes(root: Path) -> str:
+    """Markdown: every built-in scheme with the first sentence of its docstring and its source."""
+    import architectures
+
+    lines = ["| scheme | how the model is conditioned | source |", "|---|---|---|"]
+    for name in architectures.schemes():
+        if architectures.origin(name)["kind"] == "built-in":
+            description = architectures.describe(name)
+            text = _sentence(inspect.cleandoc(description.equations))
+            lines.append(f"| `{name}` | {text} | {description.facts.source} |")
+    return "\n".join(lines) + "\n"
+
+
+def tree(root: Path) -> str:
+    """The tree of the two packages: each folder with its docstring's first sentence and the modules in it."""
+    lines = ["```"]
+    for package in ("architectures", "bench"):
+        lines.append(_entry(root / package, 0))
+        lines += [_entry(folder, 1) for folder in sorted(_folders(root / package), key=_rank)]
+    rest = {
+        "configs/": "matrices, each with its command, cost and expected numbers",
+        "results/": "committed records",
+        "docs/": "the documentation site",
+        "tests/": "a file a module; every law over every scheme, parity, end to end",
+    }
+    lines += [f"{folder:20} {text}" for folder, text in rest.items()]
+    return "\n".join([*lines, "```"]) + "\n"
+
+
+def result(root: Path) -> bytes:
+    """A PNG: the validation loss of every claim's tests, as paired differences with intervals."""
+    from bench.findings.compare import difference
+    from bench.findings.summary import summaries
+    from bench.views.figures.forest import Line, forest
+    from bench.views.record import load_record, newest_records
+
+    lines = []
+    for folder in newest_records(root / "results").values():
+        table = load_record(folder)
+        rows = {row.name: row for row in summaries(table)}
+        for test in (table.manifest["config"].get("claim") or {"tests": []})["tests"]:
+            rival = test.get("beats") or test.get("no_worse_than")
+            if rival and test["metric"] == "heldout_loss" and "per" not in test:
+                one = difference(rows[test["variant"]], rows[rival], "heldout_loss")
+                lines += [Line(one, test.get("within"))] if one.low is not None else []
+    return forest(lines, "validation loss")
+
+
+SHOWN = ("in-context", "cross-attention", "adaln-zero", "shared-modulation", "sd3", "lumina2")
+
+
+def scheme_figure(names: Sequence[str]) -> str:
+    """An SVG: where timestep and prompt enter the block, a card a scheme."""
+    from bench.views.diagram import figure, read_anatomy
+
+    return figure([read_anatomy(name) for name in names])
+
+
+ORDER = ("store", "config", "data", "training", "measure", "findings", "run", "views", "cli", "studies")
+
+
+def _rank(folder: Path) -> tuple[int, str]:
+    return (ORDER.index(folder.name) if folder.name in ORDER else len(ORDER), folder.name)
+
+
+def _folders(package: Path) -> list[Path]:
+    return [path.parent for path in package.glob("*/__init__.py")]
+
+
+def _entry(folder: Path, depth: int) -> str:
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+    name = "  " * depth + folder.name + "/"
+    return f"{name:20} {_sentence(text)}"
+
+
+def _sentence(text: str) -> str:
+    """The first sentence of a docstring, on one line, without its full stop."""
+    paragraph = " ".join(text.split("\n\n")[0].split())
+    return re.split(r"\.(?:\s|$)", paragraph)[0].replace("|", "\\|")
+
+
+PARTS: dict[str, Callable[[Path], str]] = {"systems": systems, "schemes": schemes, "tree": tree}
+
+
+def replace_part(text: str, name: str, content: str) -> str:
+    """The text with what is between `<!-- name:begin -->` and `<!-- name:end -->` replaced.
+
+    Raises:
+        ValueError: if the marks are not there.
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if begin not in text or end not in text:
+        raise ValueError(f"the marks {begin} and {end} are missing")
+    return text.partition(begin)[0] + f"{begin}\n{content}{end}" + text.partition(end)[2]
+
+
+def write(readme: Path) -> None:
+    """Writes every generated part into the README, and its two figures."""
+    text = readme.read_text(encoding="utf-8")
+    for name, part in PARTS.items():
+        text = replace_part(text, name, part(readme.parent))
+    readme.write_text(text, encoding="utf-8")
+    images = readme.parent / "docs" / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    (images / "result.png").write_bytes(result(readme.parent))
+    (images / "schemes.svg").write_text(scheme_figure(SHOWN), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path("README.md"))

@@ -1,0 +1,60 @@
+"""The README says what is true: its generated parts are current and its code runs."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import architectures
+from bench.views import frontpage
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CODE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("name", frontpage.PARTS)
+def test_a_generated_part_is_current(name: str) -> None:
+    """`make readme` writes them."""
+    assert frontpage.replace_part(README, name, frontpage.PARTS[name](ROOT)) == README
+
+
+def test_a_part_without_marks_is_named() -> None:
+    with pytest.raises(ValueError, match="tree:begin"):
+        frontpage.replace_part("no marks", "tree", "")
+
+
+def test_the_first_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    (first,) = [code for code in CODE if "create(" in code]
+    small, published = architectures.create, architectures.published
+    monkeypatch.setattr(architectures, "published", lambda name: published(name, depth=2, width=64, heads=2))
+    monkeypatch.setattr(architectures, "create", small)
+    values: dict[str, Any] = {
+        "x": torch.randn(2, 3, 32, 32),
+        "t": torch.rand(2),
+        "labels": torch.tensor([0, 9]),
+    }
+    exec(first, values)
+    assert values["velocity"].shape == (2, 3, 32, 32)
+
+
+def test_the_scheme_of_the_readme_is_sound(tmp_path: Path) -> None:
+    (example,) = [code for code in CODE if "@register" in code]
+    assert len([line for line in example.splitlines() if line.strip()]) <= 20
+    modules = {node.module for node in ast.walk(ast.parse(example)) if isinstance(node, ast.ImportFrom)}
+    assert modules <= {"architectures", "architectures.parts"}
+    file = tmp_path / "added.py"
+    file.write_text(example)
+    (name,) = architectures.load_plugin(file)
+    verdicts = list(architectures.check(name))
+    assert not [one for one in verdicts if one.outcome != "holds"]
+
+
+def test_images_of_the_readme_are_there() -> None:
+    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
+        assert (ROOT / path).is_file(), path
