@@ -424,6 +424,71 @@ def test_hdm_is_the_post_norm_network_of_its_equations() -> None:
     assert not torch.allclose(model(x, t, p, aspect), theirs, atol=1e-3)
 
 
+# Our names and the released ones, written apart from the moves: outside the blocks, then in a block.
+HDM_NAMES = {
+    "patches": "in_patch.proj",
+    "time": "time_emb.proj.0",
+    "aspect.up": "addon_info_embs_proj.0",
+    "aspect.out": "addon_info_embs_proj.2",
+    "text": "ctx_proj",
+    "head": "out_patch.proj",
+} | {
+    f"{ours}_head.{part}": f"shared_adaln_{theirs}.{number}"
+    for ours, theirs in (("attention", "attn"), ("cross", "xattn"), ("mlp", "ffw"))
+    for part, number in (("norm", 0), ("up", 1), ("out", 3))
+}
+HDM_BLOCK = {
+    "attention.op.qkv": "attn.qkv",
+    "attention.op.out": "attn.out",
+    "attention.op.rope.frequencies": "attn.rope.freqs",
+    "attention.norm": "attn_pre_norm.norm",
+    "mlp.op.up": "mlp.w12",
+    "mlp.op.down": "mlp.w3",
+    "mlp.norm": "mlp_pre_norm.norm",
+    "cross.op.q": "xattn.q",
+    "cross.op.kv": "xattn.kv",
+    "cross.op.out": "xattn.out",
+    "cross.op.rope.frequencies": "xattn.rope.freqs",
+    "cross.norm": "xattn_pre_norm.norm",
+}
+HDM_BLOCKS = {  # of tiny_hdm
+    "before.0": "prev_tread_trns.blocks.0",
+    **{f"encoder.{k}": f"backbone.enc_blocks.{k}.0" for k in range(2)},
+    **{f"decoder.{k}": f"backbone.dec_blocks.{k // 2}.{k % 2}" for k in range(4)},
+    **{f"after.{k}": f"post_tread_trns.blocks.{k}" for k in range(3)},
+}
+
+
+def released_hdm(model: nn.Module) -> dict[str, Tensor]:
+    """The file that HDM's release would have of these weights; its patches are a convolution's."""
+    names = HDM_NAMES | {
+        f"{ours}.{part}": f"{theirs}.{name}" for ours, theirs in HDM_BLOCKS.items() for part, name in HDM_BLOCK.items()
+    }
+    state = {}
+    for key, value in model.state_dict().items():
+        module, _, last = key.rpartition(".")
+        state[names[key] if key in names else f"{names[module]}.{last}"] = value.clone()
+    state["in_patch.proj.weight"] = state["in_patch.proj.weight"].reshape(D, 4, 2, 2)
+    return state
+
+
+def test_hdm_s_released_layout_loads_and_computes_the_same() -> None:
+    model, fresh = tiny_hdm(), randomised(tiny_hdm(), seed=1)
+    x, t, p, aspect = draw(2, 4, 8, 12), torch.tensor([0.1, 0.8]), prompts(12), torch.tensor([0.7, 1.5])
+    assert not torch.equal(fresh(x, t, p, aspect), model(x, t, p, aspect))
+    state = released_hdm(model)
+    assert architectures.load_published(fresh, state) == "original"
+    assert torch.equal(fresh(x, t, p, aspect), model(x, t, p, aspect))
+    with pytest.raises(
+        architectures.WeightsError, match=r"hdm in the original layout: 1 missing .*dec_blocks\.1\.0\.xattn\.q"
+    ):
+        architectures.load_published(fresh, {k: v for k, v in state.items() if "dec_blocks.1.0.xattn.q." not in k})
+    with pytest.raises(architectures.WeightsError, match="1 left over .surprise."):
+        architectures.load_published(fresh, state | {"surprise": torch.zeros(1)})
+    with pytest.raises(architectures.WeightsError, match="not weights of flux.*they look like hdm"):
+        architectures.load_published(tiny(), state)
+
+
 # --- shares and the gallery -------------------------------------------------------------------------------------------
 
 MODULATION = {
@@ -583,7 +648,7 @@ def test_weights_that_do_not_fit_are_named() -> None:
         architectures.load_published(tiny(), state | {"proj_out.bias": torch.zeros(3)})
     with pytest.raises(architectures.WeightsError, match="not weights of sd3.*they look like flux"):
         architectures.load_published(architectures.published("sd3", depth=2, width=D), state)
-    with pytest.raises(architectures.WeightsError, match="no layout of its weights is known"):
+    with pytest.raises(architectures.WeightsError, match="not weights of hdm.*they look like flux"):
         architectures.load_published(tiny_hdm(), state)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +22,11 @@ from architectures.sublayer import (
     parse_gate,
 )
 from architectures.systems.parts import TwoLinear
-from architectures.systems.weights import Move
+from architectures.systems.weights import Move, linear, two, weight
 
 
 class LearnedRoPE(nn.Module):
-    """Rotary angles exp(f) p with learned f for each head, channel pair and axis; all begin at pi, as released."""
+    """Rotary angles exp(f) p, f learned for each head, channel pair and axis; exp(f) is pi at first, as released."""
 
     def __init__(self, heads: int, head_width: int) -> None:
         super().__init__()
@@ -88,7 +89,7 @@ class HDM(nn.Module):
     ) -> None:
         super().__init__()
         d = self.width = width
-        self.patch, self.channels = patch, channels
+        self.patch, self.channels, self.decoder_blocks = patch, channels, decoder_blocks
         self.patches = nn.Linear(channels * patch**2, d)
         self.time = nn.Linear(d, d)
         self.aspect = TwoLinear(1, d, activation=F.mish)
@@ -141,12 +142,50 @@ class HDM(nn.Module):
         return self(x, t, prompt, torch.full_like(t, x.shape[-1] / x.shape[-2]))
 
     def moves(self, layout: str) -> list[Move]:
-        """The layout of its files is not known here."""
-        return []
+        """How the released file (`original`) becomes these parameters; diffusers has no HDM."""
+        if layout != "original":
+            return []
+        moves = linear("patches", "in_patch.proj") + linear("time", "time_emb.proj.0")
+        moves += two("aspect", "addon_info_embs_proj", "0", "2") + linear("text", "ctx_proj")
+        for ours, theirs in (("attention_head", "attn"), ("cross_head", "xattn"), ("mlp_head", "ffw")):
+            head = f"shared_adaln_{theirs}"
+            moves += linear(f"{ours}.norm", f"{head}.0") + two(ours, head, "1", "3")
+        for ours, theirs, across in self._blocks():
+            moves += released_block(ours, theirs, across)
+        return moves + linear("head", "out_patch.proj")
+
+    def _blocks(self) -> Iterator[tuple[str, str, bool]]:
+        """Our name of each block, the released one, and whether it has cross-attention."""
+        for k in range(len(self.before)):
+            yield f"before.{k}", f"prev_tread_trns.blocks.{k}", False
+        for k in range(len(self.encoder)):
+            yield f"encoder.{k}", f"backbone.enc_blocks.{k}.0", False
+        for k in range(len(self.decoder)):
+            level, place = divmod(k, self.decoder_blocks)
+            yield f"decoder.{k}", f"backbone.dec_blocks.{level}.{place}", place == 0
+        for k in range(len(self.after)):
+            yield f"after.{k}", f"post_tread_trns.blocks.{k}", False
+
+
+def released_block(ours: str, theirs: str, across: bool) -> list[Move]:
+    """A block of the released file."""
+    moves = attention_moves(f"{ours}.attention", f"{theirs}.attn", ("qkv",))
+    if across:
+        moves += attention_moves(f"{ours}.cross", f"{theirs}.xattn", ("q", "kv"))
+    moves += linear(f"{ours}.mlp.op.up", f"{theirs}.mlp.w12") + linear(f"{ours}.mlp.op.down", f"{theirs}.mlp.w3")
+    return moves + weight(f"{ours}.mlp.norm", f"{theirs}.mlp_pre_norm.norm")
+
+
+def attention_moves(ours: str, theirs: str, projections: tuple[str, ...]) -> list[Move]:
+    """Attention with its norm and learned frequencies; the projections have no bias."""
+    moves = [move for part in projections for move in weight(f"{ours}.op.{part}", f"{theirs}.{part}")]
+    moves += linear(f"{ours}.op.out", f"{theirs}.out")
+    moves += [Move(f"{ours}.op.rope.frequencies", f"{theirs}.rope.freqs")]
+    return moves + weight(f"{ours}.norm", f"{theirs}_pre_norm.norm")
 
 
 def centres(h: int, w: int, device: torch.device) -> Tensor:
-    """Middles of the tokens (h w, 2), the longer side of the picture spanning [-1, 1]."""
+    """Middles of the tokens (h w, 2), the longer side of the image spanning [-1, 1]."""
     rows, columns = (torch.arange(n, device=device) * 2 + 1 - n for n in (h, w))
     row, column = torch.meshgrid(rows / max(h, w), columns / max(h, w), indexing="ij")
     return torch.stack([row, column], dim=-1).flatten(0, 1)

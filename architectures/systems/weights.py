@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 LAYOUTS = ("original", "diffusers")
 
-# One key by which each system's files are known, to say what a file is when it is not what was asked for.
+# One key by which each system's files are known, to name a file that is of another system.
 MARKS = {
     "dit": (
         "blocks.0.adaLN_modulation.1.weight",
@@ -23,6 +23,7 @@ MARKS = {
     "sd3": ("joint_blocks.0.x_block.attn.qkv.weight", "transformer_blocks.0.norm1_context.linear.weight"),
     "qwen-image": ("transformer_blocks.0.img_mod.1.weight",),
     "z-image": ("cap_pad_token",),
+    "hdm": ("shared_adaln_attn.0.weight",),
     "lumina2": ("context_refiner.0.attention_norm1.weight", "time_caption_embed.caption_embedder.0.weight"),
 }
 
@@ -36,7 +37,9 @@ class Move:
     """One parameter of ours, from one or several of theirs.
 
     Attributes:
-        target: of ours. sources: of theirs, joined along `axis`; one name, or a tuple of them.
+        target: of ours.
+        sources: of theirs, joined along `axis`; one name, or a tuple of them.
+        axis: along which several are joined.
         change: what is done to it at last, such as swapping halves.
     """
 
@@ -47,13 +50,14 @@ class Move:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Of theirs."""
         return (self.sources,) if isinstance(self.sources, str) else self.sources
 
     def __call__(self, state: Mapping[str, Tensor]) -> Tensor:
-        made = (
-            torch.cat([state[name] for name in self.names], self.axis) if len(self.names) > 1 else state[self.names[0]]
-        )
-        return self.change(made) if self.change else made
+        """Ours, of their weights."""
+        parts = [state[name] for name in self.names]
+        tensor = torch.cat(parts, self.axis) if len(parts) > 1 else parts[0]
+        return self.change(tensor) if self.change else tensor
 
 
 def linear(target: str, source: str, change: Callable[[Tensor], Tensor] | None = None) -> list[Move]:
@@ -79,10 +83,10 @@ def two(target: str, source: str, first: str, second: str) -> list[Move]:
 
 def released_branches(target: str, source: str) -> list[Move]:
     """Attention and MLP of a block as DiT, PixArt and SD3 released them; `target` ends where the parts' names begin."""
-    made = linear(f"{target}attention.op.qkv", f"{source}.attn.qkv")
-    made += linear(f"{target}attention.op.out", f"{source}.attn.proj")
+    moves = linear(f"{target}attention.op.qkv", f"{source}.attn.qkv")
+    moves += linear(f"{target}attention.op.out", f"{source}.attn.proj")
     return (
-        made + linear(f"{target}mlp.op.up", f"{source}.mlp.fc1") + linear(f"{target}mlp.op.down", f"{source}.mlp.fc2")
+        moves + linear(f"{target}mlp.op.up", f"{source}.mlp.fc1") + linear(f"{target}mlp.op.down", f"{source}.mlp.fc2")
     )
 
 
@@ -119,7 +123,7 @@ def channels_last(patch: int) -> Callable[[Tensor], Tensor]:
 def convert(model: Any, state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
     """Ours from theirs, shaped as ours; linear in the weights, so that it carries gradients too."""
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    made = {}
+    converted = {}
     for move in model.moves(layout):
         shape = shapes[move.target]
         try:
@@ -129,8 +133,8 @@ def convert(model: Any, state: Mapping[str, Tensor], layout: str) -> dict[str, T
         if tensor is None or tensor.numel() != shape.numel() or _misfit(tensor, shape):
             theirs = " + ".join(f"{name} {tuple(state[name].shape)}" for name in move.names)
             raise WeightsError(f"{theirs} does not make the model's {move.target} {tuple(shape)}: another size?")
-        made[move.target] = tensor.reshape(shapes[move.target])
-    return made
+        converted[move.target] = tensor.reshape(shapes[move.target])
+    return converted
 
 
 def _misfit(tensor: Tensor, shape: torch.Size) -> bool:
@@ -142,42 +146,51 @@ def load_published(model: nn.Module, state: Mapping[str, Tensor]) -> str:
     """Loads weights of the same system, of the released file's layout or of diffusers'.
 
     Args:
-        model: of `published`. state: name -> tensor; a common prefix `model.diffusion_model.` is taken off.
+        model: of `published`.
+        state: name -> tensor; a common prefix `model.diffusion_model.` is taken off.
 
     Returns:
-        The layout found: `original` or `diffusers`.
+        The layout of the weights: `original` or `diffusers`.
 
     Raises:
         WeightsError: if it is another system's, or naming the keys that are missing, left over or of another shape.
     """
     prefix = "model.diffusion_model."
     state = {key.removeprefix(prefix): value for key, value in state.items() if torch.is_tensor(value)}
-    system: str = model.system  # type: ignore[assignment]
-    wanted = {}
+    system: Any = model
+    expected = {}
     for layout in LAYOUTS:
-        if moves := model.moves(layout):  # type: ignore[operator]
-            wanted[layout] = {name for move in moves for name in move.names}
-    if not wanted:
-        raise WeightsError(f"{system}: no layout of its weights is known")
-    layout = max(wanted, key=lambda one: len(wanted[one] & state.keys()) / len(wanted[one]))
-    names = wanted[layout]
-    unused = [re.compile(pattern) for pattern in model.unused]  # type: ignore[union-attr]
-    missing = sorted(names - state.keys())
-    left = sorted(key for key in state.keys() - names if not any(pattern.fullmatch(key) for pattern in unused))
-    looks = next((other for other, marks in MARKS.items() if any(mark in state for mark in marks)), system)
-    if missing and (looks != system or len(missing) > len(names) / 2):
-        hint = f"; they look like {looks}" if looks != system else ""
-        raise WeightsError(f"these are not weights of {system}: {len(missing)} of {len(names)} keys are missing{hint}")
+        if moves := system.moves(layout):
+            expected[layout] = {name for move in moves for name in move.names}
+    layout = max(expected, key=lambda one: len(expected[one] & state.keys()) / len(expected[one]))
+    _check_keys(system, layout, expected[layout], state.keys())
+    converted = convert(model, state, layout)
+    own = dict(model.state_dict())
+    assert converted.keys() == own.keys(), sorted(converted.keys() ^ own.keys())  # the moves name every parameter
+    model.load_state_dict(converted, assign=any(p.is_meta for p in model.parameters()))
+    return layout
+
+
+def _check_keys(model: Any, layout: str, expected: Set[str], given: Set[str]) -> None:
+    """Refuses keys that are another system's, too few or too many.
+
+    Raises:
+        WeightsError: naming them.
+    """
+    system, unused = model.system, [re.compile(pattern) for pattern in model.unused]
+    missing = sorted(expected - given)
+    left = sorted(key for key in given - expected if not any(pattern.fullmatch(key) for pattern in unused))
+    likely = next((other for other, marks in MARKS.items() if any(mark in given for mark in marks)), system)
+    if missing and (likely != system or len(missing) > len(expected) / 2):
+        hint = f"; they look like {likely}" if likely != system else ""
+        raise WeightsError(
+            f"these are not weights of {system}: {len(missing)} of {len(expected)} keys are missing{hint}"
+        )
     if missing or left:
         parts = [
-            f"{len(keys)} {word} ({_few(keys)})" for word, keys in (("missing", missing), ("left over", left)) if keys
+            f"{len(keys)} {kind} ({_few(keys)})" for kind, keys in (("missing", missing), ("left over", left)) if keys
         ]
         raise WeightsError(f"weights of {system} in the {layout} layout: {', '.join(parts)}")
-    made = convert(model, state, layout)
-    own = dict(model.state_dict())
-    assert made.keys() == own.keys(), sorted(made.keys() ^ own.keys())  # the moves name every parameter
-    model.load_state_dict(made, assign=any(p.is_meta for p in model.parameters()))
-    return layout
 
 
 def _few(names: Sequence[str], most: int = 3) -> str:
