@@ -17,7 +17,7 @@ from architectures.sublayer import Equations, SubLayer
 
 
 class DiT(nn.Module):
-    """Velocity field v(x, t, prompt): patchify, blocks, unpatchify; the output Linear begins at zero.
+    """Velocity field v(x, t, prompt): patchify, blocks, unpatchify; the output Linear is initialised to zero.
 
     Args:
         scheme: how conditions enter.
@@ -41,7 +41,7 @@ class DiT(nn.Module):
             self.register_buffer("positions", sincos_positions(config.width, scheme.grid), persistent=False)
 
     def forward(self, x: Tensor, t: Tensor, prompt: Any) -> Tensor:
-        """x (B, C, H, W), t (B,) in [0, 1] (0 data, 1 noise), prompt of the declared kind -> (B, C_out, H, W)."""
+        """Velocity (B, C_out, H, W) of x (B, C, H, W), t (B,) in [0, 1] (0 data, 1 noise) and a prompt of its kind."""
         x = self.patches(patchify(x, self.patch))  # (B, N, D)
         if hasattr(self, "positions"):
             x = x + self.positions
@@ -76,7 +76,7 @@ def parameter_roles(model: nn.Module) -> dict[str, str]:
     """What each parameter of a model serves, by its name.
 
     The outermost module that declares a `role` decides. What a scheme holds without one is `scheme`, but for what its
-    factories made (`self_attention()`, `mlp()`) and the norms of its sub-layers and before the output: these are the
+    factories return (`self_attention()`, `mlp()`) and the norms of its sub-layers and before the output: these are the
     backbone's.
 
     Raises:
@@ -120,9 +120,10 @@ def create(
         scheme: a registered name, see `schemes()`.
         backbone: `DiT-S/2` and so on, or a `BackboneConfig`.
         image_size: pixels (or latents) a side; the patch must divide it.
-        in_channels: of the image. out_channels: of the output, the same by default.
+        in_channels: of the image.
+        out_channels: of the output, the same by default.
         prompt: `Labels`, `Captions` or `Features`.
-        seed: of the initial weights, each drawn by (seed, its name); None takes torch's initial seed.
+        seed: of the initial weights, each generated from (seed, its name); None takes torch's initial seed.
         options: the scheme's own, see `describe(scheme).options`.
 
     Raises:
@@ -131,10 +132,10 @@ def create(
     kind = scheme_class(scheme)
     config = BackboneConfig.named(backbone) if isinstance(backbone, str) else backbone
     try:
-        made = kind(config, image_size, **kind.resolve(options))
+        built = kind(config, image_size, **kind.resolve(options))
     except ValueError as error:
         raise ValueError(f"scheme {scheme!r}: {error}") from error
-    model = DiT(made, prompt, in_channels, in_channels if out_channels is None else out_channels)
+    model = DiT(built, prompt, in_channels, in_channels if out_channels is None else out_channels)
     initialise(model, torch.initial_seed() if seed is None else seed)
     return model
 

@@ -1,6 +1,7 @@
 """Names of schemes, and where each comes from: built in, an installed package's entry point, or a plugin file.
 
-Imports no torch, so that a command line can list and check names at once; a scheme's module is imported when asked for.
+Imports no torch, so that a command line can list and check names at once; a scheme's module is imported when it is
+first needed.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ BUILT_IN = {
 ALIASES = {"pixart": "shared-modulation"}  # another name -> the scheme's; configs and records may use either
 
 
-class UnknownScheme(ValueError):
+class UnknownScheme(ValueError):  # noqa: N818 (the public name)
     """No scheme of that name; the message lists the names and the nearest."""
 
 
@@ -151,14 +152,16 @@ def scheme_class(name: str) -> type[Scheme]:
     name = canonical(name)
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        cls: type[Scheme] = getattr(importlib.import_module(module), attribute)
+        return cls
     if name in _registry.schemes:
         return _registry.schemes[name]
     entries = [entry for entry in _entries() if entry.name == name]
     if len({entry.value for entry in entries}) > 1:
         raise PluginError(f"scheme {name!r} is given by {' and by '.join(_say(_entry_origin(e)) for e in entries)}")
     try:
-        return entries[0].load()
+        loaded: type[Scheme] = entries[0].load()
+        return loaded
     except Exception as error:
         raise PluginError(
             f"scheme {name!r} of {_say(_entry_origin(entries[0]))}: {type(error).__name__}: {error}"

@@ -64,7 +64,8 @@ def runs(name: str) -> bool:
 def test_names_are_known_without_torch() -> None:
     code = "import sys, architectures; print(architectures.schemes(), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "adaln-zero" in done.stdout and done.stdout.strip().endswith("False")
+    assert "adaln-zero" in done.stdout
+    assert done.stdout.strip().endswith("False")
 
 
 def test_every_public_name_stays_what_it_is_once_all_modules_are_imported() -> None:
@@ -122,7 +123,9 @@ def test_parts_are_what_the_modules_define_and_nothing_is_left_out_of_all() -> N
 def test_every_built_in_is_where_the_catalogue_says() -> None:
     for name in registry.BUILT_IN:
         told = architectures.describe(name)
-        assert told.origin["kind"] == "built-in" and told.facts.source and "<-" in told.equations
+        assert told.origin["kind"] == "built-in"
+        assert told.facts.source
+        assert "<-" in told.equations
 
 
 def test_an_unknown_name_lists_the_known_and_the_nearest() -> None:
@@ -159,9 +162,12 @@ def test_an_alias_begins_with_the_same_weights() -> None:
 def test_a_plugin_file(tmp_path: Path) -> None:
     path = plugin(tmp_path, "mine")
     assert architectures.load_plugin(path) == ["mine"] == architectures.load_plugin(path)
-    assert "mine" in architectures.schemes() and runs("mine")
+    assert "mine" in architectures.schemes()
+    assert runs("mine")
     origin = architectures.origin("mine")
-    assert origin["kind"] == "file" and origin["name"] == "mine.py" and len(origin["sha256"]) == 64
+    assert origin["kind"] == "file"
+    assert origin["name"] == "mine.py"
+    assert len(origin["sha256"]) == 64
 
 
 @pytest.mark.parametrize(
@@ -191,7 +197,8 @@ def test_two_plugins_of_one_name_are_both_named(tmp_path: Path) -> None:
 
 
 def test_an_installed_package(installed: Path) -> None:
-    assert "film" in architectures.schemes() and runs("film")
+    assert "film" in architectures.schemes()
+    assert runs("film")
     origin = architectures.origin("film")
     assert (origin["kind"], origin["name"], origin["version"]) == ("package", "ditbench-film", "0.1.0")
     assert len(origin["sha256"]) == 64
@@ -225,4 +232,5 @@ def test_the_example_is_installed_by_pip_and_runs_in_a_matrix(tmp_path: Path) ->
     ditbench("run", str(path), "--no-track", cwd=tmp_path, code=0, PYTHONPATH=found)
     store = Store(tmp_path / "runs")
     result = store.cell(store.rows("tiny")[1].cell).result()
-    assert result is not None and result.provenance["scheme"]["origin"]["version"] == "0.1.0"
+    assert result is not None
+    assert result.provenance["scheme"]["origin"]["version"] == "0.1.0"

@@ -1,3 +1,5 @@
+"""HDM: a cross-U transformer whose blocks share one modulation."""
+
 from __future__ import annotations
 
 import math
@@ -33,7 +35,7 @@ class LearnedRoPE(nn.Module):
         self.frequencies = nn.Parameter(torch.full((heads, head_width // 4, 2), math.log(math.pi)))
 
     def forward(self, q: Tensor, positions: Tensor) -> Tensor:
-        """q (B, H, N, d), positions (B, N, 2) -> q, rotated."""
+        """Rotates q (B, H, N, d) by positions (B, N, 2)."""
         angle = (positions[:, None, :, None] * self.frequencies.exp()[:, None]).flatten(-2)  # (B, H, N, d/2)
         return rotate(q, angle.cos(), angle.sin())
 
@@ -50,9 +52,11 @@ class Across(nn.Module):
         self.rope = LearnedRoPE(heads, width // heads)
 
     def forward(self, x: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Tokens x (B, N, D) attend to `tokens` (B, N, D) -> (B, N, D)."""
         q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = self.kv(tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.out(attend(self.rope(q, positions), self.rope(k, positions), v, None))
+        y: Tensor = self.out(attend(self.rope(q, positions), self.rope(k, positions), v, None))
+        return y
 
 
 def earlier_tokens(c: Condition) -> tuple[Tensor | None, Tensor | None]:
@@ -61,8 +65,9 @@ def earlier_tokens(c: Condition) -> tuple[Tensor | None, Tensor | None]:
 
 
 class HDM(nn.Module):
-    """HDM (XUT): encoder blocks, then decoder levels whose first block attends to the encoder's last output; one
-    modulation for all blocks of a kind; the modulated stream replaces the stream; no norm before the output.
+    """HDM (XUT): encoder blocks, then decoder levels whose first block attends to the encoder's last output.
+
+    One modulation for all blocks of a kind; the modulated stream replaces the stream; no norm before the output.
 
     forward(x (B, 4, H, W), t (B,) in [0, 1], 1 noise, prompt of tokens (B, L, 1024), aspect (B,) width over height) ->
     (B, 4, H, W). KohakuBlueleaf/HDM as its code computes it, at rest: TREAD, which drops image tokens between the outer
@@ -138,8 +143,9 @@ class HDM(nn.Module):
         return unpatchify(self.head(z[:, : h * w]), self.patch, self.channels, (h, w))
 
     def velocity(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:
-        """v (B, 4, H, W), t in [0, 1], 1 noise."""
-        return self(x, t, prompt, torch.full_like(t, x.shape[-1] / x.shape[-2]))
+        """Velocity (B, 4, H, W), t in [0, 1], 1 noise."""
+        v: Tensor = self(x, t, prompt, torch.full_like(t, x.shape[-1] / x.shape[-2]))
+        return v
 
     def moves(self, layout: str) -> list[Move]:
         """How the released file (`original`) becomes these parameters; diffusers has no HDM."""

@@ -91,12 +91,12 @@ def released_branches(target: str, source: str) -> list[Move]:
 
 
 def attention(target: str, source: str) -> list[Move]:
-    """diffusers' self-attention with its output."""
+    """Self-attention of diffusers with its output."""
     return rows(f"{target}.qkv", [f"{source}.to_{u}" for u in "qkv"]) + linear(f"{target}.out", f"{source}.to_out.0")
 
 
 def feed_forward(target: str, source: str) -> list[Move]:
-    """diffusers' MLP."""
+    """The MLP of diffusers."""
     return linear(f"{target}.up", f"{source}.net.0.proj") + linear(f"{target}.down", f"{source}.net.2")
 
 
@@ -112,12 +112,12 @@ def cut(begin: int, end: int, axis: int = 0) -> Callable[[Tensor], Tensor]:
 
 def channels_first(patch: int) -> Callable[[Tensor], Tensor]:
     """Columns of a patch's Linear from the order (p, p, C) to (C, p, p)."""
-    return lambda w: w.unflatten(1, (patch * patch, -1)).transpose(1, 2).flatten(1) if w.ndim == 2 else w
+    return lambda w: w.reshape(len(w), patch * patch, -1).transpose(1, 2).flatten(1) if w.ndim == 2 else w
 
 
 def channels_last(patch: int) -> Callable[[Tensor], Tensor]:
     """Rows of the output's Linear from the order (C, p, p) to (p, p, C)."""
-    return lambda w: w.unflatten(0, (-1, patch * patch)).transpose(0, 1).flatten(0, 1)
+    return lambda w: w.reshape(-1, patch * patch, *w.shape[1:]).transpose(0, 1).flatten(0, 1)
 
 
 def convert(model: Any, state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
