@@ -9,7 +9,7 @@ from bench.findings import claims, compare, fairness
 from bench.findings.claims import ClaimVerdict
 from bench.findings.compare import Difference
 from bench.findings.ladder import Choice, Ladder, choices, ladders
-from bench.findings.summary import VariantSummary, columns, frame, summaries
+from bench.findings.summary import VariantSummary, columns, find_row, frame, summaries
 from bench.store.metrics import Measurement, caveats
 from bench.store.table import Table
 
@@ -51,7 +51,7 @@ class Analysis:
         Raises:
             ValueError: if there is none.
         """
-        return compare.find_row(self.rows, name)
+        return find_row(self.rows, name)
 
 
 def analyse(table: Table) -> Analysis:

@@ -6,7 +6,8 @@ it was trained is `bench.measure.judge.train`.
 
 from bench.measure.judge.network import JUDGE, Judge, JudgeError, load, slug
 from bench.measure.judge.reading import Seen, read
-from bench.measure.judge.score import ATTRIBUTES, Scores, chance, intervals, score, summary
+from bench.measure.judge.score import Scores, chance, intervals, score, summary
+from bench.store.metrics import ATTRIBUTES
 
 __all__ = [
     "ATTRIBUTES",

@@ -21,9 +21,10 @@ from bench.data import scenes
 from bench.data.scenes import GLOBAL, LOCAL, Scene
 from bench.measure.judge.network import JUDGE, OBJECT, SETTING, SIZE, Judge, load, resized, save
 from bench.measure.judge.reading import read
-from bench.measure.judge.score import ATTRIBUTES, score
+from bench.measure.judge.score import score
 from bench.store import provenance
 from bench.store.files import write_atomic
+from bench.store.metrics import ATTRIBUTES
 
 SEED = 20_260  # of the images: not one that a benchmark's data uses
 CHUNK = 8192  # images rendered at once, a quarter of them at twice the size

@@ -38,7 +38,7 @@ class MetricError(ValueError):
     """An extractor that is not there, or whose weights are not available; the message says how to get it."""
 
 
-class EfficientNetLite0(FeatureExtractorBase):
+class EfficientNetLite0(FeatureExtractorBase):  # type: ignore[misc]  # torch-fidelity has no types
     """EfficientNet-Lite0 on ImageNet: uint8 (B, 3, H, W) -> the 1280 pooled features before its classifier.
 
     Images are brought to 128 x 128 (bilinear, antialiased) and to (x - 127) / 128, as the Lite weights expect.
