@@ -50,11 +50,11 @@ def init_with(module: M, **init: Init) -> M:
 
 
 def initialise(model: nn.Module, seed: int) -> nn.Module:
-    """Draws every parameter anew, each from a generator seeded by (seed, its name).
+    """Initialises every parameter, each from a generator seeded by (seed, its name).
 
     So the backbone of two schemes has the same first weights, whatever else either of them adds. The base rule is
     DiT's: Linear weights xavier-uniform, biases zero, norm weights one, tables N(0, 0.02^2); modules that differ say so
-    with `init_with`. Drawn on the CPU in float32, so that device and dtype change nothing.
+    with `init_with`. Filled on the CPU in float32, so that device and dtype change nothing.
     """
     for path, module in model.named_modules():
         init = getattr(module, "init", {})

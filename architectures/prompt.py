@@ -1,7 +1,7 @@
 """What a prompt is, and how it becomes vectors: a class label, a caption, or the output of a frozen encoder.
 
 Each kind is declared by a small value (`Labels`, `Captions`, `Features`), which knows its own null prompt, the one that
-stands for "no prompt" in classifier-free guidance, and builds the encoder that the model holds.
+means "no prompt" in classifier-free guidance, and builds the encoder that the model holds.
 """
 
 from __future__ import annotations

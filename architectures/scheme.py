@@ -108,7 +108,7 @@ class Facts:
         vector: what feeds c, in words (`timestep + pooled prompt`, `none`).
         prompt: where the prompt enters (`modulation`, `cross-attention`, `in-context`, or several joined by ` + `).
         reads: which parts of the encoded prompt it uses, of `tokens` and `pooled`.
-        identity_at_init: whether every block begins as x <- x.
+        identity_at_init: whether every block is x <- x at initialisation.
         modulation_parameters: their number, a formula in `d` (width) and `n` (depth).
         replaces: which of the backbone's `attention` and `mlp` the scheme has modules of its own for.
     """

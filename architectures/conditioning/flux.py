@@ -16,7 +16,7 @@ DUAL = Option("how many of the blocks, from the first on, have two streams", ("t
 
 
 class Flux(Scheme):
-    """FLUX.1: a third of the blocks have two streams, the others one, where attention stands beside the MLP.
+    """FLUX.1: a third of the blocks have two streams, the others one, with attention beside the MLP.
 
         c = e_t + prompt
         the first n // 3 blocks, each stream modulated by a head of its own (all heads are initialised at zero):

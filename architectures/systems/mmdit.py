@@ -137,7 +137,7 @@ class SD3(nn.Module):
 
 
 class Flux(nn.Module):
-    """FLUX.1: blocks of two streams, then blocks of one where attention stands beside the MLP; rotary positions.
+    """FLUX.1: blocks of two streams, then blocks of one with attention beside the MLP; rotary positions.
 
     forward(x (B, 16, H, W), t (B,) in [0, 1], 1 noise, prompt of tokens (B, L, 4096) and pooled (B, 768), guidance (B,)
     for dev) -> (B, 16, H, W); latents are packed 2 x 2 inside. It has no mask of captions. black-forest-labs/flux.

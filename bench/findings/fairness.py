@@ -21,7 +21,7 @@ class Statement:
     detail: str
 
 
-HASHED = (  # what, where its hash stands, whether it may differ between seeds
+HASHED = (  # what, where its hash is, whether it may differ between seeds
     ("initial weights of what all schemes have", "initial_backbone_weights", True),
     ("images and prompts of every probed step", "batch", True),
     ("noise, times and dropped prompts of these steps", "chance", True),

@@ -196,10 +196,10 @@ def generate_set(subject: LoadedCell, request: SampleSet, folder: Path, say: Say
             ((samples, (computed, seconds)),) = _generate_batches(subject, prompt, noise, batch, request.guidance)
             kept.parent.mkdir(parents=True, exist_ok=True)
             np.save(kept, samples)
-            write_json(timed, {"drawn": computed, "seconds": seconds})
+            write_json(timed, {"computed": computed, "seconds": seconds})
         parts.append(np.load(kept))
         about = json.loads(timed.read_text())
         if start > 0:
-            rates.append(about["drawn"] / about["seconds"])
+            rates.append(about["computed"] / about["seconds"])
         say(f"sampling {request.name} {min(start + batch, count)} of {count}")
     return np.concatenate(parts), rates

@@ -50,7 +50,7 @@ class Metric:
         columns: subsets that are columns of the table ("" is the whole). brief: in the README too. minor: not in the
             terminal, last on the page.
         compared: whether `compare` shows it. every_set: measured on unseen prompts and along guidance too.
-        section: of MLflow's chart page. front: whether its columns stand beside FID there instead.
+        section: of MLflow's chart page. front: whether it is beside FID there instead.
         per: scale and name as the denominator of a claim.
     """
 
@@ -259,7 +259,7 @@ class Measurement:
 
     @property
     def section(self) -> str:
-        """Its section of MLflow's chart page; empty for what stands alone, beside FID."""
+        """Its section of MLflow's chart page; empty for what is beside FID."""
         return "" if self.is_column and self.metric.front else self.metric.section
 
     @property
@@ -312,7 +312,7 @@ def of_section(keys: Iterable[str], section: str) -> list[Measurement]:
 
 
 def beside_fid(keys: Iterable[str]) -> list[Measurement]:
-    """Those that stand alone in MLflow and come first in its run table: the brief ones, then the rest."""
+    """Those that are in no section of MLflow and come first in its run table: the brief ones, then the rest."""
     return sorted(of_section(keys, ""), key=lambda one: not one.metric.brief)
 
 

@@ -1,6 +1,6 @@
 """How FID depends on the number of images, shown once, with its limit for endlessly many.
 
-    python -m bench.studies.bias [--most 6400] [--draws 3] [--out FOLDER]
+    python -m bench.studies.bias [--most 6400] [--repeats 3] [--out FOLDER]
 
 FID of N images lies above its limit by about c / N (Chong and Forsyth, arXiv 1911.07023), so that it is a line over
 1 / N, and where the line ends is the limit. Both sides hold N scenes here: against other real scenes the truth is 0, so
@@ -43,12 +43,12 @@ def noisy(images: NDArray[Any]) -> NDArray[Any]:
     return np.clip(np.rint(images + noise), 0, 255).astype(np.uint8)
 
 
-def along(a: NDArray[Any], b: NDArray[Any], draws: int) -> list[dict[str, Any]]:
-    """FID and KID of N against N features, for more and more N; `draws` times each (once where N is all)."""
+def along(a: NDArray[Any], b: NDArray[Any], repeats: int) -> list[dict[str, Any]]:
+    """FID and KID of N against N features, for more and more N; `repeats` times each (once where N is all)."""
     points = []
     for count in dict.fromkeys(int(share * len(a)) for share in SHARES):
         values = []
-        for k in range(draws if count < len(a) else 1):
+        for k in range(repeats if count < len(a) else 1):
             rng = np.random.default_rng(derive("bias", count, k))
             sides = [side[rng.permutation(len(side))[:count]] for side in (a, b)]
             values.append(metrics.set_metrics(*sides, slug="x"))
@@ -58,7 +58,7 @@ def along(a: NDArray[Any], b: NDArray[Any], draws: int) -> list[dict[str, Any]]:
 
 
 def limit(points: list[dict[str, Any]], least: int) -> dict[str, float]:
-    """FID at 1 / N = 0 by the line through all draws of `least` images and more, with its standard error.
+    """FID at 1 / N = 0 by the line through all subsets of `least` images and more, with its standard error.
 
     Raises:
         ValueError: where fewer than three numbers of images are that large.
@@ -77,7 +77,7 @@ def main() -> None:
     """`python -m bench.studies.bias`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--most", type=int, default=6400)
-    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--extractor", default="efficientnet-lite0")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -87,7 +87,7 @@ def main() -> None:
     least = 2 * sides[0].shape[1]
     sets: dict[str, dict[str, Any]] = {}
     for name, features in (("other real scenes", sides[1]), (f"scenes with noise of {NOISE:g} levels", sides[2])):
-        points = along(sides[0], features, given.draws)
+        points = along(sides[0], features, given.repeats)
         sets[name] = {"points": points, "limit": limit(points, least)}
         print(f"real scenes against {name}\n{'N':>7}{'FID':>10}{'KID':>10}")
         for one in points:

@@ -144,7 +144,7 @@ def main() -> None:
     summary = {
         "ratio_median": round(statistics.median(ratios), 4),
         "ratios": [round(ratio, 4) for ratio in ratios],
-        "look_share": round(share, 5),
+        "probe_share": round(share, 5),
         "frechet_2048_seconds": round(frechet_seconds(), 3),
         "threads": torch.get_num_threads(),
         **provenance.about("cpu"),

@@ -54,8 +54,8 @@ def claims_line(analyses: dict[str, Analysis], link: str) -> str:
     if not claims:
         return ""
     counts = Counter(one.claim.verdict for one in claims if one.claim)
-    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("supported", "contradicted", "undecided"))
-    return f"{len(claims)} pre-registered claims at {_size(claims)}: {told} ([{link}]({link})).\n"
+    verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("supported", "contradicted", "undecided"))
+    return f"{len(claims)} pre-registered claims at {_size(claims)}: {verdicts} ([{link}]({link})).\n"
 
 
 def _size(analyses: list[Analysis]) -> str:

@@ -38,7 +38,7 @@ def _verdicts(analysis: Analysis) -> Sheet | None:
     text = (
         f"▲ better, ▼ worse, · undecided than {analysis.baseline}, and the gap (a share; of prompt adherence, the "
         "difference): paired by seed, 95 % after Holm's correction over the whole table; gaps of FID under "
-        f"{Measurement.of('fid').metric.margin:.1%} are undecided: training seeds alone make such."
+        f"{Measurement.of('fid').metric.margin:.1%} are undecided, being within seed noise."
     )
     return Sheet("Verdicts", text, headings, rows, [])
 

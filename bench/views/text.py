@@ -87,7 +87,7 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, nu
     """A table in Markdown.
 
     Args:
-        numeric: whether all columns but the first stand at the right.
+        numeric: whether all columns but the first are aligned to the right.
     """
     from tabulate import tabulate
 
