@@ -25,14 +25,18 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def zeros(tensor: Tensor, generator: torch.Generator) -> None:
+    """All 0."""
     tensor.zero_()
 
 
 def ones(tensor: Tensor, generator: torch.Generator) -> None:
+    """All 1."""
     tensor.fill_(1.0)
 
 
 def normal(std: float) -> Init:
+    """N(0, std^2)."""
+
     def fill(tensor: Tensor, generator: torch.Generator) -> None:
         tensor.normal_(std=std, generator=generator)
 
@@ -40,6 +44,7 @@ def normal(std: float) -> Init:
 
 
 def xavier(tensor: Tensor, generator: torch.Generator) -> None:
+    """Xavier uniform (Glorot and Bengio 2010)."""
     nn.init.xavier_uniform_(tensor, generator=generator)
 
 
@@ -205,8 +210,11 @@ def attend_jointly(
     mask: Tensor | None = None,
     angles: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """One softmax over two streams, each with qkv and out of its own: x (B, N, D), y (B, L, D), mask (B, N + L), angles
-    (B, N + L, d/2, 2) -> the same; None for a text side that is only attended to."""
+    """One softmax over two streams, each with qkv and out of its own.
+
+    x (B, N, D), y (B, L, D), mask (B, N + L), angles (B, N + L, d/2, 2) -> the same; None for a text side that is only
+    attended to.
+    """
     where_x, where_y = ((), ()) if angles is None else ((angles[:, : x.shape[1]],), (angles[:, x.shape[1] :],))
     q, k, v = (torch.cat(pair, 2) for pair in zip(image.split(x, *where_x), text.split(y, *where_y), strict=True))
     a = attend(q, k, v, mask)
@@ -278,8 +286,14 @@ class GatedMLP(nn.Module):
         bias: bool = True,
         activation: Callable[[Tensor], Tensor] = F.silu,
     ) -> None:
-        """Args:
-        width: D. ratio: of 4D over D. hidden: M itself. activation: a.
+        """Two maps into M channels and one back.
+
+        Args:
+            width: D.
+            ratio: of 4D over D.
+            hidden: M itself.
+            bias: whether the maps have one.
+            activation: a.
         """
         super().__init__()
         hidden = hidden or int(width * ratio * 2 / 3)

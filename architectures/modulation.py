@@ -1,4 +1,6 @@
-"""Where shift, scale and gate come from. All placements are one family, a per-block affine map S_i of a(c) = silu(c):
+"""Where shift, scale and gate come from.
+
+All placements are one family, a per-block affine map S_i of a(c) = silu(c):
 
     per-block       S_i(c) = W_i a(c) + b_i                        DiT, SD3, FLUX, Qwen-Image
     bottleneck(r)   S_i(c) = W_i a(V c + v) + b_i,  V: D -> r      Lumina 2.0 (Z-Image: without a)

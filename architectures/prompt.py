@@ -124,11 +124,13 @@ class LabelEncoder(nn.Module):
 
 
 class CaptionEncoder(nn.Module):
-    """Word and position tables, pre-norm self-attention blocks, a norm; pooled is the mean over the words that are not
-    padding.
+    """Word and position tables, pre-norm self-attention blocks, a norm.
+
+    Pooled is the mean over the words that are not padding.
 
     The first token is always attended to, so that a caption of padding alone, the null prompt, is the padding's own
-    vector."""
+    vector.
+    """
 
     role = "prompt"
 

@@ -44,7 +44,7 @@ BUILT_IN = {
 ALIASES = {"pixart": "shared-modulation"}  # another name -> the scheme's; configs and records may use either
 
 
-class UnknownScheme(ValueError):  # noqa: N818 (the public name)
+class UnknownScheme(ValueError):
     """No scheme of that name; the message lists the names and the nearest."""
 
 

@@ -135,9 +135,10 @@ def _of_backbone(module: M) -> M:
 
 
 class Scheme(nn.Module):
-    """How timestep and prompt enter the backbone. A subclass writes its equations in its docstring, declares its
-    `facts`, and builds each block in `block`. Its options are the keyword arguments of its `__init__`, annotated with
-    what they may be (`architectures/options.py`).
+    """How timestep and prompt enter the backbone.
+
+    A subclass writes its equations in its docstring, declares its `facts`, and builds each block in `block`. Its
+    options are the keyword arguments of its `__init__`, annotated with what they may be (`architectures/options.py`).
 
     Args:
         backbone: what is held fixed.

@@ -1,11 +1,14 @@
-"""The one update rule. Every sub-layer of every published system is an instance of it:
+"""The one update rule.
+
+Every sub-layer of every published system is an instance of it:
 
     u = modulate(norm(x), shift, scale)
     y = post(op(u, context))
     x <- carry(x, u) + gate(g) * y
 
 A block is sub-layers in order, and one head that gives each its shift, scale and gate. `repr(block)` is the equations
-that it computes, written from the parts it is made of."""
+that it computes, written from the parts it is made of.
+"""
 
 from __future__ import annotations
 

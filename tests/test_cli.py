@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 import pytest
@@ -57,7 +57,7 @@ def test_completion_knows_schemes_matrices_and_variants(tmp_path: Path) -> None:
     assert complete_scheme("adaln-zero") == ["adaln-zero", "adaln-zero-cross"]
 
     class Context:
-        params = {"root": tmp_path}
+        params: ClassVar = {"root": tmp_path}
 
     assert complete_matrix(Context(), "ma") == ["made"]  # type: ignore[arg-type]
     assert complete_matrix(Context(), "made/") == ["made/variant-00", "made/variant-01"]  # type: ignore[arg-type]

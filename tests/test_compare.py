@@ -371,7 +371,7 @@ def test_fairness_is_read_from_what_was_used() -> None:
     odd.result.config["train"]["lr"] = 5e-3
     said = {one.what: one for one in fairness.statement(table([*cells[:3], odd]))}
     weights = said["initial weights of what all schemes have"]
-    assert weights.verdict == "differs" and "b (seed 1)" in weights.detail or "a (seed 1)" in weights.detail
+    assert weights.verdict == "differs" and ("b (seed 1)" in weights.detail or "a (seed 1)" in weights.detail)
     assert said["noise, times and dropped prompts of these steps"].verdict == "unknown"
     assert said["images and prompts of every probed step"].verdict == "equal"
     assert "train.lr (0.001, 0.005)" in said["config but for scheme, options and seed"].detail

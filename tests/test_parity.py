@@ -461,9 +461,8 @@ def test_flux_blocks_are_theirs() -> None:
     mine = h[:, :16]  # type: ignore[call-overload]
     pairs = [(a.head.affine.weight, b.norm.linear.weight) for a, b in zip(rest, ones, strict=True)]
     pairs += [(a.mlp.op.up.weight, b.proj_mlp.weight) for a, b in zip(rest, ones, strict=True)]
-    pairs += attention_pairs(first.attention.op, two.attn) + [
-        (first.text_mlp.op.up.weight, two.ff_context.net[0].proj.weight)
-    ]
+    pairs += attention_pairs(first.attention.op, two.attn)
+    pairs += [(first.text_mlp.op.up.weight, two.ff_context.net[0].proj.weight)]
     compare(mine, theirs(), [x, y, c], pairs)
     assert not torch.allclose(mine, theirs(1.1), atol=1e-3)
 

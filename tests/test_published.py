@@ -123,7 +123,7 @@ def test_dit_is_theirs() -> None:
             patch_size=2,
             num_embeds_ada_norm=7,
             norm_eps=1e-6,
-        )  # fmt: skip
+        )
     )
     first = theirs.transformer_blocks[0].norm1.emb
     for block in theirs.transformer_blocks:  # one embedder, as the paper has; and the original's frequencies
@@ -150,7 +150,7 @@ def test_sd3_is_theirs(qk_norm: bool) -> None:
             out_channels=4,
             pos_embed_max_size=12,
             qk_norm="rms_norm" if qk_norm else None,
-        )  # fmt: skip
+        )
     )
     mine = architectures.published(
         "sd3", depth=2, width=D, channels=4, text_width=12, pooled_width=5, max_grid=12, base_grid=8, qk_norm=qk_norm
@@ -196,7 +196,7 @@ def test_flux_is_theirs(guided: bool) -> None:
             pooled_projection_dim=5,
             guidance_embeds=guided,
             axes_dims_rope=AXES,
-        )  # fmt: skip
+        )
     )
     mine = architectures.published(
         "flux",
@@ -234,7 +234,7 @@ def test_qwen_image_is_theirs(size: tuple[int, int]) -> None:
             num_attention_heads=2,
             joint_attention_dim=12,
             axes_dims_rope=AXES,
-        )  # fmt: skip
+        )
     )
     mine = architectures.published("qwen-image", width=D, heads=H, depth=2, channels=4, text_width=12, axes=AXES)
     p, t = prompts(12), torch.tensor([0.1, 0.8])
@@ -264,7 +264,7 @@ def test_pixart_is_theirs(sized: bool) -> None:
             caption_channels=12,
             use_additional_conditions=sized,
             interpolation_scale=2,
-        )  # fmt: skip
+        )
     )
     mine = architectures.published(
         "pixart", width=48, heads=H, depth=2, text_width=12, base_grid=4, interpolation=2.0, size_conditions=sized
@@ -294,7 +294,7 @@ def test_lumina2_is_theirs(seen: tuple[int, int]) -> None:
             axes_dim_rope=AXES,
             axes_lens=(20, 16, 16),
             cap_feat_dim=12,
-        )  # fmt: skip
+        )
     )
     for module in theirs.modules():  # the original's eps; diffusers has 1e-5 there
         if hasattr(module, "norm_q"):
@@ -327,7 +327,7 @@ def test_z_image_is_theirs(seen: tuple[int, int], size: tuple[int, int]) -> None
             cap_feat_dim=12,
             axes_dims=list(AXES),
             axes_lens=[80, 16, 16],
-        )  # fmt: skip
+        )
     )
     mine = architectures.published(
         "z-image", width=D, heads=H, depth=2, channels=4, text_width=12, axes=AXES, limits=(80, 16, 16)
@@ -531,7 +531,7 @@ def a_flux() -> nn.Module:
             num_attention_heads=2,
             axes_dims_rope=AXES,
             guidance_embeds=True,
-        )  # fmt: skip
+        )
     )
 
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -235,7 +236,7 @@ def test_the_page_is_served_with_its_images(tmp_path: Path) -> None:
     finally:
         server.stop()
     assert server.child.poll() is not None
-    with pytest.raises(OSError):
+    with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(server.base + "/health", timeout=2)
 
 

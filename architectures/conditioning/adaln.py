@@ -23,7 +23,8 @@ class AdaLN(Scheme):
         x = LN(x) (1 + s) + b
 
     `prompt` is the pooled prompt. The paper leaves open how W_i is initialised: xavier here, DiT's rule for every
-    Linear. Peebles and Xie 2023 (DiT), section 3.2."""
+    Linear. Peebles and Xie 2023 (DiT), section 3.2.
+    """
 
     facts = Facts(
         source="DiT, arXiv 2212.09748, section 3.2",

@@ -12,8 +12,7 @@ from architectures.sublayer import GATE, MODULATION, Adaptive, Block, Condition,
 
 
 class AdaLNZero(Scheme):
-    """adaLN-Zero: one vector shifts, scales and gates; the gates are initialised at zero, so every block is the
-    identity at init.
+    """adaLN-Zero: one vector shifts, scales and gates; with gates of zero every block is the identity at init.
 
         c = e_t + prompt
         b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i          (W_i and b_i initialised at zero)

@@ -34,7 +34,8 @@ class Flux(Scheme):
     y is initially the prompt's tokens; `prompt` is the pooled prompt. Black Forest Labs 2024, as its code computes it
     (19 blocks of two streams, then 38). How the heads are initialised is not published: zero here. The guidance
     embedding of FLUX.1 dev belongs to its distillation; rotary positions and normed queries and keys belong to its
-    backbone."""
+    backbone.
+    """
 
     facts = Facts(
         source="FLUX.1, black-forest-labs/flux",

@@ -28,7 +28,8 @@ class HDM(Scheme):
     RMS has a weight of each block's own, eps 1e-6. Since u is carried and not z, this is a post-norm transformer with
     the modulation inside its norms. KohakuBlueleaf/HDM, TechReport, as its code computes it. Its U-shaped skeleton,
     learned rotary positions and SwiGLU belong to its backbone; e_t takes the place of the time's own Mish embedding
-    here."""
+    here.
+    """
 
     facts = Facts(
         source="HDM, TechReport of KohakuBlueleaf/HDM",

@@ -27,7 +27,8 @@ class QwenImage(Scheme):
     y is initially the prompt's tokens: they are the prompt's only way in. Qwen-Image 2025 (arXiv 2508.02324), as
     diffusers computes it. There the last block writes y once more and nothing reads it; those weights are left out
     here, which changes no output. How the heads are initialised is not published: zero here. Its rotary positions and
-    normed queries and keys belong to its backbone."""
+    normed queries and keys belong to its backbone.
+    """
 
     facts = Facts(
         source="Qwen-Image, arXiv 2508.02324",

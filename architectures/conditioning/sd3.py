@@ -27,7 +27,8 @@ class SD3(Scheme):
     y is initially the prompt's tokens; `prompt` is the pooled prompt. In the last block y is only attended to: two
     vectors, no output, no MLP. Esser et al. 2024 (arXiv 2403.03206), section 4. The released code leaves open how the
     heads are initialised: zero here, as in DiT, whose design the paper inherits. `head=shared` is DiT-Air's placement
-    (arXiv 2503.10618); with `text=plain` y is unmodulated."""
+    (arXiv 2503.10618); with `text=plain` y is unmodulated.
+    """
 
     facts = Facts(
         source="Stable Diffusion 3, arXiv 2403.03206, section 4",

@@ -22,8 +22,9 @@ from architectures.sublayer import (
 
 
 class SharedModulation(Scheme):
-    """Shared modulation (adaLN-single): one head for all blocks and a small table for each; the prompt's tokens enter
-    by a cross-attention that reads the bare stream.
+    """Shared modulation (adaLN-single): one head for all blocks, a small table for each, the prompt by cross-attention.
+
+    The cross-attention reads the bare stream.
 
         c = e_t
         P = W silu(c) + b                                   (once a pass; W initialised N(0, 0.02^2))

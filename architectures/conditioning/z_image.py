@@ -26,7 +26,8 @@ class ZImage(Scheme):
 
     Z-Image team 2025 (arXiv 2511.22699), eps 1e-5. The released code leaves open how the heads are initialised: zero
     here, as in Lumina-Image 2.0, whose block it is. Its refiner blocks, rotary positions, SwiGLU and learned padding
-    belong to its backbone, not to its conditioning."""
+    belong to its backbone, not to its conditioning.
+    """
 
     facts = Facts(
         source="Z-Image, arXiv 2511.22699",

@@ -24,7 +24,7 @@ PROMPTS: dict[str, PromptKind] = {"labels": LABELS, "captions": CAPTIONS, "featu
 MOVED = 1e-4  # an output that moved less than this does not depend on what was changed
 
 
-class LawViolation(AssertionError):  # noqa: N818 (the public name)
+class LawViolation(AssertionError):
     """A law that a scheme breaks; the message says what was observed."""
 
 

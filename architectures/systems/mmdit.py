@@ -108,7 +108,7 @@ class SD3(nn.Module):
         """How the released file (`original`) or diffusers' (`diffusers`) becomes these parameters."""
         norms = [("q_norm", "q"), ("k_norm", "k")] if self.qk_norm else []
         if layout == "original":
-            made = linear("patches", "x_embedder.proj") + [Move("positions", "pos_embed", change=lambda p: p[0])]
+            made = [*linear("patches", "x_embedder.proj"), Move("positions", "pos_embed", change=lambda p: p[0])]
             made += two("time", "t_embedder", "mlp.0", "mlp.2")
             made += two("pooled", "y_embedder", "mlp.0", "mlp.2")
             made += linear("text", "context_embedder") + linear("head", "final_layer.linear")
@@ -127,7 +127,7 @@ class SD3(nn.Module):
                     else:
                         made += released_branches(f"{ours}.{own}", theirs)
             return made
-        made = linear("patches", "pos_embed.proj") + [Move("positions", "pos_embed.pos_embed", change=lambda p: p[0])]
+        made = [*linear("patches", "pos_embed.proj"), Move("positions", "pos_embed.pos_embed", change=lambda p: p[0])]
         made += _combined(pooled=True)
         made += linear("text", "context_embedder") + linear("head", "proj_out")
         made += linear("final.head.affine", "norm_out.linear", swap)
@@ -275,8 +275,9 @@ class Flux(nn.Module):
 
 
 class QwenImage(nn.Module):
-    """Qwen-Image: two streams in every block, conditioned on the timestep alone; rotary positions with the image's
-    origin in its middle and the caption after it on all three axes.
+    """Qwen-Image: two streams in every block, conditioned on the timestep alone.
+
+    Rotary positions have the image's origin in its middle and the caption after it on all three axes.
 
     forward(x (B, 16, H, W), t (B,) in [0, 1], 1 noise, prompt of tokens (B, L, 3584) and mask (B, L)) ->
     (B, 16, H, W); latents are packed 2 x 2 inside. As diffusers computes it; the last block writes a caption stream

@@ -51,8 +51,10 @@ class NextDiT(nn.Module):
         self.head = nn.Linear(d, s["patch"] ** 2 * s["channels"])
 
     def check(self, *asked: int) -> None:
-        """Raises:
-        ValueError: if caption tokens, rows or columns are more than the rotary positions of their axis.
+        """Refuses more caption tokens, rows or columns than the rotary positions of their axis.
+
+        Raises:
+            ValueError: with both numbers.
         """
         for what, number, limit in zip(("caption tokens", "rows", "columns"), asked, self.sizes["limits"], strict=True):
             too_long(what, number, limit)
@@ -181,8 +183,9 @@ class Lumina2(NextDiT):
 
 
 class ZImage(NextDiT):
-    """Z-Image (S3-DiT): c has 256 channels; image and caption are each filled up to a multiple of 32 with a learned
-    token, which is seen; theta is 256.
+    """Z-Image (S3-DiT): c has 256 channels, theta is 256.
+
+    Image and caption are each filled up to a multiple of 32 with a learned token, which is attended to.
 
     forward(x (B, 16, H, W), t (B,) in [0, 1], 0 noise, 1 data, prompt of tokens (B, L, 2560) and mask (B, L)) ->
     (B, 16, H, W). Z-Image team 2025 (arXiv 2511.22699). The released files have diffusers' layout; `original` is the

@@ -70,6 +70,7 @@ class NormedLinear(nn.Module):
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU by its tanh approximation."""
     return F.gelu(x, approximate="tanh")
 
 
@@ -80,7 +81,9 @@ def epsilon_velocity(predict: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: 
     path at t = s / (a + s); so v = eps - x_0 there, and DDIM is Euler's method on it.
 
     Args:
-        predict: (x_s, steps (B,)) -> eps, more channels ignored. x (B, C, H, W), t (B,) in [0, 1], 1 noise.
+        predict: (x_s, steps (B,)) -> eps, more channels ignored.
+        x: (B, C, H, W).
+        t: (B,) in [0, 1], 1 noise.
     """
     beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64, device=x.device)
     kept = (1 - beta).cumprod(0)
@@ -96,8 +99,10 @@ def epsilon_velocity(predict: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: 
 
 
 def check_axes(axes: Sequence[int], width: int, heads: int) -> None:
-    """Raises:
-    ValueError: if the rotary axes do not fill a head.
+    """Refuses rotary axes that do not fill a head.
+
+    Raises:
+        ValueError: with both numbers.
     """
     if sum(axes) != width // heads:
         raise ValueError(f"rotary axes {tuple(axes)} sum to {sum(axes)}, a head has {width // heads} channels")
@@ -131,8 +136,10 @@ def lengths(mask: Tensor) -> Tensor:
 
 
 def too_long(what: str, asked: int, limit: int) -> None:
-    """Raises:
-    ValueError: with both numbers.
+    """Refuses what is longer than the model's limit.
+
+    Raises:
+        ValueError: with both numbers.
     """
     if asked > limit:
         raise ValueError(f"{what}: {asked}, but the model's limit is {limit}")
@@ -142,11 +149,17 @@ GATE_TANH = parse_gate("tanh")
 
 
 class Sandwich(Block):
-    """z <- z + tanh(g1) RMS(SA(RMS(z) (1 + s1))), z <- z + tanh(g2) RMS(MLP(RMS(z) (1 + s2))): bias-free, with normed
-    queries and keys, SwiGLU (Lumina 2.0, Z-Image). Without cond_width, a refiner of captions: no scale and no gate.
+    """z <- z + tanh(g1) RMS(SA(RMS(z) (1 + s1))), z <- z + tanh(g2) RMS(MLP(RMS(z) (1 + s2))).
+
+    Bias-free, with normed queries and keys, SwiGLU (Lumina 2.0, Z-Image). Without cond_width, a refiner of captions: no
+    scale and no gate.
 
     Args:
-        width: D. heads, kv_heads: H. hidden: of SwiGLU. qk_eps: of the norm of queries and keys.
+        width: D.
+        heads: H.
+        kv_heads: of keys and values.
+        hidden: of SwiGLU.
+        qk_eps: of the norm of queries and keys.
         cond_width: channels of what its head reads; None: unmodulated and ungated.
     """
 

@@ -103,11 +103,11 @@ class PixArt(nn.Module):
         if original:
             made += linear("patches", "x_embedder.proj") + linear("trunk", "t_block.1")
             made += two("text", "y_embedder.y_proj", "fc1", "fc2")
-            made += [Move("final.table.table", "final_layer.scale_shift_table")] + linear("head", "final_layer.linear")
+            made += [Move("final.table.table", "final_layer.scale_shift_table"), *linear("head", "final_layer.linear")]
         else:
             made += linear("patches", "pos_embed.proj") + linear("trunk", "adaln_single.linear")
             made += two("text", "caption_projection", "linear_1", "linear_2")
-            made += [Move("final.table.table", "scale_shift_table")] + linear("head", "proj_out")
+            made += [Move("final.table.table", "scale_shift_table"), *linear("head", "proj_out")]
         for k in range(self.depth):
             ours, theirs = f"blocks.{k}", f"blocks.{k}" if original else f"transformer_blocks.{k}"
             made += [Move(f"{ours}.head.affine.table", f"{theirs}.scale_shift_table")]

@@ -76,7 +76,9 @@ def check(claim: dict[str, Any] | None, names: Iterable[str], seeds: Sequence[in
     """The claim as it is written in a matrix, refused where no run could decide it; None if there is none.
 
     Args:
+        claim: as the matrix's file has it.
         names: rows of its table.
+        seeds: of the matrix.
 
     Raises:
         ClaimError: for an unknown variant or key, no rule or two, or fewer than two seeds.

@@ -61,6 +61,7 @@ class Dataset:
 
     @property
     def image_size(self) -> int:
+        """Pixels a side."""
         return self.train.images.shape[1]
 
     @property
@@ -71,8 +72,9 @@ class Dataset:
 
 
 def data_digest(config: Data) -> str:
-    """The digest of the data that a cell's `data` config names: of the renderer's version, of the files' bytes, or of
-    the name and revision on the hub.
+    """The digest of the data that a cell's `data` config names.
+
+    Of the renderer's version, of the files' bytes, or of the name and revision on the hub.
 
     Raises:
         DataError: if a path that is written as one is not there.

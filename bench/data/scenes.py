@@ -239,8 +239,10 @@ def _sample(seed: int, split: str, start: int, count: int, most: int = MAX_ITEMS
 
 
 def _compose(numbers: list[float], unseen: bool, most: int) -> Scene:
-    """The scene of at most `most` objects that `_NUMBERS` numbers in [0, 1) encode; an unseen one holds a withheld
-    pair of one kind."""
+    """The scene of at most `most` objects that `_NUMBERS` numbers in [0, 1) encode.
+
+    An unseen one holds a withheld pair of one kind.
+    """
     number, withhold, which, pair, time, texture, *rest = numbers
     count = 1 + int(number * most)
     special = int(which * count) if unseen and withhold < 0.5 else -1
@@ -298,7 +300,13 @@ def generate(
     """Scenes `start` to `start + count - 1` of a split, the same whatever `workers` (threads; by default one a core).
 
     Args:
+        count: of scenes.
+        size: of an image, in pixels a side.
+        seed: of the data; each scene is a function of (seed, split, index) alone.
+        split: its name.
+        start: index of the first scene.
         most: objects in a scene, 1 to 3.
+        workers: threads; None is one a core.
         progress: called from this thread with the number of images done so far.
 
     Raises:

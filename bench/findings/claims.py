@@ -24,6 +24,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 from bench.config.claim import ClaimError, ClaimTest, check, hint
@@ -175,7 +176,7 @@ def _on_the_ladder(table: Table, test: ClaimTest) -> _Values:
     if len(seeds) < 2:
         return replace(one, why="fewer than two seeds survive the lowest rate")
     rungs = sorted(rung.value for rung in by_name[test.variant].rungs)
-    width = max(math.log10(b / a) for a, b in zip(rungs, rungs[1:], strict=False))
+    width = max(math.log10(b / a) for a, b in pairwise(rungs))
     return replace(one, p=paired_p(one.in_favour, least=width / 6**0.5))
 
 

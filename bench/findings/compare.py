@@ -69,8 +69,9 @@ class Difference:
 
 
 def compare(table: Table, a: str, b: str, metrics: Sequence[str] | None = None) -> list[Difference]:
-    """Variant `a` against `b`, rows of the table, on every metric that is compared (or on those named), with Holm's
-    correction over all of them.
+    """Variant `a` against `b`, rows of the table, with Holm's correction over all metrics that are compared.
+
+    These are the metrics that both have, or those named.
 
     Raises:
         ValueError: for a row that the table has not, with the nearest.
@@ -113,8 +114,10 @@ def difference(a: VariantSummary, b: VariantSummary, key: str) -> Difference:
 
 
 def apart(a: VariantSummary, b: VariantSummary, seeds: Sequence[int], *keys: str) -> str:
-    """`APART` where one of these metrics is a rate or a time, and a seed of the two rows was measured in different runs
-    (as a cell is that an earlier matrix had trained); else nothing.
+    """`APART` where rates or times of the two rows were measured in different runs; else nothing.
+
+    That is where one of these metrics is a rate or a time and the runs of a seed differ, as of a cell that an earlier
+    matrix had trained.
     """
     if not any(Measurement.parse(key).metric.timed for key in keys):
         return ""
@@ -268,8 +271,9 @@ MARKS = {"better": "▲", "worse": "▼", "undecided": "·"}
 
 
 def verdict_table(base: str, verdicts: dict[str, list[Difference]]) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of text: for every row and metric ▲ better, ▼ worse or · undecided than the baseline, and the
-    gap, as a share where the metric has one. Nothing with a single row or a single seed: of those nothing can be said.
+    """Headings and rows of text: ▲ better, ▼ worse or · undecided than the baseline, for every row and metric.
+
+    With the gap, as a share where the metric has one. Nothing with a single row or a single seed: those decide nothing.
     """
     every = [one for row in verdicts.values() for one in row]
     if not any(len(one.seeds) > 1 for one in every):

@@ -60,8 +60,13 @@ def choices(table: Table) -> list[Choice]:
 
 @dataclass(frozen=True)
 class Rung:
-    """One value of a ladder: the median over seeds of the validation loss (None if none has one), and how many of the
-    seeds were lost.
+    """One value of a ladder.
+
+    Attributes:
+        value: of the axis.
+        loss: the median over seeds of the validation loss; None if none has one.
+        lost: how many of the seeds were lost.
+        seeds: how many there are.
     """
 
     value: float
@@ -86,6 +91,7 @@ class Ladder:
 
     @property
     def limit(self) -> float | None:
+        """The median over seeds of `highest`; None without seeds."""
         return statistics.median(self.highest.values()) if self.highest else None
 
 

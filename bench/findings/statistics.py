@@ -30,6 +30,7 @@ def paired_p(differences: Sequence[float], least: float = 0.0) -> float | None:
     """Two-sided p of a paired t-test; None for fewer than two values.
 
     Args:
+        differences: one a pair.
         least: the standard deviation is at least this, where values were rounded (`ttest_1samp` has no such floor).
     """
     n = len(differences)
@@ -55,8 +56,9 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 
 
 def power(effect: float, seeds: int, level: float = LEVEL) -> float:
-    """The chance that a paired t-test over `seeds` differences decides, where their mean is `effect` times their
-    standard deviation.
+    """The chance that a paired t-test over `seeds` differences decides.
+
+    Their mean is `effect` times their standard deviation.
     """
     from scipy.stats import nct, t
 
@@ -72,8 +74,9 @@ def seeds_needed(effect: float) -> int | None:
 
 
 def more_seeds(differences: Sequence[float]) -> int | None:
-    """How many more seeds give 80 % power, not corrected for anything else, if mean and spread stay; None if they have
-    it, or beyond `MOST_SEEDS`.
+    """How many more seeds give 80 % power, if mean and spread stay; None if they have it, or beyond `MOST_SEEDS`.
+
+    Not corrected for anything else.
     """
     if len(differences) < 2 or not statistics.fmean(differences) or not (spread := statistics.stdev(differences)):
         return None

@@ -113,7 +113,9 @@ def generate(
     """Samples uint8 (n, H, W, 3), each from its own prompt and noise (n, C, H, W).
 
     Args:
+        subject: the trained cell.
         prompt: n prompts of the cell's kind.
+        noise: (n, C, H, W).
         batch: samples at once.
         progress: called with the number of samples done.
     """

@@ -35,30 +35,37 @@ class CellFolder:
 
     @property
     def id(self) -> str:
+        """The cell's id, the name of its folder."""
         return self.path.name
 
     @property
     def config(self) -> Path:
+        """The config it was trained with, as JSON."""
         return self.path / "config.json"
 
     @property
     def journal(self) -> Path:
+        """The journal of its run, a JSON object a line."""
         return self.path / "journal.jsonl"
 
     @property
     def result_file(self) -> Path:
+        """Its result, there once it is done."""
         return self.path / "result.json"
 
     @property
     def log(self) -> Path:
+        """What its process printed."""
         return self.path / "log.txt"
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of its checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def samples(self) -> Path:
+        """The folder of its samples."""
         return self.path / "samples"
 
     def result(self) -> Result | None:
@@ -160,12 +167,15 @@ class Store:
 
     @property
     def cache(self) -> Path:
+        """The folder of what can be computed again."""
         return self.root / "cache"
 
     def cell(self, id: str) -> CellFolder:
+        """The folder of a cell, there or not."""
         return CellFolder(self.root / "cells" / slug(id, "cell"))
 
     def matrix_folder(self, name: str) -> Path:
+        """The folder of a matrix, there or not."""
         return self.root / "matrices" / slug(name, "matrix")
 
     def matrices(self) -> list[str]:

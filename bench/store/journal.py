@@ -55,6 +55,7 @@ class Journal:
         self._append(step, digests=values)
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
 

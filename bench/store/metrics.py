@@ -201,8 +201,10 @@ class Measurement:
 
     @classmethod
     def of(cls, kind: str, made_by: str = "", count: int = 0, subset: str = "") -> Measurement:
-        """Raises:
-        KeyError: if the table has no such metric.
+        """The measurement of a metric of the table.
+
+        Raises:
+            KeyError: if the table has no such metric.
         """
         return cls(_by_kind(METRICS)[kind], made_by, count, subset)
 
@@ -372,6 +374,7 @@ def caveats(keys: Iterable[str], dimensions: dict[str, int] | None = None) -> li
     """What a reader must know of the metrics.
 
     Args:
+        keys: of measurements.
         dimensions: extractor's slug -> number of features, as the results say.
     """
     known_dimensions = DIMENSIONS | (dimensions or {})

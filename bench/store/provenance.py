@@ -30,8 +30,10 @@ PACKAGES = (
 
 
 def git_state(folder: Path | None = None) -> dict[str, Any]:
-    """`commit` and `dirty` of the checkout that this code runs from; commit `unknown` outside one. Records, and the
-    README that shows them, change no number and so make no checkout dirty."""
+    """`commit` and `dirty` of the checkout that this code runs from; commit `unknown` outside one.
+
+    Records, and the README that shows them, change no number and so make no checkout dirty.
+    """
     folder = folder or Path(__file__).resolve().parents[2]
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
@@ -108,8 +110,10 @@ def _cpu_name() -> str:
 
 
 def _nvml(uuid: str) -> dict[str, str]:
-    """Driver, power limit, highest clock and reasons to throttle of a GPU, written as `nvidia-smi` does; what the
-    driver does not report is left out."""
+    """Driver, power limit, highest clock and reasons to throttle of a GPU, written as `nvidia-smi` does.
+
+    What the driver does not report is left out.
+    """
     import pynvml as nvml
 
     read: dict[str, Callable[[Any], str]] = {

@@ -38,6 +38,7 @@ class Table:
 
     @property
     def done(self) -> list[CellRecord]:
+        """The cells that have a result."""
         return [cell for cell in self.cells if cell.result is not None]
 
 

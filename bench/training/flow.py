@@ -36,9 +36,13 @@ def sample_noise(
     """What chance decides at a step, a function of (seed, step) alone: the same for every scheme and a resumed run.
 
     Args:
+        seed: of the run.
+        step: of training.
         shape: (B, C, H, W) of the images.
         t_mean: t is sigmoid(normal(t_mean, t_std)).
+        t_std: likewise.
         drop: share of prompts that become the null prompt.
+        device: of the tensors.
     """
     g = generator(seed, "step", step, device=device)
     t = torch.sigmoid(t_mean + t_std * torch.randn(shape[0], generator=g, device=device))

@@ -21,8 +21,9 @@ and no further; `ditbench claims` prints the means, and how many more seeds give
 
 
 def update_readme(readme: Path, results: Path) -> bool:
-    """Writes the newest record of each matrix between the README's marks, and `results/CLAIMS.md`; False if the README
-    has no marks.
+    """Writes the newest record of each matrix between the README's marks, and `results/CLAIMS.md`.
+
+    False if the README has no marks.
     """
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if BEGIN not in text or END not in text:

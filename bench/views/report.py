@@ -51,8 +51,9 @@ def write_files(analysis: Analysis, folder: Path, *, kept: Path | None = None) -
 
 
 def write_record_files(analysis: Analysis, folder: Path, *, kept: Path | None = None) -> None:
-    """Writes what of a report is committed: `report.md`, `cells.csv`, and the figures of images, since those alone
-    cannot be made again of the record's numbers.
+    """Writes what of a report is committed: `report.md`, `cells.csv`, and the figures of images.
+
+    Those figures alone cannot be plotted again from the record's numbers.
     """
     figures = [figure for figure in plot_all(analysis.table, kept) if not figure.data]
     for figure in figures:

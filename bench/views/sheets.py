@@ -15,8 +15,9 @@ TUNED_COLUMNS = 6
 
 
 def sheets(analysis: Analysis) -> tuple[list[Sheet], list[Sheet]]:
-    """What a reader wants before the numbers (the claim, verdicts against the baseline), and what after them (what was
-    tuned, how sure, what was equal).
+    """What a reader wants before the numbers, and what after them.
+
+    Before: the claim, verdicts against the baseline. After: what was tuned, how sure, what was equal.
     """
     before = (_claim(analysis), _verdicts(analysis))
     after = (_tuned(analysis), _stable(analysis), _uncertainty(analysis), _equal(analysis))

@@ -66,6 +66,7 @@ def means(analysis: Analysis, minor: Literal["shown", "last", "left out"] = "sho
     """The table of means.
 
     Args:
+        analysis: of the matrix.
         minor: what becomes of the minor columns.
         brief: only the columns that the README shows.
     """
@@ -87,6 +88,8 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, nu
     """A table in Markdown.
 
     Args:
+        headings: one a column.
+        rows: of text.
         numeric: whether all columns but the first are aligned to the right.
     """
     from tabulate import tabulate

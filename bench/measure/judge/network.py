@@ -25,8 +25,9 @@ class JudgeError(ValueError):
 
 
 class Judge(nn.Module):
-    """Images (B, 3, S, S) in [-1, 1] -> logits: shape, colour, size (B, 9, k) at each place, and tone, time, texture,
-    background (B, k).
+    """Images (B, 3, S, S) in [-1, 1] -> logits of every attribute.
+
+    Shape, colour, size (B, 9, k) at each place, and tone, time, texture, background (B, k).
 
     Shape 0 is "nothing". What is at a place is read from the features around it, the setting from means and
     spreads over the whole image and its four quarters.
@@ -43,6 +44,7 @@ class Judge(nn.Module):
         self.setting = nn.Sequential(nn.Linear(pooled, 4 * w), nn.ReLU(), nn.Linear(4 * w, sum(SETTING.values())))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Attribute -> its logits."""
         x = resized(x)
         fine = self.fine(x)
         middle = self.middle(fine)

@@ -91,8 +91,11 @@ def corrected(scores: Scores, floor: dict[str, float]) -> dict[str, np.ndarray]:
 
 
 def summary(scores: Scores, floor: dict[str, float]) -> dict[str, float]:
-    """Means over images: `local`, `global`, `control` (their mean), `right`, `count`, an attribute's corrected score
-    under its name and its raw one as `raw_<name>`."""
+    """Means over images.
+
+    `local`, `global`, `control` (their mean), `right`, `count`, an attribute's corrected score under its name and its
+    raw one as `raw_<name>`.
+    """
     by = {name: float(value.mean()) for name, value in corrected(scores, floor).items()}
     by["control"] = (by["local"] + by["global"]) / 2
     by |= {f"raw_{name}": float(scores.by[name].mean()) for name in ATTRIBUTES}
@@ -100,8 +103,10 @@ def summary(scores: Scores, floor: dict[str, float]) -> dict[str, float]:
 
 
 def intervals(scores: Scores, floor: dict[str, float], *, seed: int = 0) -> dict[str, list[float]]:
-    """95 % intervals for the finite number of images: of `local` and `global` by bootstrap over them (none where all
-    are alike), of the share `right` by Wilson."""
+    """95 % intervals for the finite number of images.
+
+    Of `local` and `global` by bootstrap over them (none where all are alike), of the share `right` by Wilson.
+    """
     from scipy.stats import binomtest, bootstrap
 
     by = corrected(scores, floor)

@@ -34,8 +34,10 @@ FLOOR = 0.99  # held-out accuracy that every attribute must reach
 
 
 def targets(shown: list[Scene]) -> dict[str, Tensor]:
-    """What the network should read: shape (n, 9) with 0 for nothing, colour and size (n, 9) with -1 there, the
-    setting (n,)."""
+    """What the network should read.
+
+    Shape (n, 9) with 0 for nothing, colour and size (n, 9) with -1 there, the setting (n,).
+    """
     indices = {"shape": torch.zeros(len(shown), 9, dtype=torch.long)}
     indices |= {name: torch.full((len(shown), 9), -1) for name in ("colour", "size")}
     for k, scene in enumerate(shown):

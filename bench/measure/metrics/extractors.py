@@ -55,21 +55,26 @@ class EfficientNetLite0(FeatureExtractorBase):  # type: ignore[misc]  # torch-fi
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
+        """The one layer."""
         return ("1280",)
 
     @staticmethod
     def get_default_feature_layer_for_metric(metric: str) -> str:
+        """The one layer, for every metric."""
         return "1280"
 
     @staticmethod
     def can_be_compiled() -> bool:
+        """False: torch-fidelity runs it as it is."""
         return False
 
     @staticmethod
     def get_dummy_input_for_compile() -> Tensor:
+        """An input of the right shape, which torch-fidelity requires."""
         return torch.zeros(1, 3, EfficientNetLite0.SIZE, EfficientNetLite0.SIZE, dtype=torch.uint8)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images uint8 (B, 3, H, W) -> features (B, 1280)."""
         x = F.interpolate(images.float(), size=(self.SIZE, self.SIZE), mode="bilinear", antialias=True)
         return (self.network.extract_features((x - 127.0) / 128.0).mean((2, 3)),)
 
@@ -186,8 +191,9 @@ def _inception() -> Extractor:
 
 
 def inception_here() -> Path | None:
-    """The Inception weights on this machine: a file named by DITBENCH_INCEPTION_WEIGHTS, or of torch's cache; None if
-    they would have to be downloaded.
+    """The Inception weights on this machine; None if they would have to be downloaded.
+
+    A file named by DITBENCH_INCEPTION_WEIGHTS, or of torch's cache.
 
     Raises:
         MetricError: if the file that was named is not there, or the cached one is damaged.

@@ -96,8 +96,13 @@ def reference_features(
     """Features (count, d) of real images, computed once for each data set, extractor and count, and verified when read.
 
     Args:
-        images: gives uint8 (count, H, W, 3); called only if they are not cached. data_digest: names the data, its
-            split and its resolution.
+        extractor: of the features.
+        images: gives uint8 (count, H, W, 3); called only if they are not cached.
+        data_digest: names the data, its split and its resolution.
+        count: of images.
+        cache: the folder of the features.
+        device: where they are computed.
+        warn: called with a sentence for each cached file that is damaged.
     """
     name = digest([data_digest, extractor.digest, extractor.layer, count], 24)
     file = cache / f"{extractor.slug}-{name}.npy"

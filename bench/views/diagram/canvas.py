@@ -119,8 +119,10 @@ class Canvas:
         """The whole figure.
 
         Args:
-            width: of the view box, in pixels. height: likewise.
-            title: read by a screen reader first. description: the figure in words.
+            width: of the view box, in pixels.
+            height: likewise.
+            title: read by a screen reader first.
+            description: the figure as text.
         """
         light, dark = (";".join(f"--{name}:{value}" for name, value in theme.items()) for theme in (LIGHT, DARK))
         style = f"svg{{{light}}}@media (prefers-color-scheme:dark){{svg{{{dark}}}}}{RULES}"

@@ -1,5 +1,8 @@
-"""Renders blocks as the figures of papers do: the stream runs upward, a residual beside each branch, and on the wires
-what conditions them. What each block has of its own is inside its frame, what is computed once a pass is outside."""
+"""Renders blocks as the figures of papers do.
+
+The stream runs upward, a residual beside each branch, and on the wires what conditions them. What each block has of its
+own is inside its frame, what is computed once a pass is outside.
+"""
 
 from __future__ import annotations
 
@@ -288,7 +291,8 @@ def figure(schemes: Sequence[SchemeAnatomy], *, columns: int = 3, legend: bool =
     """An SVG of one card a scheme, in rows.
 
     Args:
-        schemes: in the order of the figure. columns: cards a row; a scheme of two kinds of blocks is two wide.
+        schemes: in the order of the figure.
+        columns: cards a row; a scheme of two kinds of blocks is two wide.
         legend: whether the shapes are explained below.
     """
     canvas, rows = Canvas(), _pack(schemes, columns)

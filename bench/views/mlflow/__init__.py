@@ -18,10 +18,10 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a dead server c
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
-from bench.views.mlflow.client import TrackingError, connect, tracking_uri  # noqa: E402
-from bench.views.mlflow.experiment import experiment_id, sync  # noqa: E402
-from bench.views.mlflow.shared_views import BY_CELL, BY_VARIANT  # noqa: E402
-from bench.views.mlflow.writer import Synced  # noqa: E402
+from bench.views.mlflow.client import TrackingError, connect, tracking_uri
+from bench.views.mlflow.experiment import experiment_id, sync
+from bench.views.mlflow.shared_views import BY_CELL, BY_VARIANT
+from bench.views.mlflow.writer import Synced
 
 for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow"):
     logging.getLogger(name).setLevel(logging.ERROR)
