@@ -96,8 +96,8 @@ def test_the_experiment_s_own_page_leads_to_the_views_and_the_report(browser: An
     shown.shot()
 
 
-def test_charts_and_image_grids_are_drawn(browser: Any, server: Any, tmp_path: Path) -> None:
-    """On a tall page: MLflow draws what is in view alone."""
+def test_charts_and_image_grids_are_rendered(browser: Any, server: Any, tmp_path: Path) -> None:
+    """On a tall page: MLflow renders what is in view alone."""
     shown = page(browser, server[0].by_cell + "&compareRunsMode=CHART", tmp_path / "charts.png", height=3000)
     shown.locator(".js-plotly-plot .barlayer .trace").first.wait_for()
     shown.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for()

@@ -39,7 +39,7 @@ def described() -> Iterator[str]:
 
 
 def test_the_help_is_the_committed_one() -> None:
-    """DITBENCH_UPDATE=1 writes it anew; the change then shows in review."""
+    """DITBENCH_UPDATE=1 writes it again; the change then shows in review."""
     text = "\n".join(described())
     if os.environ.get("DITBENCH_UPDATE"):
         HELP.write_text(text)
@@ -78,12 +78,12 @@ def test_the_doctor_names_what_is_wrong_and_the_remedy(tmp_path: Path, monkeypat
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("DITBENCH_INCEPTION_WEIGHTS", str(tmp_path / "absent.pth"))
-    told = found(Store(tmp_path / "runs"))
-    assert told["Python"].state == "bad" and "3.11" in told["Python"].remedy
-    assert told["disk"].state == "bad" and "--root" in told["disk"].remedy
-    assert told["MLflow store"].state == "bad" and "does not answer" in told["MLflow store"].text
-    assert told["extractor"].state == "bad" and "absent.pth" in told["extractor"].text
-    assert told["torch"].state == "ok", "one bad item hides no other"
+    items = found(Store(tmp_path / "runs"))
+    assert items["Python"].state == "bad" and "3.11" in items["Python"].remedy
+    assert items["disk"].state == "bad" and "--root" in items["disk"].remedy
+    assert items["MLflow store"].state == "bad" and "does not answer" in items["MLflow store"].text
+    assert items["extractor"].state == "bad" and "absent.pth" in items["extractor"].text
+    assert items["torch"].state == "ok", "one bad item hides no other"
 
 
 def test_a_store_of_another_mlflow_and_none_at_all_are_said_with_the_way_out(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_store_of_another_mlflow_and_none_at_all_are_said_with_the_way_out(tmp
     assert "another MLflow" in next(one["text"] for one in items if one["item"] == "MLflow store")
 
 
-def test_sample_draws_what_is_typed_and_every_variant_with_the_same_noise(tmp_path: Path) -> None:
+def test_sample_generates_what_is_typed_and_every_variant_with_the_same_noise(tmp_path: Path) -> None:
     made, store = planned(tmp_path, variants=["adaln-zero", "adaln"], train__steps=2, train__warmup=1)
     made.cells.pop()  # one variant is planned but never trained
     run_all(made, store)

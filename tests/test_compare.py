@@ -25,7 +25,7 @@ FID, KID, LOCAL = "fid_efficientnet_lite0_400", "kid_efficientnet_lite0_400", "l
 
 
 def cell(
-    variant: str, seed: int, numbers: dict[str, float] | None, axes: dict[str, Any] | None = None, **told: Any
+    variant: str, seed: int, numbers: dict[str, float] | None, axes: dict[str, Any] | None = None, **provenance: Any
 ) -> CellRecord:
     """A finished cell with these numbers, or one that diverged."""
     row = Row(f"{variant}-{seed}-{len(axes or {})}", variant, variant, seed, {}, axes or {}, "DiT-S/2", "scenes")
@@ -50,7 +50,7 @@ def cell(
         "attempts": 1,
         "started": 0.0,
         "ended": 1.0,
-    } | told
+    } | provenance
     config = {"scheme": variant, "options": {}, "seed": seed, "train": {"steps": 100, "lr": 1e-3}}
     return CellRecord(row, "done", "", Result(row.cell, numbers, {}, config, about))
 
@@ -72,9 +72,9 @@ def verdicts(made: Table) -> tuple[list[str], list[list[str]]]:
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_t_interval_covers_what_it_says(seeds: int) -> None:
-    draw = np.random.default_rng(seeds)
+    rng = np.random.default_rng(seeds)
     hits = 0
-    for values in draw.normal(7.0, 2.0, (600, seeds)):
+    for values in rng.normal(7.0, 2.0, (600, seeds)):
         low, high = statistics.interval(values.tolist())  # type: ignore[misc]
         hits += low <= 7.0 <= high
     assert 0.92 < hits / 600 < 0.98
@@ -89,21 +89,21 @@ def bootstrap(values: np.ndarray, chance: np.random.Generator) -> tuple[float, f
 def test_bootstrap_over_three_seeds_covers_less_than_it_says_and_over_many_as_much() -> None:
     coverage = {}
     for seeds in (3, 20):
-        draw = np.random.default_rng(seeds)
-        told = [bootstrap(v, draw) for v in draw.normal(0, 1, (150, seeds))]
-        coverage[seeds] = np.mean([low <= 0 <= high for low, high in told])
+        rng = np.random.default_rng(seeds)
+        intervals = [bootstrap(v, rng) for v in rng.normal(0, 1, (150, seeds))]
+        coverage[seeds] = np.mean([low <= 0 <= high for low, high in intervals])
     assert coverage[3] < 0.85 < 0.88 < coverage[20], coverage
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_nothing_is_found_where_nothing_is(seeds: int) -> None:
     """Of matrices whose variants are alike, at most one in twenty shows any verdict (Holm over all of them)."""
-    draw = np.random.default_rng(seeds)
+    rng = np.random.default_rng(seeds)
     wrong = 0
     for _ in range(300):
-        shared = draw.normal(0, 5, seeds)  # what the seed does to both, which pairing takes out
+        shared = rng.normal(0, 5, seeds)  # what the seed does to both, which pairing takes out
         cells = [
-            cell(name, s, {LOCAL: 10 + shared[s] + draw.normal(), KID: 10 + shared[s] + draw.normal()})
+            cell(name, s, {LOCAL: 10 + shared[s] + rng.normal(), KID: 10 + shared[s] + rng.normal()})
             for name in ("base", "one", "two", "three")
             for s in range(seeds)
         ]
@@ -159,8 +159,8 @@ def test_seeds_for_power_are_those_of_the_tables(effect: float, seeds: int) -> N
 
 
 def test_power_is_how_often_a_test_decides() -> None:
-    draw = np.random.default_rng(0)
-    ps = [statistics.paired_p(values.tolist()) for values in draw.normal(0.8, 1, (600, 15))]
+    rng = np.random.default_rng(0)
+    ps = [statistics.paired_p(values.tolist()) for values in rng.normal(0.8, 1, (600, 15))]
     assert abs(np.mean([p is not None and p < 0.05 for p in ps]) - statistics.power(0.8, 15)) < 0.05
 
 
@@ -177,7 +177,7 @@ def test_bold_is_what_is_not_significantly_worse_than_the_best() -> None:
     assert bold(near=near, same=near, far=far) == {"near", "same"}
 
 
-def test_unequal_numbers_of_pictures_are_not_compared() -> None:
+def test_unequal_numbers_of_samples_are_not_compared() -> None:
     cells = [cell("a", s, {"fid_efficientnet_lite0_400": 1.0 + s}) for s in range(3)]
     cells += [cell("b", s, {"fid_efficientnet_lite0_1k": 1.0 + s}) for s in range(3)]
     found = compare.compare(table(cells), "a", "b")
@@ -230,17 +230,17 @@ BEATS = {"metric": "fid", "variant": "a", "beats": "b"}
 
 def claimed(made: Table, *tests: dict[str, Any]) -> claims.ClaimVerdict:
     made.manifest["config"]["claim"] = {"says": "A is better.", "tests": list(tests)}
-    told = claims.decide(made)
-    assert told is not None
-    return told
+    verdict = claims.decide(made)
+    assert verdict is not None
+    return verdict
 
 
 def test_claims_are_supported_contradicted_or_undecided() -> None:
     low, high, wild = [10.0, 11.0, 10.5], [20.0, 21.2, 20.4], [3.0, 30.0, 12.0]
     assert claimed(two(low, high), BEATS).verdict == "supported"
     assert claimed(two(high, low), BEATS).verdict == "contradicted"
-    told = claimed(two(wild, high), BEATS)
-    assert told.verdict == "undecided" and "power, if mean and spread stay" in told.tests[0].evidence
+    verdict = claimed(two(wild, high), BEATS)
+    assert verdict.verdict == "undecided" and "power, if mean and spread stay" in verdict.tests[0].evidence
     assert claimed(two([100, 100.1, 99.9], [101, 101.1, 100.9]), BEATS).verdict == "undecided"  # under the margin
 
 
@@ -248,8 +248,8 @@ def test_a_claim_of_two_parts_needs_both() -> None:
     cells = [cell("a", s, {FID: 10 + s / 10, LOCAL: 0.9 + s / 100}) for s in range(3)]
     cells += [cell("b", s, {FID: 20 + s / 9, LOCAL: 0.5 + s / 99}) for s in range(3)]
     assert claimed(table(cells), BEATS, BEATS | {"metric": "local"}).verdict == "supported"
-    told = claimed(table(cells), BEATS, {"metric": "local", "variant": "b", "beats": "a"})
-    assert told.verdict == "contradicted" and [f.verdict for f in told.tests] == ["supported", "contradicted"]
+    verdict = claimed(table(cells), BEATS, {"metric": "local", "variant": "b", "beats": "a"})
+    assert verdict.verdict == "contradicted" and [f.verdict for f in verdict.tests] == ["supported", "contradicted"]
 
 
 def test_no_worse_than_asks_for_a_margin() -> None:
@@ -259,10 +259,10 @@ def test_no_worse_than_asks_for_a_margin() -> None:
     assert claimed(two([90.0, 130.0, 101.0], [100.0, 100.1, 100.0]), near).verdict == "undecided"
 
 
-def test_control_that_no_cell_has_yet_is_said_to_tell_nothing() -> None:
+def test_adherence_that_no_cell_has_yet_is_said_to_show_nothing() -> None:
     asked = {"metric": "local", "variant": "a", "beats": "b"}
-    told = claimed(two([-0.1, -0.11, -0.12], [-0.2, -0.21, -0.22], LOCAL), asked)
-    assert any("no cell is above chance" in note for note in told.caveats) and "%" not in told.tests[0].evidence
+    verdict = claimed(two([-0.1, -0.11, -0.12], [-0.2, -0.21, -0.22], LOCAL), asked)
+    assert any("no cell is above chance" in note for note in verdict.caveats) and "%" not in verdict.tests[0].evidence
     assert not claimed(two([0.1, 0.11, 0.12], [-0.2, -0.21, -0.22], LOCAL), asked).caveats
 
 
@@ -271,9 +271,9 @@ def test_above_and_per() -> None:
     assert claimed(table(cells), {"metric": "opening_order", "variant": "a", "above": 0}).verdict == "supported"
     assert claimed(table(cells), {"metric": "opening_order", "variant": "a", "below": 0.5}).verdict == "contradicted"
     cells += [cell("b", s, {LOCAL: 0.6 + s / 1000, "parameters_total": 3e6}) for s in range(3)]
-    told = claimed(table(cells), {"metric": "local", "per": "parameters_total", "variant": "a", "beats": "b"})
-    assert told.verdict == "supported" and "per M parameters" in told.tests[0].text
-    assert told.tests[0].evidence.startswith("0.5 against 0.2"), told.tests[0].evidence
+    verdict = claimed(table(cells), {"metric": "local", "per": "parameters_total", "variant": "a", "beats": "b"})
+    assert verdict.verdict == "supported" and "per M parameters" in verdict.tests[0].text
+    assert verdict.tests[0].evidence.startswith("0.5 against 0.2"), verdict.tests[0].evidence
 
 
 @pytest.mark.parametrize(
@@ -296,24 +296,24 @@ def test_a_claim_of_one_seed_is_refused_and_one_finished_seed_decides_nothing() 
     with pytest.raises(ClaimError, match="two seeds or more"):
         check({"says": "x", "tests": [BEATS]}, ["a", "b"], [0])
     made = table([cell("a", 0, {FID: 1.0}), cell("a", 1, None), cell("b", 0, {FID: 2.0}), cell("b", 1, {FID: 2.0})])
-    told = claimed(made, BEATS)
-    assert told.verdict == "undecided" and told.tests[0].evidence == "one seed shows no spread"
-    assert any("diverged" in note for note in told.caveats)
+    verdict = claimed(made, BEATS)
+    assert verdict.verdict == "undecided" and verdict.tests[0].evidence == "one seed shows no spread"
+    assert any("diverged" in note for note in verdict.caveats)
 
 
 def test_the_claims_table_holds_a_link() -> None:
     said = claims_markdown([(claimed(two([1.0, 1.1], [2.0, 2.2]), BEATS), "results/x/report.md")])
     assert "**[A is better.](results/x/report.md)**" in said
     cells = [cell("a", s, {"opening_order": 0.8 + s / 50}) for s in range(3)]
-    told = claimed(table(cells), {"metric": "opening_order", "variant": "a", "above": 0})
-    assert told.tests[0].gap.startswith("0.82 [0.77") and told.tests[0].gap in claims_markdown([(told, "")])
+    verdict = claimed(table(cells), {"metric": "opening_order", "variant": "a", "above": 0})
+    assert verdict.tests[0].gap.startswith("0.82 [0.77") and verdict.tests[0].gap in claims_markdown([(verdict, "")])
 
 
 def test_the_newest_record_is_the_one_whose_cells_ended_last(tmp_path: Path) -> None:
     for name, ended in (("20260101-cpu2-epyc-aaaa", 9.0), ("20260101-cpu2-epyc-ffff", 5.0)):
         (tmp_path / "m" / name).mkdir(parents=True)
-        told = {"cells": [{"result": {"provenance": {"ended": ended}}}, {"result": None}]}
-        (tmp_path / "m" / name / "cells.json").write_text(json.dumps(told))
+        cells = {"cells": [{"result": {"provenance": {"ended": ended}}}, {"result": None}]}
+        (tmp_path / "m" / name / "cells.json").write_text(json.dumps(cells))
     assert newest_records(tmp_path) == {"m": tmp_path / "m" / "20260101-cpu2-epyc-aaaa"}
 
 
@@ -343,11 +343,11 @@ def test_ladder_says_how_far_up_a_variant_trains() -> None:
     assert [found[n].limit for n in ("calm", "wild", "lost")] == [1e-2, 1e-3, 1e-4]
     assert found["calm"].unlost == 3 and found["wild"].unlost == 0
     assert [rung.lost for rung in found["wild"].rungs] == [0, 0, 3]
-    told = claimed(climb({"a": 1.0, "b": 1e-4}), {"metric": "highest_lr", "variant": "a", "beats": "b"})
-    assert told.verdict == "supported"
-    told = claimed(climb({"a": 1.0, "b": 2e-3}), {"metric": "highest_lr", "variant": "a", "beats": "b"})
-    assert told.verdict == "undecided", "one rung: its rounding counts as spread"
-    assert not told.caveats, "the logarithm of a rate is below zero without being under chance"
+    verdict = claimed(climb({"a": 1.0, "b": 1e-4}), {"metric": "highest_lr", "variant": "a", "beats": "b"})
+    assert verdict.verdict == "supported"
+    verdict = claimed(climb({"a": 1.0, "b": 2e-3}), {"metric": "highest_lr", "variant": "a", "beats": "b"})
+    assert verdict.verdict == "undecided", "one rung: its rounding counts as spread"
+    assert not verdict.caveats, "the logarithm of a rate is below zero without being under chance"
 
 
 def test_a_value_is_chosen_by_heldout_loss_and_its_edge_is_said() -> None:
@@ -377,7 +377,7 @@ def test_fairness_is_read_from_what_was_used() -> None:
     assert "train.lr (0.001, 0.005)" in said["config but for scheme, options and seed"].detail
 
 
-def test_rates_of_two_runs_are_told_apart() -> None:
+def test_rates_of_two_runs_are_distinguished() -> None:
     cells = [cell(name, s, {FID: 1.0}) for name in ("a", "b") for s in range(2)]
     for k, one in enumerate(cells):
         assert one.result is not None
@@ -391,8 +391,8 @@ def test_rates_of_two_runs_are_told_apart() -> None:
             one.result.cost["train_images_per_second"] = 200 - 100 * (k // 2) + k % 2
             one.result.provenance["command"] = f"ditbench run {k // 2 if apart else k % 2}.yaml"
         (speed,) = compare.compare(table(cells), "a", "b", ["train_images_per_second"])
-        told = claimed(table(cells), test)
+        verdict = claimed(table(cells), test)
         assert (speed.verdict, speed.why) == (("undecided", compare.APART) if apart else ("better", ""))
-        assert (told.verdict, told.tests[0].evidence == compare.APART) == (
+        assert (verdict.verdict, verdict.tests[0].evidence == compare.APART) == (
             ("undecided", True) if apart else ("supported", False)
         )

@@ -40,18 +40,18 @@ def test_squares_keep_the_mean(size: int) -> None:
     assert control._squares(change).mean() == pytest.approx(change.mean())
 
 
-def test_real_pictures_change_where_their_words_say() -> None:
+def test_real_images_change_where_their_prompts_say() -> None:
     for name in judge.ATTRIBUTES:
-        told = []
+        values = []
         for k, scene in enumerate(SCENES[:12]):
             after = control.changed(scene, name, seed=0)
             a, b = (scenes.render(one, 32, seed=k).astype(float) for one in (scene, after))
-            told.append(control._locality(np.abs(a - b).mean(-1), control._cells(scene, after, name)))
-        mean = np.mean([value for value in told if value is not None])
+            values.append(control._locality(np.abs(a - b).mean(-1), control._cells(scene, after, name)))
+        mean = np.mean([value for value in values if value is not None])
         assert mean > 0.95 if name in LOCAL else abs(mean) < 0.3, (name, mean)
 
 
-def test_heat_maps_put_the_object_in_the_middle() -> None:
+def test_heat_maps_put_the_object_at_the_centre() -> None:
     change = np.zeros((len(SCENES), 27, 27))
     for one, scene in zip(change, SCENES, strict=True):
         row, column = divmod(LOCAL["place"].index(scene.items[0].place), 3)

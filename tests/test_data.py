@@ -16,7 +16,7 @@ from bench.data.datasets import DataError
 datasets = pytest.importorskip("datasets")
 
 
-def picture(index: int, size: int = 20) -> bytes:
+def encoded(index: int, size: int = 20) -> bytes:
     pixels = np.full((size, size + 4, 3), index * 10, dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
@@ -24,11 +24,11 @@ def picture(index: int, size: int = 20) -> bytes:
 
 
 def folder_of_parquet(folder: Path, *, broken: int | None = None, count: int = 6) -> Path:
-    """A Hugging Face folder with train and test parquet, class names, and (if wished) one damaged picture."""
+    """A Hugging Face folder with train and test parquet, class names, and (if wished) one damaged image."""
     folder.mkdir(parents=True, exist_ok=True)
     kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
     for split in ("train", "test"):
-        bytes_of = [picture(k) if k != broken or split == "test" else b"\x89PNG no picture" for k in range(count)]
+        bytes_of = [encoded(k) if k != broken or split == "test" else b"\x89PNG no image" for k in range(count)]
         rows = {"image": [{"bytes": b, "path": None} for b in bytes_of], "label": [k % 2 for k in range(count)]}
         datasets.Dataset.from_dict(rows, features=kinds).to_parquet(folder / f"{split}.parquet")
     return folder
@@ -54,7 +54,7 @@ def test_a_folder_of_images_is_read_too(tmp_path: Path) -> None:
         for name in ("cat", "dog"):
             place = tmp_path / "set" / split / name
             place.mkdir(parents=True)
-            (place / "0.png").write_bytes(picture(3))
+            (place / "0.png").write_bytes(encoded(3))
     found = data.load(data.prepare(config(tmp_path / "set"), tmp_path / "cache"))
     assert found.classes == ["cat", "dog"] and len(found.train) == 2
 
@@ -65,7 +65,7 @@ def test_captions_are_read(tmp_path: Path) -> None:
     kinds = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
     for split in ("train", "test"):
         rows = {
-            "image": [{"bytes": picture(k), "path": None} for k in range(3)],
+            "image": [{"bytes": encoded(k), "path": None} for k in range(3)],
             "text": ["a\ncat", "two  dogs", "three"],
         }
         datasets.Dataset.from_dict(rows, features=kinds).to_parquet(place / f"{split}.parquet")
@@ -103,7 +103,7 @@ def test_a_missing_path(tmp_path: Path) -> None:
         data.prepare(config(tmp_path / "nowhere"), tmp_path / "cache")
 
 
-def test_a_damaged_picture_is_named_and_nothing_half_written(tmp_path: Path) -> None:
+def test_a_damaged_image_is_named_and_nothing_half_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="image 4 of split 'train'"):
         data.prepare(config(folder_of_parquet(tmp_path / "set", broken=4)), tmp_path / "cache")
     assert [path for path in (tmp_path / "cache" / "data").iterdir() if path.is_dir()] == []
@@ -118,13 +118,13 @@ def test_a_damaged_parquet_is_named(tmp_path: Path) -> None:
 
 
 def test_scenes_are_prepared_once(tmp_path: Path) -> None:
-    told: list[str] = []
+    reports: list[str] = []
     kept = config(train_count=8, heldout_count=4)
-    folder = data.prepare(kept, tmp_path, lambda what, done, total: told.append(what))
+    folder = data.prepare(kept, tmp_path, lambda what, done, total: reports.append(what))
     found = data.load(folder)
-    assert found.train.images.shape == (8, 16, 16, 3) and len(found.heldout.captions or []) == 4 and told
-    told.clear()
-    assert data.prepare(kept, tmp_path, lambda what, done, total: told.append(what)) == folder and not told
+    assert found.train.images.shape == (8, 16, 16, 3) and len(found.heldout.captions or []) == 4 and reports
+    reports.clear()
+    assert data.prepare(kept, tmp_path, lambda what, done, total: reports.append(what)) == folder and not reports
 
 
 def test_damaged_prepared_data_says_the_way_out(tmp_path: Path) -> None:

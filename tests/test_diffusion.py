@@ -1,4 +1,4 @@
-"""Rectified flow: what it learns, what it draws, and that chance is a function of (seed, step) and (seed, index)."""
+"""Rectified flow: what it learns, what it samples, and that chance is a function of (seed, step) and (seed, index)."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def test_guidance_extrapolates_from_null() -> None:
     assert guided(model, Labels(10), 1.0) is model
 
 
-def test_pictures_survive_the_round_trip() -> None:
-    pictures = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3)
-    assert torch.equal(to_images(from_images(pictures)), pictures)
+def test_images_survive_the_round_trip() -> None:
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3)
+    assert torch.equal(to_images(from_images(images)), images)
     assert to_images(torch.tensor([-9.0, 9.0]).reshape(1, 1, 1, 2)).flatten().tolist() == [0, 255]
 
 

@@ -17,7 +17,7 @@ GATED = ["adaln-zero", "sd3", "qwen-image", "flux", "shared-modulation", "shift-
 
 def test_as_adaln_zero_was_analysed() -> None:
     """Alone, a block's branches get nothing at step 0 and its gates do; from step 1 both do. In the whole network the
-    output layer begins at zero too, and all of it comes one step later."""
+    output layer is initialised to zero too, and all of it comes one step later."""
     alone, whole = (architectures.initial_steps("adaln-zero", live=live) for live in (True, False))
     assert [(one.gates != 0, one.branches != 0) for one in alone] == [(True, False), (True, True), (True, True)]
     assert [(one.gates != 0, one.branches != 0) for one in whole] == [(False, False), (True, False), (True, True)]
@@ -55,33 +55,33 @@ def test_watching_changes_nothing_and_sees_every_block(scheme: str) -> None:
     assert torch.equal(model(*given), before)
     assert sorted(seen.blocks) == list(range(len(model.blocks)))
     assert not any("after" in vars(part) for part in model.modules())
-    told = dynamics.curves_of(seen)
-    assert all(torch.isfinite(torch.tensor(value)) for value in told.values())
+    values = dynamics.curves_of(seen)
+    assert all(torch.isfinite(torch.tensor(value)) for value in values.values())
 
 
 def test_what_is_seen_is_what_was_computed() -> None:
     model, given = laws.SchemeUnderTest("adaln-zero").random(), laws.inputs()
     kept = {}
     model.blocks[1].register_forward_hook(lambda block, x, out: kept.update(before=x[0], after=out))
-    model.blocks[1].head.register_forward_hook(lambda block, x, out: kept.update(told=out))
+    model.blocks[1].head.register_forward_hook(lambda block, x, out: kept.update(modulation=out))
     with architectures.observe(model) as seen:
         model(*given)
     moved = (kept["after"] - kept["before"]).flatten(1).norm(dim=1) / kept["before"].flatten(1).norm(dim=1)
     assert torch.allclose(seen.blocks[1], moved)
-    assert torch.equal(seen.branches[1, "mlp"].gate, kept["told"][1].gate)
-    told = dynamics.curves_of(seen)
-    gate = kept["told"][1].gate.abs()
-    assert told["dynamics/gate/block01.mlp"] == pytest.approx(gate.mean().item())
-    assert told["dynamics/gate_saturation/block01.mlp"] == pytest.approx((gate > 0.97).float().mean().item())
+    assert torch.equal(seen.branches[1, "mlp"].gate, kept["modulation"][1].gate)
+    values = dynamics.curves_of(seen)
+    gate = kept["modulation"][1].gate.abs()
+    assert values["dynamics/gate/block01.mlp"] == pytest.approx(gate.mean().item())
+    assert values["dynamics/gate_saturation/block01.mlp"] == pytest.approx((gate > 0.97).float().mean().item())
 
 
 def test_gradients_are_those_of_each_block() -> None:
     model, (x, t, prompt) = laws.SchemeUnderTest("adaln-zero").random(), laws.inputs()
     model(x, t, prompt).square().mean().backward()
-    told = dynamics.gradient_norms(model)
+    norms = dynamics.gradient_norms(model)
     for index, block in enumerate(model.blocks):
         whole = torch.cat([p.grad.flatten() for p in block.parameters()])
-        assert told[index].item() == pytest.approx(whole.norm().item(), rel=1e-5)
+        assert norms[index].item() == pytest.approx(whole.norm().item(), rel=1e-5)
 
 
 def test_observations_are_close_at_first_and_then_even() -> None:
@@ -98,10 +98,10 @@ def test_summary_says_when_and_in_which_order_blocks_open() -> None:
         for k, values in enumerate(([0, 1, 1, 1, 1], [0, 0, 2, 2, 2], [0, 0, 0, 3, 3]))
     }
     curves |= {"dynamics/gate/block00.mlp": {0: 0.0, 100: 0.25}, "spikes": {50: 1.0, 100: 2.0}}
-    told = dynamics.summary(curves, 100)
-    assert told["open_first"] == 0 and told["open_last"] == 2
-    assert told["opening_order"] == told["opening_depth"] == pytest.approx(1)
-    assert told["opening_step"] == pytest.approx((12.5 + 37.5 + 62.5) / 300)
-    assert (told["gate_first"], told["gate_last"], told["spikes"]) == (0, 0.25, 3)
+    values = dynamics.summary(curves, 100)
+    assert values["open_first"] == 0 and values["open_last"] == 2
+    assert values["opening_order"] == values["opening_depth"] == pytest.approx(1)
+    assert values["opening_step"] == pytest.approx((12.5 + 37.5 + 62.5) / 300)
+    assert (values["gate_first"], values["gate_last"], values["spikes"]) == (0, 0.25, 3)
     assert dynamics.heat_maps(curves)["open"]["values"][1] == [0, 0, 2, 2, 2]
     assert dynamics.summary({}, 100) == {}

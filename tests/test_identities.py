@@ -37,7 +37,7 @@ def randomised(module: nn.Module, g: torch.Generator) -> nn.Module:
     return module
 
 
-def draw(g: torch.Generator, *shape: int) -> Tensor:
+def gaussian(g: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=g)
 
 
@@ -73,7 +73,7 @@ def test_in_context_is_adaln_zero_without_its_head_on_a_longer_sequence(seed: in
     with torch.no_grad():
         affine.weight.zero_()
         affine.bias.copy_(torch.tensor([0.0, 0.0, 1.0] * 2)[:, None].expand(-1, D).flatten())
-    z, c = draw(g, 2, 7, D), Condition(modulation=draw(g, 2, D))
+    z, c = gaussian(g, 2, 7, D), Condition(modulation=gaussian(g, 2, D))
     assert same(modulated(z, c), plain(z, c))
     with torch.no_grad():
         affine.bias[:D] += 0.5  # a shift
@@ -96,7 +96,7 @@ def test_two_streams_with_tied_weights_are_one_sequence(seed: int) -> None:
     for mine, theirs in (("head", "head"), ("attention", "attention"), ("mlp", "mlp")):
         copy(getattr(one, mine), getattr(two, theirs))
         copy(getattr(one, mine), getattr(two, f"text_{theirs}"))
-    x, y, m = draw(g, 2, 5, D), draw(g, 2, 3, D), draw(g, 2, D)
+    x, y, m = gaussian(g, 2, 5, D), gaussian(g, 2, 3, D), gaussian(g, 2, D)
     mask = torch.ones(2, 8, dtype=torch.bool)
     mask[1, 6:] = False
     joined = one(torch.cat([x, y], 1), Condition(modulation=m, mask=mask))
@@ -118,7 +118,7 @@ def test_flux_s_single_block_is_attention_beside_the_mlp_with_one_triple(seed: i
         mlp=SubLayer(MLP(D)),
     )
     randomised(made, g)
-    z, vector = draw(g, 2, 7, D), draw(g, 2, D)
+    z, vector = gaussian(g, 2, 7, D), gaussian(g, 2, D)
     c = Condition(joint=vector)
     (m,) = made.head(vector)
     attention = made.attention(z, c, m) - z
@@ -135,7 +135,7 @@ def test_z_image_s_head_is_a_per_block_head_on_a_narrow_vector(seed: int) -> Non
     g = torch.Generator().manual_seed(seed)
     narrow = Projected(D, [BRANCH, BRANCH], zeros, 4)
     trunk, head = randomised(narrow.trunk(), g), randomised(narrow.head(), g)
-    c = draw(g, 3, D)
+    c = gaussian(g, 3, D)
     wanted = nn.functional.linear(trunk(c), head.affine.weight, head.affine.bias)  # type: ignore[union-attr, arg-type]
     got = torch.cat([v for m in head(trunk(c)) for v in m if v is not None], -1)
     assert same(got, wanted)
@@ -150,7 +150,7 @@ def test_one_plus_g_is_g_with_a_bias_of_one(seed: int) -> None:
     plus, plain = block(Adaptive("scale+shift", parse_gate("one+zero"))), block()
     randomised(plus, g)
     copy(plus, plain)
-    z, c = draw(g, 2, 7, D), Condition(modulation=draw(g, 2, D))
+    z, c = gaussian(g, 2, 7, D), Condition(modulation=gaussian(g, 2, D))
     assert not same(plus(z, c), plain(z, c))
     with torch.no_grad():
         bias = plain.head.affine.bias.view(6, D)  # type: ignore[union-attr]
@@ -174,7 +174,7 @@ def test_hdm_s_stack_and_one_norm_are_a_post_norm_stack(seed: int) -> None:
             x = SubLayer(op=op, norm=norm, carry=keep)(x, Condition(), Vectors())
         return norm(x)
 
-    start = draw(g, 2, 7, D)
+    start = gaussian(g, 2, 7, D)
     post = norm(start)
     for op in ops:
         post = norm(post + op(post))

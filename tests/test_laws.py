@@ -251,7 +251,7 @@ CASES: list[tuple[str, type, str]] = [
 
 
 @pytest.mark.parametrize(("law", "scheme", "said"), CASES, ids=[f"{case[0]}-{case[1].__name__}" for case in CASES])
-def test_a_scheme_that_breaks_a_law_is_told_so(law: str, scheme: type, said: str) -> None:
+def test_a_scheme_that_breaks_a_law_is_reported(law: str, scheme: type, said: str) -> None:
     import re
 
     assert re.search(said, broken(law, scheme))
@@ -272,7 +272,7 @@ class Raises(AdaLNZero):
         return 1 / 0
 
 
-def test_laws_that_stand_on_a_broken_one_are_not_tried() -> None:
+def test_laws_that_depend_on_a_broken_one_are_not_tried() -> None:
     register("wrong")(Raises)
     outcomes = {verdict.law: verdict.outcome for verdict in laws.check("wrong")}
     assert outcomes["builds"] == "holds"

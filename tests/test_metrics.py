@@ -29,7 +29,7 @@ def lite() -> metrics.Extractor:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> np.ndarray:
+def images() -> np.ndarray:
     """120 scenes, or real photographs where DITBENCH_CIFAR10 names a folder with test.parquet."""
     folder = os.environ.get("DITBENCH_CIFAR10")
     if not folder:
@@ -44,8 +44,8 @@ def pictures() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def features(lite, pictures) -> np.ndarray:
-    return lite.features(pictures)
+def features(lite, images) -> np.ndarray:
+    return lite.features(images)
 
 
 # --- the Frechet distance -------------------------------------------------------------------------------------------
@@ -54,8 +54,8 @@ def features(lite, pictures) -> np.ndarray:
 @given(seed=st.integers(0, 1000), n=st.integers(3, 60), d=st.integers(1, 20))
 @settings(max_examples=30, deadline=None)
 def test_zero_on_itself_symmetric_and_not_negative(seed: int, n: int, d: int) -> None:
-    draws = np.random.default_rng(seed)
-    a, b = (moments(draws.normal(size=(n, d)) * (k + 1)) for k in range(2))
+    rng = np.random.default_rng(seed)
+    a, b = (moments(rng.normal(size=(n, d)) * (k + 1)) for k in range(2))
     scale = float(a.covariance.trace() + b.covariance.trace())
     assert abs(frechet_distance(a, a)) <= 1e-6 * scale
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), abs=1e-6 * scale)
@@ -76,8 +76,8 @@ def test_equal_to_torch_fidelitys(n: int) -> None:
     """With full rank and without."""
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-    draws = np.random.default_rng(0)
-    a, b = draws.normal(size=(n, 64)), draws.normal(size=(n, 64)) * 1.3 + 0.1
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(n, 64)), rng.normal(size=(n, 64)) * 1.3 + 0.1
     theirs = fid_statistics_to_metric(*(fid_features_to_statistics(torch.from_numpy(x)) for x in (a, b)), False)
     expected = theirs["frechet_inception_distance"]
     assert frechet_distance(moments(a), moments(b)) == pytest.approx(expected, rel=1e-4 if n < 64 else 1e-8)
@@ -93,19 +93,19 @@ def test_too_few_samples() -> None:
 # --- whole metrics --------------------------------------------------------------------------------------------------
 
 
-class Pictures(Dataset):
-    def __init__(self, pictures: np.ndarray) -> None:
-        self.pictures = pictures
+class Images(Dataset):
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = images
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.from_numpy(self.pictures[index].copy()).permute(2, 0, 1)
+        return torch.from_numpy(self.images[index].copy()).permute(2, 0, 1)
 
 
-def test_equal_to_calculate_metrics(lite, pictures, features) -> None:
-    """The same pictures through torch-fidelity's front door, with its own extraction."""
+def test_equal_to_calculate_metrics(lite, images, features) -> None:
+    """The same images through torch-fidelity's front door, with its own extraction."""
     options: dict[str, Any] = fidelity_options(
         feature_extractor="efficientnet-lite0",
         cuda=False,
@@ -117,7 +117,7 @@ def test_equal_to_calculate_metrics(lite, pictures, features) -> None:
         kid_subset_size=60,
         batch_size=16,
     )
-    theirs = torch_fidelity.calculate_metrics(input1=Pictures(pictures[:60]), input2=Pictures(pictures[60:]), **options)
+    theirs = torch_fidelity.calculate_metrics(input1=Images(images[:60]), input2=Images(images[60:]), **options)
     ours = set_metrics(features[:60], features[60:], slug=lite.slug)
     assert ours["fid_efficientnet_lite0_60"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
     assert ours["kid_efficientnet_lite0_60"] == pytest.approx(theirs["kernel_inception_distance_mean"], abs=1e-5)
@@ -125,7 +125,7 @@ def test_equal_to_calculate_metrics(lite, pictures, features) -> None:
     assert ours["recall_efficientnet_lite0_60"] == pytest.approx(theirs["recall"], abs=1e-6)
 
 
-def test_equal_to_torchmetrics(lite, pictures, features) -> None:
+def test_equal_to_torchmetrics(lite, images, features) -> None:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     class Network(torch.nn.Module):
@@ -135,13 +135,13 @@ def test_equal_to_torchmetrics(lite, pictures, features) -> None:
             return torch.from_numpy(lite.features(x.permute(0, 2, 3, 1).numpy()))
 
     theirs = FrechetInceptionDistance(Network(), normalize=False)
-    theirs.update(torch.from_numpy(pictures[:60]).permute(0, 3, 1, 2), real=True)
-    theirs.update(torch.from_numpy(pictures[60:]).permute(0, 3, 1, 2), real=False)
+    theirs.update(torch.from_numpy(images[:60]).permute(0, 3, 1, 2), real=True)
+    theirs.update(torch.from_numpy(images[60:]).permute(0, 3, 1, 2), real=False)
     ours = frechet_distance(moments(features[:60]), moments(features[60:]))
     assert ours == pytest.approx(theirs.compute().item(), rel=1e-3)
 
 
-def test_a_set_beside_itself_its_other_half_and_worse(lite, pictures, features) -> None:
+def test_a_set_beside_itself_its_other_half_and_worse(lite, images, features) -> None:
     """0 for itself, small for a half, and worse with every step of noise and of blur."""
     from PIL import Image, ImageFilter
 
@@ -152,46 +152,44 @@ def test_a_set_beside_itself_its_other_half_and_worse(lite, pictures, features) 
         return found["kid_x_60"], found["fid_x_60"]
 
     def noisy(level: float) -> np.ndarray:
-        noise = np.random.default_rng(0).normal(0, level, pictures[:60].shape)
-        return np.clip(pictures[:60] + noise, 0, 255).astype(np.uint8)
+        noise = np.random.default_rng(0).normal(0, level, images[:60].shape)
+        return np.clip(images[:60] + noise, 0, 255).astype(np.uint8)
 
     def blurred(radius: float) -> np.ndarray:
-        return np.stack(
-            [np.asarray(Image.fromarray(p).filter(ImageFilter.GaussianBlur(radius))) for p in pictures[:60]]
-        )
+        return np.stack([np.asarray(Image.fromarray(p).filter(ImageFilter.GaussianBlur(radius))) for p in images[:60]])
 
     itself = set_metrics(half, half, slug="x")
     assert abs(itself["fid_x_60"]) < 1e-3 * np.trace(np.cov(half.T)) and itself["precision_x_60"] == 1
     for changes in ([noisy(level) for level in (10, 40, 120)], [blurred(radius) for radius in (1, 2, 5)]):
-        values = [kid_fid(pictures[:60]), *(kid_fid(changed) for changed in changes)]
+        values = [kid_fid(images[:60]), *(kid_fid(changed) for changed in changes)]
         assert values == sorted(values) and [v[1] for v in values] == sorted(v[1] for v in values)
-    assert abs(kid_fid(pictures[:60])[0]) < 0.1 < kid_fid(noisy(120))[0]
+    assert abs(kid_fid(images[:60])[0]) < 0.1 < kid_fid(noisy(120))[0]
 
 
-def test_the_interval_of_kid_is_that_of_its_pictures() -> None:
-    """It holds KID of endlessly many pictures as often as it says, over fresh sets of 60 against one reference."""
-    draw = np.random.default_rng(0)
-    reference = draw.standard_normal((200, 8))
-    many = kid_interval(1.3 * draw.standard_normal((6000, 8)), reference)
+def test_the_interval_of_kid_is_that_of_its_samples() -> None:
+    """It holds KID of endlessly many samples as often as it says, over fresh sets of 60 against one reference."""
+    rng = np.random.default_rng(0)
+    reference = rng.standard_normal((200, 8))
+    many = kid_interval(1.3 * rng.standard_normal((6000, 8)), reference)
     truth = sum(many) / 2
-    bounds = [kid_interval(1.3 * draw.standard_normal((60, 8)), reference) for _ in range(200)]
+    bounds = [kid_interval(1.3 * rng.standard_normal((60, 8)), reference) for _ in range(200)]
     assert 0.88 <= np.mean([low <= truth <= high for low, high in bounds]) <= 0.99
-    one = 1.3 * draw.standard_normal((200, 8))
+    one = 1.3 * rng.standard_normal((200, 8))
     low, high = kid_interval(one, reference)
     assert (low + high) / 2 == pytest.approx(set_metrics(one, reference, slug="x")["kid_x_200"], abs=1e-6)
 
 
 def test_the_limit_of_fid_is_where_its_line_over_one_over_n_ends() -> None:
     points = [{"n": n, "fid": [3 + 100 / n] * 2, "kid": [0.0]} for n in (10, 100, 200, 400)]
-    points[0]["fid"] = [999.0]  # too few pictures: not on the line
+    points[0]["fid"] = [999.0]  # too few samples: not on the line
     assert bias.limit(points, 50)["fid"] == pytest.approx(3) and bias.limit(points, 50)["slope"] == pytest.approx(100)
     with pytest.raises(ValueError, match="three numbers of images from 200 on, got 2; raise --most"):
         bias.limit(points, 200)
 
 
-def test_fid_of_one_distribution_falls_to_zero_with_more_pictures() -> None:
-    draw = np.random.default_rng(0)
-    found = bias.along(*(draw.standard_normal((1600, 8)).astype(np.float32) for _ in range(2)), draws=3)
+def test_fid_of_one_distribution_falls_to_zero_with_more_samples() -> None:
+    rng = np.random.default_rng(0)
+    found = bias.along(*(rng.standard_normal((1600, 8)).astype(np.float32) for _ in range(2)), repeats=3)
     means = [float(np.mean(one["fid"])) for one in found]
     assert [one["n"] for one in found] == [100, 200, 400, 600, 800, 1200, 1600] and means[0] > 4 * means[-1] > 0
     assert abs(bias.limit(found, 100)["fid"]) < means[0] / 8, "two halves of one distribution: the truth is 0"
@@ -207,12 +205,12 @@ def test_names_say_what_made_them() -> None:
 # --- extractors -----------------------------------------------------------------------------------------------------
 
 
-def test_features_do_not_depend_on_the_batch(lite, pictures, features) -> None:
-    assert np.allclose(lite.features(pictures[:20], batch=7), features[:20], atol=1e-4)
+def test_features_do_not_depend_on_the_batch(lite, images, features) -> None:
+    assert np.allclose(lite.features(images[:20], batch=7), features[:20], atol=1e-4)
     assert features.shape == (120, 1280) and features.dtype == np.float32 and features.std(0).mean() > 0.01
 
 
-def test_what_is_no_picture_is_refused(lite) -> None:
+def test_what_is_no_image_is_refused(lite) -> None:
     with pytest.raises(MetricError, match="uint8 images"):
         lite.features(np.zeros((2, 8, 8, 3), np.float32))
 
@@ -279,12 +277,12 @@ def test_damaged_weights_in_the_cache_are_refused(offline: Path) -> None:
 # --- reference features ---------------------------------------------------------------------------------------------
 
 
-def test_reference_features_are_made_once_and_verified(tmp_path: Path, lite, pictures) -> None:
+def test_reference_features_are_made_once_and_verified(tmp_path: Path, lite, images) -> None:
     calls, said = [], []
 
     def give() -> np.ndarray:
         calls.append(1)
-        return pictures[:6]
+        return images[:6]
 
     def reference() -> np.ndarray:
         return metrics.reference_features(lite, give, data_digest="d", count=6, cache=tmp_path, warn=said.append)

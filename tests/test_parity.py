@@ -1,6 +1,6 @@
 """Schemes against an implementation nobody here wrote: diffusers, in float32, outputs and gradients.
 
-Every parameter is drawn anew first, since zero-initialised heads make every wrong modulation look right; and every
+Every parameter is sampled again first, since zero-initialised heads make every wrong modulation look right; and every
 comparison has a twin that must fail.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from draws import draw, randomised
+from gaussians import gaussian, randomised
 from torch import Tensor, nn
 
 import architectures
@@ -69,7 +69,7 @@ def compare(
 ) -> None:
     """Outputs, and gradients with respect to the inputs and to pairs of parameters."""
     assert torch.allclose(mine, theirs, atol=tolerance), (mine - theirs).abs().max()
-    weights = draw(*mine.shape, seed=9)
+    weights = gaussian(*mine.shape, seed=9)
     own = torch.autograd.grad((mine * weights).sum(), [*inputs, *(a for a, _ in pairs)])
     other = torch.autograd.grad((theirs * weights).sum(), [*inputs, *(b for _, b in pairs)])
     for a, b in zip(own, other, strict=True):
@@ -118,22 +118,22 @@ def test_paper_schemes_are_the_standard_block(scheme: str) -> None:
     cross = scheme != "in-context"
     model = ours(scheme)
     blocks = plain_blocks(model, cross, affine=scheme == "ldm")
-    x, t, y = draw(3, 4, 8, 8).requires_grad_(), torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0, 3, CLASSES])
+    x, t, y = gaussian(3, 4, 8, 8).requires_grad_(), torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0, 3, CLASSES])
     image = torch.nn.functional.conv2d(x, model.patches.weight.reshape(D, 4, 2, 2), model.patches.bias, stride=2)
     tokens = image.flatten(2).transpose(1, 2) + model.positions
-    told = torch.stack([model.time(t), model.prompt.table(y)], dim=1)
+    condition = torch.stack([model.time(t), model.prompt.table(y)], dim=1)
 
-    def theirs(told: Tensor) -> Tensor:
-        h = tokens if cross else torch.cat([tokens, told], dim=1)
+    def theirs(condition: Tensor) -> Tensor:
+        h = tokens if cross else torch.cat([tokens, condition], dim=1)
         for block in blocks:
-            h = block(h, encoder_hidden_states=told if cross else None)
+            h = block(h, encoder_hidden_states=condition if cross else None)
         h = torch.nn.functional.layer_norm(h[:, :16], (D,), eps=1e-6)
         h = model.head(h).reshape(3, 4, 4, 2, 2, 8)
         return torch.einsum("nhwpqc->nchpwq", h).reshape(3, 8, 8, 8)
 
     pairs = [p for a, b in zip(model.blocks, blocks, strict=True) for p in attention_pairs(a.attention.op, b.attn1)]
-    compare(model(x, t, y), theirs(told), [x], pairs)
-    assert not torch.allclose(model(x, t, y), theirs(told.flip(1) * 1.1), atol=1e-3)
+    compare(model(x, t, y), theirs(condition), [x], pairs)
+    assert not torch.allclose(model(x, t, y), theirs(condition.flip(1) * 1.1), atol=1e-3)
 
 
 # --- adaLN-Zero and adaLN: DiT --------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def dit(model: Any, *, shift: float = 0) -> Any:
 
 
 def both_dits(model: Any, other: Any) -> tuple[Tensor, Tensor, Tensor]:
-    x, steps, y = draw(3, 4, 8, 8).requires_grad_(), torch.tensor([0, 500, 999]), torch.tensor([0, 3, CLASSES])
+    x, steps, y = gaussian(3, 4, 8, 8).requires_grad_(), torch.tensor([0, 500, 999]), torch.tensor([0, 3, CLASSES])
     return x, model(x, steps / 1000, y), other(x, timestep=steps, class_labels=y).sample
 
 
@@ -276,7 +276,7 @@ def test_shared_modulation_is_pixart(masked: bool) -> None:
     model = ours("shared-modulation", Features(D, D, 5))
     other = pixart(model)
     model.prompt = Ready()
-    x, steps, tokens = draw(3, 4, 8, 8).requires_grad_(), torch.tensor([0, 500, 999]), draw(3, 5, D, seed=2)
+    x, steps, tokens = gaussian(3, 4, 8, 8).requires_grad_(), torch.tensor([0, 500, 999]), gaussian(3, 5, D, seed=2)
     mask = torch.ones(3, 5, dtype=torch.bool)
     if masked:
         mask[1, 3:] = False
@@ -311,9 +311,9 @@ def test_its_modulation_is_luminas(scheme: str) -> None:
     from diffusers.models.normalization import LuminaLayerNormContinuous, LuminaRMSNormZero
 
     model = ours(scheme)
-    c, x = draw(3, D, seed=3).requires_grad_(), draw(3, 16, D, seed=4).requires_grad_()
+    c, x = gaussian(3, D, seed=3).requires_grad_(), gaussian(3, 16, D, seed=4).requires_grad_()
     trunk = model.scheme.trunk(c)
-    told = Condition(vector=c, modulation=trunk)
+    condition = Condition(vector=c, modulation=trunk)
     own = model.blocks[0]
 
     def theirs() -> Tensor:
@@ -334,11 +334,11 @@ def test_its_modulation_is_luminas(scheme: str) -> None:
         put(model.scheme.final.head.affine, final.linear_1)
         return final(h, c)
 
-    mine = model.scheme.leave(own(x, told), told)
+    mine = model.scheme.leave(own(x, condition), condition)
     compare(mine, theirs(), [x, c], [])
     with torch.no_grad():
         own.attention.post.weight.mul_(1.5)
-    assert not torch.allclose(mine, model.scheme.leave(own(x, told), told), atol=1e-3)
+    assert not torch.allclose(mine, model.scheme.leave(own(x, condition), condition), atol=1e-3)
 
 
 # --- SD3: two streams -----------------------------------------------------------------------------------------------
@@ -369,8 +369,8 @@ def joint_block(block: Any, last: bool) -> Any:
 def test_sd3_blocks_are_the_joint_blocks() -> None:
     """All blocks in turn, the last with its text side only read; unequal streams, gradients to both."""
     model = ours("sd3")
-    x, y, c = (draw(3, n, D, seed=s).requires_grad_() for n, s in ((16, 3), (5, 4), (1, 5)))
-    told = model.scheme.embed(c[:, 0], Encoded(y, None, torch.zeros(3, D)))
+    x, y, c = (gaussian(3, n, D, seed=s).requires_grad_() for n, s in ((16, 3), (5, 4), (1, 5)))
+    condition = model.scheme.embed(c[:, 0], Encoded(y, None, torch.zeros(3, D)))
     blocks = [joint_block(block, last=k == N - 1) for k, block in enumerate(model.blocks)]
 
     def theirs(scale: float = 1.0) -> Tensor:
@@ -381,7 +381,7 @@ def test_sd3_blocks_are_the_joint_blocks() -> None:
 
     h = (x, y)
     for block in model.blocks:
-        h = block(h, told)
+        h = block(h, condition)
     pairs = [p for a, b in zip(model.blocks, blocks, strict=True) for p in attention_pairs(a.attention.op, b.attn)]
     pairs += [(model.blocks[k].text_attention.op.out.weight, blocks[k].attn.to_add_out.weight) for k in range(N - 1)]
     compare(h[0], theirs(), [x, y, c], pairs)
@@ -419,7 +419,7 @@ def streams_of(scheme: str) -> tuple[Any, Tensor, Tensor, Tensor, Any]:
             scheme, NORMED, image_size=8, in_channels=4, out_channels=8, prompt=Labels(CLASSES), seed=0
         )
     )
-    x, y, c = (draw(3, n, D, seed=s).requires_grad_() for n, s in ((16, 3), (5, 4), (1, 5)))
+    x, y, c = (gaussian(3, n, D, seed=s).requires_grad_() for n, s in ((16, 3), (5, 4), (1, 5)))
     return model, x, y, c, model.scheme.embed(c[:, 0], Encoded(y, None, torch.zeros(3, D)))
 
 
@@ -427,7 +427,7 @@ def test_flux_blocks_are_theirs() -> None:
     """A block of two streams, then blocks of one: theirs fuses the two output Linears of the parallel branch."""
     from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock, FluxTransformerBlock
 
-    model, x, y, c, told = streams_of("flux")
+    model, x, y, c, condition = streams_of("flux")
     first, *rest = model.blocks
     two = FluxTransformerBlock(D, H, D // H)
     put(first.head.affine, two.norm1.linear)
@@ -457,7 +457,7 @@ def test_flux_blocks_are_theirs() -> None:
 
     h = (x, y)
     for block in model.blocks:
-        h = block(h, told)
+        h = block(h, condition)
     mine = h[:, :16]  # type: ignore[call-overload]
     pairs = [(a.head.affine.weight, b.norm.linear.weight) for a, b in zip(rest, ones, strict=True)]
     pairs += [(a.mlp.op.up.weight, b.proj_mlp.weight) for a, b in zip(rest, ones, strict=True)]
@@ -471,7 +471,7 @@ def test_qwen_image_blocks_are_theirs() -> None:
     """All blocks in turn; theirs writes y once more in the last block, which nothing reads."""
     from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformerBlock
 
-    model, x, y, c, told = streams_of("qwen-image")
+    model, x, y, c, condition = streams_of("qwen-image")
     blocks = []
     for k, block in enumerate(model.blocks):
         other = randomised(QwenImageTransformerBlock(D, H, D // H))
@@ -505,7 +505,7 @@ def test_qwen_image_blocks_are_theirs() -> None:
 
     h = (x, y)
     for block in model.blocks:
-        h = block(h, told)
+        h = block(h, condition)
     pairs = [(a.head.affine.weight, b.img_mod[1].weight) for a, b in zip(model.blocks, blocks, strict=True)]
     pairs += [p for a, b in zip(model.blocks, blocks, strict=True) for p in attention_pairs(a.attention.op, b.attn)]
     compare(h[0], theirs(), [x, y, c], pairs)
@@ -516,11 +516,11 @@ def test_qwen_image_blocks_are_theirs() -> None:
 
 
 def test_z_image_s_block_modulation_is_theirs() -> None:
-    """A whole block of diffusers', its own attention and feed-forward replaced by ours, told by the narrow vector."""
+    """A whole block of diffusers', its attention and feed-forward replaced by ours, modulated by the narrow vector."""
     from diffusers.models.transformers.transformer_z_image import ZImageTransformerBlock
 
     model = ours("z-image", rank=D)
-    own, c, x = model.blocks[0], draw(3, D, seed=3).requires_grad_(), draw(3, 16, D, seed=4).requires_grad_()
+    own, c, x = model.blocks[0], gaussian(3, D, seed=3).requires_grad_(), gaussian(3, 16, D, seed=4).requires_grad_()
     other = ZImageTransformerBlock(0, D, H, H, 1e-5, True)
     put(own.head.affine, other.adaLN_modulation[0])
     with torch.no_grad():
@@ -532,8 +532,8 @@ def test_z_image_s_block_modulation_is_theirs() -> None:
         ):
             theirs.weight.copy_(mine.weight)
     other.attention, other.feed_forward = Ours(own.attention.op), own.mlp.op
-    told = Condition(vector=c, modulation=c)
-    mine = own(x, told)
+    condition = Condition(vector=c, modulation=c)
+    mine = own(x, condition)
     compare(
         mine, other(x, None, None, adaln_input=c), [x, c], [(own.head.affine.weight, other.adaLN_modulation[0].weight)]
     )
@@ -569,15 +569,15 @@ def test_hdm_is_a_post_norm_transformer_with_the_modulation_in_its_norms() -> No
         for head in (model.scheme.attention_head, model.scheme.mlp_head):
             head.out.weight[2 * D :].zero_()
             head.out.bias[2 * D :].zero_()
-    x, e_t, y = (draw(3, n, D, seed=s).requires_grad_() for n, s in ((16, 3), (1, 4), (5, 5)))
+    x, e_t, y = (gaussian(3, n, D, seed=s).requires_grad_() for n, s in ((16, 3), (1, 4), (5, 5)))
     c = model.scheme.embed(e_t[:, 0], Encoded(y, None, torch.zeros(3, D)))
     h = model.scheme.enter(x, c)
     for block in model.blocks:
         h = block(h, c)
 
     def theirs(factor: float = 1.0) -> Tensor:
-        told = model.scheme.embed(e_t[:, 0], Encoded(y, None, torch.zeros(3, D)))
-        (scale, b1, _), (s2, b2, _) = (m.chunk(3, dim=-1) for m in told.modulation)
+        condition = model.scheme.embed(e_t[:, 0], Encoded(y, None, torch.zeros(3, D)))
+        (scale, b1, _), (s2, b2, _) = (m.chunk(3, dim=-1) for m in condition.modulation)
         scale = scale * factor
         z = ModulatedNorm(model.blocks[0].attention.norm, scale, b1)(torch.cat([x, y], dim=1))
         for k, block in enumerate(model.blocks):

@@ -38,20 +38,20 @@ def test_auto_is_what_the_data_has(tmp_path: Path) -> None:
 
 
 def test_labels(tmp_path: Path) -> None:
-    told = prompts.prepare(labelled(), config(), tmp_path)
-    assert told.kind == Labels(3) and told.rows("train", np.array([2, 0])).tolist() == [2, 0]
-    assert told.encode(["red fox", "1"])[0].tolist() == [2, 1]
+    prepared = prompts.prepare(labelled(), config(), tmp_path)
+    assert prepared.kind == Labels(3) and prepared.rows("train", np.array([2, 0])).tolist() == [2, 0]
+    assert prepared.encode(["red fox", "1"])[0].tolist() == [2, 1]
     with pytest.raises(PromptError, match="'wolf': choose one of cat, dog, red fox"):
-        told.encode(["wolf"])
+        prepared.encode(["wolf"])
 
 
 def test_captions_are_words_padded_and_cut(tmp_path: Path) -> None:
-    told = prompts.prepare(captioned(), config(length=3), tmp_path)
-    assert isinstance(told.kind, Captions) and told.kind.length == 3
-    words = told.meta["vocabulary"]
+    prepared = prompts.prepare(captioned(), config(length=3), tmp_path)
+    assert isinstance(prepared.kind, Captions) and prepared.kind.length == 3
+    words = prepared.meta["vocabulary"]
     assert words == ["", "?", "a", "blue", "night", "red", "ring", "square"]
-    assert told.rows("train", np.array([2, 1])).tolist() == [[2, 6, 0], [2, 3, 7]]
-    ids, unknown = told.encode(["a GREEN ring"])
+    assert prepared.rows("train", np.array([2, 1])).tolist() == [[2, 6, 0], [2, 3, 7]]
+    ids, unknown = prepared.encode(["a GREEN ring"])
     assert ids.tolist() == [[2, prompts.UNKNOWN, 6]] and unknown == ["green"]
 
 
@@ -65,13 +65,13 @@ def test_what_the_data_lacks_is_refused(tmp_path: Path) -> None:
 
 
 def test_they_are_made_once(tmp_path: Path) -> None:
-    told = prompts.prepare(captioned(), config(), tmp_path)
-    before = (told.folder / "train.npy").stat().st_mtime_ns
-    assert prompts.prepare(captioned(), config(), tmp_path).digest == told.digest
-    assert (told.folder / "train.npy").stat().st_mtime_ns == before
-    (told.folder / "meta.json").write_text("{")
+    prepared = prompts.prepare(captioned(), config(), tmp_path)
+    before = (prepared.folder / "train.npy").stat().st_mtime_ns
+    assert prompts.prepare(captioned(), config(), tmp_path).digest == prepared.digest
+    assert (prepared.folder / "train.npy").stat().st_mtime_ns == before
+    (prepared.folder / "meta.json").write_text("{")
     with pytest.raises(PromptError, match="delete .* and run again"):
-        prompts.load(told.folder)
+        prompts.load(prepared.folder)
 
 
 @pytest.fixture(scope="module")
@@ -135,15 +135,17 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("name", ["t5", "clip"])
 @pytest.mark.parametrize("make", [labelled, captioned])
 def test_frozen_encoder_from_a_local_folder(tmp_path: Path, encoders, name: str, make) -> None:
-    told = prompts.prepare(make(), config(kind="features", encoder=str(encoders[name]), length=8), tmp_path)
-    assert told.kind == Features(width=16, pooled_width=16, length=8)
-    batch = told.rows("train", np.array([0, 1]))
+    prepared = prompts.prepare(make(), config(kind="features", encoder=str(encoders[name]), length=8), tmp_path)
+    assert prepared.kind == Features(width=16, pooled_width=16, length=8)
+    batch = prepared.rows("train", np.array([0, 1]))
     assert isinstance(batch, FeatureBatch) and batch.tokens.shape == (2, 8, 16) and batch.mask.any(1).all()
     assert not torch.equal(batch.tokens[0], batch.tokens[1])
     text = "a photo of a dog" if make is labelled else "a blue square; night"
-    again, unknown = told.encode([text])
+    again, unknown = prepared.encode([text])
     assert torch.allclose(again.tokens[0], batch.tokens[1], atol=2e-3) and unknown == []  # the cache is float16
-    model = architectures.create("adaln-zero-cross", "DiT-XS/8", image_size=16, in_channels=3, prompt=told.kind, seed=0)
+    model = architectures.create(
+        "adaln-zero-cross", "DiT-XS/8", image_size=16, in_channels=3, prompt=prepared.kind, seed=0
+    )
     assert model(torch.zeros(2, 3, 16, 16), torch.rand(2), batch).shape == (2, 3, 16, 16)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import parity_log
 import pytest
 import torch
-from draws import draw, randomised
+from gaussians import gaussian, randomised
 from torch import Tensor, nn
 
 import architectures
@@ -33,7 +33,7 @@ def agree(mine: nn.Module, theirs: nn.Module, ours: Callable, other: Callable, i
     a, b = ours(*inputs), other(*inputs)
     assert a.shape == b.shape and torch.allclose(a, b, atol=1e-5), (a - b).abs().max()
     parity_log.note("outputs", a, b)
-    weights = draw(*a.shape, seed=9)
+    weights = gaussian(*a.shape, seed=9)
     grads = torch.autograd.grad((a * weights).sum(), [*inputs, *mine.parameters()], allow_unused=True)
     wanted = torch.autograd.grad((b * weights).sum(), [*inputs, *theirs.parameters()], allow_unused=True)
     for x, y in zip(grads[: len(inputs)], wanted[: len(inputs)], strict=True):
@@ -108,7 +108,9 @@ def test_totals_of_hdm(name: str) -> None:
 
 def prompts(width: int, pooled: int = 5, lengths: tuple[int, ...] = (7, 4)) -> FeatureBatch:
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    return FeatureBatch(draw(len(lengths), max(lengths), width, seed=3), mask, draw(len(lengths), pooled, seed=4))
+    return FeatureBatch(
+        gaussian(len(lengths), max(lengths), width, seed=3), mask, gaussian(len(lengths), pooled, seed=4)
+    )
 
 
 def test_dit_is_theirs() -> None:
@@ -131,7 +133,7 @@ def test_dit_is_theirs() -> None:
     first.time_proj.downscale_freq_shift = 0
     mine = architectures.published("dit", width=D, heads=H, depth=2, image_size=8, classes=7)
     steps, y = torch.tensor([3, 700]), torch.tensor([2, 7])
-    x = draw(2, 4, 8, 8).requires_grad_()
+    x = gaussian(2, 4, 8, 8).requires_grad_()
     agree(mine, theirs, lambda x: mine(x, steps, y), lambda x: theirs(x, timestep=steps, class_labels=y).sample, [x])
 
 
@@ -156,7 +158,7 @@ def test_sd3_is_theirs(qk_norm: bool) -> None:
         "sd3", depth=2, width=D, channels=4, text_width=12, pooled_width=5, max_grid=12, base_grid=8, qk_norm=qk_norm
     )
     p, t = prompts(12), torch.tensor([20.0, 900.0])
-    x, y, v = draw(2, 4, 8, 12).requires_grad_(), p.tokens.requires_grad_(), p.pooled.requires_grad_()
+    x, y, v = gaussian(2, 4, 8, 12).requires_grad_(), p.tokens.requires_grad_(), p.pooled.requires_grad_()
     own = mine.positions.clone()
     agree(
         mine, theirs,
@@ -166,7 +168,7 @@ def test_sd3_is_theirs(qk_norm: bool) -> None:
     )  # fmt: skip
     assert torch.allclose(own, mine.positions, atol=1e-6)  # what we compute is what their file holds
     with pytest.raises(ValueError, match="13, but the model's limit is 12"):
-        mine(draw(2, 4, 26, 8), t, p)
+        mine(gaussian(2, 4, 26, 8), t, p)
 
 
 def pack(x: Tensor) -> Tensor:
@@ -211,7 +213,7 @@ def test_flux_is_theirs(guided: bool) -> None:
         guidance=guided,
     )
     p, t, g = prompts(12), torch.tensor([0.1, 0.8]), torch.tensor([3.5, 1.0])
-    x, y, v = draw(2, 4, 8, 12).requires_grad_(), p.tokens.requires_grad_(), p.pooled.requires_grad_()
+    x, y, v = gaussian(2, 4, 8, 12).requires_grad_(), p.tokens.requires_grad_(), p.pooled.requires_grad_()
     ids = FluxPipeline._prepare_latent_image_ids(2, 4, 6, "cpu", torch.float32)
 
     def other(x: Tensor, y: Tensor, v: Tensor) -> Tensor:
@@ -238,7 +240,7 @@ def test_qwen_image_is_theirs(size: tuple[int, int]) -> None:
     )
     mine = architectures.published("qwen-image", width=D, heads=H, depth=2, channels=4, text_width=12, axes=AXES)
     p, t = prompts(12), torch.tensor([0.1, 0.8])
-    x, y = draw(2, 4, *size).requires_grad_(), p.tokens.requires_grad_()
+    x, y = gaussian(2, 4, *size).requires_grad_(), p.tokens.requires_grad_()
     shapes = [[(1, size[0] // 2, size[1] // 2)]] * 2
 
     def other(x: Tensor, y: Tensor) -> Tensor:
@@ -272,7 +274,7 @@ def test_pixart_is_theirs(sized: bool) -> None:
     p, t = prompts(12), torch.tensor([3, 700])
     size, aspect = torch.tensor([[8.0, 12.0], [16.0, 8.0]]), torch.tensor([0.7, 1.5])
     added = dict(resolution=size if sized else None, aspect_ratio=aspect[:, None] if sized else None)
-    x, y = draw(2, 4, 8, 12).requires_grad_(), p.tokens.requires_grad_()
+    x, y = gaussian(2, 4, 8, 12).requires_grad_(), p.tokens.requires_grad_()
 
     def other(x: Tensor, y: Tensor) -> Tensor:
         return theirs(x, y, t, added, encoder_attention_mask=p.mask.float(), return_dict=False)[0]
@@ -303,7 +305,7 @@ def test_lumina2_is_theirs(seen: tuple[int, int]) -> None:
         "lumina2", width=64, heads=4, kv_heads=2, depth=2, channels=4, text_width=12, axes=AXES, limits=(20, 16, 16)
     )
     p, t = prompts(12, lengths=seen), torch.tensor([0.1, 0.8])
-    x, y = draw(2, 4, 8, 12).requires_grad_(), p.tokens.requires_grad_()
+    x, y = gaussian(2, 4, 8, 12).requires_grad_(), p.tokens.requires_grad_()
     agree(
         mine, theirs,
         lambda x, y: mine(x, t, FeatureBatch(y, p.mask, p.pooled)),
@@ -333,7 +335,7 @@ def test_z_image_is_theirs(seen: tuple[int, int], size: tuple[int, int]) -> None
         "z-image", width=D, heads=H, depth=2, channels=4, text_width=12, axes=AXES, limits=(80, 16, 16)
     )
     p, t = prompts(12, lengths=seen), torch.tensor([0.1, 0.8])
-    x, y = draw(2, 4, *size).requires_grad_(), p.tokens.requires_grad_()
+    x, y = gaussian(2, 4, *size).requires_grad_(), p.tokens.requires_grad_()
 
     def other(x: Tensor, y: Tensor) -> Tensor:
         captions = [one[:count] for one, count in zip(y, seen, strict=True)]
@@ -349,7 +351,7 @@ def test_the_unet_s_block_is_theirs(masked: bool) -> None:
     theirs = randomised(BasicTransformerBlock(D, H, D // H, cross_attention_dim=12))
     mine = architectures.published("sd15", width=D, heads=H, context=12)
     p = prompts(12)
-    x, y = draw(2, 9, D).requires_grad_(), p.tokens.requires_grad_()
+    x, y = gaussian(2, 9, D).requires_grad_(), p.tokens.requires_grad_()
     bias = torch.where(p.mask, 0.0, -1e4)[:, None] if masked else None
     agree(
         mine, theirs,
@@ -373,12 +375,12 @@ def test_hdm_is_the_post_norm_network_of_its_equations() -> None:
     """z = Norm(x) obeys z <- Norm(z + (1 + g) F(z)): written out here with torch's functions, skips and all."""
     model = tiny_hdm()
     p, t, aspect = prompts(12), torch.tensor([0.1, 0.8]), torch.tensor([0.7, 1.5])
-    x = draw(2, 4, 8, 12)
+    x = gaussian(2, 4, 8, 12)
     f = torch.nn.functional
     half = torch.exp(-torch.log(torch.tensor(10000.0)) * torch.arange(D // 2) / (D // 2))
     angle = 1000 * t[:, None] * half
     c = f.mish(model.time(torch.cat([angle.cos(), angle.sin()], 1))) + model.aspect(aspect[:, None])
-    told = {
+    modulation = {
         name: head.out(f.mish(head.up(f.layer_norm(c, (D,), head.norm.weight, head.norm.bias)))).chunk(3, -1)
         for name, head in (("attention", model.attention_head), ("cross", model.cross_head), ("mlp", model.mlp_head))
     }
@@ -412,7 +414,7 @@ def test_hdm_is_the_post_norm_network_of_its_equations() -> None:
         if k == len(model.before) + len(model.encoder):
             memory = stream
         for name in block.order:
-            part, (scale, shift, gate) = getattr(block, name), told[name]
+            part, (scale, shift, gate) = getattr(block, name), modulation[name]
             norm = stream / (stream.square().mean(-1, keepdim=True) + 1e-6).sqrt() * part.norm.weight
             u = norm * (1 + scale[:, None]) + shift[:, None]
             stream = u + (1 + gate[:, None]) * branch(name, part.op, u, memory)
@@ -474,7 +476,7 @@ def released_hdm(model: nn.Module) -> dict[str, Tensor]:
 
 def test_hdm_s_released_layout_loads_and_computes_the_same() -> None:
     model, fresh = tiny_hdm(), randomised(tiny_hdm(), seed=1)
-    x, t, p, aspect = draw(2, 4, 8, 12), torch.tensor([0.1, 0.8]), prompts(12), torch.tensor([0.7, 1.5])
+    x, t, p, aspect = gaussian(2, 4, 8, 12), torch.tensor([0.1, 0.8]), prompts(12), torch.tensor([0.7, 1.5])
     assert not torch.equal(fresh(x, t, p, aspect), model(x, t, p, aspect))
     state = released_hdm(model)
     assert architectures.load_published(fresh, state) == "original"
@@ -585,12 +587,12 @@ def old_names(mine: nn.Module) -> dict[str, Tensor]:
     own = mine.state_dict()
     return (
         {
-            move.sources: draw(*own[move.target].shape, seed=k)
+            move.sources: gaussian(*own[move.target].shape, seed=k)
             for k, move in enumerate(mine.moves("original"))  # type: ignore[operator]
             if isinstance(move.sources, str)
         }
         | {
-            name: draw(own[move.target].shape[0] // len(move.sources), *own[move.target].shape[1:], seed=k)
+            name: gaussian(own[move.target].shape[0] // len(move.sources), *own[move.target].shape[1:], seed=k)
             for k, move in enumerate(mine.moves("original"))  # type: ignore[operator]
             if not isinstance(move.sources, str)
             for name in move.sources
@@ -652,7 +654,7 @@ def test_weights_that_do_not_fit_are_named() -> None:
         architectures.load_published(tiny_hdm(), state)
 
 
-# --- drawing with weights from a file ---------------------------------------------------------------------------------
+# --- sampling with weights from a file --------------------------------------------------------------------------------
 
 
 def test_euler_on_the_straight_path_is_ddim() -> None:
@@ -671,7 +673,7 @@ def test_euler_on_the_straight_path_is_ddim() -> None:
     def predict(x: Tensor, steps: Tensor) -> Tensor:
         return torch.tanh(x) + steps[:, None, None, None] / 1000
 
-    x = draw(2, 4, 4, 4)
+    x = gaussian(2, 4, 4, 4)
     theirs = scheduler.step(predict(x, torch.full((2,), float(now))), now, x).prev_sample
     flow = x / total[0]
     mine = (flow + (t_next - t) * epsilon_velocity(predict, flow, t.repeat(2))) * total[1]
@@ -696,10 +698,10 @@ def test_a_file_of_weights_gives_samples_and_bad_files_are_named(tmp_path: Path)
     command += [f"--size={key}={value}" for key, value in sizes.items()] + ["--out", str(tmp_path / "out.png")]
     result = CliRunner().invoke(app, [*command, "2", "5"])
     assert result.exit_code == 0, result.output
-    drawn = load_file(tmp_path / "out.safetensors")["latents"]
-    assert drawn.shape == (4, 4, 8, 8)
-    assert drawn.isfinite().all()
-    assert not torch.equal(drawn[:2], drawn[2:])
+    sampled = load_file(tmp_path / "out.safetensors")["latents"]
+    assert sampled.shape == (4, 4, 8, 8)
+    assert sampled.isfinite().all()
+    assert not torch.equal(sampled[:2], sampled[2:])
 
     assert CliRunner().invoke(app, [*command, "--guidance", "0", "2", "5"]).exit_code == 0
     free = load_file(tmp_path / "out.safetensors")["latents"]  # of no prompt: 0 is a guidance like any other

@@ -23,7 +23,7 @@ KEYS = ("metric", "a", "b", "seeds", "gap", "low", "high", "p", "corrected", "ef
 
 
 def same(value: Any, known: Any, where: str) -> None:
-    """Numbers to nine digits; NaN stands as None in the file."""
+    """Numbers to nine digits; NaN is written as None in the file."""
     if isinstance(known, list):
         assert len(value) == len(known), where
         for k, (a, b) in enumerate(zip(value, known, strict=True)):

@@ -122,10 +122,10 @@ def test_parts_are_what_the_modules_define_and_nothing_is_left_out_of_all() -> N
 
 def test_every_built_in_is_where_the_catalogue_says() -> None:
     for name in registry.BUILT_IN:
-        told = architectures.describe(name)
-        assert told.origin["kind"] == "built-in"
-        assert told.facts.source
-        assert "<-" in told.equations
+        described = architectures.describe(name)
+        assert described.origin["kind"] == "built-in"
+        assert described.facts.source
+        assert "<-" in described.equations
 
 
 def test_an_unknown_name_lists_the_known_and_the_nearest() -> None:

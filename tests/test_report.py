@@ -91,7 +91,7 @@ def analysed(store: Store, name: str) -> Analysis:
 
 
 def result(id: str, kid: float, seed: int, root: Path, commit: str, dirty: bool) -> Result:
-    told = {
+    provenance = {
         "commit": commit,
         "dirty": dirty,
         "command": f"ditbench run {root / 'made.yaml'}",
@@ -111,7 +111,7 @@ def result(id: str, kid: float, seed: int, root: Path, commit: str, dirty: bool)
     quality = {"kid_efficientnet_lite0_400": kid, "fid_efficientnet_lite0_400": 100 * kid, "heldout_loss": kid}
     quality |= {f"heldout_loss_bin{k}": kid + k for k in range(10)}
     cost = {"train_images_per_second": 100.0 - seed, "parameters_total": 2e6, "parameters_modulation": 5e5}
-    return Result(id, quality, cost, {"data": {"path": str(root / "my data")}}, told)
+    return Result(id, quality, cost, {"data": {"path": str(root / "my data")}}, provenance)
 
 
 THREE = {"adaln": [0.5, 0.6, 0.7], "adaln-zero": [0.2, 0.3, 0.4]}
@@ -224,18 +224,18 @@ def test_the_table_in_latex(tmp_path: Path) -> None:
     assert r"a\_b \& 5\%\textasciitilde{}\{\}\^{}\$\#\textbackslash{}" in odd and r"$\downarrow$" in odd
 
 
-def test_pictures_over_training(tmp_path: Path) -> None:
+def test_samples_over_training(tmp_path: Path) -> None:
     store = made(tmp_path, {"adaln": [0.5], "adaln-zero": [0.2]})
     assert samples.training(collect(store, "made")) is None
     for row in store.rows("made"):
         for step in (100, 200, 300):
             np.save(store.cell(row.cell).samples / f"step-{step:09d}.npy", np.zeros((4, 16, 16, 3), np.uint8))
-    drawn = samples.training(collect(store, "made"))
-    assert drawn is not None and drawn[0][:4] == b"\x89PNG"
+    rendered = samples.training(collect(store, "made"))
+    assert rendered is not None and rendered[0][:4] == b"\x89PNG"
 
 
-def told_of_control_and_dynamics(level: float) -> tuple[dict[str, float], dict[str, Any]]:
-    """What a cell on scenes says besides: control along guidance, where words land, how its blocks learn."""
+def adherence_and_dynamics(level: float) -> tuple[dict[str, float], dict[str, Any]]:
+    """What a cell on scenes says besides: adherence along guidance, where prompts land, how its blocks learn."""
     names = ("local", "global", "control", *ATTRIBUTES)
     quality = {f"{start}{name}_judge1_400": level for start in ("", "real_") for name in names}
     quality |= {f"guidance5_{name}_judge1_100": level / 2 for name in ("local", "global")}
@@ -251,11 +251,11 @@ def told_of_control_and_dynamics(level: float) -> tuple[dict[str, float], dict[s
     return quality, {"swap": swap, "real_swap": swap, "dynamics": heat, "times": times}
 
 
-def test_every_figure_is_drawn_of_what_it_shows_and_gives_its_numbers(tmp_path: Path) -> None:
+def test_every_figure_is_plotted_of_what_it_shows_and_gives_its_numbers(tmp_path: Path) -> None:
     table = collect(made(tmp_path, {"adaln": [0.5, 0.4], "adaln-zero": [0.2, 0.3]}), "made")
     for cell in table.done:
         assert cell.result is not None
-        quality, probes = told_of_control_and_dynamics(cell.result.quality["heldout_loss"])
+        quality, probes = adherence_and_dynamics(cell.result.quality["heldout_loss"])
         cell.result.quality.update(quality)
         cell.result.probes.update(probes)
         cell.result.sampling.update({"fid_efficientnet_lite0_400": [40.0, 60.0]})
@@ -345,16 +345,16 @@ def test_committed_records_can_be_read_and_hold_no_place(folder: Path) -> None:
             assert not re.search(r"(?<![\w./:])/(?:[\w.+-]+/)+[\w.+-]+", path.read_text()), f"a folder in {path.name}"
 
 
-def test_claims_were_decided_by_the_rule_that_stands_in_configs() -> None:
+def test_claims_were_decided_by_the_rule_in_configs() -> None:
     root = Path(__file__).parent.parent
     written = [load(path) for path in sorted((root / "configs" / "claims").glob("*.yaml"))]
     rules = {one.name: as_dict(one) for one in written}
     records = [one for one in newest_analyses(root / "results", root).values() if one.name in rules]
     assert records
     for one in records:
-        told = one.table.manifest["config"]
+        recorded = one.table.manifest["config"]
         for key in ("claim", "variants", "seeds", "axes"):
-            assert told[key] == rules[one.name][key], f"{one.name}: {key}"
+            assert recorded[key] == rules[one.name][key], f"{one.name}: {key}"
 
 
 def test_the_readme_shows_the_newest_records(tmp_path: Path) -> None:
@@ -364,8 +364,8 @@ def test_the_readme_shows_the_newest_records(tmp_path: Path) -> None:
     records = newest_analyses(root / "results", root)
     assert shown == readme_section(records)
     first, last = CLAIMS
-    told = (root / "README.md").read_text().partition(first)[2].partition(last)[0].lstrip("\n")
-    assert told == claims_line(records, "results/CLAIMS.md") and "14 pre-registered claims at" in told
+    line = (root / "README.md").read_text().partition(first)[2].partition(last)[0].lstrip("\n")
+    assert line == claims_line(records, "results/CLAIMS.md") and "14 pre-registered claims at" in line
     page = (root / "results" / CLAIMS_FILE).read_text()
     assert page == claims_page(newest_analyses(root / "results", root / "results"))
     (tmp_path / "README.md").write_text("nothing to fill")

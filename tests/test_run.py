@@ -68,8 +68,8 @@ def test_a_matrix_end_to_end_with_a_plugin_and_a_failure(tmp_path: Path) -> None
 
     again = ditbench("run", str(path), "--no-track", cwd=tmp_path, code=1)
     assert "2 of 4 cells are done already" in again.stdout
-    told = json.loads(ditbench("status", "--json", cwd=tmp_path, code=0).stdout)
-    assert sorted(cell["status"] for cell in told["cells"]) == ["diverged", "diverged", "done", "done"]
+    listed = json.loads(ditbench("status", "--json", cwd=tmp_path, code=0).stdout)
+    assert sorted(cell["status"] for cell in listed["cells"]) == ["diverged", "diverged", "done", "done"]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_matrix_end_to_end_with_a_plugin_and_a_failure(tmp_path: Path) -> None
         (["variants=[adalnzero]"], "did you mean 'adaln-zero'"),
         (["variants=[{scheme: adaln-zero, gat: one}]"], "did you mean 'gate'"),
         (["variants=[{scheme: adaln-zero, gate: two}]"], "'two': choose zero"),
-        (["variants=[adaln, adaln]"], "stands twice"),
+        (["variants=[adaln, adaln]"], "is there twice"),
         (["variants=[adaln, {scheme: adaln, name: b}]"], "the same cell"),
         (["variants=[]"], "no variants"),
         (["data.image_size=18"], "18 is not divisible by the patch 4"),
@@ -154,7 +154,7 @@ def test_a_cell_that_takes_too_long_is_a_row(tmp_path: Path) -> None:
     assert state.status == "timeout" and "run.timeout, 1 s" in state.reason
 
 
-def test_two_launches_share_the_work_and_a_result_tampered_with_is_made_anew(tmp_path: Path) -> None:
+def test_two_launches_share_the_work_and_a_result_tampered_with_is_made_again(tmp_path: Path) -> None:
     """A cell that another process holds is waited for, not trained twice."""
     made, store = planned(tmp_path, train__steps=2, train__warmup=1)
     cell = store.cell(made.cells[0].row.cell)
@@ -167,4 +167,4 @@ def test_two_launches_share_the_work_and_a_result_tampered_with_is_made_anew(tmp
     content["quality"]["heldout_loss"] = 0.0
     cell.result_file.write_text(json.dumps(content))
     assert cell.result() is None and cell.status()[0] == "failed"
-    assert run_all(made, store)[0].status == "done", "only the evaluation is made anew"
+    assert run_all(made, store)[0].status == "done", "only the evaluation is made again"

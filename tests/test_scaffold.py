@@ -80,12 +80,12 @@ def test_names_that_cannot_be(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_check_tells_sound_from_wrong_and_speaks_to_scripts(tmp_path: Path) -> None:
+def test_check_distinguishes_sound_from_wrong_and_speaks_to_scripts(tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text(WRONG)
     env = {"DITBENCH_PLUGINS": str(tmp_path / "wrong.py")}
-    told = json.loads(ditbench("check", "not-a-number", "--json", cwd=tmp_path, code=1, **env).stdout)
-    assert told["origin"]["kind"] == "file" and len(told["origin"]["sha256"]) == 64
-    assert next(law for law in told["laws"] if law["outcome"] == "broken")["law"] == "numbers"
+    checked = json.loads(ditbench("check", "not-a-number", "--json", cwd=tmp_path, code=1, **env).stdout)
+    assert checked["origin"]["kind"] == "file" and len(checked["origin"]["sha256"]) == 64
+    assert next(law for law in checked["laws"] if law["outcome"] == "broken")["law"] == "numbers"
     done = ditbench("check", "adaln-zero", "gate=tnah", cwd=tmp_path, code=2)
     assert "did you mean 'tanh'" in done.stderr
 
@@ -103,19 +103,19 @@ def test_a_matrix_names_the_law_that_a_plugin_breaks_and_runs_the_others(tmp_pat
     done = ditbench("run", str(path), "--no-track", cwd=tmp_path, code=1)
     assert "broken.py" in done.stdout and "nothing_of_that_name" in done.stdout
     store = Store(tmp_path / "runs")
-    told = {row.variant: store.cell(row.cell).status() for row in store.rows("tiny")}
-    assert told["adaln"][0] == "done", done.stdout
-    assert "the law 'numbers'" in told["not-a-number"][1] and "NaN" in told["not-a-number"][1]
-    assert told["mine"][0] == "failed" and "could not be imported" in told["mine"][1]
-    assert "the law 'shapes'" in told["too-long"][1]
-    assert "the law 'builds'" in told["no-block"][1] and "depth" in told["no-block"][1]
+    states = {row.variant: store.cell(row.cell).status() for row in store.rows("tiny")}
+    assert states["adaln"][0] == "done", done.stdout
+    assert "the law 'numbers'" in states["not-a-number"][1] and "NaN" in states["not-a-number"][1]
+    assert states["mine"][0] == "failed" and "could not be imported" in states["mine"][1]
+    assert "the law 'shapes'" in states["too-long"][1]
+    assert "the law 'builds'" in states["no-block"][1] and "depth" in states["no-block"][1]
 
 
 def test_the_guide_s_smallest_scheme_obeys_every_law(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
     (tmp_path / "added.py").write_text(code)
-    told = json.loads(ditbench("check", "added", "--plugin", "added.py", "--json", cwd=tmp_path, code=0).stdout)
-    assert {law["outcome"] for law in told["laws"]} == {"holds"}
+    checked = json.loads(ditbench("check", "added", "--plugin", "added.py", "--json", cwd=tmp_path, code=0).stdout)
+    assert {law["outcome"] for law in checked["laws"]} == {"holds"}
 
 
 def test_the_guide_names_every_choice_there_is() -> None:

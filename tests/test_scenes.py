@@ -57,7 +57,7 @@ def test_captions_use_only_the_vocabulary(scene: Scene) -> None:
     assert all(word in tokens for item in scene.items for word in (item.shape, item.colour, item.size))
 
 
-def test_vocabulary_is_small_and_no_word_stands_for_two_attributes() -> None:
+def test_vocabulary_is_small_and_no_word_means_two_attributes() -> None:
     assert len(scenes.vocabulary()) < 100
     words = [word for choices in (LOCAL | GLOBAL).values() for word in choices]
     assert len(set(words)) == len(words)

@@ -52,7 +52,7 @@ def test_a_caption_is_the_same_in_a_longer_table(scheme: str) -> None:
 @pytest.mark.parametrize("signals", ["timestep", "timestep+pooled"])
 @pytest.mark.parametrize("scheme", ["adaln-zero-cross", "shared-modulation"])
 def test_the_whole_product_of_parts_can_be_built(scheme: str, signals: str) -> None:
-    """Every gate x modulation x norm x head, but for the one that tells the blocks nothing."""
+    """Every gate x modulation x norm x head, but for the one without any conditioning of the blocks."""
     parts = architectures.describe(scheme).options
     names = ("gate", "modulation", "norm", "head")
     with torch.device("meta"):
@@ -147,9 +147,9 @@ def vectors(placement: Placement, heads: list, trunk, c: torch.Tensor) -> list[t
 def test_placements_contain_each_other(seed: int) -> None:
     """shared = shared+table with E = 0; low-rank with B = 0 = shared; shared+table = per-block, weights tied."""
     g = torch.Generator().manual_seed(seed)
-    told = [Adaptive("scale+shift", parse_gate("zero"))] * 2
+    specs = [Adaptive("scale+shift", parse_gate("zero"))] * 2
     c = torch.randn(3, 8, generator=g)
-    made = {name: parse_placement(name, 8, told) for name in ("shared", "shared+table", "low-rank(2)", "per-block")}
+    made = {name: parse_placement(name, 8, specs) for name in ("shared", "shared+table", "low-rank(2)", "per-block")}
     trunks = {name: placement.trunk() for name, placement in made.items()}
     heads = {name: [placement.head() for _ in range(2)] for name, placement in made.items()}
     weight, bias = torch.randn(48, 8, generator=g), torch.randn(48, generator=g)

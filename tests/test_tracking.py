@@ -64,10 +64,15 @@ def make_cell(store: Store, scheme: str, seed: int, steps: int, *, diverged: boo
     folder.log.write_text("what it printed\n")
     folder.write_state("diverged" if diverged else "done", "the loss is nan" if diverged else "", started=1.7e9)
     if not diverged:
-        told = {"commit": "c" * 40, "ended": 1.7e9 + 60, "hardware": {"cpu": "a cpu"}, "measured": {"extractor": "x"}}
+        provenance = {
+            "commit": "c" * 40,
+            "ended": 1.7e9 + 60,
+            "hardware": {"cpu": "a cpu"},
+            "measured": {"extractor": "x"},
+        }
         artifacts = {"checkpoint": {"path": "checkpoints/step.ckpt", "sha256": "0" * 64, "bytes": 1}}
         cost = {"train_images_per_second": 100.0 + seed, "parameters_total": 5.0, "parameters_modulation": 1.0}
-        Result(folder.id, {"kid_x_5": 0.1 * seed, "heldout_loss": 0.5}, cost, config, told, artifacts).write(
+        Result(folder.id, {"kid_x_5": 0.1 * seed, "heldout_loss": 0.5}, cost, config, provenance, artifacts).write(
             folder.result_file
         )
     row = {"cell": folder.id, "variant": scheme, "scheme": scheme, "seed": seed, "options": {"gate": "zero"}}

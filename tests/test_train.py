@@ -37,7 +37,7 @@ def test_batch_k_is_a_function_of_seed_and_k(count: int, batch: int, start: int)
 
 @given(count=st.integers(1, 30), batch=st.integers(1, 12))
 @settings(max_examples=50, deadline=None)
-def test_every_epoch_sees_every_picture_once(count: int, batch: int) -> None:
+def test_every_epoch_sees_every_image_once(count: int, batch: int) -> None:
     steps = 3 * count
     places = np.concatenate([np.array(indices) for indices in StepSampler(count, batch, steps, seed=0)])
     for epoch in range(len(places) // count):

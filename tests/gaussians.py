@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Every parameter drawn anew, the weights of norms around one."""
+    """Every parameter sampled again, the weights of norms around one."""
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -18,5 +18,5 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def draw(*shape: int, seed: int = 1) -> Tensor:
+def gaussian(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
