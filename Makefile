@@ -11,10 +11,10 @@ help:           ## this list
 
 setup: $(VENV)/.done        ## make .venv and install ditbench with what its tests need (several GB, about 3 minutes)
 
-$(VENV)/.done: pyproject.toml
+$(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[test]'
 	@touch $@
 
 quickstart: setup           ## train and compare five schemes on rendered scenes (about 15 minutes on two cores)
@@ -33,7 +33,7 @@ docs: $(VENV)/.docs         ## the documentation, built strictly into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 $(VENV)/.docs: $(VENV)/.done
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[docs]'
 	@touch $@
 
 lint: setup                 ## ruff: style and formatting
