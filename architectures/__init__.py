@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.prompt import Labels as Labels
     from architectures.prompt import PromptKind as PromptKind
     from architectures.prompt import index_prompt as index_prompt
+    from architectures.registry import ALIASES as ALIASES
     from architectures.registry import PluginError as PluginError
     from architectures.registry import UnknownScheme as UnknownScheme
     from architectures.registry import check_name as check_name
@@ -57,6 +58,7 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
 
 _NAMES = {
     "registry": (
+        "ALIASES",
         "PluginError",
         "UnknownScheme",
         "check_name",

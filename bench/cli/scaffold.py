@@ -7,7 +7,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import architectures
-from architectures.registry import ALIASES
 from bench.store.files import slug, write_atomic
 
 
@@ -32,7 +31,7 @@ def _check_name(name: str) -> None:
     slug(name, "scheme")
     if not name.replace("-", "_").isidentifier() or name != name.lower() or "_" in name or "." in name:
         raise ValueError(f"scheme name {name!r}: use lower-case letters, digits and '-', a letter first")
-    if name in architectures.schemes() or name in ALIASES:
+    if name in architectures.schemes() or name in architectures.ALIASES:
         origin = architectures.origin(name)
         raise ValueError(f"scheme {name!r} is there already ({origin['kind']} {origin['name']}); choose another name")
 
