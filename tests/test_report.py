@@ -226,11 +226,11 @@ def test_the_table_in_latex(tmp_path: Path) -> None:
 
 def test_samples_over_training(tmp_path: Path) -> None:
     store = made(tmp_path, {"adaln": [0.5], "adaln-zero": [0.2]})
-    assert samples.training(collect(store, "made")) is None
+    assert samples.training(analyse(collect(store, "made"))) is None
     for row in store.rows("made"):
         for step in (100, 200, 300):
             np.save(store.cell(row.cell).samples / f"step-{step:09d}.npy", np.zeros((4, 16, 16, 3), np.uint8))
-    rendered = samples.training(collect(store, "made"))
+    rendered = samples.training(analyse(collect(store, "made")))
     assert rendered is not None and rendered[0][:4] == b"\x89PNG"
 
 
@@ -261,7 +261,7 @@ def test_every_figure_is_plotted_of_what_it_shows_and_gives_its_numbers(tmp_path
         cell.result.sampling.update({"fid_efficientnet_lite0_400": [40.0, 60.0]})
     chance = next(one for one in sheets(analyse(table))[1] if one.title == "Sampling uncertainty")
     assert chance.rows == [["adaln", "40.0 to 60.0"], ["adaln-zero", "40.0 to 60.0"]]
-    shown = {figure.file: figure for figure in figures.plot_all(table)}
+    shown = {figure.file: figure for figure in figures.plot_all(analyse(table))}
     expected = {"plane", "attributes", "guidance", "swap", "opening", "gates", "gates-time", "scales-time", "gradients"}
     assert {f"{name}.png" for name in expected} <= set(shown)
     assert all(figure.png[:4] == b"\x89PNG" for figure in shown.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from bench.findings import claims, compare, fairness
 from bench.findings.claims import ClaimVerdict
@@ -11,7 +12,7 @@ from bench.findings.compare import Difference
 from bench.findings.ladder import Choice, Ladder, choices, ladders
 from bench.findings.summary import VariantSummary, columns, find_row, frame, summaries
 from bench.store.metrics import Measurement, caveats
-from bench.store.table import Table
+from bench.store.table import CellRecord, Table
 
 __all__ = ["Analysis", "VariantSummary", "analyse", "columns", "frame", "summaries"]
 
@@ -44,6 +45,14 @@ class Analysis:
     def name(self) -> str:
         """The matrix's name."""
         return self.table.name
+
+    @cached_property
+    def first_cells(self) -> dict[str, CellRecord]:
+        """The first finished seed of each row, by the row's name."""
+        first: dict[str, CellRecord] = {}
+        for cell in self.table.done:
+            first.setdefault(cell.row.name, cell)
+        return first
 
     def row(self, name: str) -> VariantSummary:
         """The row of a name.

@@ -20,7 +20,6 @@ from typing import Literal
 from bench.findings.statistics import LEVEL, holm, interval, more_seeds, more_seeds_text, paired_p
 from bench.findings.summary import VariantSummary, columns, find_row, summaries
 from bench.findings.words import number
-from bench.store.folders import name_of
 from bench.store.metrics import Measurement
 from bench.store.table import CellRecord, Table
 
@@ -164,7 +163,7 @@ def caveats(table: Table, *names: str) -> list[str]:
     rows = summaries(table)
     cells = [cell for name in names for cell in find_row(rows, name).cells]
     text = [
-        f"{name_of(cell.row)} seed {cell.row.seed}: {cell.status}{': ' + cell.reason if cell.reason else ''}"
+        f"{cell.row.name} seed {cell.row.seed}: {cell.status}{': ' + cell.reason if cell.reason else ''}"
         for cell in cells
         if cell.result is None
     ]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.findings.words import few
-from bench.store.folders import name_of
 from bench.store.result import Result
 from bench.store.table import CellRecord, Table
 
@@ -63,8 +62,8 @@ def _hashed(cells: list[CellRecord], what: str, key: str, by_seed: bool) -> Stat
     for cell in cells:
         hashed = _result(cell).provenance.get("digests", {}).get(key)
         if hashed is None:
-            return Statement(what, "unknown", f"{name_of(cell.row)} seed {cell.row.seed} holds no hash of it")
-        groups_of.setdefault(cell.row.seed if by_seed else 0, {}).setdefault(hashed, []).append(name_of(cell.row))
+            return Statement(what, "unknown", f"{cell.row.name} seed {cell.row.seed} holds no hash of it")
+        groups_of.setdefault(cell.row.seed if by_seed else 0, {}).setdefault(hashed, []).append(cell.row.name)
     split = {seed: groups for seed, groups in groups_of.items() if len(groups) > 1}
     if not split:
         number = len(cells)
@@ -101,7 +100,7 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _recorded(cells: list[CellRecord], what: str, read: Callable[[dict[str, Any]], Any]) -> Statement:
     groups_of: dict[str, list[str]] = {}
     for cell in cells:
-        groups_of.setdefault(str(read(_result(cell).provenance)), []).append(name_of(cell.row))
+        groups_of.setdefault(str(read(_result(cell).provenance)), []).append(cell.row.name)
     if len(groups_of) == 1:
         value = next(iter(groups_of))
         return Statement(what, "equal", value if len(value) < 60 else "the same for all")

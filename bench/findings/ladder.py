@@ -10,7 +10,6 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from bench.store.folders import name_of
 from bench.store.table import CellRecord, Table
 
 LOST = 2.0
@@ -52,7 +51,7 @@ def choices(table: Table) -> list[Choice]:
         if not means:
             continue
         best = min(means, key=lambda value: means[value])
-        rows = {cell.row.axes[axis]: name_of(cell.row) for cell in cells}
+        rows = {cell.row.axes[axis]: cell.row.name for cell in cells}
         ends = (config["axes"][axis][0], config["axes"][axis][-1])
         chosen.append(Choice(cells[0].row.variant, best, rows[best], own, rows.get(own), best in ends))
     return chosen

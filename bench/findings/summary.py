@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from architectures import nearest
 from bench.findings.statistics import half_width
 from bench.store import metrics
-from bench.store.folders import name_of
 from bench.store.metrics import Measurement, numbers
 from bench.store.result import Result
 from bench.store.table import CellRecord, Table
@@ -92,7 +91,7 @@ def frame(table: Table) -> pd.DataFrame:
     import pandas as pd
 
     lines = [
-        (name_of(cell.row), cell.row.seed, key, value, str(cell.result.provenance.get("command")))
+        (cell.row.name, cell.row.seed, key, value, str(cell.result.provenance.get("command")))
         for cell in table.cells
         if cell.result
         for key, value in numbers(cell.result).items()
@@ -102,10 +101,10 @@ def frame(table: Table) -> pd.DataFrame:
 
 def summaries(table: Table) -> list[VariantSummary]:
     """One for each variant and point of the axes, in the matrix's order."""
-    by_seed: dict[str, dict[str, dict[int, float]]] = {name_of(cell.row): {} for cell in table.cells}
+    by_seed: dict[str, dict[str, dict[int, float]]] = {cell.row.name: {} for cell in table.cells}
     for (row, key), part in frame(table).groupby(["row", "metric"], sort=False):
         by_seed[str(row)][str(key)] = dict(zip(part["seed"].tolist(), part["value"].tolist(), strict=True))
-    cells = {name: [cell for cell in table.cells if name_of(cell.row) == name] for name in by_seed}
+    cells = {name: [cell for cell in table.cells if cell.row.name == name] for name in by_seed}
     return [VariantSummary(name, cells[name], by_seed[name]) for name in by_seed]
 
 

@@ -20,7 +20,7 @@ from bench.config.identity import code_digest, identity
 from bench.config.matrix import MatrixCell, Variant, expand, row, variants
 from bench.config.schema import ConfigError, Data, Matrix, Prompt
 from bench.config.spec import CellConfig, CellSpec
-from bench.store.folders import Row, Store, name_of
+from bench.store.folders import Row, Store
 
 if TYPE_CHECKING:
     from bench.data.prompts import Prompts
@@ -73,7 +73,7 @@ def plan(matrix: Matrix, store: Store, *, command: str, progress: Progress) -> P
     broken = bool(warnings)
     extractor = metrics.resolve(matrix.evaluate.extractor, warn=warnings.append).name
     matrix = replace(matrix, evaluate=replace(matrix.evaluate, extractor=extractor))
-    check(matrix.claim, dict.fromkeys(name_of(row(cell, "")) for cell in cells), matrix.seeds)
+    check(matrix.claim, dict.fromkeys(row(cell, "").name for cell in cells), matrix.seeds)
     planner = _Planner(matrix, store, command, progress, broken)
     planned = []
     for cell in cells:

@@ -194,8 +194,3 @@ class Store:
     def rows(self, name: str) -> list[Row]:
         """The cells of a matrix in the order of its table."""
         return [Row(**row) for row in self.manifest(name)["cells"]]
-
-
-def name_of(row: Row) -> str:
-    """A row of the table: the variant, and its point of the axes."""
-    return row.name

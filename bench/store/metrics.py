@@ -20,6 +20,7 @@ LOCAL_ATTRIBUTES = ("shape", "colour", "size", "place")  # of each object of a s
 GLOBAL_ATTRIBUTES = ("tone", "time", "texture", "background")  # of the whole scene
 ATTRIBUTES = LOCAL_ATTRIBUTES + GLOBAL_ATTRIBUTES
 LADDER = "highest_lr"  # of a learning-rate ladder, not of a cell
+SECTIONS = ("adherence", "dynamics", "cost", "heldout_loss_by_timestep")  # of MLflow's chart page, in a reader's order
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
 Better = Literal["lower", "higher", ""]

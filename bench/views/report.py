@@ -38,7 +38,7 @@ def write_files(analysis: Analysis, folder: Path, *, kept: Path | None = None) -
         kept: a record's folder, whose images are shown where those they are made of are not there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    figures = plot_all(analysis.table, kept)
+    figures = plot_all(analysis, kept)
     for figure in figures:
         write_atomic(folder / figure.file, figure.png)
     write_atomic(folder / "cells.csv", as_csv(analysis.table))
@@ -55,7 +55,7 @@ def write_record_files(analysis: Analysis, folder: Path, *, kept: Path | None = 
 
     Those figures alone cannot be plotted again from the record's numbers.
     """
-    figures = [figure for figure in plot_all(analysis.table, kept) if not figure.data]
+    figures = [figure for figure in plot_all(analysis, kept) if not figure.data]
     for figure in figures:
         write_atomic(folder / figure.file, figure.png)
     write_atomic(folder / "cells.csv", as_csv(analysis.table))

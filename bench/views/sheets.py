@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from bench.findings import compare
 from bench.findings.analysis import Analysis
-from bench.store.folders import name_of
 from bench.store.metrics import Measurement
 from bench.views.text import Sheet, written
 
@@ -80,7 +79,7 @@ def _uncertainty(analysis: Analysis) -> Sheet | None:
     for cell in analysis.table.done:
         for key, ends in (cell.result.sample_ci if cell.result else {}).items():
             if ends[0] != ends[1]:  # where samples are all alike, their uncertainty is not known
-                intervals.setdefault(name_of(cell.row), {}).setdefault(key, []).append(ends)
+                intervals.setdefault(cell.row.name, {}).setdefault(key, []).append(ends)
     columns = [one for one in analysis.columns if any(one.key in by_key for by_key in intervals.values())]
     if not columns:
         return None

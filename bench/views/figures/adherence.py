@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.findings.analysis import VariantSummary, summaries
+from bench.findings.analysis import Analysis
+from bench.findings.summary import VariantSummary
 from bench.store.metrics import ATTRIBUTES, GLOBAL_ATTRIBUTES, LOCAL_ATTRIBUTES, Measurement, find
-from bench.store.table import Table
 from bench.views.figures.style import (
     COLOURS,
     FILLS,
@@ -19,7 +19,6 @@ from bench.views.figures.style import (
     Label,
     Plot,
     canvas,
-    first_cells,
     label_points,
     legend,
     legend_below,
@@ -32,9 +31,9 @@ REAL = "real images"
 FAINT = 1 / 20  # of the real images' change: a map below it is pale
 
 
-def plane(table: Table) -> Plot | None:
+def plane(analysis: Analysis) -> Plot | None:
     """Local against global adherence, with what real images reach."""
-    rows = summaries(table)
+    rows = analysis.rows
     keys = [_key(rows, kind) for kind in ("global", "local")]
     x_key, y_key = keys
     if x_key is None or y_key is None:
@@ -83,9 +82,9 @@ PLANE = FigureSpec(
 )
 
 
-def attributes(table: Table) -> Plot | None:
+def attributes(analysis: Analysis) -> Plot | None:
     """Bars of corrected accuracy, an attribute a group, distinct by hatches too."""
-    rows = [row for row in summaries(table) if row.values]
+    rows = [row for row in analysis.rows if row.values]
     keys = {name: key for name in ATTRIBUTES if (key := _key(rows, name)) is not None}
     if len(keys) < len(ATTRIBUTES):
         return None
@@ -120,10 +119,10 @@ ATTRIBUTE_BARS = FigureSpec(
 )
 
 
-def guidance(table: Table) -> Plot | None:
+def guidance(analysis: Analysis) -> Plot | None:
     """Local and global adherence against the guidance scale."""
-    rows = [row for row in summaries(table) if row.values]
-    own = table.manifest["config"]["sample"]["guidance"]
+    rows = [row for row in analysis.rows if row.values]
+    own = analysis.table.manifest["config"]["sample"]["guidance"]
     scales = {scale for row in rows for key in row.values if (scale := Measurement.parse(key).guidance) is not None}
     if not scales:
         return None
@@ -156,19 +155,19 @@ GUIDANCE = FigureSpec(
 )
 
 
-def swap(table: Table) -> Plot | None:
+def swap(analysis: Analysis) -> Plot | None:
     """Heat maps, rows variants and real images, columns attributes.
 
     Each map by its own largest value, or by `FAINT` of the real images' where it is less: a word that changes nothing
     leaves its map white.
     """
-    probes = {name: cell.result.probes for name, cell in first_cells(table).items() if cell.result}
+    probes = {name: cell.result.probes for name, cell in analysis.first_cells.items() if cell.result}
     maps = {name: probe["swap"] for name, probe in probes.items() if probe.get("swap")}
     if not maps:
         return None
     real = next((probe["real_swap"] for probe in probes.values() if probe.get("real_swap")), None)
     rows = ({REAL: real} if real else {}) | maps
-    means = {row.name: row for row in summaries(table)}
+    means = {row.name: row for row in analysis.rows}
     size = (1.15 * len(ATTRIBUTES) + 1.6, 1.3 * len(rows) + 0.6)
     figure, axes = canvas(*size, nrows=len(rows), ncols=len(ATTRIBUTES), squeeze=False)
     data = []

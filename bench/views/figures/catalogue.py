@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.store.table import Table
+from bench.findings.analysis import Analysis
 from bench.views.figures import adherence, dynamics, quality, samples
 from bench.views.figures.style import FigureSpec
 
@@ -46,16 +46,16 @@ class Figure:
     data: list[dict[str, Any]]
 
 
-def plot_all(table: Table, kept: Path | None = None) -> list[Figure]:
-    """Every figure that the table holds something for.
+def plot_all(analysis: Analysis, kept: Path | None = None) -> list[Figure]:
+    """Every figure that the results hold something for.
 
     Args:
-        table: of the matrix.
+        analysis: of the matrix.
         kept: a record's folder, whose images are shown where those they are made of are not there.
     """
     figures = []
     for spec in FIGURES:
-        plot = spec.plot(table)
+        plot = spec.plot(analysis)
         if plot is None and kept is not None and (kept / spec.file).is_file():
             plot = (kept / spec.file).read_bytes(), []
         if plot is not None:

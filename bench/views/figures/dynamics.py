@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from bench.store.folders import name_of
-from bench.store.table import Table
-from bench.views.figures.style import FigureSpec, Plot, canvas, first_cells, legend, limits, render, style
+from bench.findings.analysis import Analysis
+from bench.views.figures.style import FigureSpec, Plot, canvas, legend, limits, render, style
 
 
-def loss(table: Table) -> Plot | None:
+def loss(analysis: Analysis) -> Plot | None:
     """Training loss over steps."""
     curves: dict[str, dict[int, float]] = {}
-    for cell in table.cells:
+    for cell in analysis.table.cells:
         if cell.curves.get("loss"):
-            curves.setdefault(name_of(cell.row), cell.curves["loss"])
+            curves.setdefault(cell.row.name, cell.curves["loss"])
     if not curves:
         return None
     figure, axis = canvas(7, 4)
@@ -43,12 +42,12 @@ COLUMNS = {"dynamics": ("steps", "step", "{:,}", "step"), "times": ("t", "t", "{
 QUANTITIES = {"open": "|added| / |input|", "gate": "|gate|", "scale": "|scale|", "gradient": "norm of the gradient"}
 
 
-def depth_maps(table: Table, kind: str, over: str = "dynamics", most: int = 12) -> Plot | None:
+def depth_maps(analysis: Analysis, kind: str, over: str = "dynamics", most: int = 12) -> Plot | None:
     """Heat maps of depth over training steps (`dynamics`) or over t (`times`), one a variant, on one scale.
 
     The first seed of each variant, `most` of them.
     """
-    probes = {name: cell.result.probes.get(over, {}) for name, cell in first_cells(table).items() if cell.result}
+    probes = {name: cell.result.probes.get(over, {}) for name, cell in analysis.first_cells.items() if cell.result}
     maps = dict([(name, probe[kind]) for name, probe in probes.items() if kind in probe][:most])
     if not maps:
         return None

@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.findings.analysis import VariantSummary, columns, summaries
-from bench.findings.compare import apart, baseline
-from bench.findings.ladder import ladders
-from bench.findings.summary import find_row
+from bench.findings.analysis import Analysis
+from bench.findings.compare import apart
+from bench.findings.summary import VariantSummary
 from bench.store.metrics import Measurement, measurements
-from bench.store.table import Table
 from bench.views.figures.style import (
     COLOURS,
     FigureSpec,
@@ -31,17 +29,16 @@ COSTS = {  # which direction is cheaper
 }
 
 
-def quality_cost(table: Table) -> Plot | None:
+def quality_cost(analysis: Analysis) -> Plot | None:
     """The first quality column against throughput and parameters.
 
     There is no line along the front: means that differ by seed noise would make one. Rates of another run are hollow.
     """
-    every = summaries(table)
-    rows = [row for row in every if row.values]
+    rows = [row for row in analysis.rows if row.values]
     if not rows:
         return None
-    base = find_row(every, baseline(table, every))
-    quality = columns(rows)[0]
+    base = analysis.row(analysis.baseline)
+    quality = analysis.columns[0]
     figure, axes = canvas(12, max(4.0, 0.15 * len(rows) + 1), ncols=2, sharey=True)
     data = [_numbers(row, (quality.key, *(cost.key for cost in COSTS))) for row in rows]
     for axis, (cost, direction) in zip(axes, COSTS.items(), strict=True):
@@ -88,10 +85,10 @@ QUALITY_COST = FigureSpec(
 )
 
 
-def validation(table: Table) -> Plot | None:
+def validation(analysis: Analysis) -> Plot | None:
     """Validation loss by timestep bin."""
-    bins = {row.name: _bins(row) for row in summaries(table)}
-    rows = [row for row in summaries(table) if bins[row.name]]
+    bins = {row.name: _bins(row) for row in analysis.rows}
+    rows = [row for row in analysis.rows if bins[row.name]]
     if not rows:
         return None
     figure, axis = canvas(7, 4)
@@ -131,9 +128,9 @@ VALIDATION = FigureSpec(
 )
 
 
-def ladder(table: Table) -> Plot | None:
+def ladder(analysis: Analysis) -> Plot | None:
     """Validation loss against the learning rate, median over seeds; a cross where most seeds were lost."""
-    rows = ladders(table)
+    rows = analysis.ladders
     if not rows:
         return None
     figure, axis = canvas(7, 4)
@@ -164,26 +161,31 @@ LADDER = FigureSpec(
 )
 
 
-def parameters(table: Table) -> Plot | None:
+def parameters(analysis: Analysis) -> Plot | None:
     """Bars of parameters by what they serve, distinct by hatches too."""
-    parts = ("backbone", "modulation", "prompt")
-    keys = [f"parameters_{part}" for part in parts]
-    rows = [row for row in summaries(table) if all(key in row.values for key in keys)]
+    parts = ("backbone", "modulation", "prompt", "scheme")
+    counts = [Measurement.of(f"parameters_{part}") for part in parts]
+    keys = [count.key for count in counts]
+    rows = [row for row in analysis.rows if all(key in row.values for key in keys[:3])]
     if not rows:
         return None
     figure, axis = canvas(7, 0.45 * len(rows) + 1.4)
     left = np.zeros(len(rows))
     names = [row.name for row in rows]
-    for part, key, colour, hatch in zip(
-        parts, keys, ("#DDDDDD", COLOURS[0], COLOURS[4]), ("", "//", ".."), strict=True
+    for part, count, colour, hatch in zip(
+        parts, counts, ("#DDDDDD", COLOURS[0], COLOURS[4], COLOURS[2]), ("", "//", "..", "xx"), strict=True
     ):
-        widths = np.array([row.values[key][0] / 1e6 for row in rows])
+        widths = np.array([row.values.get(count.key, [0.0])[0] / count.metric.scale for row in rows])
+        if part == "scheme" and not widths.any():  # what a scheme has of its own, which most have not
+            continue
         axis.barh(names, widths, left=left, color=colour, hatch=hatch, edgecolor="black", label=part)
         left += widths
     axis.invert_yaxis()
     axis.set_xlabel("parameters, M")
-    axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
-    return render(figure), [{"variant": row.name} | {key: row.values[key][0] for key in keys} for row in rows]
+    axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+    return render(figure), [
+        {"variant": row.name} | {key: row.values.get(key, [0.0])[0] for key in keys} for row in rows
+    ]
 
 
 PARAMETERS = FigureSpec(

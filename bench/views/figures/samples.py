@@ -8,15 +8,15 @@ import textwrap
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.store.table import Table
-from bench.views.figures.style import FigureSpec, Plot, canvas, first_cells, render
+from bench.findings.analysis import Analysis
+from bench.views.figures.style import FigureSpec, Plot, canvas, render
 
 Image = NDArray[np.uint8]  # (H, W, 3)
 
 
-def samples(table: Table, most: int = 8) -> Plot | None:
+def samples(analysis: Analysis, most: int = 8) -> Plot | None:
     """Rows variants, columns prompts; the first seed of each variant."""
-    grids = {name: cell.grid for name, cell in first_cells(table).items() if cell.grid is not None}
+    grids = {name: cell.grid for name, cell in analysis.first_cells.items() if cell.grid is not None}
     if not grids:
         return None
     rows = {name: np.load(path) for name, path in grids.items()}
@@ -29,9 +29,9 @@ def samples(table: Table, most: int = 8) -> Plot | None:
 SAMPLES = FigureSpec("samples.png", "Samples", "The same prompts and the same noise, a row a variant.", samples)
 
 
-def training(table: Table, most: int = 8) -> Plot | None:
+def training(analysis: Analysis, most: int = 8) -> Plot | None:
     """Rows variants, columns steps of training; the last prompt's sample, from the same noise each time."""
-    grids = {name: cell.grids for name, cell in first_cells(table).items() if len(cell.grids) > 1}
+    grids = {name: cell.grids for name, cell in analysis.first_cells.items() if len(cell.grids) > 1}
     steps = sorted(set.intersection(*(set(by_step) for by_step in grids.values()))) if grids else []
     if len(steps) < 2:
         return None

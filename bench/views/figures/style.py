@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.store.folders import name_of
-from bench.store.table import CellRecord, Table
+from bench.findings.analysis import Analysis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,13 +35,13 @@ class FigureSpec:
 
     Attributes:
         file: name of its PNG.
-        plot: makes it; None where the table holds nothing for it.
+        plot: makes it; None where the results hold nothing for it.
     """
 
     file: str
     title: str
     caption: str
-    plot: Callable[[Table], Plot | None]
+    plot: Callable[[Analysis], Plot | None]
 
 
 def style(index: int) -> dict[str, Any]:
@@ -145,11 +144,3 @@ def limits(values: list[float]) -> tuple[float, float]:
     """Limits of an axis that a first steep fall does not squeeze the rest for."""
     finite = np.array([value for value in values if np.isfinite(value)])
     return float(finite.min() * 0.95), float(np.quantile(finite, 0.9) * 1.1)
-
-
-def first_cells(table: Table) -> dict[str, CellRecord]:
-    """The first finished seed of each variant, by the row's name."""
-    first: dict[str, CellRecord] = {}
-    for cell in table.done:
-        first.setdefault(name_of(cell.row), cell)
-    return first

@@ -10,7 +10,7 @@ from pathlib import Path
 from mlflow.entities import Metric, Param, Run
 from mlflow.tracking import MlflowClient
 
-from bench.store.folders import CellFolder, name_of
+from bench.store.folders import CellFolder
 from bench.store.journal import read_journal
 from bench.store.metrics import Measurement, numbers
 from bench.store.table import CellRecord
@@ -19,7 +19,10 @@ from bench.views.mlflow.writer import RunWriter, Synced, metric_name
 
 EVERY = 50  # steps between two points of a curve, at least
 PARAMS = 20  # at most: the header of MLflow's images lists them all
-FINAL = ("train_peak_", "train_seconds")  # of the journal, what is no curve but part of the result
+FINAL = (
+    "train_peak_",
+    "train_seconds",
+)  # keys of the journal, not of the table: what is no curve but part of the result
 PROBED = ("dynamics/open/", "dynamics/gate/", "dynamics/gradient/")  # of the blocks; the rest stays in the journal
 SAMPLES = "samples"  # section of the chart page
 FAILED = ("failed", "oom", "diverged", "timeout")
@@ -40,7 +43,7 @@ class CellRun(RunWriter):
             run = client.create_run(
                 parent.run.info.experiment_id,
                 start_time=int(folder.state().get("started", time.time()) * 1000),
-                run_name=f"{name_of(row)} seed {row.seed}",
+                run_name=f"{row.name} seed {row.seed}",
                 tags=tags | {"mlflow.parentRunId": parent.id, "matrix": parent.run.data.tags["matrix"]},
             )
         return cls(client, run, sent)

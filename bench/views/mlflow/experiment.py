@@ -6,7 +6,7 @@ from filelock import FileLock
 from mlflow.entities import Experiment
 from mlflow.tracking import MlflowClient
 
-from bench.findings.analysis import summaries
+from bench.findings.analysis import analyse
 from bench.store.folders import Store
 from bench.store.table import collect
 from bench.views.mlflow.cell_run import CellRun
@@ -28,7 +28,8 @@ def sync(store: Store, name: str, *, rebuild: bool = False) -> Synced:
         TrackingError: if MLflow cannot be reached or used.
         FileNotFoundError: if no such matrix was planned.
     """
-    table = collect(store, name)
+    analysis = analyse(collect(store, name))
+    table = analysis.table
     client = connect(store)
     with explained(tracking_uri(store)), FileLock(store.root / "mlflow-sync.lock"):
         experiment = _experiment(client, store, name)
@@ -44,9 +45,8 @@ def sync(store: Store, name: str, *, rebuild: bool = False) -> Synced:
             writer.write(cell, store.cell(cell.row.cell), parent)
         for id in set(known) - {cell.row.cell for cell in table.cells} - {"parent"}:
             client.delete_run(known[id].info.run_id)  # of an earlier plan under this name; MLflow can restore it
-        rows = summaries(table)
-        parent.write(table, rows, store.matrix_folder(name) / "report")
-        write_views(client, experiment, table, rows, parent.id)
+        parent.write(analysis, store.matrix_folder(name) / "report")
+        write_views(client, experiment, analysis, parent.id)
     return sent
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from mlflow.entities import Metric, Run
 from mlflow.tracking import MlflowClient
 
-from bench.findings.analysis import VariantSummary
+from bench.findings.analysis import Analysis
+from bench.findings.summary import VariantSummary
 from bench.store.metrics import beside_fid
 from bench.store.table import Table
 from bench.views.mlflow.writer import RunWriter, Synced, metric_name
@@ -30,10 +31,11 @@ class ParentRun(RunWriter):
         writer.tag(tags | {"ditbench.command": manifest["command"]})
         return writer
 
-    def write(self, table: Table, rows: list[VariantSummary], report: Path) -> None:
+    def write(self, analysis: Analysis, report: Path) -> None:
         """Aggregates, status and report; only what changed."""
+        table = analysis.table
         done, now = len(table.done), int(time.time() * 1000)
-        values = {"cells_done": float(done), "cells_planned": float(len(table.cells))} | _aggregates(rows)
+        values = {"cells_done": float(done), "cells_planned": float(len(table.cells))} | _aggregates(analysis.rows)
         known = self.run.data.metrics
         new = {name: value for key, value in values.items() if known.get(name := metric_name(key)) != value}
         self.log([Metric(name, value, now, done) for name, value in new.items()])

@@ -8,7 +8,9 @@ from typing import Any
 from mlflow.entities import Experiment
 from mlflow.tracking import MlflowClient
 
-from bench.findings.analysis import VariantSummary
+from bench.findings.analysis import Analysis
+from bench.findings.summary import VariantSummary
+from bench.store.metrics import SECTIONS as METRIC_SECTIONS
 from bench.store.metrics import beside_fid
 from bench.store.table import Table
 from bench.views.mlflow.cell_run import SAMPLES
@@ -17,25 +19,22 @@ from bench.views.mlflow.writer import metric_name
 BY_CELL, BY_VARIANT = "ditbench", "ditbench-seeds"  # keys of the views
 
 
-def write_views(
-    client: MlflowClient, experiment: Experiment, table: Table, rows: list[VariantSummary], parent: str
-) -> None:
+def write_views(client: MlflowClient, experiment: Experiment, analysis: Analysis, parent: str) -> None:
     """The views and the links to them as tags of the experiment; only what changed.
 
     Args:
         client: of the store.
         experiment: whose tags are set.
-        table: of the matrix.
-        rows: its variants over seeds.
+        analysis: of the matrix.
         parent: id of the parent's run, which holds the report.
     """
-    view = _run_table(rows) | _charts(table)
+    view = _run_table(analysis.rows) | _charts(analysis.table)
     keys = [{"mode": "param", "groupByData": "variant"}]
     grouped = view | {"groupBy": {"aggregateFunction": "average", "groupByKeys": keys}}
     tags = {
         f"mlflow.sharedViewState.{BY_CELL}": json.dumps(view),
         f"mlflow.sharedViewState.{BY_VARIANT}": json.dumps(grouped),
-        "mlflow.note.content": _note(table.name, f"#/experiments/{experiment.experiment_id}/runs", parent),
+        "mlflow.note.content": _note(analysis.name, f"#/experiments/{experiment.experiment_id}/runs", parent),
     }
     for key, text in tags.items():
         if experiment.tags.get(key) != text:
@@ -75,10 +74,7 @@ SECTIONS = {  # of the chart page, in a reader's order, and whether unfolded
     "Model metrics": True,
     SAMPLES: True,
     "train": True,
-    "adherence": False,
-    "dynamics": False,
-    "cost": False,
-    "heldout_loss_by_timestep": False,
+    **dict.fromkeys(METRIC_SECTIONS, False),
     "System metrics": False,
 }
 
