@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from bench.config.claim import ClaimError, check
 from bench.findings import claims, compare
 from bench.findings.analysis import analyse
+from bench.findings.caveats import caveats
 from bench.store import metrics
 from bench.store.folders import Row
-from bench.store.metrics import METRICS, Measurement, Metric, caveats, find
+from bench.store.metrics import METRICS, Measurement, Metric, find
 from bench.store.result import Result
 from bench.store.table import CellRecord, Table
 from bench.views.text import markdown

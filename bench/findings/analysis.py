@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bench.findings import claims, compare, fairness
+from bench.findings.caveats import caveats
 from bench.findings.claims import ClaimVerdict
 from bench.findings.compare import Difference
 from bench.findings.ladder import Choice, Ladder, choices, ladders
 from bench.findings.summary import VariantSummary, columns, find_row, frame, summaries
-from bench.store.metrics import Measurement, caveats
+from bench.store.metrics import Measurement
 from bench.store.table import CellRecord, Table
 
 __all__ = ["Analysis", "VariantSummary", "analyse", "columns", "frame", "summaries"]
