@@ -103,7 +103,7 @@ def read_anatomy(scheme: str, **options: Any) -> SchemeAnatomy:
     tokens: tuple[str, ...] = ()
     if condition is not None and condition.tokens is not None:  # a label is one token: another one is the timestep's
         tokens = ("timestep", "prompt") if condition.tokens.shape[1] > 1 else ("prompt",)
-    kinds = [_block(block, observed, tokens) for block, observed in zip(model.blocks, passes, strict=True)]
+    kinds = [_block(block, observed, signals, tokens) for block, observed in zip(model.blocks, passes, strict=True)]
     source = facts.source.partition(";")[0]
     return SchemeAnatomy(scheme, source, facts.prompt, signals, tokens, _kinds(kinds))
 
@@ -155,7 +155,7 @@ def _vectors(block: nn.Module, observed: _Pass) -> list[list[tuple[str, ...]]]:
 # --- one block ------------------------------------------------------------------------------------------------------
 
 
-def _block(block: nn.Module, observed: _Pass, tokens: tuple[str, ...]) -> BlockAnatomy:
+def _block(block: nn.Module, observed: _Pass, signals: tuple[str, ...], tokens: tuple[str, ...]) -> BlockAnatomy:
     sublayers = [child for child in block.children() if hasattr(child, "op") and hasattr(child, "norm")]
     heads = _vectors(block, observed)
     once, own = _placement(block) if heads else ("", "")
@@ -163,7 +163,7 @@ def _block(block: nn.Module, observed: _Pass, tokens: tuple[str, ...]) -> BlockA
     after = observed.returned[0] if two else observed.returned
     sequence = ("image", *tokens) if not two and _longer(after) else ("image",)
     if not sublayers:
-        opaque = Part(_words(type(block).__name__), tokens=bool(tokens) and len(sequence) == 1, vector=True)
+        opaque = Part(_words(type(block).__name__), tokens=bool(tokens) and len(sequence) == 1, vector=bool(signals))
         return BlockAnatomy(((opaque,),), sequence)
     texts = [child for child in sublayers if two and getattr(child, "role", None) == "prompt"]
     images = [child for child in sublayers if child not in texts]

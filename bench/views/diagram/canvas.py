@@ -1,8 +1,8 @@
 """Shapes of the figures of blocks, as SVG text: no dependency, no script, no font of its own.
 
-Grey is the backbone, colour is conditioning (the palette of Okabe and Ito); every colour has a shape or a label of its
-own, so that the figures are read without colour too. Light and dark follow the reader's colour scheme, and since a
-figure brings its own background, it is readable where the two disagree.
+Grey is what a branch computes, colour is conditioning (the palette of Okabe and Ito). Every colour has a shape or a
+label of its own, so that the figures are read without colour too. Light and dark follow the reader's colour scheme, and
+since a figure brings its own background, it is readable where the two disagree.
 """
 
 from __future__ import annotations

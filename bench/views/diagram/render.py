@@ -17,6 +17,7 @@ TOP, BOTTOM = 76.0, 12.0  # of a card: its title and the arrow out of the block;
 ROWS = {"norm": 19.0, "modulation": 17.0, "op": 27.0, "post": 19.0, "gate": 17.0, "add": 14.0}
 GAP, BRANCH = 7.0, 15.0  # between rows, below a sub-layer
 CHIP, CHIP_WIDTH, FOOT = 18.0, 84.0, 26.0  # of a signal or a head; the row of a head that two streams share
+STRIP = {"image": 4, "timestep": 1, "prompt": 3}  # tokens shown for those of each kind
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ def _foot(block: BlockAnatomy) -> float:
 
 def _inputs(scheme: SchemeAnatomy, block: BlockAnatomy) -> float:
     """Height of what is below a block: signals, and the part of the head that is computed once."""
-    signals = len(scheme.signals) * (CHIP + 9) + 16 if _uses_vector(block) else 0.0
-    return max(signals + (CHIP + 10 if block.once else 0.0), 44.0)
+    signals = len(scheme.signals) * (CHIP + 9) + 11 if _uses_vector(block) else 0.0
+    captions = 55.0 if any(part.tokens for part in block.parts) else 44.0
+    return max(signals + (CHIP + 4 if block.once else 0.0), captions)
 
 
 def _uses_vector(block: BlockAnatomy) -> bool:
@@ -195,73 +197,75 @@ class _Block:
 
     def _inputs(self) -> None:
         """The streams' tokens, and the prompt's where cross-attention reads them."""
-        canvas, y = self.canvas, self.bottom + 27
-        strips = {
-            kind: [kind] * (1 if kind == "timestep" else 4 if kind == "image" else 3)
-            for kind in ("image", *self.scheme.tokens)
-        }
-        image = [token for kind in self.block.sequence for token in strips[kind]]
-        self._strip(self.plan.columns[0].axis, y, image, self.block.sequence)
-        if len(self.plan.columns) == 2:
-            self._strip(self.plan.columns[1].axis, y, strips["prompt"], ("prompt",))
-        if self.crosses:
-            tokens = [token for kind in self.scheme.tokens for token in strips[kind]]
-            x = self.x + 36
-            canvas.tokens(x, y, tokens)
-            self._caption(x + 4, y, self.scheme.tokens)
-            for cross in self.crosses:
-                column = self.plan.columns[0]
-                edge = self.x + column.axis - column.width / 2
-                canvas.line([(x, y - 7), (x, cross), (edge, cross)], "prompt", tip=True)
+        y, columns, prompt = self.bottom + 27, self.plan.columns, self.scheme.tokens
+        aside = 10.0 if len(columns) == 2 else 0.0  # captions leave room for the signals
+        if len(self.block.sequence) > 1 and self.pins and not aside:
+            aside = -16.0
+        self._strip(columns[0].axis, self.block.sequence, _caption(self.block.sequence), aside)
+        if len(columns) == 2:
+            self._strip(columns[1].axis, ("prompt",), ["prompt tokens"], -aside)
+        if not self.crosses:
+            return
+        x = self.x + 34
+        self._strip(
+            34, prompt, ["timestep,", "prompt"] if "timestep" in prompt else ["prompt", "tokens"], 0, wire=False
+        )
+        edge = self.x + columns[0].axis - columns[0].width / 2
+        for cross in self.crosses:
+            self.canvas.line([(x, y - 7), (x, cross), (edge, cross)], "prompt", tip=True)
 
-    def _strip(self, axis: float, y: float, tokens: list[str], kinds: tuple[str, ...]) -> None:
-        x = self.x + axis
-        self.canvas.tokens(x, y, tokens)
-        self._caption(x, y, kinds)
-        self.canvas.line([(x, y - 7), (x, self.start - 5)])
-
-    def _caption(self, x: float, y: float, kinds: tuple[str, ...]) -> None:
-        if len(kinds) == 1:
-            self.canvas.text(x, y + 15, f"{kinds[0]} tokens", "small")
-        elif kinds[0] == "image":
-            self.canvas.text(
-                x, y + 15, "image + prompt tokens" if len(kinds) == 2 else "image, timestep, prompt", "small"
-            )
-        else:
-            self.canvas.text(x, y + 15, "timestep,", "small")
-            self.canvas.text(x, y + 28, "prompt tokens", "small")
+    def _strip(
+        self, axis: float, kinds: tuple[str, ...], caption: list[str], aside: float, *, wire: bool = True
+    ) -> None:
+        """Tokens below the block, with lines of text below them and the wire into the block above them."""
+        x, y = self.x + axis, self.bottom + 27
+        self.canvas.tokens(x, y, [token for kind in kinds for token in [kind] * STRIP[kind]])
+        for k, text in enumerate(caption):
+            self.canvas.text(x + aside, y + 15 + 13 * k, text, "small")
+        if wire:
+            self.canvas.line([(x, y - 7), (x, self.start - 5)])
 
     def _rails(self) -> None:
         """c from its signals through the head to the pills."""
         if not self.pins:
             return
         canvas, x, block = self.canvas, self.x + self.plan.head, self.block
-        y = self.bottom + 12
-        two = len(self.plan.columns) == 2
-        starts = self.bottom - 13 if two else self.bottom - 20
-        source = y - 1
+        y = self.bottom + 10
         if block.once:
-            canvas.box(x, y + CHIP / 2, CHIP_WIDTH, CHIP, block.once, "head")
-            source, y = y, y + CHIP + 10
-        signals = y + 6
-        canvas.line([(x, signals + CHIP / 2), (x, self.bottom + 12 + (CHIP if block.once else 0) - 1)], "vector")
-        canvas.text(x + 9, y - 1, "c", "c")
-        for k, signal in enumerate(self.scheme.signals):
-            middle = signals + CHIP / 2 + k * (CHIP + 9)
-            kind = "chip-prompt" if "prompt" in signal else "chip-timestep"
-            canvas.box(x, middle, CHIP_WIDTH, CHIP, signal, kind)
-            if k:
-                canvas.text(x, middle - CHIP / 2 - 4.5, "+")
+            canvas.box(x, y + CHIP / 2, CHIP_WIDTH, CHIP, block.once, "head", "chip-label")
+        self._signals(x, y + CHIP if block.once else y - 4)
+        inside = self.bottom - (13 if len(self.plan.columns) == 2 else 21)
         if block.own:
-            canvas.box(x, starts, CHIP_WIDTH, CHIP, block.own, "head")
-            canvas.line([(x, source), (x, starts + CHIP / 2)], "vector")
-            source = starts - CHIP / 2
-        for column in {pin[0] for pin in self.pins}:
+            several = "s" if len({pin[0] for pin in self.pins}) > 1 and block.own.endswith("head") else ""
+            canvas.box(x, inside, CHIP_WIDTH, CHIP, block.own + several, "head", "chip-label")
+            canvas.line([(x, y), (x, inside + CHIP / 2)], "vector")
+        for column in dict.fromkeys(pin[0] for pin in self.pins):
             ends = [(right, height) for one, right, height in self.pins if one == column]
-            rail = self.x + column.rail
-            canvas.line([(rail, source), (rail, min(height for _, height in ends))], "vector")
+            rail, top = self.x + column.rail, min(height for _, height in ends)
+            split = self.bottom - 8
+            start = [(rail, inside - CHIP / 2)] if block.own else [(x, y), (x, split), (rail, split)]
+            canvas.line([*start, (rail, top)], "vector")
             for right, height in ends:
                 canvas.line([(rail, height), (right, height)], "vector", tip=True)
+
+    def _signals(self, x: float, y: float) -> None:
+        """What c sums, below y, and c on its way to what is above."""
+        canvas, top = self.canvas, y + 14
+        canvas.line([(x, top), (x, y)], "vector")
+        canvas.text(x + 9, y + 7, "c", "c")
+        for k, signal in enumerate(self.scheme.signals):
+            middle = top + CHIP / 2 + k * (CHIP + 9)
+            kind = "chip-prompt" if "prompt" in signal else "chip-timestep"
+            canvas.box(x, middle, CHIP_WIDTH, CHIP, signal, kind, "chip-label")
+            if k:
+                canvas.text(x, middle - CHIP / 2 - 4.5, "+")
+
+
+def _caption(kinds: tuple[str, ...]) -> list[str]:
+    """What a strip of tokens is of, in lines."""
+    if len(kinds) < 3:
+        return [" + ".join(kinds) + " tokens"]
+    return [" + ".join(kinds)]
 
 
 # --- figures --------------------------------------------------------------------------------------------------------
@@ -306,7 +310,7 @@ def figure(schemes: Sequence[SchemeAnatomy], *, columns: int = 3, legend: bool =
         y += height + GUTTER
     width = 2 * MARGIN + max(sum(_span(scheme) + GUTTER for scheme in row) - GUTTER for row in rows)
     if legend:
-        y = _legend(canvas, y + 4, width)
+        y = _legend(canvas, y + 2)
     names = ", ".join(scheme.name for scheme in schemes)
     return canvas.svg(
         width, y + MARGIN - GUTTER, f"Where timestep and prompt enter the block: {names}", _describe(schemes)
@@ -323,22 +327,27 @@ def _pack(schemes: Sequence[SchemeAnatomy], columns: int) -> list[list[SchemeAna
     return rows
 
 
-def _legend(canvas: Canvas, y: float, width: float) -> float:
-    """Explains shapes and colours; returns the y below."""
-    y += 12
-    x = MARGIN + 10
+def _legend(canvas: Canvas, y: float) -> float:
+    """Explains shapes, colours and places; returns the y below."""
+    x, y = MARGIN + 10, y + 12
     canvas.modulation(x + 39, y, ("scale", "shift"))
     canvas.text(x + 86, y, "u = norm(x) (1 + scale) + shift", "small start")
-    canvas.gate(x + 290, y, "gate")
-    canvas.text(x + 322, y, "x + gate * op(u)", "small start")
-    canvas.line([(x + 430, y), (x + 458, y)], "vector", tip=True)
-    canvas.text(x + 465, y, "vector c and its heads", "small start")
-    canvas.tokens(x + 610, y, ["timestep"])
-    canvas.tokens(x + 625, y, ["prompt"])
-    canvas.text(x + 638, y, "timestep and prompt as tokens", "small start")
+    canvas.gate(x + 288, y, "gate")
+    canvas.text(x + 322, y, "x + gate \u00b7 op(u)", "small start")
+    canvas.line([(x + 432, y), (x + 460, y)], "vector", tip=True)
+    canvas.text(x + 467, y, "vector c, and heads", "small start")
+    canvas.tokens(x + 602, y, ["timestep", "prompt"])
+    canvas.text(x + 622, y, "timestep and prompt as tokens", "small start")
     canvas.line([(x + 815, y), (x + 843, y)], "stream")
     canvas.text(x + 850, y, "residual", "small start")
-    return y + 26
+    y += 25
+    canvas.element(0, "rect", "frame", x=x, y=y - 8, width=28, height=16, rx=4)
+    canvas.text(
+        x + 36, y, "a block: each has its own of what is inside; what is outside is computed once a pass", "small start"
+    )
+    canvas.element(2, "rect", "op", x=x + 602 - 14, y=y - 7, width=28, height=14, rx=4)
+    canvas.text(x + 622, y, "op: attention or MLP; colour: conditioning", "small start")
+    return y + 24
 
 
 def _describe(schemes: Sequence[SchemeAnatomy]) -> str:
