@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.findings.analysis import Analysis, analyse
 from bench.store.files import write_atomic
+from bench.views.frontpage import replace_part
 from bench.views.record import load_record, newest_records
 from bench.views.text import claims_markdown, markdown
 
@@ -29,18 +30,13 @@ def update_readme(readme: Path, results: Path) -> bool:
     if BEGIN not in text or END not in text:
         return False
     analyses = newest_analyses(results, readme.parent)
-    text = _between(text, (BEGIN, END), readme_section(analyses))
+    text = replace_part(text, "results", readme_section(analyses))
     if CLAIMS[0] in text and CLAIMS[1] in text:
         link = (results / CLAIMS_FILE).relative_to(readme.parent).as_posix()
-        text = _between(text, CLAIMS, claims_line(analyses, link))
+        text = replace_part(text, "claims", claims_line(analyses, link))
     write_atomic(readme, text)
     write_atomic(results / CLAIMS_FILE, claims_page(newest_analyses(results, results)))
     return True
-
-
-def _between(text: str, marks: tuple[str, str], content: str) -> str:
-    before, _, rest = text.partition(marks[0])
-    return f"{before}{marks[0]}\n{content}{marks[1]}{rest.partition(marks[1])[2]}"
 
 
 def newest_analyses(results: Path, root: Path) -> dict[str, Analysis]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.findings.compare import Difference
+from bench.views.figures.style import COLOURS, canvas, render
 
-COLOUR, MARGIN = "#0072B2", "#999999"
+COLOUR, MARGIN = COLOURS[0], "#999999"
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,8 @@ def forest(lines: Sequence[Line], what: str) -> bytes:
         lines: at least one, each with an interval.
         what: the metric, for the axis.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     shown = sorted(lines, key=lambda line: -line.difference.relative)
-    figure, axis = plt.subplots(figsize=(8.2, 0.36 * len(shown) + 1.2), layout="constrained")
+    figure, axis = canvas(8.2, 0.36 * len(shown) + 1.2)
     for y, line in enumerate(shown):
         one = line.difference
         assert one.low is not None and one.high is not None
@@ -57,7 +52,4 @@ def forest(lines: Sequence[Line], what: str) -> bytes:
     axis.set_xlabel(f"difference of the {what}, % of the other's mean (left is better)")
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": "ditbench"})
-    plt.close(figure)
-    return buffer.getvalue()
+    return render(figure)
