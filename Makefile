@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test slow browser docs lint type smoke overhead peers bias judge parity readme clean
+.PHONY: help setup quickstart test faults slow browser docs lint type smoke overhead peers bias judge parity readme clean
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ quickstart: setup           ## train and compare five schemes on rendered scenes
 
 test: setup                 ## the tests that take no GPU and no minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+faults: setup               ## every fault and every odd file that ditbench must survive
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults tests/field -m 'not slow and not gpu and not browser' -n auto
 
 slow: setup                 ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
