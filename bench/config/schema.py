@@ -92,15 +92,15 @@ class Data:
     caption_column: str | None = None
     """huggingface: column of the captions."""
     train_count: Count | None = None
-    """Training images at most; null: all (scenes: 50,000)."""
+    """Training images at most, a seeded sample with the labels' shares of the whole; null: all (scenes: 50,000)."""
     heldout_count: Count | None = None
-    """Held-out images at most; null: all (scenes: 5,000)."""
+    """Held-out images at most, a seeded sample likewise; null: all (scenes: 5,000)."""
     unseen_count: Count | None = None
     """scenes: images of combinations that training lacks; null: 1,000."""
     objects: Annotated[Whole, Interval(ge=1, le=3)] = 3
     """scenes: objects in an image at most."""
     seed: Whole = 0
-    """scenes: seed of the rendering."""
+    """Seed of the rendering of scenes, and of every sample of other data."""
 
     def __post_init__(self) -> None:
         if self.source == "huggingface" and not self.path:

@@ -18,13 +18,16 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from bench.config.schema import Data, as_dict
 from bench.data import scenes
+from bench.data.subsets import chosen
 from bench.store.files import digest, file_digest, whole_folder, write_json
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 SPLITS = ("train", "heldout")
+VERSION = 2  # of the rules by which files become arrays; whoever changes one raises it, and all is prepared again
 
 
 class DataError(ValueError):
@@ -51,6 +54,7 @@ class Dataset:
         digest: of all that defines it; named in every result.
         classes: names of the labels, or None for captions.
         unseen: of scenes, combinations that training lacks; None for other data.
+        rendered: whether scene k is a function of (seed, k), so that the first n are a sample already.
     """
 
     digest: str
@@ -58,6 +62,14 @@ class Dataset:
     heldout: Split
     classes: list[str] | None
     unseen: Split | None = None
+    rendered: bool = False
+
+    def subset(self, split: str, count: int, seed: int) -> NDArray[np.int64]:
+        """Indices of `count` images of a split (all, if there are fewer): a sample by the rule of `subsets`."""
+        own = self.splits[split]
+        if self.rendered:
+            return np.arange(min(count, len(own)))
+        return chosen(count, len(own), seed=seed, name=split, labels=own.labels)
 
     @property
     def image_size(self) -> int:
@@ -88,10 +100,10 @@ def data_digest(config: Data) -> str:
     if path.exists():
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         content = [[str(p.relative_to(path)) if path.is_dir() else p.name, file_digest(p)] for p in files]
-        return digest(["files", content, defining], 16)
+        return digest(["files", VERSION, content, defining], 16)
     if path.is_absolute() or str(path).startswith((".", "~")) or path.suffix or str(path).count("/") > 1:
         raise DataError(f"data.path {config.path!r}: no such file or folder")
-    return digest(["hub", config.path, defining], 16)
+    return digest(["hub", VERSION, config.path, defining], 16)
 
 
 def _counts(config: Data) -> list[int]:
@@ -127,7 +139,8 @@ def load(folder: Path) -> Dataset:
         meta = json.loads((folder / "meta.json").read_text())
         train, heldout = (_load_split(folder, name) for name in SPLITS)
         unseen = _load_split(folder, "unseen") if (folder / "unseen-images.npy").exists() else None
-        return Dataset(meta["digest"], train, heldout, meta["classes"], unseen)
+        rendered = meta["config"]["source"] == "scenes"
+        return Dataset(meta["digest"], train, heldout, meta["classes"], unseen, rendered)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"prepared data {folder.name} is damaged ({error}); delete {folder} and run again") from error
 
@@ -177,7 +190,9 @@ def _convert(config: Data, folder: Path, progress: Progress) -> list[str] | None
     for split, key in zip(SPLITS, ("train", "heldout"), strict=True):
         rows = _split(sets, getattr(config, f"{key}_split"), config)
         limit: int | None = getattr(config, f"{key}_count")
-        rows = rows.select(range(min(limit, len(rows)))) if limit else rows
+        if limit is not None and limit < len(rows):
+            labels = None if config.caption_column else rows[config.label_column]
+            rows = rows.select(chosen(limit, len(rows), seed=config.seed, name=split, labels=labels))
         _convert_images(rows, config, split, folder, progress)
         if config.caption_column:
             _write_captions(folder / f"{split}-captions.txt", [str(text) for text in rows[config.caption_column]])
