@@ -243,6 +243,8 @@ class Run:
     """Cells at a time."""
     timeout: Positive | None = None
     """Seconds a cell may take; null: no limit."""
+    silence: Positive | None = 1800.0
+    """Seconds without a sign of life (a step, a batch of samples, a log line) that end a cell; null: no limit."""
     workers: Annotated[Whole, Ge(0)] = 0
     """Data-loading processes of a cell."""
 

@@ -17,14 +17,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 
-from bench.store.files import slug, write_json
+from bench.store.files import slug, sweep, write_json
 from bench.store.result import DamagedResult, Result
 
 Status = Literal["planned", "running", "done", "failed", "oom", "diverged", "timeout", "killed"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class CellFolder:
     def result_file(self) -> Path:
         """Its result, there once it is done."""
         return self.path / "result.json"
+
+    @property
+    def state_file(self) -> Path:
+        """What its process last wrote of itself; its time of change is the process's last sign of life."""
+        return self.path / "status.json"
 
     @property
     def log(self) -> Path:
@@ -97,15 +103,15 @@ class CellFolder:
     def state(self) -> dict[str, Any]:
         """What the cell's process last wrote of itself: status, reason, attempt, pid, host, started, ended."""
         try:
-            state = json.loads((self.path / "status.json").read_text())
-        except (OSError, ValueError):
+            state = json.loads(self.state_file.read_text())
+        except (OSError, ValueError, RecursionError):
             return {}
-        return state if isinstance(state, dict) and "status" in state else {}
+        return state if _sound(state) else {}
 
     def write_state(self, status: Status, reason: str = "", **more: Any) -> None:
         """Records the cell's state; keys not given keep their value."""
         process = {"status": status, "reason": reason, "pid": os.getpid(), "host": socket.gethostname()}
-        write_json(self.path / "status.json", self.state() | process | more | {"changed": time.time()})
+        write_json(self.state_file, self.state() | process | more | {"changed": time.time()})
 
     def _lock(self) -> FileLock:
         return FileLock(self.path / "lock")
@@ -122,6 +128,11 @@ class CellFolder:
         except OSError:  # a read-only copy: nobody works in it
             return False
 
+    def sweep(self) -> None:
+        """Removes what a killed process left half-written; call it under the lock."""
+        for folder in (self.path, self.checkpoints, *_folders_below(self.samples)):
+            sweep(folder)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the cell's kernel lock, which dies with the process.
@@ -133,6 +144,17 @@ class CellFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with self._lock().acquire(timeout=3):
             yield
+
+
+def _sound(state: Any) -> bool:
+    """Whether it is a state that `write_state` wrote."""
+    if not isinstance(state, dict) or state.get("status") not in STATUSES:
+        return False
+    return isinstance(state.get("reason", ""), str) and type(state.get("attempt", 1)) is int
+
+
+def _folders_below(folder: Path) -> list[Path]:
+    return [Path(place) for place, _, _ in os.walk(folder)]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
     {"time": 1764000003.0, "attempt": 1, "step": 200, "digests": {"batch": "5f1c...", "chance": "90ab..."}}
 
 A resumed cell writes some steps again; readers keep the last value of a (metric, step). A line cut short by a
-crash is skipped.
+crash, or damaged, is skipped: each ends with its own checksum, `"crc"`; lines of older versions have none.
 """
 
 from __future__ import annotations
@@ -14,29 +14,45 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from bench.store.disk import DiskError, writing
+
+_CHECKED = re.compile(rb'(\{.*), "crc": "([0-9a-f]{8})"\}\s*', re.DOTALL)
 
 
 class Journal:
     """Appends to a cell's journal. Non-finite metrics are left out: MLflow and JSON have no place for them."""
 
     def __init__(self, path: Path, attempt: int = 1) -> None:
+        """Opens it; what a crash cut short becomes a line of its own.
+
+        Raises:
+            DiskError: if it cannot be written.
+        """
         self.path = path
         self.attempt = attempt
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the cell runs)
-        if torn:
-            self._file.write("\n")
+        with writing(path, "the journal"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (open as long as the cell runs)
+        self._torn = _torn(self._file.fileno())
 
     def _append(self, step: int, **content: Any) -> None:
-        line = {"time": time.time(), "attempt": self.attempt, "step": step, **content}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        text = json.dumps({"time": time.time(), "attempt": self.attempt, "step": step, **content}, allow_nan=False)
+        body = text[:-1].encode()
+        line = body + f', "crc": "{zlib.crc32(body):08x}"}}\n'.encode()
+        with writing(self.path, "a line of the journal", len(line)):
+            if os.fstat(self._file.fileno()).st_nlink == 0:
+                raise DiskError(f"{self.path} was deleted while the cell ran; run again to train it again")
+            start, self._torn = b"\n" if self._torn else b"", True
+            _write_all(self._file.fileno(), start + line)
+            os.fsync(self._file.fileno())
+            self._torn = False
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Records numbers measured at a step."""
@@ -59,18 +75,87 @@ class Journal:
         self._file.close()
 
 
+def _torn(file: int) -> bool:
+    """Whether an open file ends within a line."""
+    size = os.fstat(file).st_size
+    return size > 0 and os.pread(file, 1, size - 1) != b"\n"
+
+
+def _write_all(file: int, data: bytes) -> None:
+    while data:  # the system may write a part, when the disk fills up
+        data = data[os.write(file, data) :]
+
+
+class Tail:
+    """Reads a journal again and again, each time only what was appended since."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset, self._file = 0, (0, 0)
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """The whole lines since the last call, in order; from the first line if the file is another one."""
+        try:
+            known = os.stat(self.path)
+            if (known.st_dev, known.st_ino) != self._file or known.st_size < self._offset:
+                self._offset, self._file = 0, (known.st_dev, known.st_ino)
+            if known.st_size == self._offset:
+                return
+            with open(self.path, "rb") as file:
+                file.seek(self._offset)
+                new = file.read()
+        except OSError:
+            return
+        whole = new[: new.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        yield from _entries(whole.split(b"\n"))
+
+
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """The journal's whole lines in order; nothing if there is no journal yet."""
-    if not path.exists():
+    """The journal's whole lines in order; nothing if there is no journal yet.
+
+    Every entry has a time, an attempt and a step, and what it records is of the types that `Journal` writes.
+    """
+    if not path.is_file():
         return
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue  # cut short by a crash, or being written now
-            if isinstance(entry, dict) and "step" in entry:
-                yield entry
+    with open(path, "rb") as file:
+        yield from _entries(file)
+
+
+def _entries(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        checked = _CHECKED.fullmatch(line)
+        if checked and zlib.crc32(checked[1]) != int(checked[2], 16):
+            continue
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            continue  # cut short by a crash, damaged, or being written now
+        if _sound(entry):
+            entry.pop("crc", None)
+            yield entry
+
+
+def _sound(entry: Any) -> bool:
+    """Whether it is what `Journal` writes: a line of an older version has no checksum that shows it."""
+    if not isinstance(entry, dict) or not _number(entry.get("time")):
+        return False
+    if not all(type(entry.get(key)) is int and entry[key] >= 0 for key in ("attempt", "step")):
+        return False
+    metrics, digests = entry.get("metrics", {}), entry.get("digests", {})
+    if not isinstance(metrics, dict) or not isinstance(digests, dict):
+        return False
+    texts = [entry[key] for key in ("event", "text", "image", "key") if key in entry]
+    return all(map(_number, metrics.values())) and all(isinstance(text, str) for text in (*texts, *digests.values()))
+
+
+def _number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def digests(path: Path) -> dict[str, dict[int, str]]:

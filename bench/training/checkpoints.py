@@ -5,16 +5,15 @@ Written by hand: Lightning's own are neither atomic nor checked when they are re
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
+from torch import Tensor
 
-from bench.store.files import file_digest, publish, write_atomic
+from bench.store.files import atomic_file, file_digest, write_atomic
 
 
 class AtomicCheckpoints(CheckpointIO):
@@ -24,20 +23,15 @@ class AtomicCheckpoints(CheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes it whole or not at all."""
+        """Writes it whole or not at all.
+
+        Raises:
+            DiskError: if there is no room for it, or it cannot be written there.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            write_atomic(digest_file(path), file_digest(Path(temporary)))
-            publish(Path(temporary), path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with atomic_file(path, "the checkpoint", size=_size(checkpoint)) as file:
+            torch.save(checkpoint, file)
+            write_atomic(digest_file(path), file_digest(Path(file.name)))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Reads one whose digest fits."""
@@ -47,6 +41,15 @@ class AtomicCheckpoints(CheckpointIO):
         """Removes it with its digest."""
         Path(path).unlink(missing_ok=True)
         digest_file(Path(path)).unlink(missing_ok=True)
+
+
+def _size(tree: Any) -> int:
+    """Bytes of all tensors in a tree."""
+    if isinstance(tree, Tensor):
+        return tree.numel() * tree.element_size()
+    if isinstance(tree, dict):
+        return sum(_size(part) for part in tree.values())
+    return sum(_size(part) for part in tree) if isinstance(tree, list | tuple) else 0
 
 
 def digest_file(path: Path) -> Path:
