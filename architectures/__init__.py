@@ -31,6 +31,9 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.observation import initial_steps as initial_steps
     from architectures.observation import observe as observe
     from architectures.options import Option as Option
+    from architectures.options import as_number as as_number
+    from architectures.options import as_truth as as_truth
+    from architectures.options import as_word as as_word
     from architectures.options import nearest as nearest
     from architectures.prompt import Captions as Captions
     from architectures.prompt import FeatureBatch as FeatureBatch
@@ -68,7 +71,7 @@ _NAMES = {
         "scheme_class",
         "schemes",
     ),
-    "options": ("Option", "nearest"),
+    "options": ("Option", "as_number", "as_truth", "as_word", "nearest"),
     "layers": ("initialise",),
     "prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "index_prompt"),
     "scheme": ("BackboneConfig", "Description", "Facts", "Scheme"),

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def nearest(word: object, choices: Iterable[str], otherwise: str = "") -> str:
@@ -21,6 +23,45 @@ def nearest(word: object, choices: Iterable[str], otherwise: str = "") -> str:
     near = difflib.get_close_matches(str(word), list(choices), n=1)
     return f"; did you mean {near[0]!r}?" if near else otherwise
 
+
+# --- values as they are written -------------------------------------------------------------------------------------
+
+WHOLE = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+DECIMAL = re.compile(r"[-+]?((0|[1-9][0-9_]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
+NOT_FINITE = re.compile(r"[-+]?\.?(inf|nan)", re.IGNORECASE)
+WORDS = {True: ("on", "yes", "true"), False: ("off", "no", "false")}
+
+
+def as_number(value: Any) -> int | float | None:
+    """A number, or a text that is one in decimal notation; None for all else, such as `true`, `007` and `12:30`."""
+    if isinstance(value, str):
+        if WHOLE.fullmatch(value) and len(value) < 400:
+            return int(value)
+        if DECIMAL.fullmatch(value):
+            return float(value)
+        return float(value.replace(".", "")) if NOT_FINITE.fullmatch(value) else None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def as_word(value: Any, choices: Iterable[Any]) -> Any:
+    """The choice that YAML may have taken for something else: `on` for true, `32` for a number; else the value."""
+    choices = list(choices)
+    truth = value if isinstance(value, bool) else {"true": True, "false": False}.get(str(value).lower())
+    if value in choices or (truth is None and not isinstance(value, int)):
+        return value
+    spelt = (str(value),) if truth is None else WORDS[truth]
+    found = [choice for choice in choices if choice in spelt]
+    return found[0] if len(found) == 1 else value
+
+
+def as_truth(value: Any) -> bool | None:
+    """True or false, also by a word for it; None for all else, 1 and 0 too."""
+    if isinstance(value, str):
+        return next((truth for truth, words in WORDS.items() if value.lower() in words), None)
+    return value if isinstance(value, bool) else None
+
+
+# --- options --------------------------------------------------------------------------------------------------------
 
 ARGUMENT = re.compile(r"(?P<name>[^()]+)\((?P<number>[^()]+)\)")
 
@@ -38,7 +79,13 @@ class Option:
     help: str = ""
     choices: tuple[str, ...] = ()
     default: Any = None
-    kind: type = str
+    kind: Any = str
+
+    @property
+    def allowed(self) -> str:
+        """What it may be, in short."""
+        kind = self.kind.__name__ if isinstance(self.kind, type) else _words(self.kind)
+        return " | ".join(map(str, self.choices)) or kind
 
     def check(self, name: str, value: Any) -> Any:
         """The value, of the right type.
@@ -46,13 +93,68 @@ class Option:
         Raises:
             ValueError: naming option, value, and the choices with the nearest, or the type.
         """
+        if not all(isinstance(choice, str) for choice in self.choices):
+            return self._listed(name, value)
         if self.choices:
+            value = as_word(value, self.choices)
             choose(name, value, self.choices)
-        elif self.kind is float and type(value) is int:
-            return float(value)
-        elif type(value) is not self.kind:
-            raise ValueError(f"{name} {value!r}: must be of type {self.kind.__name__}, such as {self.default!r}")
-        return value
+            return value
+        found = _typed(value, self.kind)
+        if found is _WRONG:
+            raise ValueError(f"{name} {value!r}: must be {_words(self.kind)}, such as {self.default!r}")
+        return found
+
+    def _listed(self, name: str, value: Any) -> Any:
+        """The one of choices that are not all words."""
+        for choice in self.choices:
+            if _typed(value, type(choice)) == choice:
+                return choice
+        raise ValueError(f"{name} {value!r}: choose {', '.join(map(repr, self.choices))}")
+
+
+_WRONG = object()
+_READ: dict[type, Callable[[Any], Any]] = {
+    bool: as_truth,
+    int: lambda value: _whole(as_number(value)),
+    float: lambda value: None if (number := as_number(value)) is None else float(number),
+    str: lambda value: str(value) if not isinstance(value, bool) and isinstance(value, str | int | float) else None,
+}
+
+
+def _typed(value: Any, kind: Any) -> Any:
+    """The value as one of a kind: a plain type, a list or tuple of one, or several; `_WRONG` if it is none."""
+    if isinstance(kind, UnionType) or get_origin(kind) is Union:
+        return next((found for one in get_args(kind) if (found := _typed(value, one)) is not _WRONG), _WRONG)
+    if kind is NoneType:
+        return None if value is None else _WRONG
+    if get_origin(kind) in (list, tuple):
+        return _sequence(value, get_origin(kind), get_args(kind))
+    if kind in _READ:
+        found = _READ[kind](value)
+        finite = not isinstance(found, float) or math.isfinite(found)
+        return _WRONG if found is None or not finite else found
+    return value if kind is Any or isinstance(value, get_origin(kind) or kind) else _WRONG
+
+
+def _sequence(value: Any, container: Any, kinds: tuple[Any, ...]) -> Any:
+    """The value as a `list[int]`, a `tuple[float, ...]` or a `tuple[int, str]`."""
+    if not isinstance(value, list | tuple):
+        return _WRONG
+    if container is list or kinds[-1] is ...:
+        kinds = (kinds[0],) * len(value)
+    found = [_typed(one, kind) for one, kind in zip(value, kinds, strict=False)]
+    return container(found) if len(kinds) == len(value) and _WRONG not in found else _WRONG
+
+
+def _whole(number: float | None) -> int | None:
+    return int(number) if number is not None and math.isfinite(number) and number == int(number) else None
+
+
+def _words(kind: Any) -> str:
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
+    if isinstance(kind, UnionType) or get_origin(kind) is Union:
+        return " or ".join(_words(one) for one in get_args(kind))
+    return plain.get(kind) or f"of type {getattr(kind, '__name__', kind)}"
 
 
 def choose(option: str, text: Any, choices: tuple[str, ...]) -> tuple[str, float | None]:
@@ -98,4 +200,4 @@ def _option(hint: Any, default: Any) -> Option:
     kind = hint.__origin__ if hasattr(hint, "__metadata__") else hint
     if get_origin(kind) is Literal:
         return replace(option, choices=option.choices or get_args(kind), default=default, kind=type(default))
-    return replace(option, default=default, kind=kind if isinstance(kind, type) else type(default))
+    return replace(option, default=default, kind=Any if kind is NoneType else kind)

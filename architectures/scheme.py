@@ -10,6 +10,7 @@ The backbone calls a scheme so, and only so:
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -77,7 +78,7 @@ class BackboneConfig:
             ValueError: for an unknown name.
         """
         size, _, patch = name.removeprefix("DiT-").partition("/")
-        if not name.startswith("DiT-") or size not in SIZES or not patch.isdigit():
+        if not name.startswith("DiT-") or size not in SIZES or not re.fullmatch("[1-9][0-9]{0,3}", patch):
             raise ValueError(f"backbone {name!r}: choose DiT-S/P with a size S of {', '.join(SIZES)} and a patch P")
         given = {key: value for key, value in changes.items() if value is not None}
         return cls(**{**SIZES[size], "patch": int(patch), **given})

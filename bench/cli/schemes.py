@@ -149,7 +149,7 @@ def _options_table(description: Description) -> Table:
 
     table = Table("option", "default", "choices", "meaning", title="Options", title_justify="left")
     for name, option in description.options.items():
-        table.add_row(name, str(option.default), " | ".join(option.choices) or option.kind.__name__, option.help)
+        table.add_row(name, str(option.default), option.allowed, option.help)
     return table
 
 

@@ -50,8 +50,18 @@ def _sentence(kind: Any, problem: dict[str, Any], prefix: str) -> str:
         return f"{name} is missing: {known[key].meaning}"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
+    if key.startswith("axes."):
+        return f"{name} must be a list of values, got {problem['input']!r}"
     what = known[key].type if key in known else "a mapping of keys to values"
-    return f"{name or 'it'} must be {what}, got {problem['input']!r}"
+    if problem["type"] == "less_than_equal" and " to " not in what:
+        what += f", at most {problem['ctx']['le']:,}"
+    quotes = "; write it in quotes" if isinstance(problem["input"], bool) and what.startswith("text") else ""
+    return f"{name or 'it'} must be {what}, got {_short(problem['input'])}{quotes}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _class_at(kind: Any, place: Place) -> Any:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from architectures import nearest
+from architectures import as_number, nearest
 from bench.store import metrics
 from bench.store.metrics import LADDER
 
 RULES = ("beats", "no_worse_than", "above", "below")
+NUMBERS = ("above", "below", "within")
 KEYS = {"metric", "variant", "per", "within", *RULES}
 
 
@@ -85,12 +87,18 @@ def check(claim: dict[str, Any] | None, names: Iterable[str], seeds: Sequence[in
     """
     if claim is None:
         return None
-    if not claim.get("says") or not claim.get("tests"):
+    for key in claim:
+        if key not in ("says", "tests"):
+            raise ClaimError(f"a claim has no key {key!r}{hint(key, ['says', 'tests'])}")
+    says, tests = claim.get("says"), claim.get("tests")
+    if not says or not tests:
         raise ClaimError("a claim needs `says`, its hypothesis as a sentence, and `tests`")
+    if not isinstance(says, str) or not isinstance(tests, list):
+        raise ClaimError(f"a claim's `says` is a sentence and its `tests` a list, got {says!r} and {tests!r}")
     if len(seeds) < 2:
         raise ClaimError(f"a claim needs two seeds or more to show any spread, got {list(seeds)}")
     names = list(names)
-    return ClaimSpec(str(claim["says"]), tuple(_test(test, names) for test in claim["tests"]))
+    return ClaimSpec(says, tuple(_test(test, names) for test in tests))
 
 
 def _test(test: Any, names: list[str]) -> ClaimTest:
@@ -99,6 +107,7 @@ def _test(test: Any, names: list[str]) -> ClaimTest:
     for key in test:
         if key not in KEYS:
             raise ClaimError(f"test {_text(test)}: unknown key {key!r}{hint(key, sorted(KEYS))}")
+    test = {key: _typed(key, value, test) for key, value in test.items()}
     rules = [rule for rule in RULES if rule in test]
     if len(rules) != 1 or "metric" not in test or "variant" not in test:
         raise ClaimError(f"test {_text(test)}: it needs metric, variant and one of {', '.join(RULES)}")
@@ -112,6 +121,19 @@ def _test(test: Any, names: list[str]) -> ClaimTest:
         if key in test and not metrics.known(str(test[key])):
             raise ClaimError(f"test {_text(test)}: unknown metric {test[key]!r}{hint(test[key], metrics.names())}")
     return ClaimTest(**test)
+
+
+def _typed(key: str, value: Any, test: dict[str, Any]) -> Any:
+    number = as_number(value)
+    if key not in NUMBERS:
+        if isinstance(value, str) or number is not None:
+            return str(value)
+        raise ClaimError(f"test {_text(test)}: {key} must be text, got {value!r}")
+    if number is None or not math.isfinite(number):
+        raise ClaimError(f"test {_text(test)}: {key} must be a number, got {value!r}")
+    if key == "within" and not 0 <= number < 1:
+        raise ClaimError(f"test {_text(test)}: within is a share of the rival's mean, in [0, 1), got {value!r}")
+    return number
 
 
 def _off_the_ladder(names: list[str]) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from architectures import nearest
-from bench.config.schema import ConfigError, Matrix
+from bench.config.schema import LARGEST, ConfigError, Matrix
 
 REQUIRED = dataclasses.MISSING
 
@@ -141,7 +141,7 @@ def _range(node: dict[str, Any]) -> str:
     above, below = node.get("gt", node.get("exclusiveMinimum")), node.get("lt", node.get("exclusiveMaximum"))
     if low is not None and below is not None:
         return f" in [{low:g}, {below:g})"
-    if low is not None and high is not None:
+    if low is not None and high is not None and high != LARGEST:
         return f" from {low:g} to {high:g}"
     if above is not None:
         return f" above {above:g}"

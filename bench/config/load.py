@@ -2,40 +2,92 @@
 
 from __future__ import annotations
 
-import io
-import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.basecontainer import BaseContainer
+from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
 
 from architectures import nearest
+from bench.config import secrets
 from bench.config.check import Place, checked
 from bench.config.schema import ConfigError, Matrix
+from bench.config.written import NotPlain, read_yaml
 
 LARGEST_FILE = 1_000_000  # bytes: a matrix is written by hand
-Layer = tuple[str, Any]  # where something is written, and what
-ENVIRONMENT = "DITBENCH_"  # only such variables may be read from a config: its values are logged
+Layer = tuple[str, dict[str, Any]]  # where something is written, and what
+Say = Callable[[str], None]
 
 
-def load(path: Path | str, overrides: list[str] | None = None) -> Matrix:
+def _to_stderr(text: str) -> None:
+    print(f"ditbench: {text}", file=sys.stderr)
+
+
+def load(path: Path | str, overrides: list[str] | None = None, *, say: Say = _to_stderr) -> Matrix:
     """Reads a matrix: defaults < the file that its `base` names < the file < `key=value`.
+
+    Args:
+        path: of the file.
+        overrides: `key=value`, as typed.
+        say: called with a sentence for what is read otherwise than it is written.
 
     Raises:
         ConfigError: for a file that is missing, too large or no YAML of plain values, a base of itself, an unknown key
-            (with the nearest known one), a value of the wrong type or outside its range, in one sentence that names key
-            and origin.
+            (with the nearest known one), a value of the wrong type or outside its range, a secret, in one sentence
+            that names key and origin.
     """
     path = Path(path)
-    layers = _layers(path)
-    layers += [(f"{override!r} on the command line", _parse_override(override)) for override in overrides or []]
+    with _only_the_environment():
+        layers = _layers(path, say)
+        layers += [(f"{override!r} on the command line", _parse_override(override)) for override in overrides or []]
+        plain = _resolved([given for _, given in layers], str(path))
+
+    def origin(place: Place) -> str:
+        return _origin(place, layers)
+
+    matrix = checked(Matrix, plain, origin)
+    secrets.refuse(matrix, origin)
+    return matrix
+
+
+# --- interpolation ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _only_the_environment() -> Iterator[None]:
+    """While a config is read, OmegaConf knows one resolver: `oc.env`, of variables that may be logged."""
+    before, BaseContainer._resolvers = BaseContainer._resolvers, {}
+    OmegaConf.register_resolver("oc.env", secrets.environment, annotation_validation="off")
     try:
-        plain = OmegaConf.to_container(OmegaConf.merge(*(given for _, given in layers)), resolve=True)
-    except (OmegaConfBaseException, TypeError) as error:
-        raise ConfigError(f"{path}: {_first_line(error)}") from error
-    return checked(Matrix, plain, lambda place: _origin(place, layers))
+        yield
+    finally:
+        BaseContainer._resolvers = before
+
+
+def _resolved(layers: list[dict[str, Any]], where: str) -> Any:
+    """The layers as one tree, the higher over the lower, without `${...}`."""
+    try:
+        return OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.create, layers)), resolve=True)
+    except UnsupportedInterpolationType as error:
+        raise ConfigError(f"{where}: {error.full_key}: of OmegaConf's resolvers only oc.env is allowed") from error
+    except (OmegaConfBaseException, ValueError, TypeError, KeyError, RecursionError) as error:
+        own = next((one for one in _causes(error) if isinstance(one, ConfigError)), None)
+        key = getattr(error, "full_key", None)
+        raise ConfigError(f"{where}: {f'{key}: ' if key else ''}{own or _first_line(error)}") from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+# --- layers -----------------------------------------------------------------------------------------------------------
 
 
 def _origin(place: Place, layers: list[Layer]) -> str:
@@ -44,8 +96,7 @@ def _origin(place: Place, layers: list[Layer]) -> str:
     return next((where for where, given in reversed(layers) if _holds(given, place)), files[-1])
 
 
-def _holds(given: Any, place: Place) -> bool:
-    node = OmegaConf.to_container(given)
+def _holds(node: Any, place: Place) -> bool:
     for part in place:
         if isinstance(node, dict):
             if part not in node:
@@ -60,62 +111,86 @@ def to_yaml(config: dict[str, Any]) -> str:
     return text
 
 
-def _layers(path: Path, above: tuple[Path, ...] = ()) -> list[Layer]:
+def _layers(path: Path, say: Say, above: tuple[Path, ...] = ()) -> list[Layer]:
     """A file and its bases, the lowest first. A `base` is relative to the folder of the file that names it."""
     if path.resolve() in above:
         raise ConfigError(f"{path} is a base of itself")
     given = _read(path)
-    base = given.pop("base", None)
+    _place_plugins(given, path, say)
+    base = _alone(given.pop("base", None), str(path))
     if base is None:
         return [(str(path), given)]
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base names one file, got {base!r}")
     try:
-        below = _layers(path.parent / base, (*above, path.resolve()))
+        below = _layers(path.parent / base, say, (*above, path.resolve()))
     except ConfigError as error:
         raise ConfigError(f"{path}: base: {error}") from error
     return [*below, (str(path), given)]
 
 
-def _read(path: Path) -> Any:
+def _alone(value: Any, where: str) -> Any:
+    """A value resolved by itself: it may name the environment, and no other key."""
+    return _resolved([{"base": value}], where)["base"]
+
+
+def _place_plugins(given: dict[str, Any], path: Path, say: Say) -> None:
+    """Makes `plugins` relative to the folder of the file that names them, as `base` is."""
+    plugins = given.get("plugins")
+    if isinstance(plugins, list):
+        given["plugins"] = [_place_plugin(one, path, say) if isinstance(one, str) else one for one in plugins]
+
+
+def _place_plugin(name: str, path: Path, say: Say) -> str:
+    if "${" in name or Path(name).expanduser().is_absolute():
+        return name
+    beside, here = path.parent / name, Path(name)
+    if not beside.exists() and here.exists():
+        say(f"{path}: plugin {name} is not beside this file; the one in the working directory is taken")
+        return name
+    if beside.exists() and here.exists() and not beside.samefile(here):
+        say(f"{path}: plugin {name} is beside this file and in the working directory; the one beside the file is taken")
+    return str(beside)
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         beside = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise ConfigError(f"{path}: no such file{nearest(path, beside)}")
-    if path.stat().st_size > LARGEST_FILE:
-        raise ConfigError(f"{path}: {path.stat().st_size:,} bytes; a matrix has at most {LARGEST_FILE:,}")
+        what = "a folder, not a matrix file" if path.is_dir() else "no such file"
+        raise ConfigError(f"{path}: {what}{nearest(path, beside)}")
     try:
-        text = path.read_text(encoding="utf-8")
-        return _load_yaml(text, str(path))
+        if path.stat().st_size > LARGEST_FILE:
+            raise ConfigError(f"{path}: {path.stat().st_size:,} bytes; a matrix has at most {LARGEST_FILE:,}")
+        tree = read_yaml(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not a text file ({error.reason})") from error
-
-
-def _load_yaml(text: str, where: str) -> Any:
-    for name in re.findall(r"\$\{\s*oc\.env\s*:\s*([A-Za-z0-9_]*)", text):
-        if not name.startswith(ENVIRONMENT):
-            raise ConfigError(
-                f"{where}: ${{oc.env:{name}}} would be logged; only variables named {ENVIRONMENT}... are read"
-            )
-    if re.search(r"\$\{\s*oc\.(?!env)", text):
-        raise ConfigError(f"{where}: of OmegaConf's resolvers only oc.env is allowed")
-    try:
-        tree = OmegaConf.load(io.StringIO(text))
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: not YAML of plain values: {_first_line(error)}") from error
-    if not OmegaConf.is_dict(tree):
-        raise ConfigError(f"{where}: a matrix is a mapping of keys to values")
+        raise ConfigError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except NotPlain as error:
+        raise ConfigError(f"{path}: not YAML of plain values: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: a matrix is a mapping of keys to values")
     return tree
 
 
-def _parse_override(override: str) -> Any:
+def _parse_override(override: str) -> dict[str, Any]:
     key, equals, value = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"{override!r}: write key=value, such as train.steps=100")
-    _load_yaml(f"key: {value}" if "oc." in value else "key: 0", repr(override))
+    tree = OmegaConf.create({})
     try:
-        return OmegaConf.from_dotlist([override])
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        OmegaConf.update(tree, key.strip(), read_yaml(value))
+        return _text_keys(OmegaConf.to_container(tree))
+    except NotPlain as error:
+        raise ConfigError(f"{override!r}: {error}; text with marks of YAML needs quotes of its own") from error
+    except Exception as error:  # OmegaConf raises many kinds for a key that is none, such as `[=1`
         raise ConfigError(f"{override!r}: {_first_line(error)}") from error
+
+
+def _text_keys(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {str(key): _text_keys(value) for key, value in node.items()}
+    return node
 
 
 def pairs(texts: list[str]) -> dict[str, Any]:
@@ -126,8 +201,7 @@ def pairs(texts: list[str]) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for text in texts:
-        plain: Any = OmegaConf.to_container(_parse_override(text))
-        values |= plain
+        values |= _parse_override(text)
     return values
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,12 @@ def _variant(entry: Any) -> Variant:
         raise ConfigError(
             f"variant {entry!r}: write a scheme's name, or a mapping with `scheme`, `name` and its options"
         )
+    name = entry.get("name", entry["scheme"])
+    if isinstance(name, bool) or not isinstance(name, str | int | float):
+        raise ConfigError(f"variant {entry!r}: name must be text, got {name!r}; write it in quotes")
     options = {str(key): value for key, value in entry.items() if key not in ("name", "scheme")}
     try:
-        return Variant(slug(str(entry.get("name", entry["scheme"])), "variant"), entry["scheme"], options)
+        return Variant(slug(str(name), "variant"), entry["scheme"], options)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -113,7 +117,21 @@ def _typed_axis(matrix: Matrix, key: str, values: list[Any]) -> list[Any]:
         return values  # a scheme declares the types of its options
     rest = as_dict(getattr(matrix, group))
     given = [rest | {name: value} for value in values]
-    return [getattr(checked(GROUPS[group], one, lambda place: where, group=group), name) for one in given]
+    typed = [getattr(checked(GROUPS[group], one, lambda place: where, group=group), name) for one in given]
+    refuse_doubles(values, typed, where)
+    return typed
+
+
+def refuse_doubles(written: Sequence[Any], typed: Sequence[Any], where: str) -> None:
+    """Refuses two values of an axis that are one once they are typed, such as 1 and 1.0, or `on` and true.
+
+    Raises:
+        ConfigError: naming both as they were written.
+    """
+    for k, value in enumerate(typed):
+        first = typed.index(value)
+        if first < k and type(typed[first]) is type(value):
+            raise ConfigError(f"{where}: {written[first]!r} and {written[k]!r} are the same value, {value!r}")
 
 
 def row(cell: MatrixCell, id: str) -> Row:

@@ -10,9 +10,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Interval, Len
+from annotated_types import Ge, Gt, Interval, Le, Len
 
-from bench.config.kinds import SWITCH, NoBool
+from bench.config.kinds import SWITCH, Numeric, Truth
 from bench.store.files import slug
 
 
@@ -20,9 +20,13 @@ class ConfigError(ValueError):
     """What the user wrote cannot be run; the message names the key, the file and the choices."""
 
 
-Whole = Annotated[int, NoBool]
-Number = Annotated[float, NoBool]
-Count = Annotated[Whole, Gt(0)]
+Whole = Annotated[int, Numeric]
+Number = Annotated[float, Numeric]
+LARGEST = 2**31 - 1  # of a whole number; what is above it overflows somewhere, long after the start
+Count = Annotated[Whole, Gt(0), Le(LARGEST)]
+Length = Annotated[Whole, Ge(0), Le(LARGEST)]
+Seed = Annotated[Whole, Ge(0), Le(LARGEST)]
+Flag = Annotated[bool, Truth]
 Positive = Annotated[Number, Gt(0)]
 Share = Annotated[Number, Interval(ge=0, lt=1)]
 
@@ -55,7 +59,7 @@ class Backbone:
     """Kind of MLP."""
     mlp_ratio: Positive = 4.0
     """Hidden width of the MLP over the width."""
-    qk_norm: bool = False
+    qk_norm: Flag = False
     """Whether queries and keys are normalised."""
     positions: Literal["sincos", "rope"] = "sincos"
     """Position encoding: added sinusoids, or rotary."""
@@ -99,7 +103,7 @@ class Data:
     """scenes: images of combinations that training lacks; null: 1,000."""
     objects: Annotated[Whole, Interval(ge=1, le=3)] = 3
     """scenes: objects in an image at most."""
-    seed: Whole = 0
+    seed: Seed = 0
     """Seed of the rendering of scenes, and of every sample of other data."""
 
     def __post_init__(self) -> None:
@@ -117,7 +121,7 @@ class Prompt:
     """A table of labels, a caption encoder trained along, or a frozen encoder's features; auto: what the data has."""
     length: Count = 64
     """Tokens at most."""
-    depth: Annotated[Whole, Ge(0)] = 2
+    depth: Length = 2
     """captions: blocks of the encoder."""
     encoder: str | None = None
     """features: Hugging Face name or local folder of the frozen encoder."""
@@ -141,9 +145,9 @@ class Train:
     """Decay rates of AdamW's moments."""
     weight_decay: Annotated[Number, Ge(0)] = 0.0
     """Decoupled weight decay."""
-    warmup: Annotated[Whole, Ge(0)] = 500
+    warmup: Length = 500
     """Steps over which the learning rate rises linearly."""
-    cooldown: Annotated[Whole, Ge(0)] = 0
+    cooldown: Length = 0
     """Last steps, over which the learning rate falls linearly to zero."""
     clip: Positive = 1.0
     """Norm that gradients are clipped to."""
@@ -161,7 +165,7 @@ class Train:
     """Arithmetic; auto: bf16 on a GPU, 32 on a CPU."""
     compile: Annotated[Literal["auto", "on", "off"], SWITCH] = "auto"
     """torch.compile; auto: on on a GPU."""
-    exact: bool = False
+    exact: Flag = False
     """Deterministic algorithms: slow, never for throughput."""
     log_every: Count = 50
     """Steps between lines of the journal."""
@@ -207,7 +211,7 @@ class Evaluate:
     """Held-out images of the validation loss."""
     bins: Count = 10
     """Bins of timesteps that the validation loss is split into."""
-    seed: Whole = 1234
+    seed: Seed = 1234
     """Seed of noise and prompts, equal in all cells."""
     unseen: Count = 200
     """scenes: samples of combinations that training lacks."""
@@ -245,7 +249,7 @@ class Run:
     """Seconds a cell may take; null: no limit."""
     silence: Positive | None = 1800.0
     """Seconds without a sign of life (a step, a batch of samples, a log line) that end a cell; null: no limit."""
-    workers: Annotated[Whole, Ge(0)] = 0
+    workers: Length = 0
     """Data-loading processes of a cell."""
 
 
@@ -259,7 +263,7 @@ class Matrix:
     """Name of the matrix, and of its folder."""
     variants: list[Any] = field(default_factory=list)
     """Schemes: names, or mappings with `scheme`, its options and as wished a `name`."""
-    seeds: list[Whole] = field(default_factory=lambda: [0])
+    seeds: list[Seed] = field(default_factory=lambda: [0])
     """A cell of each variant for each."""
     axes: dict[str, list[Any]] = field(default_factory=dict)
     """Dotted key of a cell, such as train.lr or options.gate: its values."""
