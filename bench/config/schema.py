@@ -69,8 +69,9 @@ class Backbone:
 class Data:
     """Images and what they are conditioned on.
 
-    `scenes` is rendered here. `huggingface` reads `path`: a dataset's name, or a folder or file of parquet, images or
-    webdataset, with the given columns and splits.
+    `scenes` is rendered here. `huggingface` reads `path`: a dataset's name, or a folder or file of parquet, arrow,
+    images, webdataset, archives or tables of text, with the given columns and splits. Where both splits are the same,
+    a tenth (or `heldout_count`) is held out of it.
     """
 
     __pydantic_config__ = STRICT
@@ -95,6 +96,8 @@ class Data:
     """huggingface: column of the class labels."""
     caption_column: str | None = None
     """huggingface: column of the captions."""
+    missing: Literal["refuse", "drop", "null"] = "refuse"
+    """huggingface: a row without image, label or caption is refused, left out, or (a caption) the null prompt."""
     train_count: Count | None = None
     """Training images at most, a seeded sample with the labels' shares of the whole; null: all (scenes: 50,000)."""
     heldout_count: Count | None = None

@@ -7,26 +7,28 @@ cache/prompts/<digest>/   meta.json   labels and captions:  train.npy heldout.np
 
 from __future__ import annotations
 
-import json
-import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from architectures import Captions, FeatureBatch, Features, Labels, PromptKind
 from bench.config.schema import Prompt
+from bench.data import prepared
 from bench.data.datasets import Dataset, Progress, Split
-from bench.store.files import digest, file_digest, whole_folder, write_json
+from bench.data.encoders import PromptError, encoder_digest, frozen_features
+from bench.data.errors import listed
+from bench.data.prepared import DamagedError, Warn
+from bench.data.words import VERSION, words
+from bench.store.files import digest
+
+__all__ = ["PromptError", "Prompts", "load", "prepare", "resolve_kind", "to_device", "words"]
 
 UNKNOWN = 1  # the id of a word that training never saw; 0 is padding
-
-
-class PromptError(ValueError):
-    """A prompt, or a prompt encoder, that cannot be used; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,23 @@ class Prompts:
     digest: str
     meta: dict[str, Any]
     _arrays: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of them, in sentences."""
+        found = []
+        for split, about in self.meta.get("splits", {}).items():
+            if about["unknown words"]:
+                found.append(
+                    f"{split} captions: {about['unknown words']} of {about['words']} words are not in the training "
+                    f"captions, such as {listed(about['unknown'], 5)}"
+                )
+            if about["cut"]:
+                found.append(
+                    f"{split} captions: {about['cut']} of {about['prompts']} are longer than prompt.length "
+                    f"{self.meta['arguments']['length']} words and cut (the longest has {about['longest']})"
+                )
+        return found
 
     def rows(self, split: str, indices: np.ndarray) -> Any:
         """Prompts of the images `indices` of a split."""
@@ -65,16 +84,20 @@ class Prompts:
     def encode(self, texts: list[str]) -> tuple[Any, list[str]]:
         """Prompts from what a user types: class names or numbers, or captions; and the words that were not known.
 
+        An empty text is the null prompt.
+
         Raises:
-            PromptError: for a class that is none, with the classes.
+            PromptError: for a class that is none, with the classes; for a text of which nothing would reach the model.
         """
         if isinstance(self.kind, Labels):
             return torch.tensor([_class_of(text, self.meta["classes"]) for text in texts]), []
         if isinstance(self.kind, Captions):
             vocabulary = {word: index for index, word in enumerate(self.meta["vocabulary"])}
+            for text in texts:
+                _refuse_empty(text, vocabulary)
             unknown = sorted({word for text in texts for word in words(text) if word not in vocabulary})
             return torch.from_numpy(_word_ids(texts, vocabulary, self.kind.length)).long(), unknown
-        tokens, mask, pooled = _frozen_features(texts, self.meta["encoder"], self.kind.length, lambda *_: None)
+        tokens, mask, pooled = frozen_features(texts, self.meta["encoder"], self.kind.length, lambda *_: None)
         return FeatureBatch(*(torch.from_numpy(part) for part in (tokens, mask, pooled))), []
 
 
@@ -83,29 +106,30 @@ def to_device(prompt: Any, device: torch.device) -> Any:
     return type(prompt)(*(part.to(device) for part in prompt)) if isinstance(prompt, tuple) else prompt.to(device)
 
 
-def words(text: str) -> list[str]:
-    """Lower-case words and numbers of a caption, in order."""
-    return re.findall(r"[a-z0-9]+", text.lower())
+def _nothing(*_: Any) -> None:
+    """The default of what is called with news."""
 
 
-def prepare(data: Dataset, config: Prompt, cache: Path, progress: Progress = lambda what, done, total: None) -> Prompts:
-    """Makes the cached prompts if they are not there, and opens them.
+def prepare(
+    data: Dataset, config: Prompt, cache: Path, progress: Progress = _nothing, warn: Warn = _nothing
+) -> Prompts:
+    """Makes the cached prompts if they are not there or damaged, and opens them.
 
     Raises:
         PromptError: if the data has no such prompts, or the encoder cannot be loaded.
     """
     kind = resolve_kind(data, config)
-    defining: list[Any] = [data.digest, kind, config.length, config.depth]
+    defining: list[Any] = [data.digest, kind, config.length, config.depth, VERSION]
     if kind == "features":
         assert config.encoder is not None
-        defining += [_encoder_digest(config.encoder), config.template if data.classes else ""]
+        defining += [encoder_digest(config.encoder), config.template if data.classes else ""]
     folder = cache / "prompts" / digest(defining, 16)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if not (folder / "meta.json").exists():
-            with whole_folder(folder) as temporary:
-                make = {"labels": _make_labels, "captions": _make_captions, "features": _make_features}[kind]
-                write_json(temporary / "meta.json", make(data, config, temporary, progress))
+
+    def fill(temporary: Path) -> dict[str, Any]:
+        makers = {"labels": _make_labels, "captions": _make_captions, "features": _make_features}
+        return makers[kind](data, config, temporary, progress)
+
+    prepared.make(folder, fill, what="cached prompts", warn=warn)
     return load(folder)
 
 
@@ -128,18 +152,19 @@ def resolve_kind(data: Dataset, config: Prompt) -> str:
 
 
 def load(folder: Path) -> Prompts:
-    """Opens cached prompts.
+    """Opens cached prompts, every file of which is compared with its digest.
 
     Raises:
-        PromptError: if they are incomplete.
+        PromptError: if they are damaged; the way out is to run again, which makes them again.
     """
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = prepared.read(folder)
         kinds: dict[str, type] = {"labels": Labels, "captions": Captions, "features": Features}
         return Prompts(kinds[meta["kind"]](**meta["arguments"]), folder, folder.name, meta)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (DamagedError, OSError, ValueError, KeyError, TypeError) as error:
         raise PromptError(
-            f"cached prompts {folder.name} are damaged ({error}); delete {folder} and run again"
+            f"cached prompts {folder.name} are damaged ({error}); `ditbench run` makes them again, "
+            f"or delete {folder} and run again"
         ) from error
 
 
@@ -154,22 +179,60 @@ def _make_labels(data: Dataset, config: Prompt, folder: Path, progress: Progress
 
 
 def _make_captions(data: Dataset, config: Prompt, folder: Path, progress: Progress) -> dict[str, Any]:
-    train = data.train.captions or []
-    vocabulary = ["", "?", *sorted({word for caption in train for word in words(caption)})]
-    length = min(config.length, max(len(words(caption)) for caption in train))
+    split_into_words = {name: [words(text) for text in split.captions or []] for name, split in data.splits.items()}
+    train = split_into_words["train"]
+    vocabulary = ["", "?", *sorted({word for caption in train for word in caption})]
+    longest = max(map(len, train), default=0)
+    if not longest:
+        raise PromptError("no caption of the training set has a word: there is nothing to condition on")
+    length = min(config.length, longest)
     index = {word: number for number, word in enumerate(vocabulary)}
-    for name, split in data.splits.items():
-        np.save(folder / f"{name}.npy", _word_ids(split.captions or [], index, length))
+    about = {}
+    for name, captions in split_into_words.items():
+        np.save(folder / f"{name}.npy", _ids_of_words(captions, index, length))
+        about[name] = _about_words(captions, index, length)
     arguments = {"vocabulary": len(vocabulary), "length": length, "depth": config.depth}
-    return {"kind": "captions", "arguments": arguments, "vocabulary": vocabulary}
+    return {"kind": "captions", "arguments": arguments, "vocabulary": vocabulary, "splits": about}
+
+
+def _about_words(captions: Sequence[list[str]], vocabulary: dict[str, int], length: int) -> dict[str, Any]:
+    """What became of a split's captions: counts of empty and cut ones, and of unknown words with examples."""
+    unknown = Counter(word for caption in captions for word in caption if word not in vocabulary)
+    return {
+        "prompts": len(captions),
+        "longest": max(map(len, captions), default=0),
+        "cut": sum(len(caption) > length for caption in captions),
+        "empty": sum(not caption for caption in captions),
+        "words": sum(map(len, captions)),
+        "unknown words": unknown.total(),
+        "of unknown words alone": sum(
+            bool(caption) and not any(word in vocabulary for word in caption) for caption in captions
+        ),
+        "unknown": [word for word, _ in unknown.most_common(10)],
+    }
 
 
 def _word_ids(texts: list[str], vocabulary: dict[str, int], length: int) -> np.ndarray:
-    ids = np.zeros((len(texts), length), dtype=np.int32)
-    for row, text in zip(ids, texts, strict=True):
-        found = [vocabulary.get(word, UNKNOWN) for word in words(text)[:length]]
+    return _ids_of_words([words(text) for text in texts], vocabulary, length)
+
+
+def _ids_of_words(captions: Sequence[list[str]], vocabulary: dict[str, int], length: int) -> np.ndarray:
+    ids = np.zeros((len(captions), length), dtype=np.int32)
+    for row, caption in zip(ids, captions, strict=True):
+        found = [vocabulary.get(word, UNKNOWN) for word in caption[:length]]
         row[: len(found)] = found
     return ids
+
+
+def _refuse_empty(text: str, vocabulary: dict[str, int]) -> None:
+    """Refuses a text that would generate without its prompt."""
+    if text.strip() and not words(text):
+        raise PromptError(f"prompt {text!r} has no word, number or symbol; an empty prompt is the null prompt")
+    if text.strip() and not any(word in vocabulary for word in words(text)):
+        raise PromptError(
+            f"prompt {text!r}: no word of it is known to this cell, which was trained on such as "
+            f"{listed(list(vocabulary)[2:], 12)}"
+        )
 
 
 def _class_of(text: str, classes: list[str]) -> int:
@@ -181,7 +244,7 @@ def _class_of(text: str, classes: list[str]) -> int:
     raise PromptError(f"class {text!r}: choose one of {', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}")
 
 
-# --- frozen encoders ------------------------------------------------------------------------------------------------
+# --- features --------------------------------------------------------------------------------------------------------
 
 
 def _make_features(data: Dataset, config: Prompt, folder: Path, progress: Progress) -> dict[str, Any]:
@@ -191,7 +254,7 @@ def _make_features(data: Dataset, config: Prompt, folder: Path, progress: Progre
     for name, split in texts.items():
         np.save(folder / f"{name}.npy", np.array([row[text] for text in split], dtype=np.int64))
     assert config.encoder is not None
-    tokens, mask, pooled = _frozen_features(unique, config.encoder, config.length, progress)
+    tokens, mask, pooled = frozen_features(unique, config.encoder, config.length, progress)
     for name, part in (("tokens", tokens.astype(np.float16)), ("mask", mask), ("pooled", pooled)):
         np.save(folder / f"{name}.npy", part)
     arguments = {"width": tokens.shape[2], "pooled_width": pooled.shape[1], "length": tokens.shape[1]}
@@ -203,49 +266,3 @@ def _texts(data: Dataset, split: Split, config: Prompt) -> list[str]:
         return split.captions
     assert data.classes is not None and split.labels is not None
     return [config.template.format(data.classes[label]) for label in split.labels]
-
-
-def _encoder_digest(encoder: str) -> str:
-    path = Path(encoder)
-    if not path.exists():
-        return encoder  # a name on the hub
-    return digest([[p.name, file_digest(p)] for p in sorted(path.rglob("*")) if p.is_file()])
-
-
-@torch.inference_mode()
-def _frozen_features(
-    texts: list[str], encoder: str, length: int, progress: Progress, batch: int = 64
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """tokens (n, L, W), mask (n, L), pooled (n, P) of a frozen text encoder; pooled is its own, or the tokens' mean."""
-    tokenizer, model = _load_encoder(encoder)
-    parts = []
-    for start in range(0, len(texts), batch):
-        ids = tokenizer(
-            texts[start : start + batch], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        )
-        out = model(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"])
-        tokens, mask = out.last_hidden_state.float(), ids["attention_mask"].bool()
-        seen = mask.unsqueeze(-1).float()
-        own = getattr(out, "pooler_output", None)
-        pooled = own.float() if own is not None else (tokens * seen).sum(1) / seen.sum(1).clamp(min=1)
-        parts.append([part.numpy() for part in (tokens, mask, pooled)])
-        progress("encode prompts", min(start + batch, len(texts)), len(texts))
-    tokens, mask, pooled = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return tokens, mask, pooled
-
-
-def _load_encoder(encoder: str) -> tuple[Any, Any]:
-    try:
-        import transformers
-    except ImportError as error:
-        raise PromptError("prompt.kind features needs the `text` extra: pip install 'ditbench[text]'") from error
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(encoder)
-        model = transformers.AutoModel.from_pretrained(encoder)
-    except (OSError, ValueError) as error:
-        raise PromptError(f"prompt.encoder {encoder!r}: {' '.join(str(error).split())[:200]}") from error
-    if model.config.is_encoder_decoder:
-        model = model.get_encoder()  # T5
-    elif hasattr(model, "text_model"):
-        model = model.text_model  # CLIP
-    return tokenizer, model.eval()

@@ -81,7 +81,7 @@ def plan(matrix: Matrix, store: Store, *, command: str, progress: Progress) -> P
         planned.append(planner.planned(replace(cell, config=config)))
         progress("plan cells", len(planned), len(cells))
     _refuse_twins(planned)
-    return Plan(matrix, planned, command, warnings)
+    return Plan(matrix, planned, command, warnings + planner.warnings)
 
 
 def _load_plugins(files: list[str]) -> list[str]:
@@ -130,6 +130,7 @@ class _Planner:
     def __init__(self, matrix: Matrix, store: Store, command: str, progress: Progress, broken: bool) -> None:
         self.matrix, self.store, self.command, self.progress = matrix, store, command, progress
         self.broken = broken  # whether a plugin could not be imported
+        self.warnings: list[str] = []  # of data and prompts
         self.variants = variants(matrix)
         self.plugins = [str(Path(file).resolve()) for file in matrix.plugins]
         self.code = functools.cache(code_digest)
@@ -181,8 +182,11 @@ class _Planner:
         """The digest of the prepared data, and its prompts."""
         from bench.data import datasets, prompts
 
-        folder = datasets.prepare(data, self.store.cache, self.progress)
-        return folder.name, prompts.prepare(datasets.load(folder), prompt, self.store.cache, self.progress)
+        folder = datasets.prepare(data, self.store.cache, self.progress, self.warnings.append)
+        loaded = datasets.load(folder)
+        encoded = prompts.prepare(loaded, prompt, self.store.cache, self.progress, self.warnings.append)
+        self.warnings += [note for note in (*loaded.notes, *encoded.notes) if note not in self.warnings]
+        return folder.name, encoded
 
     def _scheme(self, name: str, given: dict[str, Any]) -> _SchemeInfo:
         key = _key(name, given)

@@ -1,0 +1,256 @@
+"""Rows of files or of the hub become prepared arrays: splits chosen, labels mapped, captions read, images decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.config.schema import Data
+from bench.data import captions, labels
+from bench.data.archives import archives, unpack
+from bench.data.datasets import Progress, local_path, write_captions
+from bench.data.errors import DataError, short
+from bench.data.images import decode
+from bench.data.layouts import Layout, read_layout
+from bench.data.parts import Part, duplicates, notes_of
+from bench.data.rows import Rows
+from bench.data.splits import canonical
+from bench.data.subsets import chosen
+from bench.store.files import file_digest
+
+VERSION = 3  # of the rules by which files become arrays; whoever changes one raises it, and all is prepared again
+HELD_OUT = 0.1  # share that is held out of a split that is both
+SIZES = 5  # sizes of images that are listed
+
+
+def content(path: Path, config: Data) -> list[list[str]]:
+    """Name and digest of every file that is read for the two splits, in order.
+
+    Raises:
+        DataError: if the path cannot be read.
+    """
+    packed = archives(path)
+    if packed:
+        return [
+            [file.relative_to(path).as_posix() if path.is_dir() else file.name, file_digest(file)] for file in packed
+        ]
+    layout = read_layout(path, config)
+    names = dict.fromkeys((canonical(config.train_split), canonical(config.heldout_split)))
+    found = []
+    for name in names:
+        for shown, file in _split(layout, name, config).files(config.image_column):
+            found.append([name, shown if path.is_dir() else file.name, file_digest(file)])
+    return found
+
+
+def fill(config: Data, folder: Path, hub_cache: Path, progress: Progress) -> dict[str, Any]:
+    """Writes the arrays of both splits, and returns what was understood.
+
+    Args:
+        config: of the data.
+        folder: to write into.
+        hub_cache: where the hub's files are kept until then.
+        progress: called with what is decoded.
+
+    Raises:
+        DataError: naming the path, split, column or image that is wrong.
+    """
+    path = local_path(config)
+    scratch = folder / "unpacked"
+    try:
+        return _fill(config, _layout(config, path, scratch, hub_cache), folder, progress)
+    except DataError as error:
+        where = f"{config.path}: "
+        raise DataError(str(error) if str(config.path) in str(error) else where + str(error)) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(hub_cache, ignore_errors=True)  # never read again: the arrays are what was read
+
+
+def _layout(config: Data, path: Path | None, scratch: Path, hub_cache: Path) -> Layout:
+    if path is None:
+        from bench.data.hub import read_hub
+
+        return read_hub(config, hub_cache)
+    packed = archives(path)
+    if packed:
+        scratch.mkdir()
+        path = unpack(path, packed, scratch)
+    return read_layout(path, config)
+
+
+def _split(layout: Layout, name: str, config: Data) -> Rows:
+    """A split with the columns that the config names.
+
+    Raises:
+        DataError: naming what is there instead.
+    """
+    rows = layout.splits.get(name)
+    if rows is None:
+        other = layout.names[0]
+        way = (
+            f"; data.train_split and data.heldout_split choose, and the same for both, such as "
+            f"data.heldout_split={other} data.train_split={other}, holds out {HELD_OUT:.0%} of it by data.seed"
+        )
+        raise DataError(f"{config.path}: no split {name!r} (splits: {', '.join(layout.names)}){way}")
+    target = config.caption_column or config.label_column
+    if target is None:
+        raise DataError(
+            f"{config.path}: name data.label_column or data.caption_column (columns: {', '.join(rows.columns)})"
+        )
+    for column in (config.image_column, target):
+        if column not in rows.columns:
+            beside = f"; {'; '.join(layout.notes)}" if layout.notes else ""
+            raise DataError(
+                f"{config.path}: split {name!r} has no column {column!r} (columns: {', '.join(rows.columns)}){beside}"
+            )
+    if len(rows) == 0:
+        raise DataError(f"{config.path}: split {name!r} is empty")
+    return rows
+
+
+def _fill(config: Data, layout: Layout, folder: Path, progress: Progress) -> dict[str, Any]:
+    parts, names = _parts(config, layout)
+    _drop_missing(config, parts)
+    _hold_out(config, parts)
+    seen: dict[str, Counter[bytes]] = {}
+    for part in parts:
+        limit = config.train_count if part.name == "train" else config.heldout_count
+        own = None if part.labels is None else part.labels[part.kept]
+        part.kept = part.kept[chosen(limit, len(part.kept), seed=config.seed, name=part.name, labels=own)]
+        seen[part.name] = _write_images(part, config, folder, progress)
+        _write_target(part, folder)
+        part.about |= {"split": part.rows.split, "rows": len(part.rows), "used": len(part.kept)}
+    about = {"rule": layout.rule, "classes": names, "splits": {part.name: part.about for part in parts}}
+    return about | {"notes": [*layout.notes, *notes_of(config, parts, names, seen)], "duplicates": duplicates(seen)}
+
+
+def _parts(config: Data, layout: Layout) -> tuple[list[Part], list[str] | None]:
+    """Both parts with their labels or captions, and the names of classes."""
+    parts = []
+    for name, key in (("train", config.train_split), ("heldout", config.heldout_split)):
+        rows = _split(layout, canonical(key), config)
+        parts.append(Part(name, rows, np.arange(len(rows))))
+    if config.caption_column:
+        for part in parts:
+            place = _place(part, config.caption_column)
+            found = captions.read(
+                part.rows.values(config.caption_column), place, seed=config.seed, split=part.rows.split
+            )
+            part.texts, part.about["captions"] = found.texts, found.counts
+        return parts, None
+    assert config.label_column is not None
+    column = config.label_column
+    values = [labels.plain(part.rows.values(column), _place(part, column)) for part in parts]
+    mapped = labels.fit(values[0][0], parts[0].rows.names(column), _place(parts[0], column))
+    for part, (own, unwrapped) in zip(parts, values, strict=True):
+        part.labels = mapped.ids(own, _place(part, column))
+        part.about["lists of one label"] = unwrapped
+    return parts, mapped.names
+
+
+def _place(part: Part, column: str) -> Callable[[int], str]:
+    return lambda row: f"{part.rows.place(row)}, column {column!r}"
+
+
+def _drop_missing(config: Data, parts: list[Part]) -> None:
+    """Rows without image, label or caption: refused, dropped, or with the null prompt."""
+    for part in parts:
+        column = config.caption_column or config.label_column or ""
+        if part.labels is not None:
+            absent = part.labels < 0
+        else:
+            absent = np.array([text is None for text in part.texts or []])
+        if config.missing == "null" and part.texts is not None:
+            part.about["missing, null prompt"] = int(absent.sum())
+            part.texts = [text or "" for text in part.texts]
+            absent[:] = False
+        if absent.any() and config.missing != "drop":
+            _refuse_missing(config, part, int(np.flatnonzero(absent)[0]), int(absent.sum()), column)
+        if config.missing == "drop":
+            lost = np.array([image is None for image in part.rows.images(config.image_column)])
+            part.about["dropped"] = int((absent | lost).sum())
+            absent = absent | lost
+        part.kept = part.kept[~absent]
+        if not len(part.kept):
+            raise DataError(f"{config.path}: every row of split {part.rows.split!r} lacks its {column!r}")
+
+
+def _refuse_missing(config: Data, part: Part, row: int, count: int, column: str) -> None:
+    value = next(part.rows.values(column, np.array([row])))
+    shown = "nothing" if value is None else f"{str(value)[:60]!r}, which has no word"
+    null = ", data.missing=null trains them with the null prompt" if part.texts is not None else ""
+    raise DataError(
+        f"{config.path}: {part.rows.place(row)}, column {column!r}: {shown} ({count} such of {len(part.rows)}); "
+        f"data.missing=drop leaves such rows out{null}"
+    )
+
+
+def _hold_out(config: Data, parts: list[Part]) -> None:
+    """Makes the parts disjoint where both are of one split: a seeded share is held out, the rest is trained on."""
+    train, heldout = parts
+    if train.rows.split != heldout.rows.split:
+        return
+    count = config.heldout_count or max(1, round(HELD_OUT * len(train.kept)))
+    if count >= len(train.kept):
+        raise DataError(
+            f"{config.path}: data.heldout_count {count} leaves nothing to train on of the {len(train.kept)} rows of "
+            f"split {train.rows.split!r}, which is held out of itself"
+        )
+    own = None if train.labels is None else train.labels[train.kept]
+    picked = chosen(count, len(train.kept), seed=config.seed, name="held out", labels=own)
+    heldout.kept = train.kept[picked]
+    train.kept = np.delete(train.kept, picked)
+
+
+def _write_images(part: Part, config: Data, folder: Path, progress: Progress) -> Counter[bytes]:
+    """Writes the images; returns how often each is there."""
+    size, count = config.image_size, len(part.kept)
+    out = np.lib.format.open_memmap(
+        folder / f"{part.name}-images.npy", mode="w+", dtype=np.uint8, shape=(count, size, size, 3)
+    )
+    done, sizes, seen = Counter[str](), Counter[str](), Counter[bytes]()
+    for index, stored in enumerate(part.rows.images(config.image_column, part.kept)):
+        row = int(part.kept[index])
+        if stored is None:
+            raise DataError(
+                f"{config.path}: image {row} of split {part.rows.split!r}: nothing in column {config.image_column!r}; "
+                "data.missing=drop leaves such rows out"
+            )
+        try:
+            image = decode(stored, size)
+        except Exception as error:  # Pillow raises many kinds for a damaged file
+            raise DataError(
+                f"{config.path}: image {row} of split {part.rows.split!r}{_name(stored)}: {short(error)}"
+            ) from error
+        out[index] = image.pixels
+        done.update(image.conversions)
+        sizes["{} x {}".format(*image.source)] += 1
+        seen[hashlib.blake2b(image.pixels.tobytes(), digest_size=16).digest()] += 1
+        if index % 500 == 0 or index == count - 1:
+            progress(f"decode {part.name} images", index + 1, count)
+    out.flush()
+    part.about |= {
+        "conversions": dict(done.most_common()),
+        "sizes": dict(sizes.most_common(SIZES)),
+        "kinds of size": len(sizes),
+    }
+    return seen
+
+
+def _name(stored: Any) -> str:
+    name = stored.get("path") if isinstance(stored, dict) else stored if isinstance(stored, Path) else None
+    return f" ({name})" if name else ""
+
+
+def _write_target(part: Part, folder: Path) -> None:
+    if part.labels is not None:
+        np.save(folder / f"{part.name}-labels.npy", part.labels[part.kept])
+    if part.texts is not None:
+        write_captions(folder / f"{part.name}-captions.txt", [part.texts[row] or "" for row in part.kept])

@@ -1,0 +1,60 @@
+"""Data sets of the Hugging Face hub. The only door to `datasets`; what lies on this machine needs none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.config.schema import Data
+from bench.data.errors import DataError, short
+from bench.data.layouts import Layout
+from bench.data.rows import Rows
+from bench.data.splits import canonical
+from bench.data.tables import Piece, Wanted
+
+
+def read_hub(config: Data, cache: Path) -> Layout:
+    """The splits of a data set on the hub.
+
+    Args:
+        config: its name, subset and revision.
+        cache: a folder for what is fetched.
+
+    Raises:
+        DataError: if it cannot be fetched.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)  # what goes wrong is reported once, below
+    assert config.path is not None
+    try:
+        sets = datasets.load_dataset(config.path, config.subset, revision=config.revision, cache_dir=str(cache))
+    except Exception as error:  # datasets raises many kinds, from many libraries
+        cause = error.__cause__ or error
+        raise DataError(
+            f"data.path {config.path}: no file or folder of that name here; as a data set of the hub: "
+            f"{type(cause).__name__}: {short(cause)}"
+        ) from error
+    root = Path(config.path)
+    splits = {canonical(name): Rows(canonical(name), [_piece(root, rows)], root) for name, rows in sets.items()}
+    pinned = config.revision is not None and len(config.revision) == 40
+    notes = [] if pinned else ["the hub's newest version; data.revision=COMMIT pins it"]
+    return Layout("a data set of the hub", splits, notes)
+
+
+def _piece(root: Path, rows: Any) -> Piece:
+    import datasets
+
+    def read(column: str, wanted: Wanted) -> Iterator[Any]:
+        chosen = rows if wanted.all() else rows.select(np.flatnonzero(wanted))
+        if isinstance(rows.features[column], datasets.Image):
+            chosen = chosen.cast_column(column, datasets.Image(decode=False))
+        return iter(chosen[column])
+
+    names = {column: list(kind.names) for column, kind in rows.features.items() if getattr(kind, "names", None)}
+    types = {column: str(kind) for column, kind in rows.features.items()}
+    return Piece(root, len(rows), types, read, names, embedded=lambda column: True)

@@ -1,0 +1,236 @@
+"""What a folder or file of data holds: rows of splits, found by one order of rules.
+
+In a folder the first of these that is there is read, and what is passed over is said: a data set that `datasets`
+saved, parquet, arrow, tar files of webdataset, archives (zip, tar) of a folder, tables of text that name images
+(`metadata.csv` or .jsonl, or any with the image column), images in folders, other tables of text.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.config.schema import Data
+from bench.data.errors import DataError, listed, short
+from bench.data.files import damaged, files_below, kind_of, what_it_is
+from bench.data.rows import Rows
+from bench.data.splits import ALIASES, by_name, by_split, canonical, classes
+from bench.data.tables import Piece, of_columns, open_piece
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What was understood of a path; train, validation and test come first.
+
+    Attributes:
+        rule: in words.
+        splits: rows of each.
+        notes: what was passed over.
+    """
+
+    rule: str
+    splits: dict[str, Rows]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the splits."""
+        return sorted(self.splits, key=lambda name: (list(ALIASES).index(name) if name in ALIASES else 9, name))
+
+
+def read_layout(path: Path, config: Data) -> Layout:
+    """What a file or folder holds.
+
+    Raises:
+        DataError: if there is nothing that can be read; the message says what there is.
+    """
+    return _of_file(path, config) if path.is_file() else _of_folder(path, config)
+
+
+def _of_file(path: Path, config: Data) -> Layout:
+    kind, split = kind_of(path), canonical(config.train_split)
+    if kind in ("parquet", "arrow", "table", "tar"):
+        return Layout(
+            f"one {kind} file", {split: Rows(split, [_with_image(open_piece(kind, path), config)], path.parent)}
+        )
+    if kind == "image":
+        raise DataError(f"data.path {path}: one image is no data set; name the folder of images")
+    with open(path, "rb") as file:
+        what = what_it_is(file.read(64))
+    raise DataError(
+        f"data.path {path}: {what or 'not a kind of file that is read'}; a file must be parquet, arrow, tar, zip, csv, "
+        "tsv, jsonl or json"
+    )
+
+
+def _of_folder(root: Path, config: Data) -> Layout:
+    files = files_below(root)
+    if config.subset is not None:
+        within = [file for file in files if config.subset in file.relative_to(root).parts[:-1]]
+        if not within:
+            folders = sorted({part for file in files for part in file.relative_to(root).parts[:-1]})
+            raise DataError(f"data.subset {config.subset!r}: no such folder in {root} (folders: {listed(folders)})")
+        files = within
+    kinds: dict[str, list[Path]] = {}
+    for file in files:
+        kinds.setdefault(kind_of(file) or "", []).append(file)
+    saved = _saved(root, kinds.get("arrow", []))
+    wanted = (config.train_split, config.heldout_split)
+    for kind in ("parquet", "arrow", "tar"):
+        if kinds.get(kind):
+            splits = saved if kind == "arrow" and saved else by_name(kinds[kind], root, wanted)
+            rows = {name: Rows(name, _pieces(kind, own, config), root) for name, own in splits.items()}
+            return Layout(f"{kind} files", rows, _passed_over(kinds, kind))
+    if "image" in kinds:
+        return _of_images(root, kinds, config)
+    if "table" in kinds:
+        splits = by_name(_tables(kinds["table"], config), root, wanted)
+        rows = {name: Rows(name, _pieces("table", own, config), root) for name, own in splits.items()}
+        return Layout("tables of text", rows)
+    raise DataError(_nothing(root, files))
+
+
+def _nothing(root: Path, files: list[Path]) -> str:
+    endings = sorted({file.suffix.lower() or file.name for file in files})
+    found = f"{len(files)} files ({listed(endings)})" if files else "no files but hidden ones"
+    return f"data.path {root}: no parquet, arrow, tar, zip, images or tables of text; it holds {found}"
+
+
+def _pieces(kind: str, files: list[Path], config: Data) -> list[Piece]:
+    return [_with_image(open_piece(kind, file), config) for file in files]
+
+
+def _with_image(piece: Piece, config: Data) -> Piece:
+    """A table's `file_name` is its image, where it has no column of that name."""
+    name = config.image_column
+    if name in piece.columns or "file_name" not in piece.columns:
+        return piece
+    columns = {name: piece.columns["file_name"], **piece.columns}
+    return replace(
+        piece, columns=columns, read=lambda column, rows: piece.read("file_name" if column == name else column, rows)
+    )
+
+
+def _passed_over(kinds: dict[str, list[Path]], read: str) -> list[str]:
+    others = {kind: files for kind, files in kinds.items() if kind not in ("", read)}
+    return [f"{len(files)} {kind} files beside the {read} files are not read" for kind, files in others.items()]
+
+
+def _saved(root: Path, arrows: list[Path]) -> dict[str, list[Path]]:
+    """Files of a data set saved by `datasets` (save_to_disk): those that its `state.json` names, by folder."""
+    splits: dict[str, list[Path]] = {}
+    for folder in sorted({file.parent for file in arrows}):
+        state = folder / "state.json"
+        if not state.is_file():
+            continue
+        try:
+            about = json.loads(state.read_text(encoding="utf-8"))
+            files = [folder / one["filename"] for one in about["_data_files"]]
+            split = str(about.get("_split") or "train") if folder == root else folder.name
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise damaged(state, "the state of a saved data set", short(error)) from error
+        missing = [file.name for file in files if not file.is_file()]
+        if missing:
+            raise DataError(f"{state}: names {listed(missing)}, which is not there")
+        splits[canonical(split)] = files
+    return splits
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+def _tables(files: list[Path], config: Data) -> list[Path]:
+    """Tables that name images: `metadata.*`, or those with the image column; of no such table all csv and jsonl."""
+    plain = [file for file in files if file.suffix.lower() != ".json"]
+    named = [file for file in plain if file.stem.lower() == "metadata"]
+    if named:
+        return named
+    with_column = [file for file in plain if _names_images(file, config)]
+    return with_column or plain or files
+
+
+def _names_images(file: Path, config: Data) -> bool:
+    with open(file, encoding="utf-8-sig", errors="replace") as stream:
+        line = stream.readline(100_000)
+    return any(
+        f'"{name}"' in line or name in line.strip().replace(";", ",").replace("\t", ",").split(",")
+        for name in ("file_name", config.image_column)
+    )
+
+
+def _of_images(root: Path, kinds: dict[str, list[Path]], config: Data) -> Layout:
+    wanted = (config.train_split, config.heldout_split)
+    naming = [
+        file
+        for file in _tables(kinds.get("table", []), config)
+        if file.stem.lower() == "metadata" or _names_images(file, config)
+    ]
+    if naming:
+        splits = by_name(naming, root, wanted)
+        rows = {name: Rows(name, _pieces("table", own, config), root) for name, own in splits.items()}
+        if len(naming) == 1 and naming[0].parent == root:
+            rows = _by_image_folder(next(iter(rows.values())), config, wanted)
+        named = sum(len(one) for one in rows.values())
+        notes = (
+            [f"{len(kinds['image']) - named} images that no table names are not read"]
+            if named < len(kinds["image"])
+            else []
+        )
+        return Layout(f"images named by {listed([file.name for file in naming])}", rows, notes)
+    splits_of_images = by_split(kinds["image"], root, wanted)
+    read = {canonical(name) for name in wanted}
+    folders = {file: parts for name, own in splits_of_images.items() if name in read for file, parts in own}
+    label = classes(folders)
+    rows = {
+        name: Rows(name, [_piece_of_images(root, [file for file, _ in own], label)], root)
+        for name, own in splits_of_images.items()
+    }
+    notes = (
+        [f"{len(kinds['table'])} tables beside the images are not read ({listed([f.name for f in kinds['table']], 3)})"]
+        if kinds.get("table")
+        else []
+    )
+    return Layout("images in folders", rows, notes)
+
+
+def _by_image_folder(rows: Rows, config: Data, wanted: tuple[str, str]) -> dict[str, Rows]:
+    """Rows of one table at the root by the folders that its images are in, where these name splits."""
+    piece = rows.pieces[0]
+    paths = [rows.root / str(name) for name in piece.read(config.image_column, np.ones(piece.count, bool))]
+    inside = [
+        path if path.is_relative_to(rows.root) and ".." not in path.parts else rows.root / path.name for path in paths
+    ]
+    found = by_split(sorted(set(inside)), rows.root, wanted)
+    if len(found) < 2:
+        return {rows.split: rows}
+    parts: dict[str, Rows] = {}
+    for name, own in found.items():
+        members = {file for file, _ in own}
+        mask = np.array([path in members for path in inside])
+        columns = {column: list(piece.read(column, mask)) for column in piece.columns}
+        parts[name] = Rows(name, [of_columns(piece.file, columns, piece.files)], rows.root)
+    return parts
+
+
+def _piece_of_images(root: Path, files: list[Path], label: dict[Path, str | None]) -> Piece:
+    """Columns `image`, `label` where images are in class folders, and `text` where text files are beside them."""
+    columns: dict[str, list[Any]] = {"image": [str(file.relative_to(root)) for file in files]}
+    labels = [label.get(file) for file in files]
+    if any(labels):
+        columns["label"] = labels
+    texts = [file.with_suffix(".txt") for file in files]
+    beside = tuple(text for text in texts if text.is_file())
+    if beside:
+        columns["text"] = [_text_of(text) if text.is_file() else None for text in texts]
+    return of_columns(root / "images", columns, beside)
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise damaged(file, "a text in UTF-8", f"byte {error.start} is not") from error

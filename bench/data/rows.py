@@ -1,0 +1,123 @@
+"""The rows of one split, whatever files they are in."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.errors import DataError, short
+from bench.data.tables import Piece
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one split, in the order of its files.
+
+    Attributes:
+        split: its name.
+        pieces: one a file.
+        root: the folder of the data, where paths of images may be relative to as well.
+    """
+
+    split: str
+    pieces: list[Piece]
+    root: Path
+
+    def __len__(self) -> int:
+        return sum(piece.count for piece in self.pieces)
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that every file has."""
+        return [name for name in self.pieces[0].columns if all(name in piece.columns for piece in self.pieces)]
+
+    def names(self, column: str) -> list[str] | None:
+        """Class names that the files carry.
+
+        Raises:
+            DataError: if two files carry different ones.
+        """
+        found = [piece.names.get(column) for piece in self.pieces]
+        for piece, names in zip(self.pieces, found, strict=True):
+            if names != found[0]:
+                raise DataError(
+                    f"{piece.file}: column {column!r} has other class names than {self.pieces[0].file.name}"
+                )
+        return found[0]
+
+    def values(self, column: str, rows: NDArray[np.int64] | None = None) -> Iterator[Any]:
+        """Values of a column, of all rows or of `rows` in rising order.
+
+        Raises:
+            DataError: if a file is damaged.
+        """
+        return (value for _, value in self._located(column, rows))
+
+    def images(self, column: str, rows: NDArray[np.int64] | None = None) -> Iterator[Any]:
+        """Images as they are stored: bytes, arrays or None, or the path of a file.
+
+        Raises:
+            DataError: if a file is damaged, or names an image that is not there.
+        """
+        order = np.arange(len(self)) if rows is None else np.sort(rows)
+        for index, (piece, value) in zip(order, self._located(column, rows), strict=True):
+            yield self._found(piece, int(index), value)
+
+    def files(self, column: str) -> Iterator[tuple[str, Path]]:
+        """Every file that is read for these rows and the images of a column, with the name that the data gives it."""
+        for piece in self.pieces:
+            yield from ((self._name(file), file) for file in piece.files)
+        if not all(piece.embedded(column) for piece in self.pieces):
+            yield from ((self._name(path), path) for path in self.images(column) if isinstance(path, Path))
+
+    def place(self, row: int) -> str:
+        """A row in words: its number, its split, and its file where there are several."""
+        start = 0
+        for piece in self.pieces:
+            if row < start + piece.count:
+                break
+            start += piece.count
+        file = f" ({piece.file.name}, row {row - start})" if len(self.pieces) > 1 else ""
+        return f"row {row} of split {self.split!r}{file}"
+
+    def _located(self, column: str, rows: NDArray[np.int64] | None) -> Iterator[tuple[Piece, Any]]:
+        wanted = np.ones(len(self), bool)
+        if rows is not None:
+            wanted[:] = False
+            wanted[rows] = True
+        start = 0
+        for piece in self.pieces:
+            own = wanted[start : start + piece.count]
+            start += piece.count
+            try:
+                yield from ((piece, value) for value in piece.read(column, own))
+            except DataError:
+                raise
+            except (OSError, ValueError, EOFError, tarfile.TarError) as error:
+                raise DataError(f"{piece.file}: column {column!r}: {short(error)}") from error
+
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self.root).as_posix() if file.is_relative_to(self.root) else file.name
+
+    def _found(self, piece: Piece, index: int, value: Any) -> Any:
+        """The value, or the path that it names."""
+        is_struct = isinstance(value, dict) and value.get("bytes") is None and "path" in value
+        name = value["path"] if is_struct else value
+        if not isinstance(name, str):
+            return name
+        if not name.strip():
+            return None
+        if "://" in name:
+            raise DataError(f"{piece.file}: {self.place(index)}: {name!r} is an address; save the image as a file")
+        for folder in (piece.file.parent, self.root):
+            if (folder / name).is_file():
+                return folder / name
+        raise DataError(
+            f"{piece.file}: {self.place(index)}: no image {name!r} (paths are relative to {piece.file.parent})"
+        )
