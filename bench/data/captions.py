@@ -79,13 +79,9 @@ def _text(value: Any) -> str | None:
         value = value.decode("utf-8", errors="replace")
     if not isinstance(value, str):
         kinds: dict[type, str] = {dict: "a mapping", list: "a list in a list"}
-        kind = kinds.get(type(value), f"a {type(value).__name__}")
+        kind = kinds.get(type(value), f"of type {type(value).__name__}")
         raise ValueError(
-            f"caption {str(value)[:60]!r} is {kind}, no text (is it a label? data.label_column; or name another column)"
+            f"caption {str(value)[:60]!r} is no text but {kind} "
+            "(is it a label? data.label_column; or name another column)"
         )
     return " ".join(value.encode("utf-8", errors="replace").decode("utf-8").replace("\0", " ").split())
-
-
-def reason_missing(value: Any) -> str:
-    """Why a caption is missing, for a message."""
-    return "no caption" if value is None else f"caption {str(value)[:60]!r} has no word"

@@ -184,7 +184,8 @@ def _drop_missing(config: Data, parts: list[Part]) -> None:
 
 def _refuse_missing(config: Data, part: Part, row: int, count: int, column: str) -> None:
     value = next(part.rows.values(column, np.array([row])))
-    shown = "nothing" if value is None else f"{str(value)[:60]!r}, which has no word"
+    nothing = value is None or value != value  # None or NaN
+    shown = "nothing" if nothing else f"{str(value)[:60]!r}, which has no letter, digit or symbol"
     null = ", data.missing=null trains them with the null prompt" if part.texts is not None else ""
     raise DataError(
         f"{config.path}: {part.rows.place(row)}, column {column!r}: {shown} ({count} such of {len(part.rows)}); "

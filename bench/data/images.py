@@ -96,8 +96,9 @@ def _opened(stored: Any) -> Iterator[Image]:
     import warnings
     from io import BytesIO
 
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageFile, UnidentifiedImageError
 
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # a library may have set it: half an image would pass for one
     content = stored.read_bytes() if isinstance(stored, Path) else bytes(stored)
     try:
         with warnings.catch_warnings():
@@ -114,9 +115,8 @@ def _opened(stored: Any) -> Iterator[Image]:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    from PIL import Image, ImageFile
+    from PIL import Image
 
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # some library may have set it: half an image would pass for one
     Image.init()
     return tuple(name for name in Image.ID if name not in _UNSAFE)
 

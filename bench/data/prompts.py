@@ -7,6 +7,7 @@ cache/prompts/<digest>/   meta.json   labels and captions:  train.npy heldout.np
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -236,10 +237,11 @@ def _refuse_empty(text: str, vocabulary: dict[str, int]) -> None:
 
 
 def _class_of(text: str, classes: list[str]) -> int:
-    name = text.strip()
+    name = " ".join(unicodedata.normalize("NFC", text).split())
     if name in classes:
         return classes.index(name)
-    if name.isdigit() and int(name) < len(classes):
+    numbers = all(one.lstrip("-").isdecimal() for one in classes)  # 2 is then a name, never the third class
+    if name.isdecimal() and int(name) < len(classes) and not numbers:
         return int(name)
     raise PromptError(f"class {text!r}: choose one of {', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}")
 

@@ -1,0 +1,506 @@
+"""Folders, files and archives as users have them: read by one order of rules, or refused with what there is."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pytest
+from odd_sets import captioned, greys, labelled, parquet, png, read
+from PIL import Image
+
+from bench.config.schema import Data
+from bench.data import datasets as data
+from bench.data.errors import DataError
+
+
+def images(root: Path, *places: str) -> Path:
+    """Images at these places below a folder; image k is of grey k."""
+    for index, place in enumerate(places):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / place).write_bytes(png(index))
+    return root
+
+
+CLASSES = ("train/cat/0.png", "train/dog/1.png", "test/cat/2.png", "test/dog/3.png")
+
+
+def understood(found: data.Dataset) -> tuple[Any, ...]:
+    """Classes, and for both splits the names of labels with the images' greys."""
+    assert found.classes is not None
+    splits = []
+    for split in (found.train, found.heldout):
+        assert split.labels is not None
+        splits.append([(found.classes[label], grey) for label, grey in zip(split.labels, greys(split), strict=True)])
+    return tuple(splits)
+
+
+EXPECTED = ([("cat", 0), ("dog", 1)], [("cat", 2), ("dog", 3)])
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        CLASSES,
+        tuple(f"wrapped/{place}" for place in CLASSES),
+        tuple(f"a/b/{place}" for place in CLASSES),
+        ("training/cat/0.PNG", "training/dog/1.Png", "Test/cat/2.PNG", "Test/dog/3.png"),
+        ("train/images/cat/0.png", "train/images/dog/1.png", "test/images/cat/2.png", "test/images/dog/3.png"),
+        ("train/cat/images/0.png", "train/dog/images/1.png", "test/cat/images/2.png", "test/dog/images/3.png"),
+    ],
+    ids=lambda places: places[0],
+)
+def test_class_folders_in_every_nesting(tmp_path: Path, places: tuple[str, ...]) -> None:
+    assert understood(read(images(tmp_path / "set", *places), tmp_path / "cache")) == EXPECTED
+
+
+def test_what_systems_leave_beside_images_is_no_data(tmp_path: Path) -> None:
+    """A `.DS_Store` made it another data set, and `._0.png` a damaged image."""
+    root = images(tmp_path / "set", *CLASSES)
+    clean = data.data_digest(config(root))
+    for junk in (".DS_Store", "Thumbs.db", "train/cat/.DS_Store", "train/cat/._0.png", "__MACOSX/train/cat/._0.png"):
+        (root / junk).parent.mkdir(parents=True, exist_ok=True)
+        (root / junk).write_bytes(b"junk")
+    for junk in (
+        "README.md",
+        "train/cat/notes.md",
+        "train/.ipynb_checkpoints/0.png",
+        "train/cat/0.png~",
+        "desktop.ini",
+    ):
+        (root / junk).parent.mkdir(parents=True, exist_ok=True)
+        (root / junk).write_bytes(b"junk")
+    assert data.data_digest(config(root)) == clean
+    assert understood(read(root, tmp_path / "cache")) == EXPECTED
+
+
+def config(path: Path, **changes: Any) -> Data:
+    return Data(**({"source": "huggingface", "path": str(path), "image_size": 8, "label_column": "label"} | changes))
+
+
+def test_other_splits_beside_are_no_classes_and_not_read(tmp_path: Path) -> None:
+    root = images(tmp_path / "set", *CLASSES, "unlabelled/4.png")
+    before = read(root, tmp_path / "cache")
+    assert understood(before) == EXPECTED
+    (root / "unlabelled/5.png").write_bytes(b"never read")
+    assert read(root, tmp_path / "cache").digest == before.digest
+
+
+def test_a_class_named_as_a_split_is_is_a_class(tmp_path: Path) -> None:
+    """Vehicles: car, train, ship. The folder `train` is no split there."""
+    root = images(tmp_path / "set", *(f"{name}/{k}.png" for name in ("car", "ship", "train") for k in range(4)))
+    found = read(root, tmp_path / "cache", heldout_split="train", heldout_count=3)
+    assert found.classes == ["car", "ship", "train"] and len(found.train) == 9
+
+
+def test_images_in_no_class_folder_are_refused(tmp_path: Path) -> None:
+    root = images(tmp_path / "set", *CLASSES, "train/stray.png")
+    with pytest.raises(DataError, match="row 2 of split 'train'.*: nothing"):
+        read(root, tmp_path / "cache")
+    flat = images(tmp_path / "flat", "train/0.png", "test/1.png")
+    with pytest.raises(DataError, match=r"no column 'label' \(columns: image\)"):
+        read(flat, tmp_path / "cache")
+
+
+def test_texts_beside_images_are_captions(tmp_path: Path) -> None:
+    root = images(tmp_path / "set", "train/0.png", "train/1.png", "test/2.png")
+    for place, text in (("train/0", "a cat"), ("train/1", "une bête"), ("test/2", "a dog")):
+        (root / f"{place}.txt").write_text(text, encoding="utf-8")
+    found = read(root, tmp_path / "cache", caption_column="text")
+    assert found.train.captions == ["a cat", "une bête"] and greys(found.heldout) == [2]
+    (root / "train/1.txt").write_text("another", encoding="utf-8")
+    assert read(root, tmp_path / "cache", caption_column="text").train.captions == ["a cat", "another"]
+
+
+# --- tables of text -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["csv", "semicolon", "tsv", "jsonl", "bom"])
+@pytest.mark.parametrize("place", ["root", "split"])
+def test_metadata_of_an_image_folder(tmp_path: Path, kind: str, place: str) -> None:
+    """`metadata.csv` and .jsonl, at the root or in each split; files are named relative to it."""
+    root = images(tmp_path / "set", "train/0.png", "train/1.png", "test/2.png")
+    rows = {"train": [("0.png", 'a; cat, "one"'), ("1.png", "None")], "test": [("2.png", "a dog")]}
+    if place == "root":
+        rows = {"": [(f"{split}/{name}", text) for split, own in rows.items() for name, text in own]}
+    for split, own in rows.items():
+        ending = {"semicolon": "csv", "bom": "csv"}.get(kind, kind)
+        write_rows(root / split / f"metadata.{ending}", kind, [{"file_name": name, "text": text} for name, text in own])
+    found = read(root, tmp_path / "cache", caption_column="text")
+    assert found.train.captions == ['a; cat, "one"', "None"] and greys(found.train) == [0, 1]
+    assert found.heldout.captions == ["a dog"] and greys(found.heldout) == [2]
+
+
+def write_rows(file: Path, kind: str, rows: list[dict[str, Any]]) -> None:
+    import csv
+
+    if kind == "jsonl":
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return
+    encoding = "utf-8-sig" if kind == "bom" else "utf-8"
+    with open(file, "w", newline="\r\n" if kind == "bom" else "", encoding=encoding) as stream:
+        mark = {"semicolon": ";", "tsv": "\t"}.get(kind, ",")
+        writer = csv.DictWriter(stream, list(rows[0]), delimiter=mark, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_a_csv_with_labels_is_a_path_of_its_own(tmp_path: Path) -> None:
+    """train.csv and test.csv name images in a folder; numbers of text are numbers, `NA` is a class and not missing."""
+    root = images(tmp_path / "set", "pixels/0.png", "pixels/1.png", "pixels/2.png")
+    write_rows(
+        root / "train.csv", "csv", [{"image": f"pixels/{k}.png", "label": name} for k, name in ((0, "NA"), (1, "nan"))]
+    )
+    write_rows(root / "test.csv", "csv", [{"image": "pixels/2.png", "label": "NA"}])
+    found = read(root, tmp_path / "cache")
+    assert understood(found) == ([("NA", 0), ("nan", 1)], [("NA", 2)])
+    alone = read(root / "train.csv", tmp_path / "cache", heldout_split="train", heldout_count=1)
+    assert len(alone.train) == len(alone.heldout) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("metadata.csv", "file_name,label\n0.png,a,b\n", "row 0 has 3 fields, the header 2"),
+        ("metadata.csv", "file_name,label\nabsent.png,a\n", "row 0 of split 'train': no image 'absent.png'"),
+        ("metadata.csv", "file_name,label\nhttp://x/0.png,a\n", "is an address"),
+        ("metadata.csv", "", "no header line"),
+        ("metadata.csv", "file_name,file_name\n0.png,a\n", "two columns have one name"),
+        ("metadata.jsonl", '{"file_name": "0.png", "label": "a"\n', "line 1"),
+        ("metadata.jsonl", "[1, 2]\n", "line 1 is no object"),
+        ("metadata.csv", b"file_name,label\n0.png,caf\xe9\n", "UTF-8 is needed|not a table of text in UTF-8"),
+    ],
+)
+def test_a_damaged_table_is_named(tmp_path: Path, name: str, content: Any, said: str) -> None:
+    root = images(tmp_path / "set", "train/0.png", "test/1.png")
+    write_rows(root / "test" / "metadata.csv", "csv", [{"file_name": "1.png", "label": "a"}])
+    (root / "train" / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=said) as caught:
+        read(root, tmp_path / "cache")
+    assert name in str(caught.value)
+
+
+# --- parquet and arrow ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        lambda folder: [png(k) for k in range(3)],
+        lambda folder: [{"bytes": png(k), "path": f"{k}.png"} for k in range(3)],
+        lambda folder: [{"bytes": None, "path": f"{folder.name}/{k}.png"} for k in range(3)],
+        lambda folder: [f"{folder.name}/{k}.png" for k in range(3)],
+        lambda folder: [str(folder / f"{k}.png") for k in range(3)],
+        lambda folder: [np.full((8, 8, 3), k, np.uint8).tolist() for k in range(3)],
+        lambda folder: [np.full((8, 8), k, np.uint8).tolist() for k in range(3)],
+        lambda folder: [np.full((8, 8, 3), k / 255).tolist() for k in range(3)],
+    ],
+    ids=["bytes", "struct", "struct of paths", "paths", "absolute paths", "lists", "grey lists", "lists of floats"],
+)
+def test_image_columns_of_parquet(tmp_path: Path, column: Any) -> None:
+    outside = images(tmp_path / "set" / "outside", "0.png", "1.png", "2.png")
+    table = pyarrow.table({"image": pyarrow.array(column(outside)), "label": ["a", "b", "a"]})
+    for split in ("train", "test"):
+        pyarrow.parquet.write_table(table, tmp_path / "set" / f"{split}.parquet")
+    assert greys(read(tmp_path / "set", tmp_path / "cache").train) == [0, 1, 2]
+
+
+def test_shards_of_every_naming(tmp_path: Path) -> None:
+    """The hub's names, folders of splits, and words in names."""
+    parquet(tmp_path / "a/data/train-00000-of-00002.parquet", label=["x", "y"])
+    parquet(tmp_path / "a/data/train-00001-of-00002.parquet", label=["y"])
+    parquet(tmp_path / "a/data/test-00000-of-00001.parquet", label=["x"])
+    parquet(tmp_path / "b/plain/train/0000.parquet", label=["x", "y"])
+    parquet(tmp_path / "b/plain/train/0001.parquet", label=["y"])
+    parquet(tmp_path / "b/plain/test/0000.parquet", label=["x"])
+    parquet(tmp_path / "c/mine_train_0.parquet", label=["x", "y"])
+    parquet(tmp_path / "c/mine_train_1.parquet", label=["y"])
+    parquet(tmp_path / "c/latest_test.parquet", label=["x"])
+    for name in "abc":
+        found = read(tmp_path / name, tmp_path / "cache")
+        assert understood(found) == ([("x", 0), ("y", 1), ("y", 0)], [("x", 0)]), name
+
+
+def test_a_row_in_a_second_shard_is_named_with_its_file(tmp_path: Path) -> None:
+    parquet(tmp_path / "set/train-0.parquet", label=[1.0, 2.0])
+    parquet(tmp_path / "set/train-1.parquet", label=[1.0, 2.5])
+    parquet(tmp_path / "set/test.parquet", label=[1.0])
+    with pytest.raises(
+        DataError, match=r"row 3 of split 'train' \(train-1.parquet, row 1\), column 'label': label 2.5"
+    ):
+        read(tmp_path / "set", tmp_path / "cache")
+
+
+def test_two_sets_in_one_folder_are_chosen_by_subset(tmp_path: Path) -> None:
+    labelled(tmp_path / "set/one", ["a", "b"])
+    labelled(tmp_path / "set/two", ["c", "d"])
+    with pytest.raises(DataError, match="several folders hold the split t[a-z]+: one, two; choose with data.subset"):
+        read(tmp_path / "set", tmp_path / "cache")
+    assert read(tmp_path / "set", tmp_path / "cache", subset="two").classes == ["c", "d"]
+    with pytest.raises(DataError, match=r"data.subset 'three': no such folder .*\(folders: one, two\)"):
+        read(tmp_path / "set", tmp_path / "cache", subset="three")
+
+
+def test_a_saved_data_set_with_files_of_a_cache_beside(tmp_path: Path) -> None:
+    """save_to_disk: a dictionary of splits, with `cache-*.arrow` that `map` left there."""
+    datasets = pytest.importorskip("datasets")
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = {"image": [{"bytes": png(k), "path": None} for k in range(4)], "label": [0, 1, 1, 0]}
+    whole = datasets.Dataset.from_dict(rows, features=kinds)
+    datasets.DatasetDict(train=whole, validation=whole.select([1, 2])).save_to_disk(tmp_path / "set")
+    shutil.copy(next((tmp_path / "set/train").glob("data-*.arrow")), tmp_path / "set/train/cache-0123.arrow")
+    found = read(tmp_path / "set", tmp_path / "cache", heldout_split="val")
+    assert understood(found) == ([("a", 0), ("b", 1), ("b", 2), ("a", 3)], [("b", 1), ("b", 2)])
+    whole.save_to_disk(tmp_path / "one")
+    alone = read(tmp_path / "one", tmp_path / "cache", heldout_split="train", heldout_count=2)
+    assert len(alone.train) == len(alone.heldout) == 2
+
+
+# --- archives -------------------------------------------------------------------------------------------------------
+
+
+def packed(folder: Path, file: Path, kind: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w") as opened:
+            for path in sorted(folder.rglob("*")):
+                opened.write(path, path.relative_to(folder.parent))
+            opened.writestr("__MACOSX/set/train/cat/._0.png", b"junk")
+    else:
+        with tarfile.open(file, f"w:{kind}") as tar:
+            tar.add(folder, folder.name)
+    return file
+
+
+@pytest.mark.parametrize(("name", "kind"), [("x.zip", "zip"), ("x.tar", ""), ("x.tar.gz", "gz"), ("x.TGZ", "gz")])
+def test_an_archive_of_a_folder(tmp_path: Path, name: str, kind: str) -> None:
+    file = packed(images(tmp_path / "set", *CLASSES), tmp_path / "packed" / name, kind)
+    assert understood(read(file, tmp_path / "cache")) == EXPECTED
+    assert understood(read(tmp_path / "packed", tmp_path / "other")) == EXPECTED
+    left = [
+        path.name for path in (tmp_path / "cache/data").rglob("*") if "unpacked" in path.parts or path.suffix == ".png"
+    ]
+    assert left == []
+
+
+def test_an_archive_for_each_split(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        own = images(tmp_path / "made" / split, "cat/0.png", "dog/1.png")
+        packed(own, tmp_path / f"set/{split}.zip", "zip")
+    found = read(tmp_path / "set", tmp_path / "cache")
+    assert understood(found) == ([("cat", 0), ("dog", 1)],) * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("x.zip", b"PK\x03\x04junk"), ("x.tar", b"junk" * 300), ("x.tar.gz", b"\x1f\x8bjunk")]
+)
+def test_a_damaged_archive_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}: "):
+        read(tmp_path / name, tmp_path / "cache")
+
+
+def shard(file: Path, samples: list[dict[str, bytes]]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as tar:
+        for index, sample in enumerate(samples):
+            for ending, content in sample.items():
+                member = tarfile.TarInfo(f"{index:05d}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return file
+
+
+def test_shards_of_webdataset(tmp_path: Path) -> None:
+    """Members of one sample share a name; images of several endings are one column `image`."""
+    jpeg = io.BytesIO()
+    Image.new("RGB", (8, 8), (1, 1, 1)).save(jpeg, "JPEG", quality=100)
+    rows = [
+        {"png": png(0), "cls": b"3\n", "txt": b"a cat", "json": b'{"caption": "one"}'},
+        {"jpg": jpeg.getvalue(), "cls": b"5", "txt": "ein Bär".encode(), "json": b'{"caption": "two"}'},
+    ]
+    shard(tmp_path / "set/train-000.tar", rows)
+    shard(tmp_path / "set/train-001.tar", rows[:1])
+    shard(tmp_path / "set/test-000.tar", rows)
+    by_label = read(tmp_path / "set", tmp_path / "cache")
+    assert understood(by_label)[0] == [("3", 0), ("5", 1), ("3", 0)]
+    assert read(tmp_path / "set", tmp_path / "cache", label_column="cls").classes == ["3", "5"]
+    for column, texts in (
+        ("text", ["a cat", "ein Bär"]),
+        ("txt", ["a cat", "ein Bär"]),
+        ("json.caption", ["one", "two"]),
+    ):
+        assert read(tmp_path / "set", tmp_path / "cache", caption_column=column).heldout.captions == texts
+    with pytest.raises(DataError, match="image 1 of split 'train'.*nothing in column 'png'"):
+        read(tmp_path / "set", tmp_path / "cache", image_column="png", label_column="cls")
+
+
+# --- splits ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_split_is_named_with_what_there_is_and_the_way(tmp_path: Path) -> None:
+    parquet(tmp_path / "set/train.parquet", label=["a", "b"] * 10)
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "set", tmp_path / "cache")
+    assert "no split 'test' (splits: train)" in str(caught.value)
+    assert "data.heldout_split=train" in str(caught.value) and "holds out 10%" in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["folder", "file"])
+def test_one_split_is_divided_by_the_seed_without_overlap(tmp_path: Path, form: str) -> None:
+    """Train and held-out of one name were the same images: every metric was of the training set."""
+    file = parquet(tmp_path / "set/train.parquet", label=["a"] * 60 + ["b"] * 40)
+    path = file if form == "file" else file.parent
+    found = read(path, tmp_path / "cache", heldout_split="train")
+    assert len(found.heldout) == 10 and sorted(greys(found.train) + greys(found.heldout)) == list(range(100))
+    assert found.heldout.labels is not None and np.bincount(found.heldout.labels).tolist() == [6, 4]
+    other = read(path, tmp_path / "cache", heldout_split="train", seed=1)
+    assert greys(other.heldout) != greys(found.heldout)
+    more = read(path, tmp_path / "cache", heldout_split="train", heldout_count=30, train_count=20)
+    assert len(more.heldout) == 30 and len(more.train) == 20 and not set(greys(more.train)) & set(greys(more.heldout))
+    with pytest.raises(DataError, match="data.heldout_count 100 leaves nothing to train on"):
+        read(path, tmp_path / "cache", heldout_split="train", heldout_count=100)
+
+
+def test_images_that_both_splits_have_are_said(tmp_path: Path) -> None:
+    path = labelled(tmp_path / "set", ["a", "b", "a"], ["a", "b"])
+    found = read(path, tmp_path / "cache")
+    assert "2 of 2 held-out images are in the training set too, pixel for pixel" in found.notes
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+def test_links_are_followed_and_their_content_is_in_the_digest(tmp_path: Path) -> None:
+    real = images(tmp_path / "real", *CLASSES)
+    root = tmp_path / "set"
+    (root / "train").mkdir(parents=True)
+    (root / "train/cat").symlink_to(real / "train/cat")
+    (root / "train/dog").mkdir()
+    (root / "train/dog/1.png").symlink_to(real / "train/dog/1.png")
+    (root / "test").symlink_to(real / "test")
+    (root / "train/dog/up").symlink_to(root)  # a circle
+    before = read(root, tmp_path / "cache")
+    assert understood(before) == EXPECTED
+    (real / "train/cat/0.png").write_bytes(png(77))
+    assert greys(read(root, tmp_path / "cache").train) == [77, 1]
+    os.remove(real / "train/dog/1.png")
+    with pytest.raises(DataError, match=r"1\.png: a link to .* which is not there"):
+        read(root, tmp_path / "cache")
+
+
+def test_images_outside_the_folder_are_in_the_digest(tmp_path: Path) -> None:
+    outside = images(tmp_path / "outside", "0.png", "1.png")
+    for split in ("train", "test"):
+        write = pyarrow.table({"image": [str(outside / "0.png"), "../outside/1.png"], "label": ["a", "b"]})
+        (tmp_path / "set").mkdir(exist_ok=True)
+        pyarrow.parquet.write_table(write, tmp_path / "set" / f"{split}.parquet")
+    before = read(tmp_path / "set", tmp_path / "cache")
+    (outside / "1.png").write_bytes(png(99))
+    after = read(tmp_path / "set", tmp_path / "cache")
+    assert after.digest != before.digest and greys(after.train) == [0, 99]
+
+
+def test_a_parquet_replaced_with_its_time_and_size_kept_is_read_again(tmp_path: Path) -> None:
+    """`cp -p`, `tar` and `rsync -t` keep the time: the old images were read under the new digest."""
+    plain: Any = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+
+    def write(file: Path, grey: int) -> os.stat_result:
+        table = pyarrow.table({"image": [bmp(grey), bmp(grey + 1)], "label": ["a", "b"]})
+        pyarrow.parquet.write_table(table, file, **plain)
+        return file.stat()
+
+    (tmp_path / "set").mkdir()
+    write(tmp_path / "set/test.parquet", 0)
+    file = tmp_path / "set/train.parquet"
+    stamp = write(file, 10)
+    before = read(tmp_path / "set", tmp_path / "cache")
+    assert write(file, 20).st_size == stamp.st_size
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    after = read(tmp_path / "set", tmp_path / "cache")
+    assert after.digest != before.digest and greys(after.train) == [20, 21]
+
+
+def bmp(grey: int) -> bytes:
+    """An image whose size does not depend on its content."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (grey, grey, grey)).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("name", ["org/name.v2", "name.v1.0", "org-a/name_b"])
+def test_a_name_of_the_hub_may_have_a_dot(name: str) -> None:
+    """It was taken for a file that is missing."""
+    assert data.data_digest(config(Path(name)))
+
+
+@pytest.mark.parametrize(
+    "path", ["./absent", "/absent/set", "~/absent-set", "a/b/c", "absent.parquet", "a b", "set.zip"]
+)
+def test_a_path_that_is_not_there_is_said(path: str) -> None:
+    with pytest.raises(DataError, match="no such file or folder"):
+        data.data_digest(Data(source="huggingface", path=path, label_column="label"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n", "a Git LFS pointer.*git lfs pull"),
+        (b"<!DOCTYPE html><html><body>403</body></html>", "an HTML page"),
+        (b"", "an empty file"),
+        (b"PAR1 cut off", "damaged, or not a parquet file"),
+        (b"\0" * 64, "zeros"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG image; a parquet file is needed"),
+    ],
+)
+def test_what_is_no_parquet_is_named_for_what_it_is(tmp_path: Path, content: bytes, said: str) -> None:
+    path = labelled(tmp_path / "set", ["a", "b"])
+    (path / "train.parquet").write_bytes(content)
+    with pytest.raises(DataError, match=f"train.parquet: .*{said}|train.parquet: {said}"):
+        read(path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.h5", b"\x89HDF", "a file must be parquet, arrow, tar, zip, csv"),
+        ("x.png", png(), "one image is no data set; name the folder"),
+        ("x", b"<html>", "an HTML page"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        read(tmp_path / name, tmp_path / "cache")
+
+
+def test_a_folder_without_data_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="it holds no files"):
+        read(tmp_path / "empty", tmp_path / "cache")
+    (tmp_path / "empty/model.bin").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"it holds 1 files \(.bin\)"):
+        read(tmp_path / "empty", tmp_path / "cache")
+
+
+def test_files_that_are_passed_over_are_said(tmp_path: Path) -> None:
+    path = images(labelled(tmp_path / "set", ["a", "b"]), "preview/0.png")
+    assert "1 image files beside the parquet files are not read" in read(path, tmp_path / "cache").notes
+
+
+def test_names_in_any_script_with_blanks_and_brackets(tmp_path: Path) -> None:
+    root = images(tmp_path / "мой set [1]", "train/кот 1/[x].png", "train/собака/%20.png", "test/кот 1/é.png")
+    assert read(root, tmp_path / "cache").classes == ["кот 1", "собака"]
+
+
+def test_captions_of_both_splits(tmp_path: Path) -> None:
+    found = read(captioned(tmp_path / "set", ["a", "b"], ["c"]), tmp_path / "cache", caption_column="text")
+    assert found.train.captions == ["a", "b"] and found.heldout.captions == ["c"]
