@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.options import as_truth as as_truth
     from architectures.options import as_word as as_word
     from architectures.options import nearest as nearest
+    from architectures.plugins import PluginError as PluginError
     from architectures.prompt import Captions as Captions
     from architectures.prompt import FeatureBatch as FeatureBatch
     from architectures.prompt import Features as Features
@@ -42,7 +43,6 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.prompt import PromptKind as PromptKind
     from architectures.prompt import index_prompt as index_prompt
     from architectures.registry import ALIASES as ALIASES
-    from architectures.registry import PluginError as PluginError
     from architectures.registry import UnknownScheme as UnknownScheme
     from architectures.registry import check_name as check_name
     from architectures.registry import load_plugin as load_plugin
@@ -62,7 +62,6 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
 _NAMES = {
     "registry": (
         "ALIASES",
-        "PluginError",
         "UnknownScheme",
         "check_name",
         "load_plugin",
@@ -71,6 +70,7 @@ _NAMES = {
         "scheme_class",
         "schemes",
     ),
+    "plugins": ("PluginError",),
     "options": ("Option", "as_number", "as_truth", "as_word", "nearest"),
     "layers": ("initialise",),
     "prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "index_prompt"),

@@ -6,17 +6,16 @@ first needed.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import re
-import sys
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from architectures import plugins
 from architectures.options import nearest
+from architectures.plugins import PluginError
 
 if TYPE_CHECKING:
     from architectures.scheme import Scheme
@@ -48,17 +47,14 @@ class UnknownScheme(ValueError):
     """No scheme of that name; the message lists the names and the nearest."""
 
 
-class PluginError(ValueError):
-    """A plugin that cannot be imported, or that takes a name already taken."""
-
-
 @dataclass
 class _Registry:
     """Schemes registered by plugins while this process runs, with their origins."""
 
     schemes: dict[str, type[Scheme]] = field(default_factory=dict)
     origins: dict[str, dict[str, str]] = field(default_factory=dict)
-    loading: dict[str, str] | None = None  # origin of the plugin file being imported now
+    files: dict[str, Path] = field(default_factory=dict)  # of schemes from plugin files
+    loading: tuple[dict[str, str], Path] | None = None  # origin and file of the plugin being imported now
 
 
 _registry = _Registry()
@@ -72,16 +68,19 @@ def register(name: str) -> Any:
     """
 
     def add(scheme: type[Scheme]) -> type[Scheme]:
-        origin = _registry.loading or {"kind": "module", "name": scheme.__module__}
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
+        origin, file = _registry.loading or ({"kind": "module", "name": scheme.__module__}, None)
+        if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
             raise PluginError(f"scheme name {name!r}: use lower-case letters, digits and '-'")
         if name in BUILT_IN or name in ALIASES:
-            raise PluginError(f"scheme {name!r} of {_say(origin)} is the name of a built-in scheme")
+            raise PluginError(f"scheme {name!r} of {_say(origin, file)} is the name of a built-in scheme")
         for other in (*_registry.origins.items(), *((e.name, _entry_origin(e)) for e in _entries())):
-            if other[0] == name and other[1].get("name") != origin.get("name"):
-                raise PluginError(f"scheme {name!r} is given by {_say(other[1])} and by {_say(origin)}")
+            taken = _registry.files.get(name)
+            if other[0] == name and (other[1].get("name"), taken) != (origin.get("name"), file):
+                raise PluginError(f"scheme {name!r} is given by {_say(other[1], taken)} and by {_say(origin, file)}")
         _registry.schemes[name] = scheme
         _registry.origins[name] = origin
+        if file is not None:
+            _registry.files[name] = file
         return scheme
 
     return add
@@ -91,32 +90,26 @@ def load_plugin(path: str | Path) -> list[str]:
     """Imports a plugin file, whose `@register` lines add schemes, and returns their names. Twice is once.
 
     Raises:
-        PluginError: naming the file and its own error.
+        PluginError: naming the file, and its own error of whatever kind: also if it ends the process, or is not done
+            after a minute (`DITBENCH_PLUGIN_TIMEOUT`, seconds).
     """
-    file = Path(path).resolve()
+    file = Path(path).expanduser().resolve()
     if not file.is_file():
         raise PluginError(f"plugin {path}: no such file")
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    origin = {"kind": "file", "name": file.name, "sha256": digest}
+    digest = plugins.digest_of(file, path)
     known = [name for name, other in _registry.origins.items() if other.get("sha256") == digest]
-    if known:
+    if known and all(_registry.files.get(name) == file for name in known):
         return known
-    module_name = f"ditbench_plugin_{digest[:12]}"
-    spec = importlib.util.spec_from_file_location(module_name, file)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"plugin {path}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    before, _registry.loading = set(_registry.schemes), origin
+    before = dict(_registry.schemes), dict(_registry.origins), dict(_registry.files)
+    _registry.loading = {"kind": "file", "name": file.name, "sha256": digest}, file
     try:
-        spec.loader.exec_module(module)
-    except PluginError:
+        plugins.import_file(file, path, digest)
+    except BaseException:
+        _registry.schemes, _registry.origins, _registry.files = before
         raise
-    except Exception as error:
-        raise PluginError(f"plugin {path}: {type(error).__name__}: {error}") from error
     finally:
         _registry.loading = None
-    return sorted(set(_registry.schemes) - before)
+    return sorted(name for name, scheme in _registry.schemes.items() if before[0].get(name) is not scheme)
 
 
 def schemes() -> list[str]:
@@ -159,13 +152,9 @@ def scheme_class(name: str) -> type[Scheme]:
     entries = [entry for entry in _entries() if entry.name == name]
     if len({entry.value for entry in entries}) > 1:
         raise PluginError(f"scheme {name!r} is given by {' and by '.join(_say(_entry_origin(e)) for e in entries)}")
-    try:
+    with plugins.guarded(f"scheme {name!r} of {_say(_entry_origin(entries[0]))}"):
         loaded: type[Scheme] = entries[0].load()
-        return loaded
-    except Exception as error:
-        raise PluginError(
-            f"scheme {name!r} of {_say(_entry_origin(entries[0]))}: {type(error).__name__}: {error}"
-        ) from error
+    return loaded
 
 
 def origin(name: str) -> dict[str, str]:
@@ -174,16 +163,21 @@ def origin(name: str) -> dict[str, str]:
     if name in BUILT_IN:
         return {"kind": "built-in", "name": BUILT_IN[name].partition(":")[0]}
     if name in _registry.origins:
-        return dict(_registry.origins[name])
-    entry = next(entry for entry in _entries() if entry.name == name)
-    result = _entry_origin(entry)
+        found = dict(_registry.origins[name])
+        return found if "sha256" in found else found | _digested(_registry.schemes[name].__module__, frozenset())
+    entry = next((entry for entry in _entries() if entry.name == name), None)
+    if entry is None:
+        check_name(name)
+        raise UnknownScheme(f"scheme {name!r} has no origin")
+    return _entry_origin(entry) | _digested(entry.module, plugins.top_names(entry.dist, entry.module))
+
+
+def _digested(module: str, own: frozenset[str]) -> dict[str, str]:
+    """The digest of a module and of what it imports of its author's, where they can be found."""
     try:
-        spec = importlib.util.find_spec(entry.module)
-        if spec is not None and spec.origin:
-            result["sha256"] = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+        return {"sha256": plugins.digest_of_module(module, own)}
     except (ImportError, OSError, ValueError):
-        pass  # a package that cannot be found is reported when it is loaded
-    return result
+        return {}  # a package that cannot be found is reported when it is loaded
 
 
 def _entries() -> list[EntryPoint]:
@@ -195,5 +189,5 @@ def _entry_origin(entry: EntryPoint) -> dict[str, str]:
     return {"kind": "package", "name": name, "version": entry.dist.version if entry.dist else "unknown"}
 
 
-def _say(origin: dict[str, str]) -> str:
-    return f"{origin['kind']} {origin['name']}"
+def _say(origin: dict[str, str], file: Path | None = None) -> str:
+    return f"{origin['kind']} {file or origin['name']}"

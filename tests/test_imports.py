@@ -24,6 +24,8 @@ ARCHITECTURES = [
     "prompt",
     "scheme",
     "streams",
+    "sources",
+    "plugins",
     "registry",
     "backbone",
     "observation",

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+import marshal
+import os
+from collections.abc import Iterator, Mapping
+from importlib.util import MAGIC_NUMBER, cache_from_source
 from pathlib import Path
 
+import architectures
 from bench.config.schema import as_dict
-from bench.config.spec import CellConfig
-from bench.store.files import digest
+from bench.config.spec import CellConfig, cell_id
+from bench.store.files import file_digest
+from bench.store.provenance import started
 
-PLACEMENT = {"data": ("path",)}  # keys that say where, not what
+ROOT = Path(__file__).resolve().parents[2]
+SLACK = 1.0  # seconds; the start of a process is known to a second
 ROOMS = ("data", "training", "measure")  # of bench: whatever is in them makes numbers ...
 FILES = ("run/cell.py", "store/seeds.py")  # ... and so do these; nothing else does
 OBSERVERS = (
@@ -20,6 +27,10 @@ OBSERVERS = (
 )  # of architectures: they only observe
 
 
+class CodeChanged(ValueError):
+    """The code that a cell imported is not the code that it was planned with."""
+
+
 def identity(config: CellConfig, *, data: str, code: str, plugin: str = "") -> str:
     """The id of a cell: its scheme's name and the hash of what defines it.
 
@@ -27,13 +38,9 @@ def identity(config: CellConfig, *, data: str, code: str, plugin: str = "") -> s
         config: resolved.
         data: digest of the data.
         code: digest of the code that makes numbers.
-        plugin: digest of the file that the scheme comes from.
+        plugin: digest of the files that the scheme comes from.
     """
-    defining = as_dict(config)
-    for group, keys in PLACEMENT.items():
-        for key in keys:
-            defining[group].pop(key, None)
-    return f"{config.scheme}-{digest([defining, data, code, plugin], 12)}"
+    return cell_id(as_dict(config), {"data": data, "code": code, "plugin": plugin})
 
 
 def code_files(scheme_module: str | None) -> Iterator[Path]:
@@ -54,8 +61,88 @@ def code_files(scheme_module: str | None) -> Iterator[Path]:
 
 def code_digest(scheme_module: str | None) -> str:
     """A hash over `code_files`."""
-    root = Path(__file__).resolve().parents[2]
     total = hashlib.sha256()
     for file in code_files(scheme_module):
-        total.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+        total.update(_name(file).encode() + b"\0" + file.read_bytes() + b"\0")
     return total.hexdigest()[:16]
+
+
+def code_table(scheme_module: str | None) -> dict[str, str]:
+    """The digest of each of `code_files`, by its name."""
+    return {_name(file): file_digest(file) for file in code_files(scheme_module)}
+
+
+def _name(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+# --- what a process imported ------------------------------------------------------------------------------------------
+
+
+def check_code(digests: Mapping[str, str], scheme: str, planned: Path | None = None) -> None:
+    """Checks that the code of this process is what a cell was planned with; call it once all of it is imported.
+
+    A file that was changed after this process started may have been imported before or after: neither is believed,
+    also if it is by now what it was.
+
+    Args:
+        digests: `code` and `plugin` of the cell's spec.
+        scheme: the cell's.
+        planned: the file of `code_table` at planning, which lets the sentence name the file; may be missing.
+
+    Raises:
+        CodeChanged: naming what changed.
+    """
+    origin = architectures.origin(scheme)
+    module = origin["name"] if origin["kind"] == "built-in" else None
+    plugin = "" if module else origin.get("sha256", "")
+    if plugin != digests["plugin"]:
+        raise CodeChanged(_sentence(f"its plugin {origin['name']}, or a module that this imports"))
+    if code_digest(module) != digests["code"]:
+        raise CodeChanged(_sentence(_different(planned, module)))
+    unsure = [_name(file) for file in code_files(module) if _changed_since_start(file) or stale(file)]
+    if unsure:
+        raise CodeChanged(_sentence(f"{unsure[0]}, changed while the cell started"))
+
+
+def _sentence(what: str) -> str:
+    return f"the code of this cell changed since it was planned ({what}); run again to plan it with the code as it is"
+
+
+def _different(planned: Path | None, module: str | None) -> str:
+    try:
+        before = json.loads(planned.read_text()) if planned else {}
+    except (OSError, ValueError):
+        before = {}
+    now = code_table(module) if before else {}
+    return ", ".join(sorted(name for name in before | now if before.get(name) != now.get(name))) or "of bench"
+
+
+def _changed_since_start(file: Path) -> bool:
+    """Whether a file was written, moved or restored while this process ran: no tool sets back this time."""
+    return file.stat().st_ctime > started() + SLACK
+
+
+def stale(file: Path) -> bool:
+    """Whether Python takes compiled code for a file's that is not of its present text.
+
+    It compares size and time of change alone, which a restored or copied file may have in common with the one before.
+    """
+    if file.suffix != ".py":
+        return False
+    try:
+        cached = Path(cache_from_source(str(file)))
+        now, compiled = file.stat(), cached.stat()
+        if now.st_ctime <= compiled.st_mtime:
+            return False  # compiled after the last change
+        content, source = cached.read_bytes(), file.read_bytes()
+    except (OSError, NotImplementedError):
+        return False
+    if content[:4] != MAGIC_NUMBER or content[4:16] != _stamp(now):
+        return False  # not taken for this file's
+    return bool(marshal.loads(content[16:]) != compile(source, str(file), "exec", dont_inherit=True))
+
+
+def _stamp(now: os.stat_result) -> bytes:
+    parts = (0, int(now.st_mtime) & 0xFFFFFFFF, now.st_size & 0xFFFFFFFF)
+    return b"".join(part.to_bytes(4, "little") for part in parts)

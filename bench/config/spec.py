@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.config.schema import Backbone, Data, Evaluate, Prompt, Sample, Train, as_dict
-from bench.store.files import write_json
+from bench.store.files import digest, write_json
 from bench.store.folders import CellFolder
 
 
@@ -86,17 +86,49 @@ class CellSpec:
                 return
         write_json(folder.config, as_dict(self.config))
         more = {key: getattr(self, key) for key in ("digests", "plugins", "workers", "command")}
-        write_json(folder.path / "order.json", more)
+        write_json(folder.path / "order.json", more | {"sha256": digest(self.digests)})
 
     @classmethod
     def read(cls, folder: CellFolder) -> CellSpec:
         """What was planned for a cell.
 
         Raises:
-            ValueError: if the folder holds no plan.
+            ValueError: if the folder holds no plan, or one that was changed since: it would not give the folder's id.
         """
         try:
+            plain = json.loads(folder.config.read_text())
             more = json.loads((folder.path / "order.json").read_text())
-            return cls(config=CellConfig.from_dict(json.loads(folder.config.read_text())), **more)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+            planned = more.pop("sha256", None)
+            spec = cls(config=CellConfig.from_dict(plain), **more)
+            id, digests = cell_id(plain, spec.digests), digest(spec.digests)
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise ValueError(f"{folder.path.name} is no planned cell ({error}); plan it with `ditbench run`") from error
+        if id != folder.id:
+            raise ValueError(
+                f"{folder.config} was changed after it was planned: it is the config of {id}, not of {folder.id}; "
+                "run the matrix again to write it again"
+            )
+        if planned not in (None, digests):
+            raise ValueError(
+                f"{folder.path / 'order.json'} was changed after it was planned: its digests are not those of the "
+                "plan; run the matrix again to write it again"
+            )
+        return spec
+
+
+PLACEMENT = {"data": ("path",)}  # keys that say where, not what
+
+
+def cell_id(config: Mapping[str, Any], digests: Mapping[str, str]) -> str:
+    """The id of a cell: its scheme's name and the hash of what defines it.
+
+    Args:
+        config: plain values, as `config.json` has them.
+        digests: of data, code, plugin.
+    """
+    defining = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
+    for group, keys in PLACEMENT.items():
+        for key in keys:
+            defining[group].pop(key, None)
+    parts = [defining, *(digests[name] for name in ("data", "code", "plugin"))]
+    return f"{config['scheme']}-{digest(parts, 12)}"

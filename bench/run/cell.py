@@ -12,7 +12,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import torch
 from filelock import Timeout
 
 import architectures
+from bench.config.identity import check_code
 from bench.config.schema import Train, as_dict
 from bench.config.spec import CellSpec
 from bench.data import datasets, prompts
@@ -145,15 +145,14 @@ def _work(folder: CellFolder, journal: Journal, attempt: int) -> None:
 def _prepared(folder: CellFolder, journal: Journal, attempt: int, cache: Path) -> _Cell:
     """The cell with its data, and its model initialised."""
     spec = CellSpec.read(folder)
-    for plugin in spec.plugins:
-        with suppress(architectures.PluginError):  # a scheme that is missing for it is refused below, by its name
-            architectures.load_plugin(plugin)
+    _load_plugins(spec)
     config, train = spec.config, spec.config.train
     device = _device(train)
     torch.manual_seed(config.seed)
     data = datasets.load(cache / "data" / spec.digests["data"])
     prompted = prompts.load(cache / "prompts" / spec.digests["prompts"])
     model = build(config, prompted.kind, seed=config.seed).to(device)
+    check_code(spec.digests, config.scheme, cache / "code" / f"{spec.digests['code']}.json")
     if train.compile == "on":
         model.compile(dynamic=False)
     module = CellModule(model, train, config.seed)
@@ -162,6 +161,18 @@ def _prepared(folder: CellFolder, journal: Journal, attempt: int, cache: Path) -
         "initial_backbone_weights": weights_digest(model, names=COMMON.match),
     }
     return _Cell(folder, spec, journal, attempt, LoadedCell(model, data, prompted, config, device), module, initial)
+
+
+def _load_plugins(spec: CellSpec) -> None:
+    """Imports the plugins; one that fails matters only if the cell's scheme is its."""
+    wrong = []
+    for plugin in spec.plugins:
+        try:
+            architectures.load_plugin(plugin)
+        except architectures.PluginError as error:
+            wrong.append(str(error))
+    if wrong and spec.config.scheme not in architectures.schemes():
+        raise architectures.PluginError("; ".join(wrong))
 
 
 def _device(train: Train) -> torch.device:

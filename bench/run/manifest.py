@@ -8,6 +8,8 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+import architectures
+from bench.config.identity import code_table
 from bench.config.load import to_yaml
 from bench.config.schema import ConfigError, as_dict
 from bench.run.plan import Plan
@@ -55,12 +57,23 @@ def commit(plan: Plan, store: Store, *, fresh: bool = False) -> None:
             )
         now["created"] = before["created"]
     write_json(folder / "manifest.json", now)
+    _write_code_tables(plan, store)
     for cell in plan.cells:
         target = store.cell(cell.row.cell)
         target.path.mkdir(parents=True, exist_ok=True)
         cell.spec.write(target)
         if cell.reason:
             target.write_state("failed", cell.reason)
+
+
+def _write_code_tables(plan: Plan, store: Store) -> None:
+    """The digest of each file of code by its name, so that a cell can name the one that was changed."""
+    for code, scheme in {cell.spec.digests["code"]: cell.row.scheme for cell in plan.cells}.items():
+        file = store.cache / "code" / f"{code}.json"
+        if code and not file.exists():
+            origin = architectures.origin(scheme)
+            module = origin["name"] if origin["kind"] == "built-in" else None
+            write_json(file, code_table(module))
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:

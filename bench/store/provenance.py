@@ -84,6 +84,11 @@ def hardware(device: str) -> dict[str, Any]:
 _process = psutil.Process()
 
 
+def started() -> float:
+    """When this process was started, in seconds since 1970, to a second."""
+    return _process.create_time()
+
+
 def usage(device: str) -> dict[str, float]:
     """Load of the machine by this process now, by MLflow's names for it; the CPU's share is since the last call."""
     load = {
