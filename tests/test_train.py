@@ -194,7 +194,7 @@ def test_schemes_see_the_same_and_begin_alike(tmp_path: Path) -> None:
         assert digests[0][equal] == digests[1][equal], equal
     assert digests[0]["initial_weights"] != digests[1]["initial_weights"]
     grids = [json.loads((store.cell(c.row.cell).samples / "grid.json").read_text()) for c in made.cells]
-    assert grids[0] == grids[1]
+    assert all(grids[0][key] == grids[1][key] for key in ("prompts", "guidance", "seed"))
 
 
 def test_a_signal_while_a_step_is_logged_waits_for_a_checkpoint(tmp_path: Path) -> None:

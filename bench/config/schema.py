@@ -208,6 +208,8 @@ class Evaluate:
     """Generated images that quality is measured on."""
     reference: Count = 5000
     """Held-out images they are compared with, at most."""
+    labels: Literal["heldout", "uniform"] = "heldout"
+    """Labels of the samples and of these images: shared out as in the held-out images, or every class alike."""
     extractor: str = "auto"
     """Feature extractor; auto: inception if available, else efficientnet-lite0."""
     heldout: Count = 2000

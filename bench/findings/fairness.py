@@ -39,7 +39,7 @@ RECORDED: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = (
 
 
 def _measured(provenance: dict[str, Any]) -> dict[str, Any]:
-    kept = ("extractor", "extractor_digest", "judge_digest", "samples", "reference")
+    kept = ("extractor", "extractor_digest", "judge_digest", "samples", "reference", "rows")
     return {key: provenance.get("measured", {}).get(key) for key in kept}
 
 

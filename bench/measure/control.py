@@ -8,7 +8,6 @@ that falls inside the object's cell: 1 all of it, 0 no more than anywhere.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,21 @@ from bench.data import scenes
 from bench.data.scenes import GLOBAL, LOCAL, Scene
 from bench.measure import judge as judges
 from bench.measure.evaluate import Measured
+from bench.measure.rows import sampled
 from bench.measure.sampling import SampleSet, Say, generate, generate_set, heldout_set, initial_noise, prompt_texts
-from bench.store.files import write_json
+from bench.store import files as store
+from bench.store.files import sources
+from bench.store.kept import load_value, save_value
 from bench.store.metrics import METRICS, Measurement
 from bench.store.seeds import derive
 from bench.training.model import LoadedCell
 
 MAIN = tuple(metric.kind for metric in METRICS if metric.every_set)
+MOST_REAL = 2000  # real images that ceiling and floor are read from
 GRID = 9  # squares a side of a heat map, three for each place
 
 
-def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say) -> Measured:
+def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say) -> Measured:
     """Adherence of every attribute, over held-out and unseen prompts and along the guidance sweep.
 
     Nothing on data without scenes.
@@ -42,13 +45,13 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say) -> Measure
         return Measured({})
     judge, card = judges.load()
     judge = judge.to(subject.device)
-    ceiling, floor = _real(subject, judge, card["digest"], cache, say)
+    ceiling, floor = _real(subject, judge, card["digest"], cache, say, warn)
     real = {replace(Measurement.parse(key), subset="real"): value for key, value in ceiling.items()}
     quality: dict[str, float] = {one.key: value for one, value in real.items()}
     sampling: dict[str, list[float]] = {}
     evaluate, slug = subject.config.evaluate, judges.slug()
     for request in _sets(subject):
-        samples, _ = generate_set(subject, request, folder, say)
+        samples, _ = generate_set(subject, request, folder, say, warn)
         texts = prompt_texts(subject.data, request.indices, request.split)
         scores = judges.score([scenes.parse(text) for text in texts], judges.read(judge, samples))
         kept = judges.summary(scores, floor)
@@ -63,33 +66,34 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say) -> Measure
 
 
 def _sets(subject: LoadedCell) -> list[SampleSet]:
-    """What is sampled: held-out prompts, unseen ones, and the first held-out ones at every further guidance scale."""
+    """What is sampled: held-out prompts, unseen ones, and some of the held-out ones at every further guidance scale."""
     evaluate = subject.config.evaluate
     main = heldout_set(subject)
     assert subject.data.unseen is not None
-    unseen = np.arange(evaluate.unseen) % len(subject.data.unseen)
-    few = main.indices[: evaluate.sweep_samples]
+    unseen = sampled(subject.data.unseen, evaluate.unseen, seed=evaluate.seed, name="unseen")
+    few = main.indices[: evaluate.sweep_samples]  # in seeded order, so that the first ones are a sample
     sweep = [SampleSet(f"guidance{w:g}", "heldout", few, w) for w in evaluate.sweep]
     return [main, SampleSet("unseen", "unseen", unseen), *sweep]
 
 
 def _real(
-    subject: LoadedCell, judge: Any, digest: str, cache: Path, say: Say
+    subject: LoadedCell, judge: Any, digest: str, cache: Path, say: Say, warn: Say
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Ceiling and floor: scores of real held-out images, and of chance; computed once for a data set and a judge."""
-    kept = cache / "features" / f"{judges.slug()}-{subject.data.digest}-{digest}.json"
-    if not kept.exists():
+    heldout, seed = subject.data.heldout, subject.config.evaluate.seed
+    rows = sampled(heldout, min(MOST_REAL, len(heldout)), seed=seed, name="real")
+    named = store.digest([subject.data.digest, digest, rows.tolist(), sources(Path(judges.__file__).parent)], 16)
+    file = cache / "features" / f"{judges.slug()}-{named}.json"
+    content = load_value(file, warn)
+    if content is None:
         say("attributes of real images")
-        heldout = subject.data.heldout
-        count = min(2000, len(heldout))
-        prompted = [scenes.parse(text) for text in prompt_texts(subject.data, np.arange(count))]
-        read = judges.read(judge, np.asarray(heldout.images[:count]))
+        prompted = [scenes.parse(text) for text in prompt_texts(subject.data, rows)]
+        read = judges.read(judge, heldout.images[rows])
         floor = judges.chance(prompted, read)
         scores = judges.summary(judges.score(prompted, read), floor)
-        ceiling = {Measurement.of(kind, judges.slug(), count).key: value for kind, value in scores.items()}
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_json(kept, {"ceiling": ceiling, "floor": floor})
-    content = json.loads(kept.read_text())
+        ceiling = {Measurement.of(kind, judges.slug(), len(rows)).key: value for kind, value in scores.items()}
+        content = {"ceiling": ceiling, "floor": floor}
+        save_value(file, content)
     return content["ceiling"], content["floor"]
 
 
@@ -119,7 +123,7 @@ def swaps(subject: LoadedCell, count: int, say: Say) -> Measured:
     if isinstance(subject.prompts.kind, Features):  # a cell has no encoder at hand
         return Measured({})
     seed = subject.config.evaluate.seed
-    texts = prompt_texts(subject.data, np.arange(count) % len(subject.data.heldout))
+    texts = prompt_texts(subject.data, sampled(subject.data.heldout, count, seed=seed, name="swaps"))
     originals = [scenes.parse(text) for text in texts]
     variants = {name: [changed(scene, name, seed) for scene in originals] for name in judges.ATTRIBUTES}
     captions = [scenes.caption(scene) for part in (originals, *variants.values()) for scene in part]

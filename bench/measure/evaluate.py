@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from bench.measure import metrics
+from bench.measure import metrics, rows
 from bench.measure.heldout import heldout_loss
 from bench.measure.sampling import Say, generate_set, heldout_set
 from bench.store.metrics import Measurement
@@ -38,15 +37,15 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say)
     evaluate = subject.config.evaluate
     say("validation loss")
     quality = heldout_loss(subject)
-    generated, rates = generate_set(subject, heldout_set(subject), folder, say)
+    chosen = rows.sides(subject.data, evaluate)
+    generated, rates = generate_set(subject, heldout_set(subject), folder, say, warn)
     extractor = metrics.resolve(evaluate.extractor, warn=warn)
-    reference = min(evaluate.reference, len(subject.data.heldout))
     say(f"features of {extractor.name}")
     real = metrics.reference_features(
         extractor,
-        lambda: np.asarray(subject.data.heldout.images[:reference]),
-        data_digest=f"{subject.data.digest}-heldout",
-        count=reference,
+        lambda: subject.data.heldout.images[chosen.real],
+        data_digest=f"{subject.data.digest}-heldout-{chosen.about['rows']}",
+        count=len(chosen.real),
         cache=cache / "features",
         device=subject.device.type,
         warn=warn,
@@ -55,7 +54,7 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say)
     quality |= metrics.set_metrics(features, real, slug=extractor.slug)
     cost = median_iqr(rates, "sample_images_per_second")
     about: dict[str, Any] = {"extractor": extractor.name, "extractor_digest": extractor.digest, "dim": real.shape[1]}
-    about |= {"samples": len(generated), "reference": reference}
+    about |= {"samples": len(generated), "reference": len(chosen.real), **chosen.about}
     return Measured(quality, cost, about, _sampling(features, real, extractor.slug))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from bench.data.prompts import to_device
+from bench.measure.rows import sampled
 from bench.store.seeds import generator
 from bench.training.flow import flow_loss, from_images
 from bench.training.model import LoadedCell
@@ -13,21 +13,22 @@ from bench.training.model import LoadedCell
 
 @torch.inference_mode()
 def heldout_loss(subject: LoadedCell, *, batch: int = 256) -> dict[str, float]:
-    """The loss on held-out images: `heldout_loss`, and `heldout_loss_bin0` .. by timestep (0 is data).
+    """The loss on a sample of held-out images: `heldout_loss`, and `heldout_loss_bin0` .. by timestep (0 is data).
 
-    Image i has its own fixed noise, and t in bin i mod bins: functions of (seed, i), equal for every cell.
+    Image i has its own fixed noise, a function of (seed, i); the k-th image of the sample has t in bin k mod bins.
     """
     evaluate = subject.config.evaluate
     count, bins, seed = min(evaluate.heldout, len(subject.data.heldout)), evaluate.bins, evaluate.seed
+    chosen = sampled(subject.data.heldout, count, seed=seed, name="validation")
     place = torch.arange(count) % bins
     t = (place + torch.rand(count, generator=generator(seed, "heldout t"))) / bins
     losses = []
     for start in range(0, count, batch):
-        rows = np.arange(start, min(start + batch, count))
+        rows = chosen[start : start + batch]
         x_0 = from_images(torch.from_numpy(subject.data.heldout.images[rows]))
         noise = torch.stack([torch.randn(subject.shape, generator=generator(seed, "heldout", int(i))) for i in rows])
         prompt = to_device(subject.prompts.rows("heldout", rows), subject.device)
-        x_0, noise, times = (part.to(subject.device) for part in (x_0, noise, t[rows]))
+        x_0, noise, times = (part.to(subject.device) for part in (x_0, noise, t[start : start + batch]))
         with subject.autocast():
             losses.append(flow_loss(subject.model, x_0, noise, times, prompt).cpu())
     loss = torch.cat(losses)

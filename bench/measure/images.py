@@ -7,18 +7,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.store.files import write_atomic, write_json
+from bench.store.files import write_atomic
+from bench.store.kept import save_array
 
 Images = NDArray[np.uint8]
 LINE = 2  # pixels between tiles
 
 
 def save_grid(path: Path, images: Images, prompts: list[str], *, guidance: float, seed: int) -> None:
-    """A grid as PNG; its images (n, H, W, 3) beside it as `.npy`, and as `.json` what they were sampled with."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A grid as PNG; beside it its images (n, H, W, 3) as `.npy`, and as `.json` what they were sampled with."""
+    save_array(path.with_suffix(".npy"), images, prompts=prompts, guidance=guidance, seed=seed)
     write_atomic(path, png(tile(images)))
-    np.save(path.with_suffix(".npy"), images)
-    write_json(path.with_suffix(".json"), {"prompts": prompts, "guidance": guidance, "seed": seed})
 
 
 def tile(images: Images, columns: int | None = None, scale: int | None = None) -> Images:

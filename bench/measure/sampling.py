@@ -6,7 +6,6 @@ The samplers are written out: five lines each, with the same steps for every sch
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +20,11 @@ from architectures import FeatureBatch, PromptKind, index_prompt
 from bench.config.schema import Sample
 from bench.data.datasets import Dataset
 from bench.data.prompts import to_device
+from bench.measure import rows
 from bench.measure.images import Images, save_grid
-from bench.store.files import write_json
+from bench.store.kept import load_array, save_array
 from bench.store.seeds import generator
+from bench.training.digests import weights_digest
 from bench.training.flow import Velocity, to_images
 from bench.training.model import LoadedCell
 from bench.training.stopwatch import Stopwatch
@@ -88,16 +89,6 @@ def sample(model: Velocity, kind: PromptKind, prompt: Any, noise: Tensor, how: S
     return to_images(SAMPLERS[how.sampler](guided(model, kind, how.guidance), noise, prompt, how.steps))
 
 
-def heldout_indices(data: Dataset, count: int) -> NDArray[np.int64]:
-    """Held-out images whose prompts are sampled, (count,): one class after the other, or as they come."""
-    labels = data.heldout.labels
-    if labels is None:
-        return np.arange(count) % len(data.heldout)
-    by_class = [np.flatnonzero(labels == index) for index in np.unique(labels)]
-    turns = [(by_class[k % len(by_class)], k // len(by_class)) for k in range(count)]
-    return np.array([members[turn % len(members)] for members, turn in turns])
-
-
 def prompt_texts(data: Dataset, indices: NDArray[np.int64], split: str = "heldout") -> list[str]:
     """The prompts of a split's images as text."""
     own = data.splits[split]
@@ -136,21 +127,21 @@ def _generate_batches(
     compiled = subject.config.train.compile == "on"
     for start in range(0, len(noise), batch):
         count = min(batch, len(noise) - start)
-        rows = np.minimum(np.arange(start, start + (batch if compiled else count)), len(noise) - 1)
-        part = to_device(index_prompt(prompt, torch.from_numpy(rows)), subject.device)
+        members = np.minimum(np.arange(start, start + (batch if compiled else count)), len(noise) - 1)
+        part = to_device(index_prompt(prompt, torch.from_numpy(members)), subject.device)
         watch = Stopwatch(subject.device)
         watch.start()
         with subject.autocast():
-            samples = sample(subject.model, subject.prompts.kind, part, noise[rows].to(subject.device), settings)
+            samples = sample(subject.model, subject.prompts.kind, part, noise[members].to(subject.device), settings)
         kept = samples[:count].cpu()
         watch.stop()
-        yield kept.numpy(), (len(rows), watch.seconds()[0])
+        yield np.ascontiguousarray(kept.numpy()), (len(members), watch.seconds()[0])
 
 
 def write_sample_grid(subject: LoadedCell, folder: Path, name: str) -> str:
     """Writes `samples/<name>.png` with `.npy` and `.json`; returns the PNG's path relative to the cell's folder."""
     config = subject.config
-    indices = heldout_indices(subject.data, config.sample.grid)
+    indices = rows.grid(subject.data, config.sample.grid)
     prompt = subject.prompts.rows("heldout", indices)
     noise = initial_noise(config.evaluate.seed, range(len(indices)), subject.shape)
     samples = generate(subject, prompt, noise, batch=config.sample.batch)
@@ -178,30 +169,41 @@ class SampleSet:
 
 def heldout_set(subject: LoadedCell) -> SampleSet:
     """The samples that quality is measured on."""
-    return SampleSet("heldout", "heldout", heldout_indices(subject.data, subject.config.evaluate.samples))
+    return SampleSet("heldout", "heldout", rows.sides(subject.data, subject.config.evaluate).prompts)
 
 
-def generate_set(subject: LoadedCell, request: SampleSet, folder: Path, say: Say) -> tuple[Images, list[float]]:
-    """The samples of a set, uint8 (n, H, W, 3), and images/s of each window after the first.
+def generate_set(
+    subject: LoadedCell, request: SampleSet, folder: Path, say: Say, warn: Say = lambda text: None
+) -> tuple[Images, list[float]]:
+    """The samples of a set, uint8 (n, H, W, 3), and images/s of each part after the first.
 
-    Kept in parts as they are finished, so that a cell that dies here resumes.
+    Kept in parts as they are finished, so that a cell that dies here resumes. A part that is damaged, or of other
+    weights, is generated again.
     """
-    config, count = subject.config, len(request.indices)
-    batch, where = config.sample.batch, folder / "generated" / request.name
-    parts, rates = [], []
+    count, batch, where = len(request.indices), subject.config.sample.batch, folder / "generated" / request.name
+    parts, rates, warm, weights = [], [], False, weights_digest(subject.model)
     for start in range(0, count, batch):
-        rows = np.arange(start, min(start + batch, count))
-        kept, timed = where / f"part-{start:06d}.npy", where / f"part-{start:06d}.json"
-        if not timed.exists():
-            noise = initial_noise(config.evaluate.seed, rows.tolist(), subject.shape)
-            prompt = subject.prompts.rows(request.split, request.indices[rows])
-            ((samples, (computed, seconds)),) = _generate_batches(subject, prompt, noise, batch, request.guidance)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            np.save(kept, samples)
-            write_json(timed, {"computed": computed, "seconds": seconds})
-        parts.append(np.load(kept))
-        about = json.loads(timed.read_text())
+        file, members = where / f"part-{start:06d}.npy", np.arange(start, min(start + batch, count))
+        kept = load_array(file, warn)
+        if kept is None or kept[1].get("weights") != weights:
+            if start > 0 and not warm:
+                _generate_part(subject, request, members)  # a cell that resumes here must not time its warm-up
+            samples, about = _generate_part(subject, request, members)
+            save_array(file, samples, weights=weights, **about)
+            kept, warm = (samples, about), True
+        parts.append(kept[0])
         if start > 0:
-            rates.append(about["computed"] / about["seconds"])
+            rates.append(kept[1]["computed"] / kept[1]["seconds"])
         say(f"sampling {request.name} {min(start + batch, count)} of {count}")
     return np.concatenate(parts), rates
+
+
+def _generate_part(
+    subject: LoadedCell, request: SampleSet, members: NDArray[np.int64]
+) -> tuple[Images, dict[str, float]]:
+    """The samples `members` of a set, with how many were computed in how many seconds."""
+    config = subject.config
+    noise = initial_noise(config.evaluate.seed, members.tolist(), subject.shape)
+    prompt = subject.prompts.rows(request.split, request.indices[members])
+    ((samples, (computed, seconds)),) = _generate_batches(subject, prompt, noise, config.sample.batch, request.guidance)
+    return samples, {"computed": computed, "seconds": seconds}

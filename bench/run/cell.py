@@ -36,13 +36,13 @@ from bench.store.result import Result
 from bench.training import dynamics
 from bench.training.batches import Batches
 from bench.training.callback import CellCallback, Diverged
-from bench.training.checkpoints import digest_file, load_checkpoint, newest_checkpoint
+from bench.training.checkpoints import digest_file, load_checkpoint, newest_checkpoint, remove_newer
 from bench.training.digests import weights_digest
 from bench.training.fit import fit
 from bench.training.model import LoadedCell, build
 from bench.training.module import CellModule
 from bench.training.signals import Stopped
-from bench.training.stopwatch import median_iqr, peak_memory
+from bench.training.stopwatch import median_iqr
 
 COMMON = re.compile(r"(patches|time|head)\.|blocks\.\d+\.(attention|mlp)\.op\.")  # what every scheme has
 EXITS: dict[Status, int] = {"done": 0, "failed": 1, "oom": 1, "diverged": 1, "killed": 130}
@@ -135,7 +135,7 @@ def _work(folder: CellFolder, journal: Journal, attempt: int) -> None:
     with cell.module.ema.swapped():
         journal.image(cell.train.steps, "samples", write_sample_grid(cell.loaded, folder.path, "grid"))
         measured = evaluate.measure(cell.loaded, folder.path, cache, say=_say, warn=cell.warn)
-        measured |= control.measure(cell.loaded, folder.path, cache, _say)
+        measured |= control.measure(cell.loaded, folder.path, cache, _say, cell.warn)
     bad = [name for name, value in measured.quality.items() if not math.isfinite(value)]
     if bad:
         raise Diverged(f"{', '.join(bad)}: not a number")
@@ -190,6 +190,7 @@ def _device(train: Train) -> torch.device:
 def _train(cell: _Cell) -> None:
     """Brings the module to its last step, from the newest whole checkpoint where there is one."""
     resume, last = newest_checkpoint(cell.folder.checkpoints, warn=cell.warn), cell.train.steps
+    remove_newer(cell.folder.checkpoints, than=resume)
     step = int(resume.stem.removeprefix("step-")) if resume else 0
     cell.journal.event(step, "resumed" if resume else "started")
     if resume and step >= last:
@@ -203,8 +204,6 @@ def _train(cell: _Cell) -> None:
     )
     fit(cell.module, batches, _callback(cell), resume=resume)
     cell.module.to(loaded.device)
-    memory = {f"train_{name}": value for name, value in peak_memory(loaded.device).items()}
-    cell.journal.metrics(last, memory | {"train_seconds": cell.module.seconds})
 
 
 def _callback(cell: _Cell) -> CellCallback:
@@ -248,10 +247,12 @@ def _result(cell: _Cell, measured: evaluate.Measured) -> Result:
 def _cost(cell: _Cell, history: History, sampling: dict[str, float], gpu: str) -> dict[str, float]:
     """Counted on the model, and measured while it trained and sampled."""
     cost = count(cell.spec.config, cell.loaded.prompts.kind)
-    cost |= median_iqr(list(history.get("train_images_per_second", {}).values()), "train_images_per_second")
-    cost |= sampling
-    at_the_end = {name: points for name, points in history.items() if name.startswith(("train_peak_", "train_seconds"))}
-    cost |= {name: points[cell.train.steps] for name, points in at_the_end.items()}
+    seconds = history["train_seconds"][cell.train.steps]
+    whole = cell.train.steps * cell.train.batch / seconds  # of so short a training there are no windows
+    rates = list(history.get("train_images_per_second", {}).values())
+    cost |= median_iqr(rates or [whole], "train_images_per_second")
+    cost |= sampling | {"train_seconds": seconds}
+    cost |= {name: max(points.values()) for name, points in history.items() if name.startswith("train_peak_")}
     peak = peak_flops(gpu)
     if peak and "train_images_per_second" in cost:
         cost["mfu"] = cost["flops_train_per_image"] * cost["train_images_per_second"] / peak

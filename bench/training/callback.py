@@ -21,7 +21,7 @@ from bench.training.dynamics import due, gradient_curves
 from bench.training.flow import from_images
 from bench.training.module import CellModule
 from bench.training.signals import Stopped, StopSignal
-from bench.training.stopwatch import Throughput
+from bench.training.stopwatch import Throughput, peak_memory
 
 SPIKE = 3.0  # a loss this many times the mean of the window before is one
 
@@ -83,23 +83,23 @@ class CellCallback(lightning.Callback):
         keep = step % self.config.checkpoint_every == 0 or last or stop is not None
         grid = step % self.grid_every == 0 and not last
         probed = due(step, self.config.probe_every)
-        self.throughput.steps += 1
+        self.throughput.count()
         if not (log or keep or grid or probed):
             return
-        self.throughput.pause()
+        module.seconds += self.throughput.pause()
         if probed or last:
             self._observe(module, step)
         if probed:
             self._digest(module, step, batch)
         if log:
             self._log(trainer, module, step)
-        if keep:
-            self._checkpoint(trainer, step)
-        if stop is not None and not last:
-            raise Stopped(f"stopped by {signal.Signals(stop).name} after step {step}; run again to resume")
         if grid:
             with module.ema.swapped():
                 self.write_grid(step)
+        if keep:  # last of all: a cell that resumes here lacks nothing of this step
+            self._checkpoint(trainer, module, step)
+        if stop is not None and not last:
+            raise Stopped(f"stopped by {signal.Signals(stop).name} after step {step}; run again to resume")
 
     def _observe(self, module: CellModule, step: int) -> None:
         values = self.observe()
@@ -129,13 +129,17 @@ class CellCallback(lightning.Callback):
             "spikes": float((losses > SPIKE * module.level).sum()) if module.level is not None else 0.0,
         }
         module.level = losses.mean()
-        seconds, rate = self.throughput.window()
-        module.seconds += seconds
+        rate = self.throughput.window()
         values |= {} if rate is None else {"train_images_per_second": rate}
         self.journal.metrics(step, values | usage(module.device.type))
 
-    def _checkpoint(self, trainer: lightning.Trainer, step: int) -> None:
-        """Writes a checkpoint and keeps the one before it: if this one is damaged, that one serves."""
+    def _checkpoint(self, trainer: lightning.Trainer, module: CellModule, step: int) -> None:
+        """Writes a checkpoint and keeps the one before it: if this one is damaged, that one serves.
+
+        What training cost so far is journaled first: a cell that is killed after its last checkpoint trains no more.
+        """
+        memory = {f"train_{name}": value for name, value in peak_memory(module.device).items()}
+        self.journal.metrics(step, memory | {"train_seconds": module.seconds})
         trainer.save_checkpoint(self.folder / f"step-{step:09d}.ckpt")
         self.journal.event(step, "checkpoint")
         for old in sorted(self.folder.glob("step-*.ckpt"))[:-2]:

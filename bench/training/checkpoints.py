@@ -78,3 +78,10 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None] = lambda text: N
             return path
         warn(f"checkpoint {path.name} is damaged; going back to the one before it")
     return None
+
+
+def remove_newer(folder: Path, than: Path | None) -> None:
+    """Removes checkpoints after `than`, or all: damaged ones that would be taken for the newest."""
+    for path in folder.glob("step-*.ckpt"):
+        if than is None or path.name > than.name:
+            AtomicCheckpoints().remove_checkpoint(path)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from architectures import Branch, DiT, Observation, observe
 from bench.data.prompts import to_device
-from bench.store.seeds import generator
+from bench.data.subsets import chosen
+from bench.store.seeds import derive, generator
 from bench.training.flow import from_images, interpolate
 from bench.training.model import LoadedCell
 
@@ -36,7 +37,9 @@ class Probe:
 
     def __init__(self, subject: LoadedCell) -> None:
         self.subject = subject
-        rows = np.arange(IMAGES * len(TIMES)) % len(subject.data.heldout)
+        heldout, seed, count = subject.data.heldout, subject.config.evaluate.seed, IMAGES * len(TIMES)
+        rows = chosen(count, len(heldout), seed=seed, name="dynamics", labels=heldout.labels)
+        rows = np.resize(np.random.default_rng(derive(seed, "dynamics rows")).permutation(rows), count)
         x_0 = from_images(torch.from_numpy(np.asarray(subject.data.heldout.images[rows])))
         noise = torch.randn(x_0.shape, generator=generator(subject.config.evaluate.seed, "dynamics"))
         self.t = torch.tensor(TIMES).repeat_interleave(IMAGES).to(subject.device)

@@ -68,9 +68,10 @@ class CellModule(lightning.LightningModule):
             self.block_gradients = gradient_norms(self.model)
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.clip)
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
-        """Averages the weights."""
-        self.ema.update(self.global_step)
+    def optimizer_step(self, *arguments: Any, **more: Any) -> None:
+        """A step of the optimiser, and with it of the average: whatever runs after a step finds both done."""
+        super().optimizer_step(*arguments, **more)
+        self.ema.update(self.global_step + 1)  # Lightning counts the step when this returns
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what an exact resume needs besides weights and optimiser."""

@@ -79,30 +79,49 @@ class Stopwatch:
 class Throughput:
     """Images per second over windows of training steps.
 
-    The clock runs from `resume` to `pause`. The first window of an attempt holds compilation and warm-up: its seconds
-    count, its rate does not.
+    The clock runs from `resume` to `pause`. The first steps of an attempt hold compilation and warm-up: their seconds
+    count, their rate does not.
     """
+
+    WARM_UP = 5  # steps
 
     def __init__(self, device: torch.device, batch: int) -> None:
         self.watch, self.batch = Stopwatch(device), batch
-        self.steps = 0  # since the last window
-        self.warm = False
+        self.cold = self.WARM_UP  # steps of warm-up that are left
+        self._unclaimed = 0.0  # seconds that `pause` has not returned yet
+        self._seconds, self._steps = 0.0, 0  # of this window, warm ones alone
 
     def resume(self) -> None:
         """Lets the clock run, if it does not."""
         if not self.watch.running:
             self.watch.start()
 
-    def pause(self) -> None:
-        """Stops the clock."""
-        self.watch.stop()
+    def count(self) -> None:
+        """Counts a step that is over."""
+        if not self.cold:
+            self._steps += 1
+            return
+        self.cold -= 1
+        if not self.cold:
+            self._unclaimed += self._stopped()
+            self.watch.start()
 
-    def window(self) -> tuple[float, float | None]:
-        """Seconds and images per second since the last window; the rate is None for the first."""
-        seconds = sum(self.watch.seconds())
-        rate = self.steps * self.batch / seconds if self.warm and seconds > 0 else None
-        self.warm, self.steps = True, 0
-        return seconds, rate
+    def pause(self) -> float:
+        """Stops the clock; seconds since the last pause."""
+        seconds = self._stopped()
+        self._seconds += seconds if self._steps else 0.0
+        seconds, self._unclaimed = seconds + self._unclaimed, 0.0
+        return seconds
+
+    def window(self) -> float | None:
+        """Images per second since the last window; None while warming up."""
+        rate = self._steps * self.batch / self._seconds if self._steps and self._seconds > 0 else None
+        self._seconds, self._steps = 0.0, 0
+        return rate
+
+    def _stopped(self) -> float:
+        self.watch.stop()
+        return sum(self.watch.seconds())
 
 
 def median_iqr(rates: list[float], name: str) -> dict[str, float]:

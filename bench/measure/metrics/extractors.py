@@ -125,7 +125,7 @@ class Extractor:
         batch: int = 64,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> np.ndarray:
-        """Features float32 (n, dim) of images uint8 (n, H, W, 3).
+        """Features float32 (n, dim) of images uint8 (n, H, W, 3), whatever their layout in memory.
 
         Raises:
             MetricError: if there are none, they are of another shape or type, or the weights cannot be loaded.
@@ -138,7 +138,7 @@ class Extractor:
         parts = []
         with torch.inference_mode():
             for start in range(0, len(images), batch):
-                part = torch.from_numpy(np.array(images[start : start + batch])).permute(0, 3, 1, 2)
+                part = torch.from_numpy(np.array(images[start : start + batch], order="C")).permute(0, 3, 1, 2)
                 parts.append(network(part.to(device))[0].float().cpu().numpy())
                 progress(min(start + batch, len(images)), len(images))
         return np.concatenate(parts)

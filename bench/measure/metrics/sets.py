@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, p
 
 from bench.measure.metrics.extractors import Extractor, MetricError, Warn
 from bench.measure.metrics.frechet import frechet_distance, moments
-from bench.store.files import digest, file_digest, write_json
+from bench.store.files import digest, sources
+from bench.store.kept import load_array, save_array
 from bench.store.metrics import Measurement
 
 LARGEST_NEIGHBOURHOODS = 10_000  # images for precision and recall, which compare every pair
@@ -104,35 +103,13 @@ def reference_features(
         device: where they are computed.
         warn: called with a sentence for each cached file that is damaged.
     """
-    name = digest([data_digest, extractor.digest, extractor.layer, count], 24)
+    name = digest([data_digest, extractor.digest, extractor.layer, count, sources(Path(__file__).parent)], 24)
     file = cache / f"{extractor.slug}-{name}.npy"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
-        features = _read_cached(file, count, warn)
-        if features is None:
-            features = extractor.features(images(), device=device)
-            _write_cached(file, features)
-    return features
-
-
-def _read_cached(file: Path, count: int, warn: Warn) -> np.ndarray | None:
-    try:
-        recorded = json.loads(file.with_suffix(".json").read_text())
-        if file_digest(file) == recorded["sha256"]:
-            found = np.load(file, allow_pickle=False)
-            if len(found) == count:
-                return found
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, OSError):
-        pass
-    warn(f"cached features {file.name} are damaged; they are computed again")
-    return None
-
-
-def _write_cached(file: Path, features: np.ndarray) -> None:
-    temporary = file.with_suffix(f".{os.getpid()}.npy")
-    np.save(temporary, features)
-    recorded = {"sha256": file_digest(temporary), "shape": list(features.shape)}
-    os.replace(temporary, file)
-    write_json(file.with_suffix(".json"), recorded)
+        kept = load_array(file, warn)
+        if kept is None:
+            save_array(file, extractor.features(images(), device=device))
+            kept = load_array(file, warn)
+            assert kept is not None
+    return kept[0]

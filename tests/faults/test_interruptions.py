@@ -1,0 +1,92 @@
+"""A number does not depend on interruptions: killed at random moments and run again, all are equal bit for bit."""
+
+from __future__ import annotations
+
+import collections
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from kit import assert_same, warm_cell
+from tiny import planned
+
+from bench.run.manifest import commit
+from bench.store.folders import CellFolder, Store
+from bench.store.journal import curves, read_journal
+
+LONG_AVERAGE = dict(  # the average is far from the weights, so that an update too few shows in every number
+    train__ema=0.999,
+    train__steps=60,
+    train__log_every=5,
+    train__checkpoint_every=7,
+    train__probe_every=10,
+    sample__grid_every=21,
+    evaluate__sweep=[3.0],
+    evaluate__sweep_samples=10,
+)
+
+
+def moment(folder: CellFolder) -> str:
+    """What a cell was at, by the last it wrote."""
+    events = [entry for entry in read_journal(folder.journal) if "event" in entry]
+    if not events or events[-1]["event"] != "stage":
+        return "training" if curves(folder.journal).get("loss") else "start"
+    return " ".join(folder.log.read_text(errors="replace").splitlines()[-1].split()[:2])
+
+
+def killed_until_done(folder: CellFolder, chance: random.Random, seconds: float) -> list[str]:
+    """Runs a cell, killed at random moments of its `seconds`, until it is done; what it was at each time."""
+    moments: list[str] = []
+    for _ in range(100):
+        child = warm_cell(folder)
+        child.join(chance.uniform(0, seconds))
+        if child.exitcode is None:
+            moments.append(moment(folder))
+            assert child.pid is not None
+            os.kill(child.pid, chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
+        child.join(60)
+        assert child.exitcode is not None, "a signal did not end the cell"
+        if folder.result() is not None:
+            return moments
+        assert folder.status()[0] == "killed", folder.status()
+    raise AssertionError("a cell that was killed 100 times is not done")
+
+
+def calm_cell(tmp_path: Path) -> tuple[CellFolder, float]:
+    """A cell that nothing disturbed, and how many seconds it took."""
+    (tmp_path / "calm").mkdir()
+    made, store = planned(tmp_path / "calm", **LONG_AVERAGE)
+    folder = store.cell(made.cells[0].row.cell)
+    started = time.monotonic()
+    child = warm_cell(folder)
+    child.join()
+    assert child.exitcode == 0, folder.log.read_text()
+    return folder, time.monotonic() - started
+
+
+@pytest.mark.parametrize(
+    "kills", [pytest.param(20, marks=pytest.mark.faults), pytest.param(200, marks=pytest.mark.slow)]
+)
+@pytest.mark.timeout(3600)
+def test_no_number_depends_on_where_a_cell_was_killed(tmp_path: Path, kills: int) -> None:
+    """Every resume lost one update of the average: killed at step 100 of 200, FID and validation loss were others."""
+    calm, seconds = calm_cell(tmp_path)
+    (tmp_path / "killed").mkdir()
+    made, store = planned(tmp_path / "killed", **LONG_AVERAGE)
+    folder, chance, moments = store.cell(made.cells[0].row.cell), random.Random(0), collections.Counter[str]()
+    while moments.total() < kills:
+        started_over(made, store, folder)
+        moments.update(killed_until_done(folder, chance, seconds))
+        assert_same(folder.result(), calm.result())
+    print(f"{moments.total()} kills: " + ", ".join(f"{name} {count}" for name, count in moments.most_common()))
+
+
+def started_over(made, store: Store, folder: CellFolder) -> None:
+    """The cell as if it had never run, with no features computed."""
+    shutil.rmtree(folder.path, ignore_errors=True)
+    shutil.rmtree(store.cache / "features", ignore_errors=True)
+    commit(made, store, fresh=True)
