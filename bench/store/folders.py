@@ -3,6 +3,7 @@
 runs/
   cells/<id>/            config.json  journal.jsonl  status.json  result.json  log.txt  checkpoints/  samples/
   matrices/<name>/       manifest.json  report/
+  id                     what MLflow's runs are known by as ours
   cache/                 data, reference features, encoded prompts: safe to delete
   mlflow.db, mlartifacts/
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 import socket
 import time
 from collections.abc import Iterator
@@ -21,7 +24,8 @@ from typing import Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 
-from bench.store.files import slug, sweep, write_json
+from bench.store.disk import writing
+from bench.store.files import make_folder, slug, sweep, write_atomic, write_json
 from bench.store.result import DamagedResult, Result
 
 Status = Literal["planned", "running", "done", "failed", "oom", "diverged", "timeout", "killed"]
@@ -186,6 +190,28 @@ class Store:
     """The results directory."""
 
     root: Path
+
+    @property
+    def id(self) -> str:
+        """The id of this results directory: chance, made once. A copy of the directory has the same.
+
+        Raises:
+            ValueError: if its file is damaged.
+            DiskError: if it cannot be written.
+        """
+        path = self.root / "id"
+        if not path.exists():
+            make_folder(self.root)
+            with writing(path, "the id of the results directory"), FileLock(self.root / "id.lock", timeout=30):
+                if not path.exists():
+                    write_atomic(path, f"{secrets.token_hex(16)}\n")
+        id = path.read_text(errors="replace").strip()
+        if not re.fullmatch("[0-9a-f]{32}", id):
+            raise ValueError(
+                f"{path} is damaged: it holds the id by which MLflow knows this results directory. Write the value of "
+                "the tag ditbench.root of its experiments into it, or delete it: then new experiments are written"
+            )
+        return id
 
     @property
     def cache(self) -> Path:
