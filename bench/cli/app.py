@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import config, findings, run, sample, schemes, serve
+from bench.cli import config, data, findings, run, sample, schemes, serve
 from bench.cli.common import missing_extra, warn
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Run": (run.run, run.status, config.config, run.cell),
+    "Run": (run.run, data.data, run.status, config.config, run.cell),
     "Read results": (findings.report, findings.compare, findings.claims, findings.record),
     "Schemes": (schemes.schemes, schemes.describe, schemes.check, schemes.new_scheme),
     "Generate images": (sample.sample, sample.sample_published),

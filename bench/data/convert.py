@@ -217,6 +217,7 @@ def _write_images(part: Part, config: Data, folder: Path, progress: Progress) ->
         folder / f"{part.name}-images.npy", mode="w+", dtype=np.uint8, shape=(count, size, size, 3)
     )
     done, sizes, seen = Counter[str](), Counter[str](), Counter[bytes]()
+    examples: dict[str, int] = {}
     for index, stored in enumerate(part.rows.images(config.image_column, part.kept)):
         row = int(part.kept[index])
         if stored is None:
@@ -232,6 +233,7 @@ def _write_images(part: Part, config: Data, folder: Path, progress: Progress) ->
             ) from error
         out[index] = image.pixels
         done.update(image.conversions)
+        examples = dict.fromkeys(image.conversions, index) | examples
         sizes["{} x {}".format(*image.source)] += 1
         seen[hashlib.blake2b(image.pixels.tobytes(), digest_size=16).digest()] += 1
         if index % 500 == 0 or index == count - 1:
@@ -239,6 +241,7 @@ def _write_images(part: Part, config: Data, folder: Path, progress: Progress) ->
     out.flush()
     part.about |= {
         "conversions": dict(done.most_common()),
+        "examples": examples,
         "sizes": dict(sizes.most_common(SIZES)),
         "kinds of size": len(sizes),
     }

@@ -58,6 +58,8 @@ class Prompts:
                     f"{split} captions: {about['unknown words']} of {about['words']} words are not in the training "
                     f"captions, such as {listed(about['unknown'], 5)}"
                 )
+            if about["of unknown words alone"]:
+                found.append(f"{split} captions: {about['of unknown words alone']} have no known word at all")
             if about["cut"]:
                 found.append(
                     f"{split} captions: {about['cut']} of {about['prompts']} are longer than prompt.length "
