@@ -1,33 +1,79 @@
-"""Where cells run. A cell is one command in a process group of its own; an executor decides only where."""
+"""Where cells run. A cell is one command below a guard, in a session of its own; an executor decides only where."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from bench.run.boot import command, environment
+from bench.run.processes import GRACE, PARENT
+from bench.run.slots import FILE, Slots
+from bench.store.disk import writing
+from bench.store.files import make_folder
 from bench.store.folders import CellFolder
 
-GRACE = 60.0  # seconds a cell has to write its checkpoint after SIGTERM
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: its exit code (negative: the signal), and the last that it printed."""
+
+    code: int
+    tail: str = ""
 
 
 @dataclass
 class Process:
-    """A cell's process group."""
+    """A cell's guard, and the cell below it.
+
+    Attributes:
+        folder: the cell's.
+        child: the guard.
+        slot: which of the cells at a time.
+        before: the cell's state before it was started.
+        started: on the monotonic clock.
+    """
 
     folder: CellFolder
     child: subprocess.Popen[bytes]
     slot: int
+    before: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """Sends a signal to the whole group, if it still lives."""
-        if self.child.poll() is None:
-            os.killpg(self.child.pid, number)
+    def stop(self) -> None:
+        """Has the cell write its checkpoint and end."""
+        self.child.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Has the guard end the cell, and all that it started, at once."""
+        self.child.send_signal(signal.SIGQUIT)
+
+    def end(self, seconds: float = 10.0) -> None:
+        """Kills the cell and waits for it; a guard that does not answer is killed with its group."""
+        self.kill()
+        try:
+            self.child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(self.child.pid, signal.SIGKILL)
+            self.child.wait()
+
+    def ended(self) -> Ended:
+        """How the cell ended; call it when the guard has."""
+        with suppress(OSError, ValueError, TypeError, AssertionError):
+            assert self.child.stdout is not None
+            with self.child.stdout as report:
+                return Ended(**json.loads(report.read()))
+        with suppress(ProcessLookupError):  # the guard itself was killed
+            os.killpg(self.child.pid, signal.SIGKILL)
+        return Ended(self.child.returncode)
 
 
 class Local:
@@ -39,25 +85,43 @@ class Local:
 
     @property
     def free(self) -> int:
-        """Cells that could start now."""
+        """Cells that could start now, if no other launch uses the machine."""
         return self.jobs - len(self.running)
 
-    def start(self, folder: CellFolder) -> Process:
-        """Starts a cell; what it prints goes to its `log.txt`."""
-        slot = min(set(range(self.jobs)) - {process.slot for process in self.running})
-        folder.path.mkdir(parents=True, exist_ok=True)
-        with open(folder.log, "ab") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "bench.run.cell", str(folder.path)],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                env=os.environ | self._share(slot),
-            )
-        process = Process(folder, child, slot)
+    def start(self, folder: CellFolder) -> Process | None:
+        """Starts a cell, whose output goes to its `log.txt`; None if other launches use the cores meanwhile.
+
+        Raises:
+            DiskError: if its folder cannot be written.
+            OSError: if no process can be started.
+        """
+        make_folder(folder.path)
+        with writing(folder.log, "the log"), open(folder.log, "ab"):
+            pass
+        with writing(folder.path.parents[1] / "slots", "the share of the machine"):
+            share = Slots(folder.path.parents[1]).claim(folder.id, 1 / self.jobs)
+        if share is None:
+            return None
+        try:
+            process = self._start(folder, share)
+        finally:
+            os.close(share)
         self.running.append(process)
         return process
+
+    def _start(self, folder: CellFolder, share: int) -> Process:
+        slot = min(set(range(self.jobs)) - {process.slot for process in self.running})
+        before = folder.state()
+        child = subprocess.Popen(
+            command("bench.run.guard", str(folder.path)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=[share],
+            env=environment(**self._share(slot), **{PARENT: str(os.getpid()), FILE: str(share)}),
+        )
+        return Process(folder, child, slot, before)
 
     def _share(self, slot: int) -> dict[str, str]:
         share = {"PYTHONUNBUFFERED": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
@@ -73,22 +137,39 @@ class Local:
         self.running = [process for process in self.running if process not in over]
         return over
 
-    def stop_all(self, grace: float = GRACE) -> None:
-        """Has every cell write its checkpoint and end; kills those that do not."""
+    def stop(self) -> None:
+        """Has every cell write its checkpoint and end."""
         for process in self.running:
             process.stop()
-        end = time.monotonic() + grace
-        while any(process.child.poll() is None for process in self.running) and time.monotonic() < end:
-            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """Has every cell end at once."""
         for process in self.running:
-            process.stop(signal.SIGKILL)
-            process.child.wait()
+            process.kill()
+
+    def stop_all(self, grace: float = GRACE, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Stops every cell and waits; kills those that have not ended after `grace` seconds, or once `hurry()`."""
+        self.stop()
+        end = time.monotonic() + grace + 5  # the guards end their cells after `GRACE` themselves
+        while any(process.child.poll() is None for process in self.running) and time.monotonic() < end:
+            if hurry():
+                break
+            time.sleep(0.1)
+        self.kill()
+        for process in self.running:
+            process.end()
 
 
 def log_tail(path: Path, lines: int = 3) -> str:
-    """The last lines of a log."""
+    """The last lines of a log, of which only the end is read."""
     try:
-        text = path.read_bytes()[-4000:].decode(errors="replace")
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 4000))
+            return last_lines(file.read(4000).decode(errors="replace"), lines)
     except OSError:
         return ""
+
+
+def last_lines(text: str, lines: int = 1) -> str:
+    """The last lines of a text that are not empty."""
     return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])

@@ -1,0 +1,129 @@
+"""Shares of the machine: cells of all launches of one results directory together never use more than there is.
+
+A launch of `jobs` cells at a time promises each a share of 1/jobs. Each cell that runs holds the kernel lock of a file in
+`slots/`, which says its share; the lock is held by the guard and by the cell, and dies with the last of them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+FILE = "DITBENCH_SLOT"  # environment: the open file that holds the share, inherited from `run` to guard to cell
+_number = count()
+
+
+def _processors() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a running cell uses.
+
+    Attributes:
+        cell: its id.
+        share: of the machine.
+        pid: of the launch.
+        host: where it runs.
+        processors: that it may use; none listed: all.
+        gpus: `CUDA_VISIBLE_DEVICES` of its launch, or empty.
+    """
+
+    cell: str
+    share: float
+    pid: int = field(default_factory=os.getpid)
+    host: str = field(default_factory=socket.gethostname)
+    processors: list[int] = field(default_factory=_processors)
+    gpus: str = field(default_factory=lambda: os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+
+    def shares_with(self, other: Share) -> bool:
+        """Whether both need the same processors or GPUs."""
+        if self.host != other.host or (self.gpus and other.gpus and self.gpus != other.gpus):
+            return False
+        ours, theirs = set(self.processors), set(other.processors)
+        return not ours or not theirs or bool(ours & theirs)
+
+
+class Slots:
+    """The shares of a results directory.
+
+    Args:
+        root: the results directory.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / "slots"
+
+    def claim(self, cell: str, share: float, *, force: bool = False) -> int | None:
+        """An open file that holds a share for a cell as long as it is open, or None if there is not enough.
+
+        Args:
+            cell: its id.
+            share: of the machine, up to 1.
+            force: takes it even so: for a cell that was started by hand.
+
+        Raises:
+            OSError: if the folder cannot be written.
+        """
+        wanted = Share(cell, share)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / "lock", timeout=5):
+                used = [one for one in self._living() if one.shares_with(wanted)]
+                full = sum(one.share for one in used) + share > 1 + 1e-6
+                if not force and (full or any(one.cell == cell for one in self._living())):
+                    return None
+                return self._hold(wanted)
+        except Timeout:  # a process was stopped while it held the lock
+            return None
+
+    def living(self) -> list[Share]:
+        """The shares of all cells that run, of this launch and of others."""
+        if not self.folder.is_dir():
+            return []
+        with suppress(OSError, Timeout), FileLock(self.folder / "lock", timeout=1):
+            return self._living()
+        return []
+
+    def _hold(self, wanted: Share) -> int:
+        path = self.folder / f"{wanted.host}-{wanted.pid}-{next(_number)}.json"
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            with suppress(OSError):  # a file system without locks: nothing is promised there
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(file, json.dumps(asdict(wanted)).encode())
+        except BaseException:
+            os.close(file)
+            path.unlink(missing_ok=True)
+            raise
+        return file
+
+    def _living(self) -> list[Share]:
+        """Reads every share whose lock is held; the files of others are removed."""
+        shares = []
+        for path in self.folder.glob("*.json"):
+            with suppress(OSError), open(path, "r+b") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if path.name.startswith(f"{socket.gethostname()}-"):
+                        path.unlink()
+                except BlockingIOError:
+                    shares += _read(file.read())
+        return shares
+
+
+def _read(content: bytes) -> list[Share]:
+    with suppress(ValueError, TypeError):
+        known: dict[str, Any] = json.loads(content)
+        return [Share(**known)]
+    return []
