@@ -61,7 +61,7 @@ DOORS = {  # library -> the only modules, or rooms, that import it
     "typer": {"cli"},
     "jinja2": {"views.page", "cli.scaffold"},
     "matplotlib": {"views.figures"},
-    "psutil": {"store.provenance"},
+    "psutil": {"store.provenance", "run.processes"},
 }
 NAME_SCHEMES = ("cli", "studies", "views.frontpage")  # examples, pairs with diffusers, the README's figure
 # Read by a command line that must answer at once, and by a report made from a committed record alone.

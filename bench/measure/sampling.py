@@ -27,6 +27,7 @@ from bench.store.seeds import generator
 from bench.training.digests import weights_digest
 from bench.training.flow import Velocity, to_images
 from bench.training.model import LoadedCell
+from bench.training.signals import beat
 from bench.training.stopwatch import Stopwatch
 
 
@@ -71,7 +72,9 @@ SAMPLERS = {"euler": euler, "heun": heun}
 
 def _times(steps: int) -> Iterator[tuple[float, float]]:
     times = torch.linspace(1, 0, steps + 1, dtype=torch.float64).tolist()
-    return itertools.pairwise(times)
+    for pair in itertools.pairwise(times):
+        beat()  # a solver's step is the longest that sampling takes without a sign of life
+        yield pair
 
 
 def _full(x: Tensor, t: float) -> Tensor:

@@ -39,7 +39,7 @@ def command(module: str, *words: str) -> list[str]:
 def environment(**more: str) -> dict[str, str]:
     """This process's variables, and more. An empty part of `PYTHONPATH` means the working directory: it is left out."""
     variables = os.environ | more
-    path = [part for part in variables.get("PYTHONPATH", "").split(os.pathsep) if part]
+    path = [part for part in variables.pop("PYTHONPATH", "").split(os.pathsep) if part]
     return variables | ({"PYTHONPATH": os.pathsep.join(path)} if path else {})
 
 

@@ -5,13 +5,13 @@ Needs torch, lightning and torch-fidelity alone: no MLflow, no Hugging Face, no 
 
 from __future__ import annotations
 
+import faulthandler
 import math
 import os
 import re
 import sys
 import time
-import traceback
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,11 @@ from bench.data import datasets, prompts
 from bench.measure import control, evaluate
 from bench.measure.cost import count, peak_flops
 from bench.measure.sampling import write_sample_grid
+from bench.run.endings import classified
+from bench.run.processes import end_strays
+from bench.run.slots import machine_share
 from bench.store import provenance
+from bench.store.disk import DiskError, explained
 from bench.store.files import digest, file_digest
 from bench.store.folders import CellFolder, Status
 from bench.store.journal import Journal, curves
@@ -41,7 +45,7 @@ from bench.training.digests import weights_digest
 from bench.training.fit import fit
 from bench.training.model import LoadedCell, build
 from bench.training.module import CellModule
-from bench.training.signals import Stopped
+from bench.training.signals import STOP, stopping
 from bench.training.stopwatch import median_iqr
 
 COMMON = re.compile(r"(patches|time|head)\.|blocks\.\d+\.(attention|mlp)\.op\.")  # what every scheme has
@@ -50,10 +54,14 @@ History = dict[str, dict[int, float]]  # name -> step -> value, as the journal h
 
 
 def run(path: Path) -> Status:
-    """Runs a cell to its end, whatever that is, and returns how it ended; the reason is in its `status.json`."""
+    """Runs a cell to its end, whatever that is, and returns how it ended; the reason is in its `status.json`.
+
+    Raises:
+        DiskError: if not even that can be written.
+    """
     folder = CellFolder(path.resolve())
     try:
-        with folder.locked():
+        with folder.locked(), machine_share(folder):
             return _run_locked(folder)
     except Timeout:
         print(f"cell {folder.id} is being run by another process")
@@ -63,32 +71,19 @@ def run(path: Path) -> Status:
 def _run_locked(folder: CellFolder) -> Status:
     if folder.result() is not None:
         return "done"
+    folder.sweep()
+    end_strays(folder.path)
     attempt = int(folder.state().get("attempt", 0)) + 1
     folder.write_state("running", attempt=attempt, started=time.time())
-    journal = Journal(folder.journal, attempt)
-    status, reason = _classified(lambda: _work(folder, journal, attempt))
-    journal.event(0, status, reason)
-    journal.close()
-    folder.write_state(status, reason, attempt=attempt, ended=time.time())
+    with stopping(folder.state_file) as stop:
+        journal = Journal(folder.journal, attempt)
+        status, reason = classified(lambda: _work(folder, journal, attempt), folder)
+        stop.hold()
+        with suppress(DiskError):
+            journal.event(0, status, reason)
+        journal.close()
+        folder.write_state(status, reason, attempt=attempt, ended=time.time())
     return status
-
-
-def _classified(work: Callable[[], None]) -> tuple[Status, str]:
-    """How `work` ended: a status and a sentence."""
-    try:
-        work()
-        return "done", ""
-    except Stopped as error:
-        return "killed", str(error)
-    except KeyboardInterrupt:
-        return "killed", "interrupted; run again to resume"
-    except Diverged as error:
-        return "diverged", str(error)
-    except torch.OutOfMemoryError as error:
-        return "oom", " ".join(str(error).split())[:300]
-    except Exception as error:
-        traceback.print_exc()
-        return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 @dataclass(frozen=True)
@@ -203,6 +198,7 @@ def _train(cell: _Cell) -> None:
         loaded.data, loaded.prompts, batch=cell.train.batch, steps=last, seed=seed, workers=cell.spec.workers
     )
     fit(cell.module, batches, _callback(cell), resume=resume)
+    STOP.end()
     cell.module.to(loaded.device)
 
 
@@ -291,10 +287,20 @@ def _artifacts(folder: CellFolder) -> dict[str, dict[str, Any]]:
 def main() -> None:
     """`python -m bench.run.cell DIR`."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    faulthandler.enable()
     if len(sys.argv) != 2:
         print("usage: python -m bench.run.cell DIR", file=sys.stderr)
         sys.exit(2)
-    sys.exit(EXITS.get(run(Path(sys.argv[1])), 1))
+    code = 1
+    try:
+        code = EXITS.get(run(Path(sys.argv[1])), 1)
+    except Exception as error:
+        sentence = explained(error, Path(sys.argv[1])) or f"{type(error).__name__}: {error}"
+        print(f"ditbench: {sentence}", flush=True)
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+        os._exit(code)  # threads that a plugin left do not hold the process
 
 
 if __name__ == "__main__":

@@ -1,93 +1,31 @@
-"""Running a plan: finished cells are skipped, half-done ones resume, one that fails stops no other."""
+"""Running a plan: finished cells are skipped, half-done ones resume, one that fails stops no other.
+
+Several launches may work in one results directory: no cell is run twice at once, the cores of one are never used by
+another, and a launch ends when all its cells have ended, whoever ran them.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
-from bench.run.executors import Local, Process, log_tail
+from bench.run.executors import Ended, Local, Process, last_lines
+from bench.run.interrupts import Interrupts, interrupts
+from bench.run.others import Others
 from bench.run.plan import Plan, PlannedCell
+from bench.run.processes import is_stopped
+from bench.run.states import CellState, States
+from bench.store.disk import explained
 from bench.store.folders import CellFolder, Status, Store
-from bench.store.journal import curves, read_journal
 
 SYNC_EVERY = 60.0  # seconds
 
-
-@dataclass(frozen=True)
-class CellState:
-    """How far a cell is.
-
-    Attributes:
-        label: what distinguishes it from the others of its matrix.
-        id: the cell's.
-        status: see `CellFolder.status`.
-        reason: why it ended badly, or empty.
-        step: the last one in the journal.
-        steps: of the whole training.
-        loss: at that step.
-        rate: training images/s, or None.
-        left: seconds of training left, or None.
-        stage: what it does after training, or empty.
-    """
-
-    label: str
-    id: str
-    status: Status
-    reason: str = ""
-    step: int = 0
-    steps: int = 0
-    loss: float | None = None
-    rate: float | None = None
-    left: float | None = None
-    stage: str = ""
-
-
-def cell_state(cell: PlannedCell, store: Store) -> CellState:
-    """Reads a cell's state from the disk."""
-    folder = store.cell(cell.row.cell)
-    status, reason = folder.status()
-    train = cell.spec.config.train
-    history = curves(folder.journal)
-    losses, rates = history.get("loss", {}), history.get("train_images_per_second", {})
-    step = max(losses, default=0)
-    rate = list(rates.values())[-1] if rates else None
-    left = (train.steps - step) * train.batch / rate if rate and status == "running" else None
-    return CellState(
-        label=cell.label,
-        id=cell.row.cell,
-        status=status,
-        reason=reason,
-        step=step,
-        steps=train.steps,
-        loss=losses.get(step),
-        rate=rate,
-        left=left,
-        stage=_stage(folder) if status == "running" else "",
-    )
-
-
-class _States:
-    """The states of a plan's cells. One that is done stays so, and is read once: results are large."""
-
-    def __init__(self, plan: Plan, store: Store) -> None:
-        self.plan, self.store = plan, store
-        self.done: dict[str, CellState] = {}
-
-    def read(self) -> list[CellState]:
-        """The states now, in the order of the plan."""
-        states = [self.done.get(cell.row.cell) or cell_state(cell, self.store) for cell in self.plan.cells]
-        self.done |= {one.id: one for one in states if one.status == "done"}
-        return states
-
-
-def _stage(folder: CellFolder) -> str:
-    events = [entry.get("event") for entry in read_journal(folder.journal) if entry.get("event")]
-    if "stage" in events and events[-1] not in ("started", "resumed", "checkpoint"):
-        return log_tail(folder.log, lines=1)
-    return ""
+__all__ = ["CellState", "in_turn", "run"]
 
 
 def run(
@@ -111,35 +49,16 @@ def run(
         sync: writes to the dashboard; must not raise.
         poll: seconds between checks.
     """
-    waiting = [cell for cell in in_turn(plan.cells) if not cell.reason and store.cell(cell.row.cell).result() is None]
-    done = len(plan.cells) - len(waiting) - sum(bool(cell.reason) for cell in plan.cells)
-    if done:
-        say(f"{done} of {len(plan.cells)} cells are done already")
-    labels, states = {cell.row.cell: cell.label for cell in plan.cells}, _States(plan, store)
-    last_sync, timeout = time.monotonic(), plan.matrix.run.timeout
-    with _interruptible() as interrupted:
-        while (waiting or executor.running) and not interrupted():
-            for process in executor.ended():
-                _say_end(process, labels, say)
-                sync()
-                last_sync = time.monotonic()
-            while waiting and executor.free:
-                if not _start_next(waiting, store, executor, say):
-                    break
-            _stop_late(executor, timeout)
-            if time.monotonic() - last_sync > SYNC_EVERY:
-                sync()
-                last_sync = time.monotonic()
-            show([_starting(one, executor) for one in states.read()])
-            time.sleep(poll)
-        if interrupted():
-            say("stopping: each running cell writes its checkpoint (press Ctrl-C again to end at once)")
-            executor.stop_all()
-            for process in executor.ended():
-                _say_end(process, labels, say)
-            say("stopped; the same command resumes from here")
+    launch = _Launch(plan, store, executor, say, show, sync)
+    try:
+        with interrupts(executor) as interrupted:
+            launch.work(interrupted, poll)
+            if interrupted:
+                launch.stop(interrupted)
+    finally:
+        executor.stop_all()  # nothing is left running, whatever happened
     sync()
-    return states.read()
+    return launch.states.read(frozenset(launch.labels))
 
 
 def in_turn(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
@@ -154,64 +73,221 @@ def in_turn(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
     return [cell for k, group in turns for cell in (*group[k:], *group[:k])]
 
 
-def _starting(one: CellState, executor: Local) -> CellState:
-    """A cell whose process is up but has written nothing yet is starting, not planned or killed."""
-    up = any(process.folder.id == one.id for process in executor.running)
-    silent = one.status in ("planned", "killed")
-    return replace(one, status="running", reason="", stage="starting") if up and silent else one
+class _Launch:
+    """One run of a plan."""
 
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        executor: Local,
+        say: Callable[[str], None],
+        show: Callable[[list[CellState]], None],
+        sync: Callable[[], None],
+    ) -> None:
+        self.plan, self.store, self.executor = plan, store, executor
+        self._say, self._show, self._sync = say, show, sync
+        self.states = States(plan, store)
+        self.cells = {cell.row.cell: cell for cell in plan.cells}
+        self.labels = {id: cell.label for id, cell in self.cells.items()}
+        ready = [cell for cell in in_turn(plan.cells) if not cell.reason]
+        self.waiting = {cell.row.cell: cell for cell in ready if store.cell(cell.row.cell).result() is None}
+        self.others = Others(store, self.labels, self.say)
+        self.watched: dict[str, _Life] = {}
+        self.synced = time.monotonic()
+        if len(ready) > len(self.waiting):
+            self.say(f"{len(ready) - len(self.waiting)} of {len(plan.cells)} cells are done already")
 
-def _start_next(waiting: list[PlannedCell], store: Store, executor: Local, say: Callable[[str], None]) -> bool:
-    """Starts the first cell that no other process works on; False if there is none now."""
-    for cell in list(waiting):
-        folder = store.cell(cell.row.cell)
-        if folder.result() is not None:  # finished by another launch in the meantime
-            waiting.remove(cell)
-        elif not folder.is_locked():
-            waiting.remove(cell)
-            say(f"{cell.label}: {'resumes' if any(folder.checkpoints.glob('*.ckpt')) else 'starts'} ({cell.row.cell})")
-            executor.start(folder)
+    def say(self, text: str) -> None:
+        """Prints a line; a terminal that was closed stops nothing."""
+        with suppress(OSError):
+            self._say(text)
+
+    def work(self, interrupted: Interrupts, poll: float) -> None:
+        """Starts, watches and awaits cells until none is left, or a signal came."""
+        while (self.waiting or self.executor.running) and not interrupted:
+            ended = self.executor.ended()
+            for process in ended:
+                self._ended(process)
+            self._settle()
+            while self.waiting and self.executor.free > 0 and self._start_next():
+                pass
+            for process in self.executor.running:
+                self._watch(process)
+            with interrupted.outside():
+                self._views(now=bool(ended))
+            if not interrupted:
+                time.sleep(poll)
+
+    def stop(self, interrupted: Interrupts) -> None:
+        """Stops every cell, in the time that it needs for its checkpoint."""
+        if self.executor.running:
+            self.say("stopping: each running cell writes its checkpoint (press Ctrl-C again to end at once)")
+        self.executor.stop_all(hurry=interrupted.hurry)
+        for process in self.executor.ended():
+            self._ended(process)
+        self.say("stopped; the same command resumes from here")
+
+    def _views(self, *, now: bool) -> None:
+        """Brings the live table and, every minute or after an end, MLflow up to date."""
+        with suppress(OSError):
+            running = {process.folder.id for process in self.executor.running}
+            states = self.states.read(frozenset(running | self.others.cells))
+            self._show([self._shown(one, running) for one in states])
+        if now or time.monotonic() - self.synced > SYNC_EVERY:
+            self._sync()
+            self.synced = time.monotonic()
+
+    def _shown(self, one: CellState, running: set[str]) -> CellState:
+        """A process that is up but has written nothing yet is starting; what others run is marked."""
+        if one.id in running and one.status != "running":
+            return replace(one, status="running", reason="", stage="starting")
+        if one.status == "running" and one.id not in running and not one.stage:
+            return replace(one, stage=f"{one.step:,}/{one.steps:,} in another launch")
+        return one
+
+    # --- start and end ---
+
+    def _start_next(self) -> bool:
+        """Starts the first cell that no other process works on; False if there is none, or no core, now."""
+        for id, cell in list(self.waiting.items()):
+            folder = self.store.cell(id)
+            if id in self.others.cells:
+                continue
+            if folder.result() is not None:
+                self._finished_elsewhere(id)
+            elif folder.is_locked():
+                self.others.meet(id)
+            else:
+                return self._start(cell, folder)
+        return False
+
+    def _start(self, cell: PlannedCell, folder: CellFolder) -> bool:
+        resumes = any(folder.checkpoints.glob("*.ckpt"))
+        try:
+            process = self.executor.start(folder)
+        except OSError as error:  # the disk, or the system, refuses; the next cell may do better
+            del self.waiting[folder.id]
+            self._note(folder, "failed", explained(error, folder.path) or f"the cell could not be started: {error}")
+            self._say_end(folder, 0.0)
             return True
-    return False
+        if process is None:
+            self.others.cores_taken()
+            return False
+        del self.waiting[folder.id]
+        self.states.notes.pop(folder.id, None)
+        self.say(f"{cell.label}: {'resumes' if resumes else 'starts'} ({folder.id})")
+        return True
+
+    def _settle(self) -> None:
+        """Takes what other launches finished; what they stopped is started here."""
+        for id in self.others.ended():
+            if id in self.waiting and self.store.cell(id).status()[0] not in ("planned", "running", "killed"):
+                self._finished_elsewhere(id)
+
+    def _finished_elsewhere(self, id: str) -> None:
+        del self.waiting[id]
+        status, reason = self.store.cell(id).status()
+        self.say(f"{self.labels[id]}: {status} in another launch" + (f": {reason}" if reason else ""))
+
+    def _ended(self, process: Process) -> None:
+        """One line on how a cell ended; a process that died without a message gets its note written here."""
+        folder, ended = process.folder, process.ended()
+        self.watched.pop(folder.id, None)
+        if folder.result() is None and folder.state() in (process.before, {}):  # it wrote nothing of itself
+            if self._held(folder):
+                self.waiting[folder.id] = self.cells[folder.id]
+                self.others.meet(folder.id)
+                return
+            self._note(folder, *self._unspoken(folder, ended))
+        elif folder.result() is None and folder.state().get("status") == "running":
+            self._note(folder, *self._unspoken(folder, ended))
+        self._say_end(folder, time.monotonic() - process.started)
+
+    def _held(self, folder: CellFolder) -> bool:
+        """Whether another process holds the cell; what this one left is given a moment to end."""
+        for _ in range(10):
+            if not folder.is_locked():
+                return False
+            time.sleep(0.1)
+        return True
+
+    def _unspoken(self, folder: CellFolder, ended: Ended) -> tuple[Status, str]:
+        """How a cell ended that did not say so itself."""
+        last = last_lines(ended.tail)[:300]
+        if ended.code < 0:
+            return "killed", f"ended by {_name(-ended.code)} without a message; run again to resume"
+        if last.startswith("ditbench: "):
+            return "failed", last.removeprefix("ditbench: ")
+        printed = f"; the last line of its log: {last}" if last else ""
+        return "failed", f"{self._who(folder)}: its process ended with exit code {ended.code}, no message{printed}"
+
+    def _who(self, folder: CellFolder) -> str:
+        spec = self.cells[folder.id].spec
+        plugins = ", ".join(Path(file).name for file in spec.plugins)
+        return f"scheme {spec.config.scheme!r}" + (f", plugins {plugins}" if plugins else "")
+
+    def _note(self, folder: CellFolder, status: Status, reason: str) -> None:
+        """Records how a cell ended; in memory at least, if its folder cannot be written."""
+        self.states.notes[folder.id] = (status, reason)
+        with suppress(OSError):
+            folder.write_state(status, reason)
+
+    def _say_end(self, folder: CellFolder, seconds: float) -> None:
+        status, reason = folder.status()
+        if status != "done":
+            status, reason = self.states.notes.get(folder.id, (status, reason))
+        label = self.labels.get(folder.id, folder.id)
+        self.say(f"{label}: {status} after {seconds:.0f} s" + (f": {reason}" if reason else ""))
+
+    # --- limits of time ---
+
+    def _watch(self, process: Process) -> None:
+        """Ends a cell that takes longer than `run.timeout`, or gave no sign of life for `run.silence`."""
+        folder, limits = process.folder, self.plan.matrix.run
+        life = self.watched.setdefault(folder.id, _Life(folder))
+        if process.child.poll() is not None:
+            return
+        if limits.timeout is not None and time.monotonic() - process.started > limits.timeout:
+            process.end()
+            self._note(folder, "timeout", f"longer than run.timeout, {limits.timeout:g} s; run again to resume")
+        elif limits.silence is not None and life.silent() > limits.silence:
+            if is_stopped(process.child.pid):
+                life.renew()
+                return
+            process.end()
+            self._note(
+                folder,
+                "timeout",
+                f"{self._who(folder)}: no step, sample or line of its log for run.silence, {limits.silence:g} s; "
+                "run again to resume",
+            )
 
 
-def _stop_late(executor: Local, timeout: float | None) -> None:
-    for process in executor.running:
-        if timeout is not None and time.monotonic() - process.started > timeout and process.child.poll() is None:
-            process.stop(signal.SIGKILL)
-            process.child.wait()
-            process.folder.write_state("timeout", f"longer than run.timeout, {timeout:g} s; run again to resume")
+class _Life:
+    """Signs of life of a cell: its state, journal and log change."""
+
+    def __init__(self, folder: CellFolder) -> None:
+        self.files = (folder.state_file, folder.journal, folder.log)
+        self.seen: list[tuple[int, int]] = []
+        self.renew()
+
+    def renew(self) -> None:
+        """Counts from now."""
+        self.since = time.monotonic()
+
+    def silent(self) -> float:
+        """Seconds since the last sign."""
+        seen = []
+        for file in self.files:
+            with suppress(OSError):
+                known = os.stat(file)
+                seen.append((known.st_mtime_ns, known.st_size))
+        if seen != self.seen:
+            self.seen = seen
+            self.renew()
+        return time.monotonic() - self.since
 
 
-def _say_end(process: Process, labels: dict[str, str], say: Callable[[str], None]) -> None:
-    """One line on how a cell ended; a process that died without a message gets its note written here."""
-    folder, code = process.folder, process.child.returncode
-    if folder.result() is None and folder.state().get("status") in (None, "running"):
-        folder.write_state("killed", f"ended by {_name(code)} without a message; run again to resume")
-    status, reason = folder.status()
-    seconds = time.monotonic() - process.started
-    say(f"{labels.get(folder.id, folder.id)}: {status} after {seconds:.0f} s" + (f": {reason}" if reason else ""))
-
-
-def _name(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    return f"{signal.Signals(-code).name}" + (" (perhaps out of memory)" if -code == signal.SIGKILL else "")
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM are remembered the first time; the second Ctrl-C is an exception as usual."""
-    caught: list[int] = []
-
-    def remember(number: int, frame: object) -> None:
-        caught.append(number)
-        if len(caught) > 1:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _name(number: int) -> str:
+    return signal.Signals(number).name + (" (perhaps out of memory)" if number == signal.SIGKILL else "")

@@ -1,7 +1,7 @@
 """Shares of the machine: cells of all launches of one results directory together never use more than there is.
 
-A launch of `jobs` cells at a time promises each a share of 1/jobs. Each cell that runs holds the kernel lock of a file in
-`slots/`, which says its share; the lock is held by the guard and by the cell, and dies with the last of them.
+A launch of `jobs` cells at a time promises each a share of 1/jobs. Each cell that runs holds the kernel lock of a file
+in `slots/`, which says its share; guard and cell hold it, and it dies with the last of them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import fcntl
 import json
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+
+from bench.store.folders import CellFolder
 
 FILE = "DITBENCH_SLOT"  # environment: the open file that holds the share, inherited from `run` to guard to cell
 _number = count()
@@ -120,6 +123,25 @@ class Slots:
                 except BlockingIOError:
                     shares += _read(file.read())
         return shares
+
+
+@contextmanager
+def machine_share(folder: CellFolder) -> Iterator[None]:
+    """Holds a share while a cell runs: the one that its guard handed on, or the machine, if it was started by hand."""
+    file = os.environ.pop(FILE, "")
+    share = int(file) if file else None
+    if share is None and folder.path.parent.name == "cells":
+        with suppress(OSError):
+            share = Slots(folder.path.parents[1]).claim(folder.id, 1.0, force=True)
+    if share is not None:
+        with suppress(OSError):
+            os.set_inheritable(share, False)
+    try:
+        yield
+    finally:
+        if share is not None:
+            with suppress(OSError):
+                os.close(share)
 
 
 def _read(content: bytes) -> list[Share]:

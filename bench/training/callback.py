@@ -20,7 +20,7 @@ from bench.training.digests import tensors_digest
 from bench.training.dynamics import due, gradient_curves
 from bench.training.flow import from_images
 from bench.training.module import CellModule
-from bench.training.signals import Stopped, StopSignal
+from bench.training.signals import STOP, Stopped, beat
 from bench.training.stopwatch import Throughput, peak_memory
 
 SPIKE = 3.0  # a loss this many times the mean of the window before is one
@@ -55,7 +55,7 @@ class CellCallback(lightning.Callback):
         """
         self.config, self.journal, self.folder = config, journal, folder
         self.grid_every, self.write_grid, self.observe = grid_every, write_grid, observe
-        self.stop = StopSignal()
+        self.stop = STOP
         self.throughput = Throughput(torch.device("cpu"), config.batch)
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
@@ -66,7 +66,8 @@ class CellCallback(lightning.Callback):
         self.stop.listen()
 
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, index: int) -> None:
-        """Lets the clock run."""
+        """Lets the clock run, and shows that the cell lives."""
+        beat()
         self.throughput.resume()
 
     def on_train_batch_end(

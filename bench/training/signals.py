@@ -1,4 +1,4 @@
-"""A polite end: in training a signal is remembered until the step is over and its checkpoint written; else it raises."""
+"""A polite end: in training a signal is remembered until the step's checkpoint is written; otherwise it raises."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class StopSignal:
 
     def listen(self) -> None:
         """Takes the signals over from Python, Lightning and plugins, and remembers them: the training has begun."""
+        self.number = None  # one that came before has raised
         self._take(at_once=False)
 
     def end(self) -> None:
@@ -42,7 +43,11 @@ class StopSignal:
         """
         self._take(at_once=True)
         if self.number is not None:
-            raise StoppedNow(_sentence(self.number))
+            raise StoppedNow(sentence(self.number))
+
+    def hold(self) -> None:
+        """Lets no signal end the cell any more: it writes how it ended."""
+        self.at_once = False
 
     def _take(self, *, at_once: bool) -> None:
         self.at_once = at_once
@@ -54,10 +59,11 @@ class StopSignal:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         first, self.number = self.number is None, number
         if self.at_once and first:
-            raise StoppedNow(_sentence(number))
+            raise StoppedNow(sentence(number))
 
 
-def _sentence(number: int) -> str:
+def sentence(number: int) -> str:
+    """What to do after a signal ended a cell."""
     return f"stopped by {signal.Signals(number).name}; run again to resume"
 
 

@@ -1,0 +1,82 @@
+"""What other launches do in the same results directory: their cells are waited for, and so are their cores."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bench.run.processes import end_leftovers
+from bench.run.slots import Slots
+from bench.store.folders import CellFolder, Store
+
+LEFTOVERS_AFTER = 5.0  # seconds that a cell's lock outlives its process before what holds it is ended
+
+
+class Others:
+    """Cells of a plan that other processes hold.
+
+    Args:
+        store: the results directory.
+        labels: of the plan's cells, by id.
+        say: prints a line.
+
+    Attributes:
+        cells: their ids.
+    """
+
+    def __init__(self, store: Store, labels: Mapping[str, str], say: Callable[[str], None]) -> None:
+        self.store, self.labels, self.say = store, labels, say
+        self.cells: set[str] = set()
+        self._said: set[str] = set()
+        self._since: dict[str, float] = {}
+        self._met: dict[str, dict[str, Any]] = {}  # the state in which a cell was found
+
+    def meet(self, id: str) -> None:
+        """A cell of the plan was found to be held."""
+        self.cells.add(id)
+        self._since.setdefault(id, time.monotonic())
+        self._met[id] = self.store.cell(id).state()
+        self._once(f"{self._about(id)} is being run by another launch; waiting for its end")
+
+    def cores_taken(self) -> None:
+        """There is no share of the machine left: says whose cells use it."""
+        ours = os.getpid()
+        living = [one for one in Slots(self.store.root).living() if one.pid != ours]
+        for one in living:
+            if one.cell in self.labels:
+                self.meet(one.cell)
+            end_leftovers_of(self.store.cell(one.cell), self._since.setdefault(one.cell, time.monotonic()))
+        if living:
+            names = ", ".join(sorted(self._about(one.cell) for one in living))
+            self._once(f"waiting for the cores that another launch of this results directory uses: {names}")
+
+    def ended(self) -> list[str]:
+        """Cells that another launch ran to their end; those that it only gave up may be started here."""
+        if not self.cells:
+            return []
+        held = {one.cell for one in Slots(self.store.root).living()}
+        free = {id for id in self.cells if id not in held and not self.store.cell(id).is_locked()}
+        for id in self.cells - free:
+            end_leftovers_of(self.store.cell(id), self._since[id])
+        self.cells -= free
+        return [id for id in free if self.store.cell(id).state() != self._met[id]]
+
+    def _about(self, id: str) -> str:
+        state = self.store.cell(id).state()
+        return f"{self.labels.get(id, id)} (process {state['pid']})" if "pid" in state else self.labels.get(id, id)
+
+    def _once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self.say(text)
+
+
+def end_leftovers_of(folder: CellFolder, since: float) -> None:
+    """Ends what holds a cell's lock although its own process is gone for some seconds: nobody else would."""
+    state = folder.state()
+    gone = state.get("host") == socket.gethostname() and time.monotonic() - since > LEFTOVERS_AFTER
+    if gone and type(state.get("pid")) is int and state.get("changed", 0) < time.time() - LEFTOVERS_AFTER:
+        end_leftovers(folder.path, state["pid"])

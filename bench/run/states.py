@@ -1,0 +1,127 @@
+"""How far each cell of a plan is, read from the disk: once each, and again only what runs."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.run.executors import log_tail
+from bench.run.plan import Plan, PlannedCell
+from bench.store.folders import CellFolder, Status, Store
+from bench.store.journal import Tail
+
+IN_TRAINING = ("started", "resumed", "checkpoint")  # events after which no stage has begun
+
+
+@dataclass(frozen=True)
+class CellState:
+    """How far a cell is.
+
+    Attributes:
+        label: what distinguishes it from the others of its matrix.
+        id: the cell's.
+        status: see `CellFolder.status`.
+        reason: why it ended badly, or empty.
+        step: the last one in the journal.
+        steps: of the whole training.
+        loss: at that step.
+        rate: training images/s, or None.
+        left: seconds of training left, or None.
+        stage: what it does after training, or empty.
+    """
+
+    label: str
+    id: str
+    status: Status
+    reason: str = ""
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    rate: float | None = None
+    left: float | None = None
+    stage: str = ""
+
+
+@dataclass
+class _Progress:
+    """What a cell's journal says so far; each call reads only what was appended."""
+
+    tail: Tail
+    losses: dict[int, float] = field(default_factory=dict)
+    rate: float | None = None
+    events: list[str] = field(default_factory=list)
+
+    def read(self) -> None:
+        for entry in self.tail.entries():
+            self._take(entry)
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        metrics = entry.get("metrics", {})
+        if "loss" in metrics:
+            self.losses[entry["step"]] = metrics["loss"]
+        self.rate = metrics.get("train_images_per_second", self.rate)
+        if entry.get("event"):
+            self.events.append(entry["event"])
+
+    def stage(self, folder: CellFolder) -> str:
+        """What a cell does after training, as its log says."""
+        evaluating = "stage" in self.events and self.events[-1] not in IN_TRAINING
+        return log_tail(folder.log, lines=1) if evaluating else ""
+
+
+class States:
+    """The states of a plan's cells.
+
+    A cell that no process works on does not change: it is read once, when it starts and when it ends.
+
+    Attributes:
+        notes: cell -> how it ended, where its own folder could not take it (a full disk).
+    """
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self.store = store
+        self.cells = plan.cells
+        self.notes: dict[str, tuple[Status, str]] = {}
+        self._known: dict[str, CellState] = {}
+        self._progress: dict[str, _Progress] = {}
+        self._live: frozenset[str] = frozenset()
+
+    def read(self, live: frozenset[str]) -> list[CellState]:
+        """The states now, in the order of the plan.
+
+        Args:
+            live: cells that processes work on; only these and those of the last call are read again.
+        """
+        again: Container[str] = live | self._live
+        self._live = live
+        read: dict[str, CellState] = {}
+        for cell in self.cells:
+            id = cell.row.cell
+            if id not in read and (id in again or id not in self._known):
+                read[id] = self._read(cell)
+        self._known |= read
+        return [self._known[cell.row.cell] for cell in self.cells]
+
+    def _read(self, cell: PlannedCell) -> CellState:
+        folder, train = self.store.cell(cell.row.cell), cell.spec.config.train
+        status, reason = folder.status()
+        if status != "done":
+            status, reason = self.notes.get(folder.id, (status, reason))
+        progress = self._progress.setdefault(folder.id, _Progress(Tail(folder.journal)))
+        progress.read()
+        if status != "running":
+            self._progress.pop(folder.id)
+        step, rate = max(progress.losses, default=0), progress.rate
+        return CellState(
+            label=cell.label,
+            id=folder.id,
+            status=status,
+            reason=reason,
+            step=step,
+            steps=train.steps,
+            loss=progress.losses.get(step),
+            rate=rate,
+            left=(train.steps - step) * train.batch / rate if rate and status == "running" else None,
+            stage=progress.stage(folder) if status == "running" else "",
+        )
