@@ -36,6 +36,9 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.options import as_word as as_word
     from architectures.options import nearest as nearest
     from architectures.plugins import PluginError as PluginError
+    from architectures.plugins import guarded as guarded
+    from architectures.plugins import plugin_digest as plugin_digest
+    from architectures.plugins import plugin_limit as plugin_limit
     from architectures.prompt import Captions as Captions
     from architectures.prompt import FeatureBatch as FeatureBatch
     from architectures.prompt import Features as Features
@@ -45,6 +48,7 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.registry import ALIASES as ALIASES
     from architectures.registry import UnknownScheme as UnknownScheme
     from architectures.registry import check_name as check_name
+    from architectures.registry import is_built_in as is_built_in
     from architectures.registry import load_plugin as load_plugin
     from architectures.registry import origin as origin
     from architectures.registry import register as register
@@ -64,13 +68,14 @@ _NAMES = {
         "ALIASES",
         "UnknownScheme",
         "check_name",
+        "is_built_in",
         "load_plugin",
         "origin",
         "register",
         "scheme_class",
         "schemes",
     ),
-    "plugins": ("PluginError",),
+    "plugins": ("PluginError", "guarded", "plugin_digest", "plugin_limit"),
     "options": ("Option", "as_number", "as_truth", "as_word", "nearest"),
     "layers": ("initialise",),
     "prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "index_prompt"),

@@ -7,22 +7,25 @@ modules beside it are found by it, after the standard library and installed pack
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.machinery import ModuleSpec
 from importlib.metadata import Distribution
 from pathlib import Path
 from types import FrameType, ModuleType
+from typing import TextIO
 
 from architectures import sources
 
 TIMEOUT = "DITBENCH_PLUGIN_TIMEOUT"  # seconds that a plugin may take to be imported, or a scheme of one to be built
 USUAL = 60.0
+MOST_PRINTED = 10_000  # characters of what a plugin prints
 
 
 class PluginError(ValueError):
@@ -33,12 +36,15 @@ class _TooLong(BaseException):
     """Raised where the plugin is; not an `Exception`, which it would be likely to catch."""
 
 
-def digest_of(file: Path, path: str | Path) -> str:
+def plugin_digest(path: str | Path) -> str:
     """The digest of a plugin file and of the author's modules that it imports.
 
     Raises:
-        PluginError: if one cannot be read.
+        PluginError: if it is not there, or one cannot be read.
     """
+    file = Path(path).expanduser().resolve()
+    if not file.is_file():
+        raise PluginError(f"plugin {path}: {'a folder, not a file' if file.is_dir() else 'no such file'}")
     try:
         return sources.digest(sources.of_plugin(file))
     except OSError as error:
@@ -82,7 +88,7 @@ def import_file(file: Path, path: str | Path, digest: str) -> ModuleType:
     try:
         with guarded(f"plugin {path}"):
             spec.loader.exec_module(module)
-        if digest_of(file, path) != digest:
+        if plugin_digest(file) != digest:
             raise PluginError(f"plugin {path}: it was changed while it was imported; run again")
     except BaseException:
         sys.modules.pop(name, None)
@@ -91,31 +97,47 @@ def import_file(file: Path, path: str | Path, digest: str) -> ModuleType:
 
 
 @contextmanager
-def guarded(what: str) -> Iterator[None]:
+def guarded(what: str, *, passing: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
     """Makes an error of any kind of somebody else's code a sentence, and ends what hangs; Ctrl-C stays itself.
 
+    Args:
+        what: how the sentence begins.
+        passing: kinds that are passed on as they are.
+
     Raises:
-        PluginError: beginning with `what`.
+        PluginError: the sentence.
     """
-    seconds = _limit()
+    seconds = plugin_limit()
     try:
-        with _alarm(seconds):
+        with _alarm(seconds), _quiet(what):
             yield
-    except PluginError:
-        raise
-    except KeyboardInterrupt:
+    except (PluginError, KeyboardInterrupt):
         raise
     except _TooLong as error:
         raise PluginError(f"{what}: it was not done after {seconds:g} s ({TIMEOUT} sets the limit)") from error
     except SystemExit as error:
-        code = "" if error.code is None else repr(error.code)
+        code = "" if error.code is None else repr(error.code)[:300]
         raise PluginError(f"{what}: it called sys.exit({code})") from error
     except BaseException as error:
-        text = " ".join(str(error).split())[:300]
+        if isinstance(error, passing):
+            raise
+        text = " ".join(_text(error).split())[:300]
         raise PluginError(f"{what}: {type(error).__name__}" + (f": {text}" if text else "")) from error
 
 
-def _limit() -> float:
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # an error whose text is an error
+        return ""
+
+
+def plugin_limit() -> float:
+    """Seconds that a plugin may take to be imported, or a scheme of one to be built.
+
+    Raises:
+        PluginError: if `DITBENCH_PLUGIN_TIMEOUT` is no number above 0.
+    """
     try:
         seconds = float(os.environ.get(TIMEOUT) or USUAL)
     except ValueError:
@@ -123,6 +145,36 @@ def _limit() -> float:
     if not 0 < seconds < 1e9:
         raise PluginError(f"{TIMEOUT} is seconds above 0, got {os.environ.get(TIMEOUT)!r}")
     return seconds
+
+
+@contextmanager
+def _quiet(what: str) -> Iterator[None]:
+    """Lets a block print a little, not a gigabyte."""
+    few = _Few(what, sys.stderr)
+    with redirect_stdout(few), redirect_stderr(few):
+        yield
+
+
+class _Few(io.TextIOBase):
+    """Passes on the first characters that are written to it, and a line that says that there were more."""
+
+    def __init__(self, what: str, out: TextIO | None) -> None:
+        self.what, self.out, self.left = what, out, MOST_PRINTED
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if self.out is not None and self.left > 0:
+            self.out.write(text[: self.left])
+            if len(text) > self.left:
+                self.out.write(f"\n{self.what} printed more than {MOST_PRINTED:,} characters; the rest is left out\n")
+        self.left -= len(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self.out is not None:
+            self.out.flush()
 
 
 @contextmanager

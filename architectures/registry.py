@@ -93,10 +93,7 @@ def load_plugin(path: str | Path) -> list[str]:
         PluginError: naming the file, and its own error of whatever kind: also if it ends the process, or is not done
             after a minute (`DITBENCH_PLUGIN_TIMEOUT`, seconds).
     """
-    file = Path(path).expanduser().resolve()
-    if not file.is_file():
-        raise PluginError(f"plugin {path}: no such file")
-    digest = plugins.digest_of(file, path)
+    file, digest = Path(path).expanduser().resolve(), plugins.plugin_digest(path)
     known = [name for name, other in _registry.origins.items() if other.get("sha256") == digest]
     if known and all(_registry.files.get(name) == file for name in known):
         return known
@@ -120,6 +117,11 @@ def schemes() -> list[str]:
 def canonical(name: str) -> str:
     """The scheme's own name, of an alias; any other name as it is."""
     return ALIASES.get(name, name)
+
+
+def is_built_in(name: str) -> bool:
+    """Whether a name or alias is a built-in scheme's."""
+    return canonical(name) in BUILT_IN
 
 
 def check_name(name: str) -> None:

@@ -24,11 +24,12 @@ Layer = tuple[str, dict[str, Any]]  # where something is written, and what
 Say = Callable[[str], None]
 
 
-def _to_stderr(text: str) -> None:
+def to_stderr(text: str) -> None:
+    """Prints a sentence where warnings go."""
     print(f"ditbench: {text}", file=sys.stderr)
 
 
-def load(path: Path | str, overrides: list[str] | None = None, *, say: Say = _to_stderr) -> Matrix:
+def load(path: Path | str, overrides: list[str] | None = None, *, say: Say = to_stderr) -> Matrix:
     """Reads a matrix: defaults < the file that its `base` names < the file < `key=value`.
 
     Args:

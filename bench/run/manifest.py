@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import architectures
 from bench.config.identity import code_table
-from bench.config.load import to_yaml
+from bench.config.load import to_stderr, to_yaml
 from bench.config.schema import ConfigError, as_dict
 from bench.run.plan import Plan
 from bench.store.files import write_json
@@ -38,23 +39,24 @@ def manifest(plan: Plan, launch: str) -> dict[str, Any]:
     }
 
 
-def commit(plan: Plan, store: Store, *, fresh: bool = False) -> None:
+def commit(plan: Plan, store: Store, *, fresh: bool = False, say: Callable[[str], None] = to_stderr) -> None:
     """Writes the manifest and what defines every cell; nothing of a finished or half-done cell is touched.
 
+    A plan whose cells are the same, and only what is made of them differs (a baseline, the name of a row), is taken.
+
     Raises:
-        PlanChanged: if this matrix was planned before with other config, code or data, unless `fresh`.
+        PlanChanged: if this matrix was planned before with other config, code or data, unless `fresh`; or with another
+            claim, if a cell of it was trained since.
     """
     folder = store.matrix_folder(plan.matrix.name)
     now = manifest(plan, launch=time.strftime("%Y%m%d-%H%M%S"))
-    if (folder / "manifest.json").exists() and not fresh:
-        before = store.manifest(plan.matrix.name)
+    before = _before(store, plan.matrix.name, say)
+    if before is not None and not fresh:
         difference = _difference(before, now)
         if difference:
-            raise PlanChanged(
-                f"matrix {plan.matrix.name!r} was planned differently before:\n{difference}\n"
-                "Finished cells stay. Run with --fresh to take the new plan (what changed is trained again),\n"
-                "or give it another name (name=...)."
-            )
+            _refuse_other_cells(before, now, difference, store)
+            say(f"matrix {plan.matrix.name!r}: its table changes, no cell is trained again:\n{difference}")
+            now["revised"] = [*before.get("revised", []), {"time": time.time(), "difference": difference}]
         now["created"] = before["created"]
     write_json(folder / "manifest.json", now)
     _write_code_tables(plan, store)
@@ -64,6 +66,47 @@ def commit(plan: Plan, store: Store, *, fresh: bool = False) -> None:
         cell.spec.write(target)
         if cell.reason:
             target.write_state("failed", cell.reason)
+
+
+def _before(store: Store, name: str, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The manifest of an earlier plan; None if there is none, or it is damaged."""
+    if not (store.matrix_folder(name) / "manifest.json").exists():
+        return None
+    try:
+        before = store.manifest(name)
+        _difference(before, before)
+        return before | {"created": float(before["created"])}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        say(f"the manifest of matrix {name!r} is damaged; it is written again")
+        return None
+
+
+def _refuse_other_cells(before: dict[str, Any], now: dict[str, Any], difference: str, store: Store) -> None:
+    """Refuses a plan with other cells, and another claim on cells that were trained.
+
+    Raises:
+        PlanChanged: with the difference and the way out.
+    """
+    name, ids = now["name"], [{cell["cell"] for cell in one["cells"]} for one in (before, now)]
+    if ids[0] != ids[1] or before["reasons"] or now["reasons"]:
+        raise PlanChanged(
+            f"matrix {name!r} was planned differently before:\n{difference}\n"
+            "Finished cells stay. Run with --fresh to take the new plan (what changed is trained again),\n"
+            "or give it another name (name=...)."
+        )
+    if before["config"].get("claim") != _plain(now["config"]).get("claim"):
+        trained = [id for id in sorted(ids[1]) if store.cell(id).result_file.exists()]
+        if trained:
+            raise PlanChanged(
+                f"matrix {name!r} has another claim than before, and {len(trained)} of its cells are trained:\n"
+                f"{difference}\nA claim is written before its run. Run with --fresh to take it all the same\n"
+                "(no cell is trained again), or give it another name (name=...)."
+            )
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(config))
+    return plain
 
 
 def _write_code_tables(plan: Plan, store: Store) -> None:

@@ -9,20 +9,24 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import architectures
 from architectures import nearest
-from bench.config.claim import check
 from bench.config.identity import code_digest, identity
 from bench.config.matrix import MatrixCell, Variant, expand, row, variants
 from bench.config.schema import ConfigError, Data, Matrix, Prompt
 from bench.config.spec import CellConfig, CellSpec
+from bench.run.checks import check_cell, check_extractor, check_names, doubts
+from bench.run.machine import on_device, placed
+from bench.run.plugins import load_plugins
 from bench.store.folders import Row, Store
 
 if TYPE_CHECKING:
+    from bench.data.datasets import Dataset
     from bench.data.prompts import Prompts
     from bench.run.budget import Match
 
@@ -66,33 +70,18 @@ def plan(matrix: Matrix, store: Store, *, command: str, progress: Progress) -> P
     Raises:
         ConfigError, DataError, PromptError, ValueError: for what the user has to change, before anything is trained.
     """
-    from bench.measure import metrics
-
     cells = expand(matrix)
-    warnings = _load_plugins(matrix.plugins)
-    broken = bool(warnings)
-    extractor = metrics.resolve(matrix.evaluate.extractor, warn=warnings.append).name
-    matrix = replace(matrix, evaluate=replace(matrix.evaluate, extractor=extractor))
-    check(matrix.claim, dict.fromkeys(row(cell, "").name for cell in cells), matrix.seeds)
+    check_names(matrix, (row(cell, "").name for cell in cells))
+    broken = load_plugins(matrix.plugins, store.cache / "plugins", progress)
     planner = _Planner(matrix, store, command, progress, broken)
     planned = []
     for cell in cells:
-        config = cell.config.changed({"evaluate.extractor": extractor})
-        planned.append(planner.planned(replace(cell, config=config)))
+        planned.append(planner.planned(cell))
         progress("plan cells", len(planned), len(cells))
     _refuse_twins(planned)
-    return Plan(matrix, planned, command, warnings + planner.warnings)
-
-
-def _load_plugins(files: list[str]) -> list[str]:
-    """What is wrong with plugin files, in sentences."""
-    warnings = []
-    for file in files:
-        try:
-            architectures.load_plugin(file)
-        except architectures.PluginError as error:
-            warnings.append(str(error))
-    return warnings
+    _refuse_nothing(planned)
+    matrix = replace(matrix, evaluate=replace(matrix.evaluate, extractor=planner.extractor(matrix.evaluate.extractor)))
+    return Plan(matrix, planned, command, list(dict.fromkeys([*broken, *planner.warnings])))
 
 
 @dataclass(frozen=True)
@@ -127,15 +116,18 @@ class _Built:
 class _Planner:
     """Plans cell by cell; what an earlier cell needed too is taken from there."""
 
-    def __init__(self, matrix: Matrix, store: Store, command: str, progress: Progress, broken: bool) -> None:
+    def __init__(self, matrix: Matrix, store: Store, command: str, progress: Progress, broken: list[str]) -> None:
         self.matrix, self.store, self.command, self.progress = matrix, store, command, progress
-        self.broken = broken  # whether a plugin could not be imported
+        self.broken = broken  # why plugins could not be imported
         self.warnings: list[str] = []  # of data and prompts
         self.variants = variants(matrix)
         self.plugins = [str(Path(file).resolve()) for file in matrix.plugins]
         self.code = functools.cache(code_digest)
         self.prompts = functools.cache(self._prompts)
-        self.data = functools.cache(_placed)
+        self.data = functools.cache(placed)
+        self.extractor = functools.cache(self._extractor)
+        self.checked: set[str] = set()
+        self.wrong: dict[str, str] = {}
         self.schemes: dict[str, _SchemeInfo] = {}
         self.costs: dict[str, dict[str, float]] = {}
         self.matches: dict[str, Match] = {}
@@ -146,57 +138,83 @@ class _Planner:
         Raises:
             ConfigError: if it cannot be built; the sentence names the variant.
         """
-        config = _on_device(replace(cell.config, data=self.data(cell.config.data)))
+        config = cell.config.changed({"evaluate.extractor": self.extractor(cell.config.evaluate.extractor)})
+        config = replace(config, data=self.data(config.data), train=on_device(config.train))
         data, prompts = self.prompts(config.data, config.prompt)
         built = self._built_or_reason(config, cell, prompts)
-        _check_schedule(built.config, cell.label)
-        id = identity(built.config, data=data, code=built.code, plugin=built.plugin)
-        digests = {"data": data, "prompts": prompts.digest, "code": built.code, "plugin": built.plugin}
+        self._check(built.config, data, cell.label)
+        id = identity(built.config, data=data.digest, code=built.code, plugin=built.plugin)
+        digests = {"data": data.digest, "prompts": prompts.digest, "code": built.code, "plugin": built.plugin}
         spec = CellSpec(built.config, digests, self.plugins, self.matrix.run.workers, self.command)
-        named = row(replace(cell, config=built.config), id)
+        named = row(replace(cell, config=built.config, axes=_typed(cell.axes, built.config.options)), id)
         return PlannedCell(named, spec, built.cost, cell.label, built.reason, built.budget)
 
     def _built_or_reason(self, config: CellConfig, cell: MatrixCell, prompts: Prompts) -> _Built:
+        """What came of building a cell, whatever a plugin does then; what fails is not tried again for each seed."""
+        key = _key(config.scheme, config.options, repr(config.backbone), config.data.image_size, cell.axes)
+        if key in self.wrong:
+            return _Built(config, reason=self.wrong[key])
         try:
             return self._built(config, cell, prompts)
-        except architectures.UnknownScheme:
+        except architectures.UnknownScheme as error:
             if not self.broken:
-                raise
-            return _Built(config, reason=f"scheme {config.scheme!r} is missing: a plugin could not be imported")
+                raise ConfigError(f"variant {cell.variant!r}: {error}") from error
+            self.wrong[key] = f"scheme {config.scheme!r} is missing: {'; '.join(self.broken)}"
         except architectures.PluginError as error:
-            return _Built(config, reason=str(error))
+            self.wrong[key] = str(error)
         except ValueError as error:
             raise ConfigError(f"variant {cell.variant!r}: {error}") from error
+        return _Built(config, reason=self.wrong[key])
 
     def _built(self, config: CellConfig, cell: MatrixCell, prompts: Prompts) -> _Built:
         scheme = self._scheme(config.scheme, config.options)
         config, budget = replace(config, options=scheme.options), ""
         if scheme.reason:
             return _Built(config, scheme.code, scheme.plugin, reason=scheme.reason)
-        if self.matrix.budget.match:
-            match = self._match(config, cell, prompts)
-            config, budget = config.changed(match.changes), match.text
-        return _Built(config, scheme.code, scheme.plugin, self._cost(config, prompts), budget=budget)
+        with _of_plugin(config.scheme, passing=(ConfigError,)):
+            if self.matrix.budget.match:
+                match = self._match(config, cell, prompts)
+                config, budget = config.changed(match.changes), match.text
+            cost = self._cost(config, prompts)
+        return _Built(config, scheme.code, scheme.plugin, cost, budget=budget)
 
-    def _prompts(self, data: Data, prompt: Prompt) -> tuple[str, Prompts]:
-        """The digest of the prepared data, and its prompts."""
+    def _check(self, config: CellConfig, data: Dataset, label: str) -> None:
+        """Checks once what cells of other schemes and seeds share."""
+        shared = _key(data.digest, repr(config.train), repr(config.sample), repr(config.evaluate))
+        if shared not in self.checked:
+            check_cell(config, data, label)
+            self.warnings += doubts(config)
+            self.checked.add(shared)
+
+    def _extractor(self, name: str) -> str:
+        """The extractor's own name, its weights tried."""
+        from bench.measure import metrics
+
+        found = metrics.resolve(name, warn=self.warnings.append).name
+        check_extractor(found)
+        return found
+
+    def _prompts(self, data: Data, prompt: Prompt) -> tuple[Dataset, Prompts]:
+        """The prepared data, and its prompts."""
         from bench.data import datasets, prompts
 
         folder = datasets.prepare(data, self.store.cache, self.progress, self.warnings.append)
         loaded = datasets.load(folder)
         encoded = prompts.prepare(loaded, prompt, self.store.cache, self.progress, self.warnings.append)
         self.warnings += [note for note in (*loaded.notes, *encoded.notes) if note not in self.warnings]
-        return folder.name, encoded
+        return loaded, encoded
 
     def _scheme(self, name: str, given: dict[str, Any]) -> _SchemeInfo:
         key = _key(name, given)
         if key not in self.schemes:
-            options = architectures.resolve_options(name, given)
+            with _of_plugin(name, passing=(ValueError,)):  # an option that is none is the user's mistake
+                options = architectures.resolve_options(name, given)
+            with _of_plugin(name):
+                reason = architectures.first_violation(name, options)
             origin = architectures.origin(name)
             built_in = origin["kind"] == "built-in"
             code = self.code(origin["name"] if built_in else None)
-            plugin = "" if built_in else origin.get("sha256", "")
-            self.schemes[key] = _SchemeInfo(options, code, plugin, architectures.first_violation(name, options))
+            self.schemes[key] = _SchemeInfo(options, code, "" if built_in else origin.get("sha256", ""), reason)
         return self.schemes[key]
 
     def _cost(self, config: CellConfig, prompts: Prompts) -> dict[str, float]:
@@ -215,7 +233,7 @@ class _Planner:
         assert match is not None
         key = _key(cell.variant, cell.axes)
         if key not in self.matches:
-            options = architectures.resolve_options(target.scheme, target.options)
+            options = self._scheme(target.scheme, target.options).options
             theirs = replace(config, scheme=target.scheme, options=options)
             self.matches[key] = solve(config, theirs, match, prompts.kind)
         return self.matches[key]
@@ -235,40 +253,16 @@ def _key(*parts: Any) -> str:
     return json.dumps(parts, sort_keys=True)
 
 
-def _placed(data: Data) -> Data:
-    """The data with its path made absolute, where it is on this machine."""
-    if data.path is None:
-        return data
-    path = Path(data.path).expanduser()
-    return replace(data, path=str(path.resolve())) if path.exists() else data
+def _of_plugin(scheme: str, passing: tuple[type[BaseException], ...] = ()) -> AbstractContextManager[None]:
+    """Around a scheme's own code: of a plugin, an error of any kind becomes a `PluginError`."""
+    if architectures.is_built_in(scheme):
+        return nullcontext()
+    return architectures.guarded(f"scheme {scheme!r}", passing=passing)
 
 
-def _on_device(config: CellConfig) -> CellConfig:
-    """The config with no `auto` left that depends on the machine."""
-    train = config.train
-    device = train.device
-    if device == "auto":
-        device = "cuda" if _gpu() else "cpu"
-    if device == "cuda" and not _gpu():
-        raise ConfigError("train.device cuda: no CUDA device is available here; choose cpu or auto")
-    precision, compiled = ("bf16", "on") if device == "cuda" else ("32", "off")
-    changes: dict[str, Any] = {"train.device": device}
-    changes |= {"train.precision": precision} if train.precision == "auto" else {}
-    changes |= {"train.compile": compiled} if train.compile == "auto" else {}
-    return config.changed(changes)
-
-
-def _gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def _check_schedule(config: CellConfig, label: str) -> None:
-    train = config.train
-    for name, length in (("warmup", train.warmup), ("cooldown", train.cooldown)):
-        if length > train.steps:
-            raise ConfigError(f"{label}: train.{name} {length} is longer than train.steps {train.steps}")
+def _typed(axes: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The values of axes, those of options as the scheme takes them."""
+    return {key: options.get(key.removeprefix("options."), value) for key, value in axes.items()}
 
 
 def _refuse_twins(cells: list[PlannedCell]) -> None:
@@ -280,3 +274,10 @@ def _refuse_twins(cells: list[PlannedCell]) -> None:
                 f"{cell.label!r} and {labels[cell.row.cell]!r} are the same cell: their options are equal"
             )
         labels[cell.row.cell] = cell.label
+
+
+def _refuse_nothing(cells: list[PlannedCell]) -> None:
+    """A matrix of which no cell can be run is a mistake, not a plan."""
+    if all(cell.reason for cell in cells):
+        reasons = "; ".join(dict.fromkeys(cell.reason for cell in cells))
+        raise ConfigError(f"no cell of this matrix can be run: {reasons}")

@@ -1,0 +1,103 @@
+"""What can be known before anything is trained: values that do not fit the data or each other, what is not here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from architectures import nearest
+from bench.config.claim import check as check_claim
+from bench.config.schema import ConfigError, Matrix
+from bench.config.spec import CellConfig
+
+if TYPE_CHECKING:
+    from bench.data.datasets import Dataset
+
+FEWEST = 5  # images a side that the metrics need
+COMPILERS = ("g++", "clang++", "c++")
+BUDGETED = {  # budget.match -> what it sets, so that no axis can
+    "params": ("backbone.width", "backbone.depth"),
+    "macs": ("backbone.width", "backbone.depth"),
+    "train_flops": ("train.steps",),
+    "wall_clock": ("train.steps",),
+}
+
+
+def check_names(matrix: Matrix, rows: Iterable[str]) -> None:
+    """Checks what names rows of the table: the claim and the baseline; and that no axis is set by the budget.
+
+    Raises:
+        ConfigError, ClaimError: naming what is not there, and the nearest.
+    """
+    names = list(dict.fromkeys(rows))
+    check_claim(matrix.claim, names, matrix.seeds)
+    if matrix.baseline is not None and matrix.baseline not in names:
+        hint = nearest(matrix.baseline, names, f" (rows: {', '.join(names)})")
+        raise ConfigError(f"baseline {matrix.baseline!r} is no row of this matrix{hint}")
+    for axis in BUDGETED.get(matrix.budget.match or "", ()):
+        if axis in matrix.axes:
+            raise ConfigError(f"budget.match {matrix.budget.match} sets {axis}, so it cannot be an axis too")
+
+
+def check_extractor(name: str) -> None:
+    """Computes the features of one image, so that weights that are missing or damaged are found out now.
+
+    Raises:
+        MetricError: with the way to get them.
+    """
+    import numpy as np
+
+    from bench.measure import metrics
+
+    metrics.resolve(name).features(np.zeros((1, 32, 32, 3), np.uint8))
+
+
+def check_cell(config: CellConfig, data: Dataset, label: str) -> None:
+    """Checks that the values of a cell fit its data and each other.
+
+    Raises:
+        ConfigError: beginning with the cell's label, naming key and value.
+    """
+    for problem in _problems(config, data):
+        raise ConfigError(f"{label}: {problem}")
+
+
+def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:
+    train, evaluate, heldout = config.train, config.evaluate, len(data.heldout)
+    for name, length in (("warmup", train.warmup), ("cooldown", train.cooldown)):
+        if length > train.steps:
+            yield f"train.{name} {length} is longer than train.steps {train.steps}"
+    if evaluate.samples < FEWEST:
+        yield f"evaluate.samples {evaluate.samples}: the metrics need at least {FEWEST} samples"
+    if min(evaluate.reference, heldout) < FEWEST:
+        short = (
+            f"evaluate.reference {evaluate.reference}" if evaluate.reference < FEWEST else f"{heldout} held-out images"
+        )
+        yield f"{short}: the metrics need at least {FEWEST} real images"
+    if min(evaluate.heldout, heldout) < evaluate.bins:
+        yield (
+            f"evaluate.bins {evaluate.bins}: each bin of timesteps needs a held-out image, and there are "
+            f"{min(evaluate.heldout, heldout)} (evaluate.heldout {evaluate.heldout}, {heldout} in the data)"
+        )
+    scales = [f"{scale:g}" for scale in evaluate.sweep]
+    if len(set(scales)) < len(scales):
+        yield f"evaluate.sweep names a guidance scale twice: {', '.join(scales)}"
+    if train.compile == "on" and train.device == "cpu" and not _compiler():
+        yield f"train.compile on needs a C++ compiler ({', '.join(COMPILERS)}), and there is none; choose off"
+
+
+def _compiler() -> bool:
+    return any(shutil.which(name) for name in (os.environ.get("CXX") or COMPILERS[0], *COMPILERS))
+
+
+def doubts(config: CellConfig) -> Iterator[str]:
+    """Sentences on what can be run and is hardly meant."""
+    if config.train.drop == 0 and config.sample.guidance != 1:
+        yield (
+            f"train.drop 0: the null prompt is never trained, and sample.guidance {config.sample.guidance:g} "
+            "needs it; sample.guidance=1 is without guidance"
+        )
+    if config.train.log_every > config.train.steps:
+        yield f"train.log_every {config.train.log_every} is more than train.steps {config.train.steps}: no curve"

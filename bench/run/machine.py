@@ -1,0 +1,43 @@
+"""What a config leaves to the machine it is planned on: the device, its arithmetic, and where the data lies."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.config.schema import ConfigError, Data, Train
+
+
+def placed(data: Data) -> Data:
+    """The data with its path made absolute, where it is on this machine."""
+    if data.path is None:
+        return data
+    path = Path(data.path).expanduser()
+    return replace(data, path=str(path.resolve())) if path.exists() else data
+
+
+def on_device(train: Train) -> Train:
+    """The same with no `auto` left.
+
+    Raises:
+        ConfigError: for a device that is not here.
+    """
+    device = train.device
+    if device == "auto":
+        device = "cuda" if _gpu() else "cpu"
+    if device == "cuda" and not _gpu():
+        raise ConfigError("train.device cuda: no CUDA device is available here; choose cpu or auto")
+    precision, compiled = ("bf16", "on") if device == "cuda" else ("32", "off")
+    changes: dict[str, Any] = {"device": device}
+    changes |= {"precision": precision} if train.precision == "auto" else {}
+    changes |= {"compile": compiled} if train.compile == "auto" else {}
+    return replace(train, **changes)
+
+
+@functools.cache
+def _gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

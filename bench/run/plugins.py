@@ -1,0 +1,114 @@
+"""Importing a matrix's plugins in the planner, where one that ends the process would end every cell's plan.
+
+Each is imported in a process of its own first; one that comes back from there is imported here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import architectures
+
+Progress = Callable[[str, int, int], None]  # what, done, total
+IMPORTS = 60.0  # seconds that the process may take besides the plugin's own limit: torch, on a busy machine
+PROBE = """
+import os, sys
+sys.path[0] = sys.argv[1]
+import architectures
+sys.path.pop(0)
+text = ""
+try:
+    architectures.load_plugin(sys.argv[2])
+except architectures.PluginError as error:
+    text = str(error)
+with open(sys.argv[3], "w", encoding="utf-8") as file:
+    file.write(text)
+    file.write("\\n")
+    file.flush()
+    os._exit(0)
+"""
+
+
+def load_plugins(files: Sequence[str], known: Path, progress: Progress) -> list[str]:
+    """Imports plugin files, and says of those that cannot be why, a sentence each.
+
+    Args:
+        files: of a matrix.
+        known: a folder of marks of the plugins that came back from a process of their own before.
+        progress: called with the number of plugins done.
+    """
+    wrong = []
+    for done, file in enumerate(files):
+        progress("load plugins", done, len(files))
+        try:
+            if not _known(file, known):
+                _probe(file)
+                _mark(file, known)
+            architectures.load_plugin(file)
+        except architectures.PluginError as error:
+            wrong.append(str(error))
+    if files:
+        progress("load plugins", len(files), len(files))
+    return wrong
+
+
+def _mark_of(file: str, known: Path) -> Path:
+    return known / architectures.plugin_digest(file)
+
+
+def _known(file: str, known: Path) -> bool:
+    return _mark_of(file, known).exists()
+
+
+def _mark(file: str, known: Path) -> None:
+    with suppress(OSError):  # a full disk: it is probed again
+        known.mkdir(parents=True, exist_ok=True)
+        _mark_of(file, known).touch()
+
+
+def _probe(file: str) -> None:
+    """Imports a plugin in a process of its own.
+
+    Raises:
+        PluginError: with its error, or how it ended the process.
+    """
+    limit = architectures.plugin_limit() + IMPORTS
+    with tempfile.TemporaryDirectory(prefix="ditbench-plugin-") as folder:
+        answer, root = Path(folder) / "answer", str(Path(architectures.__file__).parents[1])
+        child = subprocess.Popen(
+            [sys.executable, "-c", PROBE, root, str(Path(file).expanduser().resolve()), str(answer)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env={key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"},
+        )
+        try:
+            code: int | None = child.wait(limit)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            with suppress(ProcessLookupError, PermissionError):  # also what it started
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        said = answer.read_text(encoding="utf-8") if answer.exists() else ""
+    if said.endswith("\n"):
+        if said.strip():
+            raise architectures.PluginError(said.strip())
+        return
+    raise architectures.PluginError(f"plugin {file}: {_end(code, limit)} while it was imported")
+
+
+def _end(code: int | None, limit: float) -> str:
+    if code is None:
+        return f"it did not answer for {limit:g} s"
+    if code < 0:
+        return f"it ended the process by {signal.Signals(-code).name}"
+    return f"it ended the process with exit code {code}"
