@@ -153,3 +153,27 @@ def test_an_encoder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(PromptError, match="nowhere"):
         prompts.prepare(captioned(), config(kind="features", encoder=str(tmp_path / "nowhere")), tmp_path)
+
+
+def test_a_frozen_encoder_counts_what_it_cuts_and_does_not_know(tmp_path: Path, encoders) -> None:
+    """An empty caption is the null prompt of every kind; a text that the tokenizer does not know is refused."""
+    images = np.zeros((4, 16, 16, 3), np.uint8)
+    split = Split(images, None, ["a red ring", "", "a zebra", "a blue square a blue square a blue square"])
+    data = Dataset("frozen", split, split, None)
+    prepared = prompts.prepare(data, config(kind="features", encoder=str(encoders["t5"]), length=6), tmp_path)
+    about = prepared.meta["splits"]["train"]
+    assert (about["cut"], about["empty"], about["unknown words"], about["unknown"]) == (1, 1, 1, ["zebra"])
+    assert not prepared.rows("train", np.array([1])).mask.any() and prepared.rows("train", np.array([0])).mask.any()
+    assert prepared.encode(["a zebra"])[1] == ["zebra"] and not prepared.encode([""])[0].mask.any()
+    with pytest.raises(PromptError, match="'zebra quagga': no word of it is known"):
+        prepared.encode(["zebra quagga"])
+    assert any("such as zebra" in note for note in prepared.notes)
+
+
+def test_numbers_that_are_names_are_no_places(tmp_path: Path) -> None:
+    """Classes 1, 7 and 9: the prompt 2 was the third of them."""
+    split = Split(np.zeros((3, 16, 16, 3), np.uint8), np.array([0, 1, 2]), None)
+    prepared = prompts.prepare(Dataset("gaps", split, split, ["1", "7", "9"]), config(), tmp_path)
+    assert prepared.encode(["7"])[0].tolist() == [1]
+    with pytest.raises(PromptError, match="'2': choose one of 1, 7, 9"):
+        prepared.encode(["2"])

@@ -25,12 +25,14 @@ class Truth:
 
 
 class Switch:
-    """A choice whose words may be written as something else: `on` as true, `32` as a number."""
+    """A choice whose words may be written as something else: `on` as true, `32` as a number, `null` as none at all."""
 
     @staticmethod
     def __get_pydantic_core_schema__(source: Any, handler: Callable[[Any], Any]) -> Any:
         schema = handler(source)
-        return _before(lambda value: as_word(value, schema.get("expected", ())), schema)
+        choices = schema.get("expected", ())
+        null = {None: "null"} if "null" in choices else {}
+        return _before(lambda value: null[value] if value is None and null else as_word(value, choices), schema)
 
 
 SWITCH = Switch()

@@ -96,7 +96,7 @@ class Data:
     """huggingface: column of the class labels."""
     caption_column: str | None = None
     """huggingface: column of the captions."""
-    missing: Literal["refuse", "drop", "null"] = "refuse"
+    missing: Annotated[Literal["refuse", "drop", "null"], SWITCH] = "refuse"
     """huggingface: a row without image, label or caption is refused, left out, or (a caption) the null prompt."""
     train_count: Count | None = None
     """Training images at most, a seeded sample with the labels' shares of the whole; null: all (scenes: 50,000)."""
@@ -129,7 +129,11 @@ class Prompt:
     encoder: str | None = None
     """features: Hugging Face name or local folder of the frozen encoder."""
     template: str = "a photo of a {}"
-    """features: caption of a class label."""
+    """features: caption of a class label, whose name takes the place of {}."""
+
+    def __post_init__(self) -> None:
+        if "{}" not in self.template:
+            raise ValueError(f"prompt.template {self.template!r} has no {{}}, the place of the class's name")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from bench.config.schema import Data
 from bench.data import captions, labels
 from bench.data.archives import archives, unpack
 from bench.data.datasets import Progress, local_path, write_captions
-from bench.data.errors import DataError, short
+from bench.data.errors import DataError, listed, short
 from bench.data.images import decode
 from bench.data.layouts import Layout, read_layout
 from bench.data.parts import Part, duplicates, notes_of
@@ -148,7 +148,13 @@ def _parts(config: Data, layout: Layout) -> tuple[list[Part], list[str] | None]:
     assert config.label_column is not None
     column = config.label_column
     values = [labels.plain(part.rows.values(column), _place(part, column)) for part in parts]
-    mapped = labels.fit(values[0][0], parts[0].rows.names(column), _place(parts[0], column))
+    names, others = (part.rows.names(column) for part in parts)
+    if names and others and names != others:
+        raise DataError(
+            f"{config.path}: splits {parts[0].rows.split!r} and {parts[1].rows.split!r} name the classes of column "
+            f"{column!r} differently: {listed(names, 5)}, and {listed(others, 5)}"
+        )
+    mapped = labels.fit(values[0][0], names, _place(parts[0], column))
     for part, (own, unwrapped) in zip(parts, values, strict=True):
         part.labels = mapped.ids(own, _place(part, column))
         part.about["lists of one label"] = unwrapped

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from bench.data.errors import short
+from bench.data.words import words
 from bench.store.files import digest, file_digest
 
 Progress = Callable[[str, int, int], None]  # what, done, total
@@ -27,26 +29,57 @@ def encoder_digest(encoder: str) -> str:
     return digest([[p.relative_to(path).as_posix(), file_digest(p)] for p in sorted(path.rglob("*")) if p.is_file()])
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """What a frozen encoder makes of n texts.
+
+    Attributes:
+        tokens: (n, L, W).
+        mask: (n, L), true where a token is; nowhere for an empty text, which is the null prompt.
+        pooled: (n, P), the encoder's own, or the tokens' mean.
+        lengths: (n,) tokens before they are cut, special ones among them.
+        unknown: words that the tokenizer does not know.
+    """
+
+    tokens: np.ndarray
+    mask: np.ndarray
+    pooled: np.ndarray
+    lengths: np.ndarray
+    unknown: set[str]
+
+
 @torch.inference_mode()
-def frozen_features(
-    texts: list[str], encoder: str, length: int, progress: Progress, batch: int = 64
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """tokens (n, L, W), mask (n, L), pooled (n, P) of a frozen text encoder; pooled is its own, or the tokens' mean."""
+def frozen_features(texts: list[str], encoder: str, length: int, progress: Progress, batch: int = 64) -> Encoded:
+    """Texts through a frozen text encoder.
+
+    Raises:
+        PromptError: if it cannot be loaded.
+    """
     tokenizer, model = _load_encoder(encoder)
     parts = []
     for start in range(0, len(texts), batch):
-        ids = tokenizer(
-            texts[start : start + batch], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        )
+        own = texts[start : start + batch]
+        ids = tokenizer(own, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
         out = model(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"])
         tokens, mask = out.last_hidden_state.float(), ids["attention_mask"].bool()
         seen = mask.unsqueeze(-1).float()
-        own = getattr(out, "pooler_output", None)
-        pooled = own.float() if own is not None else (tokens * seen).sum(1) / seen.sum(1).clamp(min=1)
-        parts.append([part.numpy() for part in (tokens, mask, pooled)])
+        pooler = getattr(out, "pooler_output", None)
+        pooled = pooler.float() if pooler is not None else (tokens * seen).sum(1) / seen.sum(1).clamp(min=1)
+        given = torch.tensor([bool(text.strip()) for text in own])
+        lengths = torch.tensor([len(one) for one in tokenizer(own, verbose=False)["input_ids"]])
+        parts.append([part.numpy() for part in (tokens, mask & given[:, None], pooled, lengths)])
         progress("encode prompts", min(start + batch, len(texts)), len(texts))
-    tokens, mask, pooled = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return tokens, mask, pooled
+    tokens, mask, pooled, lengths = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Encoded(tokens, mask, pooled, lengths, _unknown(tokenizer, texts))
+
+
+def _unknown(tokenizer: Any, texts: list[str]) -> set[str]:
+    """Words of texts of which the tokenizer knows some part not."""
+    every = sorted({word for text in texts for word in words(text)})
+    if not every or tokenizer.unk_token_id is None:
+        return set()
+    ids = tokenizer(every, add_special_tokens=False)["input_ids"]
+    return {word for word, own in zip(every, ids, strict=True) if tokenizer.unk_token_id in own}
 
 
 def _load_encoder(encoder: str) -> tuple[Any, Any]:

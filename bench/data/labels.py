@@ -47,6 +47,7 @@ class LabelMap:
             raise DataError(
                 f"{place(first)}: label {values[first]!r} is not among the training labels "
                 f"({listed(self.names)}); unknown are {listed([repr(value) for value in strange])}"
+                + (" (-1 often marks a split without labels)" if -1 in strange else "")
             )
         return np.array([-1 if value is None else self.classes[value] for value in values], dtype=np.int64)
 
@@ -113,6 +114,7 @@ def _whole(value: float) -> int | None:
     return int(value)
 
 
+_SCORE = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
@@ -136,9 +138,21 @@ def fit(values: Iterable[Label | None], names: list[str] | None, place: Say) -> 
             raise DataError(f"{place(row)}: label {values[row]!r} lies outside 0 to {len(names) - 1} ({listed(names)})")
         return LabelMap(names, {index: index for index in range(len(names))})
     texts = [value for value in present if isinstance(value, str)]
+    _refuse_scores(texts, values, place)
     if texts and all(_NUMBER.fullmatch(text) for text in texts):
         order: list[Label] = sorted(texts, key=lambda text: (int(text), text))
     else:
         order = sorted(present)
     shown = [str(value).lower() if isinstance(value, bool) else str(value) for value in order]
     return LabelMap(shown, {value: index for index, value in enumerate(order)})
+
+
+def _refuse_scores(texts: list[str], values: list[Label | None], place: Say) -> None:
+    """Refuses texts that are numbers, one of them a fraction: a column of scores in a table of text."""
+    if texts and all(_SCORE.fullmatch(text) for text in texts):
+        fractions = {text for text in texts if not float(text).is_integer()}
+        if fractions:
+            row = next(row for row, value in enumerate(values) if value in fractions)
+            raise DataError(
+                f"{place(row)}: label {values[row]!r} is no whole number; a class is needed (is it a score?)"
+            )

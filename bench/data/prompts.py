@@ -8,7 +8,6 @@ cache/prompts/<digest>/   meta.json   labels and captions:  train.npy heldout.np
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from architectures import Captions, FeatureBatch, Features, Labels, PromptKind
 from bench.config.schema import Prompt
 from bench.data import prepared
+from bench.data.counts import about_words, notes
 from bench.data.datasets import Dataset, Progress, Split
 from bench.data.encoders import PromptError, encoder_digest, frozen_features
 from bench.data.errors import listed
@@ -51,21 +51,7 @@ class Prompts:
     @property
     def notes(self) -> list[str]:
         """What a user should know of them, in sentences."""
-        found = []
-        for split, about in self.meta.get("splits", {}).items():
-            if about["unknown words"]:
-                found.append(
-                    f"{split} captions: {about['unknown words']} of {about['words']} words are not in the training "
-                    f"captions, such as {listed(about['unknown'], 5)}"
-                )
-            if about["of unknown words alone"]:
-                found.append(f"{split} captions: {about['of unknown words alone']} have no known word at all")
-            if about["cut"]:
-                found.append(
-                    f"{split} captions: {about['cut']} of {about['prompts']} are longer than prompt.length "
-                    f"{self.meta['arguments']['length']} words and cut (the longest has {about['longest']})"
-                )
-        return found
+        return notes(self.meta.get("splits", {}), self.kind)
 
     def rows(self, split: str, indices: np.ndarray) -> Any:
         """Prompts of the images `indices` of a split."""
@@ -100,8 +86,12 @@ class Prompts:
                 _refuse_empty(text, vocabulary)
             unknown = sorted({word for text in texts for word in words(text) if word not in vocabulary})
             return torch.from_numpy(_word_ids(texts, vocabulary, self.kind.length)).long(), unknown
-        tokens, mask, pooled = frozen_features(texts, self.meta["encoder"], self.kind.length, lambda *_: None)
-        return FeatureBatch(*(torch.from_numpy(part) for part in (tokens, mask, pooled))), []
+        made = frozen_features(texts, self.meta["encoder"], self.kind.length, lambda *_: None)
+        for text in texts:
+            if words(text) and made.unknown.issuperset(words(text)):
+                raise PromptError(f"prompt {text!r}: no word of it is known to {self.meta['encoder']}")
+        unknown = sorted(made.unknown)
+        return FeatureBatch(*(torch.from_numpy(part) for part in (made.tokens, made.mask, made.pooled))), unknown
 
 
 def to_device(prompt: Any, device: torch.device) -> Any:
@@ -193,26 +183,9 @@ def _make_captions(data: Dataset, config: Prompt, folder: Path, progress: Progre
     about = {}
     for name, captions in split_into_words.items():
         np.save(folder / f"{name}.npy", _ids_of_words(captions, index, length))
-        about[name] = _about_words(captions, index, length)
+        about[name] = about_words(captions, index, [len(caption) for caption in captions], length)
     arguments = {"vocabulary": len(vocabulary), "length": length, "depth": config.depth}
     return {"kind": "captions", "arguments": arguments, "vocabulary": vocabulary, "splits": about}
-
-
-def _about_words(captions: Sequence[list[str]], vocabulary: dict[str, int], length: int) -> dict[str, Any]:
-    """What became of a split's captions: counts of empty and cut ones, and of unknown words with examples."""
-    unknown = Counter(word for caption in captions for word in caption if word not in vocabulary)
-    return {
-        "prompts": len(captions),
-        "longest": max(map(len, captions), default=0),
-        "cut": sum(len(caption) > length for caption in captions),
-        "empty": sum(not caption for caption in captions),
-        "words": sum(map(len, captions)),
-        "unknown words": unknown.total(),
-        "of unknown words alone": sum(
-            bool(caption) and not any(word in vocabulary for word in caption) for caption in captions
-        ),
-        "unknown": [word for word, _ in unknown.most_common(10)],
-    }
 
 
 def _word_ids(texts: list[str], vocabulary: dict[str, int], length: int) -> np.ndarray:
@@ -258,15 +231,30 @@ def _make_features(data: Dataset, config: Prompt, folder: Path, progress: Progre
     for name, split in texts.items():
         np.save(folder / f"{name}.npy", np.array([row[text] for text in split], dtype=np.int64))
     assert config.encoder is not None
-    tokens, mask, pooled = frozen_features(unique, config.encoder, config.length, progress)
-    for name, part in (("tokens", tokens.astype(np.float16)), ("mask", mask), ("pooled", pooled)):
+    made = frozen_features(unique, config.encoder, config.length, progress)
+    for name, part in (("tokens", made.tokens.astype(np.float16)), ("mask", made.mask), ("pooled", made.pooled)):
         np.save(folder / f"{name}.npy", part)
-    arguments = {"width": tokens.shape[2], "pooled_width": pooled.shape[1], "length": tokens.shape[1]}
-    return {"kind": "features", "arguments": arguments, "encoder": config.encoder, "unique": len(unique)}
+    arguments = {
+        "width": made.tokens.shape[2],
+        "pooled_width": made.pooled.shape[1],
+        "length": made.tokens.shape[1],
+    }
+    about = {}
+    for name, split in texts.items():
+        own = [words(text) for text in split]
+        known = {word for caption in own for word in caption} - made.unknown
+        about[name] = about_words(own, known, [int(made.lengths[row[text]]) for text in split], config.length)
+    return {
+        "kind": "features",
+        "arguments": arguments,
+        "encoder": config.encoder,
+        "unique": len(unique),
+        "splits": about,
+    }
 
 
 def _texts(data: Dataset, split: Split, config: Prompt) -> list[str]:
     if split.captions is not None:
         return split.captions
     assert data.classes is not None and split.labels is not None
-    return [config.template.format(data.classes[label]) for label in split.labels]
+    return [config.template.replace("{}", data.classes[label]) for label in split.labels]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -114,10 +115,10 @@ class Rows:
         if not name.strip():
             return None
         if "://" in name:
-            raise DataError(f"{piece.file}: {self.place(index)}: {name!r} is an address; save the image as a file")
+            raise DataError(f"{piece.file}: {self.place(index)}: {name[:80]!r} is an address; save the image as a file")
         for folder in (piece.file.parent, self.root):
-            if (folder / name).is_file():
+            if os.path.isfile(folder / name):  # of Path, is_file raises for a name that is too long
                 return folder / name
         raise DataError(
-            f"{piece.file}: {self.place(index)}: no image {name!r} (paths are relative to {piece.file.parent})"
+            f"{piece.file}: {self.place(index)}: no image {name[:80]!r} (paths are relative to {piece.file.parent})"
         )

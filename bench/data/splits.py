@@ -66,8 +66,9 @@ def by_name(files: Sequence[Path], root: Path, wanted: Iterable[str]) -> dict[st
     places: dict[str, set[Parts]] = {}
     for file in files:
         folders = file.relative_to(root).parts[:-1]
-        level = next((k for k, name in enumerate(folders) if canonical(name) in known), len(folders))
-        words = [*folders[level : level + 1], *re.split(r"[^a-z]+", file.name.lower().partition(".")[0]), file.stem]
+        bare = [re.split(r"[=]", name)[-1].partition(".")[0] for name in folders]  # train.parquet/, split=train/
+        level = next((k for k, name in enumerate(bare) if canonical(name) in known), len(folders))
+        words = [*bare[level : level + 1], *re.split(r"[^a-z]+", file.name.lower().partition(".")[0]), file.stem]
         split = next((canonical(word) for word in words if canonical(word) in known), "train")
         found.setdefault(split, []).append(file)
         places.setdefault(split, set()).add(folders[:level])

@@ -230,6 +230,7 @@ def _tar(file: Path) -> Piece:
             samples.setdefault("/".join([*folders, stem]), {})[ending.lower()] = member
         rows = list(samples.values())
         columns = dict.fromkeys(name for row in rows for name in row)
+        _check_end(file, opened)
         about = [_member(opened, row["json"], "json") for row in rows[:1] if "json" in row]
     keys = [f"json.{key}" for one in about if isinstance(one, dict) for key in one]
     types: dict[str, str] = dict.fromkeys([*columns, *keys], "member") | _aliases(columns)
@@ -238,7 +239,7 @@ def _tar(file: Path) -> Piece:
         name, _, key = column.partition(".") if column.startswith("json.") else (column, "", "")
         with tarfile.open(file) as opened:
             for row in compress(rows, wanted):
-                ending = next((one for one in _meant(name) if one in row), None)
+                ending = _ending(name, row)
                 value = None if ending is None else _member(opened, row[ending], ending)
                 yield value.get(key) if key and isinstance(value, dict) else value
 
@@ -248,14 +249,29 @@ def _tar(file: Path) -> Piece:
 _TAR_NAMES = {"image": [ending[1:] for ending in IMAGES], "label": ["cls", "cls2", "label"], "text": ["txt", "text"]}
 
 
-def _meant(column: str) -> list[str]:
-    """Endings of members that a column may be: its own, or any image's for `image`."""
-    return [column, *_TAR_NAMES.get(column, [])]
+def _ending(column: str, row: Iterable[str]) -> str | None:
+    """The member of a sample that a column is: of its own name, or of an ending of that kind (`image`: any image's)."""
+    kinds = _TAR_NAMES.get(column, [])
+    exact = next((one for one in (column, *kinds) if one in row), None)
+    return exact or next((one for one in row if one.rpartition(".")[2] in kinds), None)
 
 
 def _aliases(columns: Iterable[str]) -> dict[str, str]:
-    present = set(columns)
+    present = {part for name in columns for part in (name, name.rpartition(".")[2])}
     return {name: "member" for name, endings in _TAR_NAMES.items() if present & set(endings)}
+
+
+def _check_end(file: Path, opened: tarfile.TarFile) -> None:
+    """Refuses a tar that was cut between two members, or has another one behind it: what is missing would go unseen."""
+    if file.name.lower().endswith(".tar"):
+        with open(file, "rb") as stream:
+            stream.seek(opened.offset)
+            rest = iter(lambda: stream.read(2**20), b"")
+            first = next(rest, b"")
+            if len(first) < 512:
+                raise DataError(f"{file}: cut off (it has no end mark)")
+            if any(part.strip(b"\0") for part in (first, *rest)):
+                raise DataError(f"{file}: more follows its end mark (several tar files joined?); keep them apart")
 
 
 def _member(opened: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> Any:

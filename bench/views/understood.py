@@ -169,7 +169,7 @@ def sheet(rows: list[tuple[str, list[Tile]]], columns: int = 6) -> Image:
     width = columns * (TILE + GAP) + GAP
     height = sum(30 + -(-len(own) // columns) * _height() for _, own in rows) + GAP
     page = Image.new("RGB", (width, height), "white")
-    pen, top = ImageDraw.Draw(page), GAP
+    pen, top = ImageDraw.ImageDraw(page), GAP
     for heading, own in rows:
         pen.text((GAP, top), printable(heading), fill="black", font=large)
         top += 30

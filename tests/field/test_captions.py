@@ -121,7 +121,7 @@ def test_unknown_and_cut_captions_are_counted_with_examples(tmp_path: Path) -> N
     assert (about["unknown words"], about["unknown"], about["of unknown words alone"]) == (2, ["zebra"], 1)
     assert about["empty"] == 1 and made.meta["splits"]["train"]["cut"] == 1
     assert any("2 of 4 words are not in the training captions, such as zebra" in note for note in made.notes)
-    assert any("1 of 2 are longer than prompt.length 3" in note for note in made.notes)
+    assert any("1 of 2 are cut to 3 words" in note for note in made.notes)
 
 
 def test_no_words_at_all_are_refused(tmp_path: Path) -> None:
@@ -199,3 +199,22 @@ def test_any_texts_come_back_row_by_row(tmp_path_factory: pytest.TempPathFactory
     again = file.read_text(encoding="utf-8").split("\n")
     assert len(again) == len(texts) + 1 and again[-1] == "end"
     assert again == [text or "" for text in found]
+
+
+def test_a_template_without_a_place_is_refused() -> None:
+    """`prompt.template: a photo` gave every class the same prompt."""
+    with pytest.raises(ValueError, match="'a photo' has no {}"):
+        Prompt(template="a photo")
+
+
+def test_null_may_be_written_as_yaml_reads_it(tmp_path: Path) -> None:
+    """`data.missing: null` is none at all to YAML."""
+    from tiny import matrix_file
+
+    from bench.config import load
+
+    for text in ("data.missing=null", "data.missing='null'", 'data.missing="null"'):
+        assert load.load(matrix_file(tmp_path), [text]).data.missing == "null"
+    assert load.load(matrix_file(tmp_path, data__missing=None)).data.missing == "null"
+    with pytest.raises(ValueError, match="data.missing must be one of refuse, drop, null, got 'nul'"):
+        load.load(matrix_file(tmp_path), ["data.missing=nul"])

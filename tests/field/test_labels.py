@@ -11,7 +11,7 @@ import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from odd_sets import greys, labelled, parquet, read
+from odd_sets import greys, labelled, parquet, png, read
 
 from bench.data import labels
 from bench.data.errors import DataError
@@ -107,6 +107,33 @@ def test_ids_for_labels_are_said(tmp_path: Path) -> None:
     path = labelled(tmp_path / "set", [k * 1000 for k in range(120)])
     notes = read(path, tmp_path / "cache").notes
     assert any("120 classes for 120 images: is 'label' an id?" in note for note in notes)
+
+
+def test_scores_of_a_table_of_text_are_refused(tmp_path: Path) -> None:
+    """In a csv a fraction is a text, and would be the name of a class."""
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.png").write_bytes(png())
+        (tmp_path / f"{name}.csv").write_text(f"image,label\n{name}.png,1\n{name}.png,0.5\n")
+    with pytest.raises(DataError, match="row 1 of split 'train', column 'label': label '0.5' is no whole number"):
+        read(tmp_path, tmp_path / "cache")
+
+
+def test_splits_that_name_classes_differently_are_refused(tmp_path: Path) -> None:
+    """Number 0 is a cat in one file and a dog in the other: held-out labels were swapped in silence."""
+    datasets = pytest.importorskip("datasets")
+    for split, names in (("train", ["cat", "dog"]), ("test", ["dog", "cat"])):
+        kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+        rows = {"image": [{"bytes": png(), "path": None}] * 2, "label": [0, 1]}
+        (tmp_path / "set").mkdir(exist_ok=True)
+        datasets.Dataset.from_dict(rows, features=kinds).to_parquet(tmp_path / "set" / f"{split}.parquet")
+    with pytest.raises(DataError, match="name the classes of column 'label' differently: cat, dog, and dog, cat"):
+        read(tmp_path / "set", tmp_path / "cache")
+
+
+def test_a_split_without_labels_is_named(tmp_path: Path) -> None:
+    """Many published test splits have -1 everywhere."""
+    with pytest.raises(DataError, match="label -1 is not among .*-1 often marks a split without labels"):
+        read(labelled(tmp_path / "set", [0, 1], [-1, -1]), tmp_path / "cache")
 
 
 def test_dictionary_columns_and_small_types(tmp_path: Path) -> None:

@@ -171,6 +171,7 @@ def test_a_csv_with_labels_is_a_path_of_its_own(tmp_path: Path) -> None:
     [
         ("metadata.csv", "file_name,label\n0.png,a,b\n", "row 0 has 3 fields, the header 2"),
         ("metadata.csv", "file_name,label\nabsent.png,a\n", "row 0 of split 'train': no image 'absent.png'"),
+        ("metadata.csv", f"file_name,label\n{'x' * 5000},a\n", "no image 'xxx"),
         ("metadata.csv", "file_name,label\nhttp://x/0.png,a\n", "is an address"),
         ("metadata.csv", "", "no header line"),
         ("metadata.csv", "file_name,file_name\n0.png,a\n", "two columns have one name"),
@@ -224,7 +225,13 @@ def test_shards_of_every_naming(tmp_path: Path) -> None:
     parquet(tmp_path / "c/mine_train_0.parquet", label=["x", "y"])
     parquet(tmp_path / "c/mine_train_1.parquet", label=["y"])
     parquet(tmp_path / "c/latest_test.parquet", label=["x"])
-    for name in "abc":
+    parquet(tmp_path / "d/train.parquet/part-0.parquet", label=["x", "y"])
+    parquet(tmp_path / "d/train.parquet/part-1.parquet", label=["y"])
+    parquet(tmp_path / "d/test.parquet/part-0.parquet", label=["x"])
+    parquet(tmp_path / "e/split=train/a.PARQUET", label=["x", "y"])
+    parquet(tmp_path / "e/split=train/b.pq", label=["y"])
+    parquet(tmp_path / "e/split=test/a.parquet", label=["x"])
+    for name in "abcde":
         found = read(tmp_path / name, tmp_path / "cache")
         assert understood(found) == ([("x", 0), ("y", 1), ("y", 0)], [("x", 0)]), name
 
@@ -341,6 +348,50 @@ def test_shards_of_webdataset(tmp_path: Path) -> None:
         assert read(tmp_path / "set", tmp_path / "cache", caption_column=column).heldout.captions == texts
     with pytest.raises(DataError, match="image 1 of split 'train'.*nothing in column 'png'"):
         read(tmp_path / "set", tmp_path / "cache", image_column="png", label_column="cls")
+
+
+def test_a_shard_that_lost_samples_is_refused(tmp_path: Path) -> None:
+    """Cut between two members, or joined by `cat`: tar readers stop there in silence."""
+    rows = [{"png": png(k), "cls": b"1"} for k in range(3)]
+    for split in ("train", "test"):
+        shard(tmp_path / f"set/{split}.tar", rows)
+    file = tmp_path / "set/train.tar"
+    whole = file.read_bytes()
+    assert len(read(tmp_path / "set", tmp_path / "cache").train) == 3
+    member = 512 + -(-len(png(0)) // 512) * 512 + 1024  # an image and its class
+    file.write_bytes(whole[: 2 * member])
+    with pytest.raises(DataError, match="train.tar: cut off"):
+        read(tmp_path / "set", tmp_path / "cache")
+    file.write_bytes(whole[: 2 * member + 700])
+    with pytest.raises(DataError, match="train.tar: "):
+        read(tmp_path / "set", tmp_path / "cache")
+    file.write_bytes(whole + whole)
+    with pytest.raises(DataError, match="train.tar: more follows its end mark"):
+        read(tmp_path / "set", tmp_path / "cache")
+
+
+def test_members_with_dots_in_their_names(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        shard(tmp_path / f"set/{split}.tar", [{"v1.png": png(k), "v1.cls": b"1"} for k in range(2)])
+    assert greys(read(tmp_path / "set", tmp_path / "cache").train) == [0, 1]
+
+
+def test_a_data_set_of_the_hub_is_read_by_the_same_rules(tmp_path: Path) -> None:
+    """What `datasets` loads, here from a folder in the hub's stead."""
+    from bench.data.hub import read_hub
+
+    datasets = pytest.importorskip("datasets")
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = {"image": [{"bytes": png(k), "path": None} for k in range(4)], "label": [0, 1, 1, 0]}
+    (tmp_path / "set").mkdir()
+    for split in ("train", "test"):
+        datasets.Dataset.from_dict(rows, features=kinds).to_parquet(tmp_path / "set" / f"{split}.parquet")
+    layout = read_hub(config(tmp_path / "set"), tmp_path / "hub")
+    found = layout.splits["train"]
+    assert found.names("label") == ["a", "b"] and list(found.values("label", np.array([1, 3]))) == [1, 0]
+    assert [one["bytes"] for one in found.images("image", np.array([0, 2]))] == [png(0), png(2)]
+    with pytest.raises(DataError, match="no file or folder of that name here; as a data set of the hub: "):
+        read_hub(config(tmp_path / "absent"), tmp_path / "hub")
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------
