@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from bench.findings import claims, compare, fairness
 from bench.findings.caveats import caveats
@@ -97,7 +98,14 @@ def _notes(table: Table, rows: list[VariantSummary], bold: bool) -> list[str]:
     else:
         text.append("Mean over seeds ± half the 95 % t-interval of that mean.")
     text += caveats((key for row in rows for key in row.by_seed), _dimensions(rows))
+    text += sorted({labels for one in _measured(rows) if (labels := one.get("labels"))})
     text += [f"{row.name}, {reason}" for row in rows for reason in row.reasons]
+    text += [
+        f"{row.name}, seed {seed}, was trained on {' and then '.join(on)}: not one machine's number."
+        for row in rows
+        for seed, result in row.results.items()
+        if len(on := result.provenance.get("trained_on", [])) > 1
+    ]
     if bold:
         text.append(
             "Bold: not significantly worse than the best of a column (paired by seed, 95 % after Holm over the "
@@ -108,5 +116,10 @@ def _notes(table: Table, rows: list[VariantSummary], bold: bool) -> list[str]:
 
 def _dimensions(rows: Iterable[VariantSummary]) -> dict[str, int]:
     """Extractor's slug -> number of its features, as far as the results say."""
-    measured = [result.provenance.get("measured", {}) for row in rows for result in row.results.values()]
-    return {str(one["extractor"]).lower().replace("-", "_"): int(one["dim"]) for one in measured if "dim" in one}
+    known = [one for one in _measured(rows) if "dim" in one]
+    return {str(one["extractor"]).lower().replace("-", "_"): int(one["dim"]) for one in known}
+
+
+def _measured(rows: Iterable[VariantSummary]) -> list[dict[str, Any]]:
+    """What each result was measured with."""
+    return [result.provenance.get("measured", {}) for row in rows for result in row.results.values()]

@@ -20,8 +20,8 @@ from bench.store.seeds import derive
 
 Rows = NDArray[np.int64]
 SAME = {
-    "heldout": "samples and real images both have the labels' distribution of the held-out images",
-    "uniform": "samples and real images both have every class alike, whatever the held-out images have",
+    "heldout": "Samples and real images both have the label distribution of the held-out images.",
+    "uniform": "Samples and real images both have every class alike, whatever the held-out images have.",
 }
 
 

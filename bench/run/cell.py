@@ -34,7 +34,7 @@ from bench.store import provenance
 from bench.store.disk import DiskError, explained
 from bench.store.files import digest, file_digest
 from bench.store.folders import CellFolder, Status
-from bench.store.journal import Journal, curves
+from bench.store.journal import Journal, curves, read_journal
 from bench.store.journal import digests as input_digests
 from bench.store.result import Result
 from bench.training import dynamics
@@ -187,7 +187,7 @@ def _train(cell: _Cell) -> None:
     resume, last = newest_checkpoint(cell.folder.checkpoints, warn=cell.warn), cell.train.steps
     remove_newer(cell.folder.checkpoints, than=resume)
     step = int(resume.stem.removeprefix("step-")) if resume else 0
-    cell.journal.event(step, "resumed" if resume else "started")
+    cell.journal.event(step, "resumed" if resume else "started", _environment(cell.loaded.device))
     if resume and step >= last:
         checkpoint = load_checkpoint(resume)
         cell.module.load_state_dict(checkpoint["state_dict"])
@@ -200,6 +200,12 @@ def _train(cell: _Cell) -> None:
     fit(cell.module, batches, _callback(cell), resume=resume)
     STOP.end()
     cell.module.to(loaded.device)
+
+
+def _environment(device: torch.device) -> str:
+    """What a number depends on besides code and config: an attempt elsewhere need not continue bit for bit."""
+    machine = provenance.hardware(device.type)
+    return f"{torch.get_num_threads()} threads, torch {torch.__version__}, {machine.get('gpu') or machine['cpu']}"
 
 
 def _callback(cell: _Cell) -> CellCallback:
@@ -266,9 +272,16 @@ def _provenance(cell: _Cell, measured: evaluate.Measured) -> dict[str, Any]:
         "scheme": {"name": config.scheme, "origin": architectures.origin(config.scheme)},
         "measured": measured.about,
         "attempts": cell.attempt,
+        "trained_on": _trained_on(cell.folder),
         "started": cell.folder.state()["started"],
         "ended": time.time(),
     }
+
+
+def _trained_on(folder: CellFolder) -> list[str]:
+    """The environments of all attempts, each once."""
+    entries = (entry for entry in read_journal(folder.journal) if entry.get("event") in ("started", "resumed"))
+    return sorted({entry["text"] for entry in entries if entry.get("text")})
 
 
 def _artifacts(folder: CellFolder) -> dict[str, dict[str, Any]]:
