@@ -101,6 +101,19 @@ def check(claim: dict[str, Any] | None, names: Iterable[str], seeds: Sequence[in
     return ClaimSpec(says, tuple(_test(test, names) for test in tests))
 
 
+def with_numbers(claim: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The claim with the bounds of its tests as numbers, however they are written; what is none is left to `check`."""
+    tests = (claim or {}).get("tests")
+    if claim is None or not isinstance(tests, list):
+        return claim
+    return claim | {"tests": [_bounds(test) if isinstance(test, dict) else test for test in tests]}
+
+
+def _bounds(test: dict[str, Any]) -> dict[str, Any]:
+    numbers = {key: as_number(value) for key, value in test.items() if key in NUMBERS}
+    return test | {key: number for key, number in numbers.items() if number is not None}
+
+
 def _test(test: Any, names: list[str]) -> ClaimTest:
     if not isinstance(test, dict):
         raise ClaimError(f"test {test!r}: write a mapping such as {{metric: fid, variant: A, beats: B}}")

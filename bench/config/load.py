@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationTyp
 from architectures import nearest
 from bench.config import secrets
 from bench.config.check import Place, checked
+from bench.config.claim import with_numbers
+from bench.config.matrix import typed_axes
 from bench.config.schema import ConfigError, Matrix
 from bench.config.written import NotPlain, read_yaml
 
@@ -52,6 +55,7 @@ def load(path: Path | str, overrides: list[str] | None = None, *, say: Say = to_
         return _origin(place, layers)
 
     matrix = checked(Matrix, plain, origin)
+    matrix = replace(matrix, axes=typed_axes(matrix), claim=with_numbers(matrix.claim))
     secrets.refuse(matrix, origin)
     return matrix
 

@@ -87,7 +87,7 @@ def expand(matrix: Matrix) -> list[MatrixCell]:
         raise ConfigError(f"matrix {matrix.name!r} has no seeds")
     if len(set(matrix.seeds)) < len(matrix.seeds):
         raise ConfigError(f"matrix {matrix.name!r} names a seed twice: {matrix.seeds}")
-    rows, axes = variants(matrix), _typed_axes(matrix)
+    rows, axes = variants(matrix), typed_axes(matrix)
     points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     return [
         _cell(matrix, variant, point, seed) for seed, point, variant in itertools.product(matrix.seeds, points, rows)
@@ -100,7 +100,7 @@ def _cell(matrix: Matrix, variant: Variant, axes: dict[str, Any], seed: int) -> 
     return MatrixCell(variant.name, axes, config.changed(axes))
 
 
-def _typed_axes(matrix: Matrix) -> dict[str, list[Any]]:
+def typed_axes(matrix: Matrix) -> dict[str, list[Any]]:
     """The axes with their values as the keys themselves would take them."""
     return {key: _typed_axis(matrix, key, values) for key, values in matrix.axes.items()}
 
