@@ -19,7 +19,7 @@ from bench.store.provenance import started
 ROOT = Path(__file__).resolve().parents[2]
 SLACK = 1.0  # seconds; the start of a process is known to a second
 ROOMS = ("data", "training", "measure")  # of bench: whatever is in them makes numbers ...
-FILES = ("run/cell.py", "store/seeds.py")  # ... and so do these; nothing else does
+FILES = ("run/cell.py", "run/work.py", "run/outcome.py", "store/seeds.py")  # ... and so do these; nothing else does
 OBSERVERS = (
     "catalogue_page.py",
     "observation.py",
@@ -46,8 +46,7 @@ def identity(config: CellConfig, *, data: str, code: str, plugin: str = "") -> s
 def code_files(scheme_module: str | None) -> Iterator[Path]:
     """The sources that can change a cell's numbers.
 
-    They are `bench/data`, `bench/training`, `bench/measure`, `bench/run/cell.py` and `bench/store/seeds.py`; of
-    `architectures` the shared parts and the scheme's own file.
+    They are those of `ROOMS` and `FILES`; of `architectures` the shared parts and the scheme's own file.
     """
     bench = Path(__file__).resolve().parents[1]
     architectures = bench.parent / "architectures"

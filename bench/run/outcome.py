@@ -1,0 +1,95 @@
+"""What a measured cell leaves: its result, with costs, provenance and the digests of its files."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+import architectures
+from bench.config.schema import as_dict
+from bench.measure.cost import count, peak_flops
+from bench.measure.evaluate import Measured
+from bench.run.work import CellAtWork
+from bench.store import provenance
+from bench.store.files import digest, file_digest
+from bench.store.folders import CellFolder
+from bench.store.journal import curves, read_journal
+from bench.store.journal import digests as input_digests
+from bench.store.result import Result
+from bench.training import dynamics
+from bench.training.checkpoints import digest_file, newest_checkpoint
+from bench.training.stopwatch import median_iqr
+
+History = dict[str, dict[int, float]]  # name -> step -> value, as the journal holds it
+
+
+def result(cell: CellAtWork, measured: Measured) -> Result:
+    """Everything that was measured, with where it came from."""
+    history = curves(cell.folder.journal)
+    origin = _provenance(cell, measured)
+    probes = {"dynamics": dynamics.heat_maps(history)}
+    probes["times"] = dynamics.by_time(dynamics.Probe(cell.loaded).observe())
+    return Result(
+        cell.folder.id,
+        measured.quality,
+        _cost(cell, history, measured.cost, origin["hardware"].get("gpu", "")),
+        as_dict(cell.spec.config),
+        origin,
+        _artifacts(cell.folder),
+        dynamics=dynamics.summary(history, cell.train.steps),
+        sampling=measured.sampling,
+        probes=measured.probes | probes,
+    )
+
+
+def _cost(cell: CellAtWork, history: History, sampling: dict[str, float], gpu: str) -> dict[str, float]:
+    """Counted on the model, and measured while it trained and sampled."""
+    cost = count(cell.spec.config, cell.loaded.prompts.kind)
+    seconds = history["train_seconds"][cell.train.steps]
+    whole = cell.train.steps * cell.train.batch / seconds  # of so short a training there are no windows
+    rates = list(history.get("train_images_per_second", {}).values())
+    cost |= median_iqr(rates or [whole], "train_images_per_second")
+    cost |= sampling | {"train_seconds": seconds}
+    cost |= {name: max(points.values()) for name, points in history.items() if name.startswith("train_peak_")}
+    peak = peak_flops(gpu)
+    if peak and "train_images_per_second" in cost:
+        cost["mfu"] = cost["flops_train_per_image"] * cost["train_images_per_second"] / peak
+    return cost
+
+
+def _provenance(cell: CellAtWork, measured: Measured) -> dict[str, Any]:
+    config = cell.spec.config
+    inputs = {name: digest(points, 16) for name, points in input_digests(cell.folder.journal).items()}
+    return provenance.about(config.train.device) | {
+        "command": cell.spec.command,
+        "threads": torch.get_num_threads(),
+        "seeds": {"train": config.seed, "evaluate": config.evaluate.seed, "data": config.data.seed},
+        "digests": cell.spec.digests | cell.initial | inputs,
+        "scheme": {"name": config.scheme, "origin": architectures.origin(config.scheme)},
+        "measured": measured.about,
+        "attempts": cell.attempt,
+        "trained_on": _trained_on(cell.folder),
+        "started": cell.folder.state()["started"],
+        "ended": time.time(),
+    }
+
+
+def _trained_on(folder: CellFolder) -> list[str]:
+    """The environments of all attempts, each once."""
+    entries = (entry for entry in read_journal(folder.journal) if entry.get("event") in ("started", "resumed"))
+    return sorted({entry["text"] for entry in entries if entry.get("text")})
+
+
+def _artifacts(folder: CellFolder) -> dict[str, dict[str, Any]]:
+    """The files that a result names, with their digests and sizes."""
+    checkpoint = newest_checkpoint(folder.checkpoints)
+    assert checkpoint is not None
+    grid = folder.samples / "grid.png"
+    digests = {"checkpoint": digest_file(checkpoint).read_text().strip(), "grid": file_digest(grid)}
+    files = {"checkpoint": checkpoint, "grid": grid}
+    return {
+        name: {"path": str(file.relative_to(folder.path)), "sha256": digests[name], "bytes": file.stat().st_size}
+        for name, file in files.items()
+    }

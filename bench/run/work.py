@@ -1,0 +1,154 @@
+"""A cell at work: its model, data and prompts, and its training up to the last step."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import architectures
+from bench.config.identity import check_code
+from bench.config.schema import Train
+from bench.config.spec import CellSpec
+from bench.data import datasets, prompts
+from bench.measure.sampling import write_sample_grid
+from bench.store import provenance
+from bench.store.folders import CellFolder
+from bench.store.journal import Journal
+from bench.training import dynamics
+from bench.training.batches import Batches
+from bench.training.callback import CellCallback
+from bench.training.checkpoints import load_checkpoint, newest_checkpoint, remove_newer
+from bench.training.digests import weights_digest
+from bench.training.fit import fit
+from bench.training.model import LoadedCell, build
+from bench.training.module import CellModule
+from bench.training.signals import STOP
+
+COMMON = re.compile(r"(patches|time|head)\.|blocks\.\d+\.(attention|mlp)\.op\.")  # what every scheme has
+
+
+@dataclass(frozen=True)
+class CellAtWork:
+    """A cell at work.
+
+    Attributes:
+        folder: where everything is written.
+        spec: what was planned.
+        journal: of this attempt.
+        attempt: from 1.
+        loaded: model, data and prompts.
+        module: what trains the model.
+        initial: digests of the weights before the first step.
+    """
+
+    folder: CellFolder
+    spec: CellSpec
+    journal: Journal
+    attempt: int
+    loaded: LoadedCell
+    module: CellModule
+    initial: dict[str, str]
+
+    @property
+    def train(self) -> Train:
+        """How it is trained."""
+        return self.spec.config.train
+
+    def warn(self, text: str) -> None:
+        """A warning for the journal and the log."""
+        self.journal.event(0, "warning", text)
+        say(f"warning: {text}")
+
+
+def say(text: str) -> None:
+    """A line of the log."""
+    print(text, flush=True)
+
+
+def prepared(folder: CellFolder, journal: Journal, attempt: int, cache: Path) -> CellAtWork:
+    """The cell with its data, and its model initialised."""
+    spec = CellSpec.read(folder)
+    _load_plugins(spec)
+    config, train = spec.config, spec.config.train
+    device = _device(train)
+    torch.manual_seed(config.seed)
+    data = datasets.load(cache / "data" / spec.digests["data"])
+    prompted = prompts.load(cache / "prompts" / spec.digests["prompts"])
+    model = build(config, prompted.kind, seed=config.seed).to(device)
+    check_code(spec.digests, config.scheme, cache / "code" / f"{spec.digests['code']}.json")
+    if train.compile == "on":
+        model.compile(dynamic=False)
+    module = CellModule(model, train, config.seed)
+    initial = {
+        "initial_weights": weights_digest(model),
+        "initial_backbone_weights": weights_digest(model, names=COMMON.match),
+    }
+    return CellAtWork(
+        folder, spec, journal, attempt, LoadedCell(model, data, prompted, config, device), module, initial
+    )
+
+
+def _load_plugins(spec: CellSpec) -> None:
+    """Imports the plugins; one that fails matters only if the cell's scheme is its."""
+    wrong = []
+    for plugin in spec.plugins:
+        try:
+            architectures.load_plugin(plugin)
+        except architectures.PluginError as error:
+            wrong.append(str(error))
+    if wrong and spec.config.scheme not in architectures.schemes():
+        raise architectures.PluginError("; ".join(wrong))
+
+
+def _device(train: Train) -> torch.device:
+    """The cell's device, with torch set to its arithmetic."""
+    device = torch.device(train.device)
+    torch.backends.cudnn.benchmark = not train.exact
+    fast = device.type == "cuda" and not train.exact
+    torch.set_float32_matmul_precision("high" if fast else "highest")
+    return device
+
+
+def train(cell: CellAtWork) -> None:
+    """Brings the module to its last step, from the newest whole checkpoint where there is one."""
+    resume, last = newest_checkpoint(cell.folder.checkpoints, warn=cell.warn), cell.train.steps
+    remove_newer(cell.folder.checkpoints, than=resume)
+    step = int(resume.stem.removeprefix("step-")) if resume else 0
+    cell.journal.event(step, "resumed" if resume else "started", _environment(cell.loaded.device))
+    if resume and step >= last:
+        checkpoint = load_checkpoint(resume)
+        cell.module.load_state_dict(checkpoint["state_dict"])
+        cell.module.on_load_checkpoint(checkpoint)
+        return
+    loaded, seed = cell.loaded, cell.spec.config.seed
+    batches = Batches(
+        loaded.data, loaded.prompts, batch=cell.train.batch, steps=last, seed=seed, workers=cell.spec.workers
+    )
+    fit(cell.module, batches, _callback(cell), resume=resume)
+    STOP.end()
+    cell.module.to(loaded.device)
+
+
+def _environment(device: torch.device) -> str:
+    """What a number depends on besides code and config: an attempt elsewhere need not continue bit for bit."""
+    machine = provenance.hardware(device.type)
+    return f"{torch.get_num_threads()} threads, torch {torch.__version__}, {machine.get('gpu') or machine['cpu']}"
+
+
+def _callback(cell: CellAtWork) -> CellCallback:
+    def write_grid(step: int) -> None:
+        path = write_sample_grid(cell.loaded, cell.folder.path, f"step-{step:09d}")
+        cell.journal.image(step, "samples", path)
+
+    probe = dynamics.Probe(cell.loaded)
+    return CellCallback(
+        cell.train,
+        cell.journal,
+        cell.folder.checkpoints,
+        grid_every=cell.spec.config.sample.grid_every,
+        write_grid=write_grid,
+        observe=lambda: dynamics.curves_of(probe.observe()),
+    )
