@@ -66,8 +66,8 @@ def fill(config: Data, folder: Path, hub_cache: Path, progress: Progress) -> dic
     try:
         return _fill(config, _layout(config, path, scratch, hub_cache), folder, progress)
     except DataError as error:
-        where = f"{config.path}: "
-        raise DataError(str(error) if str(config.path) in str(error) else where + str(error)) from error
+        said = str(error).replace(str(scratch), str(path))
+        raise DataError(said if str(config.path) in said else f"{config.path}: {said}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(hub_cache, ignore_errors=True)  # never read again: the arrays are what was read
@@ -94,11 +94,12 @@ def _split(layout: Layout, name: str, config: Data) -> Rows:
     rows = layout.splits.get(name)
     if rows is None:
         other = layout.names[0]
+        unread = f"; {'; '.join(layout.notes)}" if layout.notes else ""
         way = (
             f"; data.train_split and data.heldout_split choose, and the same for both, such as "
             f"data.heldout_split={other} data.train_split={other}, holds out {HELD_OUT:.0%} of it by data.seed"
         )
-        raise DataError(f"{config.path}: no split {name!r} (splits: {', '.join(layout.names)}){way}")
+        raise DataError(f"{config.path}: no split {name!r} (splits: {', '.join(layout.names)}){unread}{way}")
     target = config.caption_column or config.label_column
     if target is None:
         raise DataError(

@@ -37,6 +37,24 @@ KINDS: dict[str, tuple[str, ...]] = {
     "table": TABLES,
     "image": IMAGES,
 }
+UNREAD: tuple[str, ...] = (
+    ".heic",
+    ".heif",
+    ".jxl",
+    ".svg",
+    ".pdf",
+    ".psd",
+    ".eps",
+    ".exr",
+    ".hdr",
+    ".dng",
+    ".cr2",
+    ".nef",
+    ".npy",
+    ".npz",
+)
+UNREAD += (".mp4", ".mov", ".avi", ".webm", ".mkv", ".h5", ".hdf5", ".pkl", ".mat", ".lmdb", ".tfrecord", ".rar", ".7z")
+UNREAD += (".gz", ".bz2", ".xz", ".zst")  # of no tar
 _BEGINNINGS = {
     b"version https://git-lfs": "a Git LFS pointer, not the file itself (run `git lfs pull` where it was cloned)",
     b"<!doctype html": "an HTML page, not the file itself (the download was answered with a page)",

@@ -61,6 +61,10 @@ def decode(stored: Any, size: int) -> Decoded:
     from PIL import Image, ImageOps
 
     done = Decoded()
+    if isinstance(stored, list) and stored and isinstance(stored[0], dict | bytes):
+        if len(stored) > 1:
+            raise ValueError(f"a list of {len(stored)} images; one image a row is needed")
+        stored = stored[0]
     if isinstance(stored, dict):
         stored = stored.get("bytes")
     if isinstance(stored, bytes | bytearray | memoryview | Path):
@@ -118,7 +122,8 @@ def _formats() -> tuple[str, ...]:
     from PIL import Image
 
     Image.init()
-    return tuple(name for name in Image.ID if name not in _UNSAFE)
+    first = ("JPEG", "PNG", "WEBP")  # each is tried in turn
+    return (*first, *(name for name in Image.ID if name not in (*first, *_UNSAFE)))
 
 
 def _upright(opened: Image, conversions: list[str]) -> Image:

@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.config.schema import Data
 from bench.data.errors import DataError, listed, short
-from bench.data.files import damaged, files_below, kind_of, what_it_is
+from bench.data.files import UNREAD, damaged, files_below, kind_of, what_it_is
 from bench.data.rows import Rows
 from bench.data.splits import ALIASES, by_name, by_split, canonical, classes
 from bench.data.tables import Piece, of_columns, open_piece
@@ -54,9 +54,8 @@ def read_layout(path: Path, config: Data) -> Layout:
 def _of_file(path: Path, config: Data) -> Layout:
     kind, split = kind_of(path), canonical(config.train_split)
     if kind in ("parquet", "arrow", "table", "tar"):
-        return Layout(
-            f"one {kind} file", {split: Rows(split, [_with_image(open_piece(kind, path), config)], path.parent)}
-        )
+        rows = {split: Rows(split, _pieces(kind, [path], config), path.parent)}
+        return Layout(f"one {kind} file", _by_column(rows) if kind == "table" else rows)
     if kind == "image":
         raise DataError(f"data.path {path}: one image is no data set; name the folder of images")
     with open(path, "rb") as file:
@@ -90,7 +89,7 @@ def _of_folder(root: Path, config: Data) -> Layout:
     if "table" in kinds:
         splits = by_name(_tables(kinds["table"], config), root, wanted)
         rows = {name: Rows(name, _pieces("table", own, config), root) for name, own in splits.items()}
-        return Layout("tables of text", rows)
+        return Layout("tables of text", _by_column(rows), _passed_over(kinds, "table"))
     raise DataError(_nothing(root, files))
 
 
@@ -115,9 +114,13 @@ def _with_image(piece: Piece, config: Data) -> Piece:
     )
 
 
-def _passed_over(kinds: dict[str, list[Path]], read: str) -> list[str]:
-    others = {kind: files for kind, files in kinds.items() if kind not in ("", read)}
-    return [f"{len(files)} {kind} files beside the {read} files are not read" for kind, files in others.items()]
+def _passed_over(kinds: dict[str, list[Path]], *read: str) -> list[str]:
+    """What of a folder is not read, though it may be data."""
+    others = {kind: [file.name for file in files] for kind, files in kinds.items() if kind not in ("", *read)}
+    others["table"] = [name for name in others.get("table", []) if not name.lower().endswith(".json")]  # of settings
+    notes = [f"not read beside the {read[0]} files: {listed(names, 3)}" for names in others.values() if names]
+    unread = [file.name for file in kinds.get("", []) if file.suffix.lower() in UNREAD]
+    return notes + ([f"not read, being of other kinds: {listed(unread, 3)}"] if unread else [])
 
 
 def _saved(root: Path, arrows: list[Path]) -> dict[str, list[Path]]:
@@ -174,13 +177,11 @@ def _of_images(root: Path, kinds: dict[str, list[Path]], config: Data) -> Layout
         rows = {name: Rows(name, _pieces("table", own, config), root) for name, own in splits.items()}
         if len(naming) == 1 and naming[0].parent == root:
             rows = _by_image_folder(next(iter(rows.values())), config, wanted)
-        named = sum(len(one) for one in rows.values())
-        notes = (
-            [f"{len(kinds['image']) - named} images that no table names are not read"]
-            if named < len(kinds["image"])
-            else []
-        )
-        return Layout(f"images named by {listed([file.name for file in naming])}", rows, notes)
+        rows = _by_column(rows)
+        unnamed = len(kinds["image"]) - sum(len(one) for one in rows.values())
+        notes = [f"not read: {unnamed} images that no table names"] if unnamed > 0 else []
+        names = list(dict.fromkeys(file.name for file in naming))
+        return Layout(f"images named by {listed(names)}", rows, notes + _passed_over(kinds, "image", "table"))
     splits_of_images = by_split(kinds["image"], root, wanted)
     read = {canonical(name) for name in wanted}
     folders = {file: parts for name, own in splits_of_images.items() if name in read for file, parts in own}
@@ -189,12 +190,9 @@ def _of_images(root: Path, kinds: dict[str, list[Path]], config: Data) -> Layout
         name: Rows(name, [_piece_of_images(root, [file for file, _ in own], label)], root)
         for name, own in splits_of_images.items()
     }
-    notes = (
-        [f"{len(kinds['table'])} tables beside the images are not read ({listed([f.name for f in kinds['table']], 3)})"]
-        if kinds.get("table")
-        else []
-    )
-    return Layout("images in folders", rows, notes)
+    tables = [file.name for file in kinds.get("table", [])]
+    notes = [f"not read: {listed(tables, 3)} (data.image_column names a table's column of paths)"] if tables else []
+    return Layout("images in folders", rows, notes + _passed_over(kinds, "image", "table"))
 
 
 def _by_image_folder(rows: Rows, config: Data, wanted: tuple[str, str]) -> dict[str, Rows]:
@@ -205,12 +203,24 @@ def _by_image_folder(rows: Rows, config: Data, wanted: tuple[str, str]) -> dict[
         path if path.is_relative_to(rows.root) and ".." not in path.parts else rows.root / path.name for path in paths
     ]
     found = by_split(sorted(set(inside)), rows.root, wanted)
-    if len(found) < 2:
-        return {rows.split: rows}
+    split = {file: name for name, own in found.items() for file, _ in own}
+    return _divided(rows, [split.get(path, "") for path in inside]) if len(found) > 1 else {rows.split: rows}
+
+
+def _by_column(splits: dict[str, Rows]) -> dict[str, Rows]:
+    """Rows of one table by its column `split`, where no file or folder names splits."""
+    rows = next(iter(splits.values()))
+    if len(splits) > 1 or len(rows.pieces) > 1 or "split" not in rows.columns:
+        return splits
+    return _divided(rows, [canonical(str(value)) for value in rows.values("split")])
+
+
+def _divided(rows: Rows, names: list[str]) -> dict[str, Rows]:
+    """Rows of one piece by the split of each; without one they are not read."""
+    (piece,) = rows.pieces
     parts: dict[str, Rows] = {}
-    for name, own in found.items():
-        members = {file for file, _ in own}
-        mask = np.array([path in members for path in inside])
+    for name in dict.fromkeys(name for name in names if name):
+        mask = np.array([one == name for one in names])
         columns = {column: list(piece.read(column, mask)) for column in piece.columns}
         parts[name] = Rows(name, [of_columns(piece.file, columns, piece.files)], rows.root)
     return parts

@@ -7,6 +7,7 @@ The only door to pyarrow.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.errors import DataError, listed, short
-from bench.data.files import IMAGES, damaged, is_junk
+from bench.data.files import IMAGES, damaged, is_junk, what_it_is
 
 Wanted = NDArray[np.bool_]  # (count,): which rows are read
 
@@ -87,7 +88,7 @@ def _parquet(file: Path) -> Piece:
         ]
         return all(one and one.has_null_count and one.null_count == 0 for one in statistics)
 
-    return Piece(file, about.num_rows, _types(schema), read, _names(schema), (file,), embedded)
+    return Piece(file, about.num_rows, _types(file, schema), read, _names(schema), (file,), embedded)
 
 
 def _arrow(file: Path) -> Piece:
@@ -115,7 +116,7 @@ def _arrow(file: Path) -> Piece:
         place = kind.get_field_index("bytes")
         return place >= 0 and all(batch.column(column).field(place).null_count == 0 for batch in opened()[1])
 
-    return Piece(file, count, _types(schema), read, _names(schema), (file,), embedded)
+    return Piece(file, count, _types(file, schema), read, _names(schema), (file,), embedded)
 
 
 def _wanted(batches: Iterable[Any], wanted: Wanted) -> Iterator[Any]:
@@ -131,8 +132,15 @@ def _wanted(batches: Iterable[Any], wanted: Wanted) -> Iterator[Any]:
             yield from (storage if own.all() else storage.filter(pyarrow.array(own))).to_pylist()
 
 
-def _types(schema: Any) -> dict[str, str]:
+def _types(file: Path, schema: Any) -> dict[str, str]:
+    _refuse_twins(file, schema.names)
     return {one.name: str(one.type) for one in schema}
+
+
+def _refuse_twins(file: Path, columns: Sequence[str]) -> None:
+    twins = [name for name in dict.fromkeys(columns) if list(columns).count(name) > 1]
+    if twins:
+        raise DataError(f"{file}: two columns have one name, {twins[0]!r} (columns: {listed(list(columns))})")
 
 
 def _names(schema: Any) -> dict[str, list[str]]:
@@ -163,16 +171,20 @@ def _text(file: Path) -> Piece:
     text = _decoded(file)
     ending = file.suffix.lower()
     if ending in (".csv", ".tsv"):
-        rows = _csv(file, text, "\t" if ending == ".tsv" else _delimiter(text))
-    elif ending == ".json":
-        rows = _json(file, text)
-    else:
-        rows = [_object(file, line, number) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        return of_columns(file, _csv(file, text, "\t" if ending == ".tsv" else _delimiter(text)), (file,))
+    rows = _json(file, text) if ending == ".json" else _lines(file, text)
     names = list(dict.fromkeys(name for row in rows for name in row))
     return of_columns(file, {name: [row.get(name) for row in rows] for name in names}, (file,))
 
 
+def _lines(file: Path, text: str) -> list[dict[str, Any]]:
+    return [_object(file, line, number) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
 def _decoded(file: Path) -> str:
+    with open(file, "rb") as stream:
+        if what_it_is(stream.read(64)):
+            raise damaged(file, "a table of text")
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -184,19 +196,18 @@ def _delimiter(text: str) -> str:
     return max(",;\t", key=header.count) if any(mark in header for mark in ",;\t") else ","
 
 
-def _csv(file: Path, text: str, delimiter: str) -> list[dict[str, Any]]:
+def _csv(file: Path, text: str, delimiter: str) -> dict[str, list[Any]]:
     csv.field_size_limit(2**31 - 1)
-    lines = list(csv.reader(text.splitlines(keepends=True), delimiter=delimiter))
+    lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     if not lines:
         raise DataError(f"{file}: no header line")
     header, *rest = lines
-    if len(set(header)) < len(header):
-        raise DataError(f"{file}: two columns have one name (columns: {listed(header)})")
+    _refuse_twins(file, header)
     rows = [row for row in rest if row]
     for number, row in enumerate(rows):
         if len(row) != len(header):
             raise DataError(f"{file}: row {number} has {len(row)} fields, the header {len(header)}")
-    return [dict(zip(header, row, strict=True)) for row in rows]
+    return {name: [row[place] for row in rows] for place, name in enumerate(header)}
 
 
 def _object(file: Path, line: str, number: int) -> dict[str, Any]:
@@ -231,7 +242,7 @@ def _tar(file: Path) -> Piece:
         rows = list(samples.values())
         columns = dict.fromkeys(name for row in rows for name in row)
         _check_end(file, opened)
-        about = [_member(opened, row["json"], "json") for row in rows[:1] if "json" in row]
+        about = [_member(file, opened, row["json"], "json") for row in rows[:1] if "json" in row]
     keys = [f"json.{key}" for one in about if isinstance(one, dict) for key in one]
     types: dict[str, str] = dict.fromkeys([*columns, *keys], "member") | _aliases(columns)
 
@@ -240,7 +251,7 @@ def _tar(file: Path) -> Piece:
         with tarfile.open(file) as opened:
             for row in compress(rows, wanted):
                 ending = _ending(name, row)
-                value = None if ending is None else _member(opened, row[ending], ending)
+                value = None if ending is None else _member(file, opened, row[ending], ending)
                 yield value.get(key) if key and isinstance(value, dict) else value
 
     return Piece(file, len(rows), types, read, files=(file,), embedded=lambda column: True)
@@ -274,11 +285,14 @@ def _check_end(file: Path, opened: tarfile.TarFile) -> None:
                 raise DataError(f"{file}: more follows its end mark (several tar files joined?); keep them apart")
 
 
-def _member(opened: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> Any:
+def _member(file: Path, opened: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> Any:
     stream = opened.extractfile(member)
     content = stream.read() if stream is not None else b""
     last = ending.rpartition(".")[2]
-    if last in ("txt", "text", "cls", "cls2", "label"):
-        text = content.decode("utf-8")
-        return text.strip() if last in ("cls", "cls2", "label") else text
-    return json.loads(content) if last == "json" else content
+    try:
+        if last in ("txt", "text", "cls", "cls2", "label"):
+            text = content.decode("utf-8")
+            return text.strip() if last in ("cls", "cls2", "label") else text
+        return json.loads(content) if last == "json" else content
+    except ValueError as error:
+        raise DataError(f"{file}: member {member.name}: {short(error)}") from error

@@ -173,7 +173,10 @@ def test_a_csv_with_labels_is_a_path_of_its_own(tmp_path: Path) -> None:
         ("metadata.csv", "file_name,label\nabsent.png,a\n", "row 0 of split 'train': no image 'absent.png'"),
         ("metadata.csv", f"file_name,label\n{'x' * 5000},a\n", "no image 'xxx"),
         ("metadata.csv", "file_name,label\nhttp://x/0.png,a\n", "is an address"),
-        ("metadata.csv", "", "no header line"),
+        ("metadata.csv", "", "an empty file; a table of text is needed"),
+        ("metadata.csv", "file_name,label\n", "split 'train' is empty"),
+        ("metadata.csv", 'file_name,label\n0.png,"a\n', "metadata.csv: damaged, or not a table of text"),
+        ("metadata.csv", "<!doctype html><html>", "an HTML page"),
         ("metadata.csv", "file_name,file_name\n0.png,a\n", "two columns have one name"),
         ("metadata.jsonl", '{"file_name": "0.png", "label": "a"\n', "line 1"),
         ("metadata.jsonl", "[1, 2]\n", "line 1 is no object"),
@@ -186,7 +189,30 @@ def test_a_damaged_table_is_named(tmp_path: Path, name: str, content: Any, said:
     (root / "train" / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=said) as caught:
         read(root, tmp_path / "cache")
-    assert name in str(caught.value)
+    assert name in str(caught.value) or "is empty" in said
+
+
+def test_a_column_of_splits_divides_a_table(tmp_path: Path) -> None:
+    root = images(tmp_path / "set", *(f"{k}.png" for k in range(6)))
+    rows = [{"file_name": f"{k}.png", "label": "ab"[k % 2], "split": "Train" if k < 4 else "TEST"} for k in range(6)]
+    write_rows(root / "metadata.csv", "csv", rows)
+    for path in (root, root / "metadata.csv"):
+        found = read(path, tmp_path / "cache")
+        assert greys(found.train) == [0, 1, 2, 3] and greys(found.heldout) == [4, 5]
+
+
+def test_what_is_beside_the_data_and_not_read_is_said(tmp_path: Path) -> None:
+    """Half of a class in a format that is not read, or a split that is compressed."""
+    root = images(tmp_path / "set", *CLASSES)
+    (root / "train/cat/9.heic").write_bytes(b"x")
+    write_rows(root / "captions.csv", "csv", [{"name": "0.png", "text": "a"}])
+    notes = read(root, tmp_path / "cache").notes
+    assert any("not read, being of other kinds: 9.heic" in note for note in notes)
+    assert any("not read: captions.csv (data.image_column names" in note for note in notes)
+    parquet(tmp_path / "packed/train.parquet", label=["a"])
+    (tmp_path / "packed/test.parquet.gz").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"splits: train\); not read, being of other kinds: test.parquet.gz"):
+        read(tmp_path / "packed", tmp_path / "cache")
 
 
 # --- parquet and arrow ----------------------------------------------------------------------------------------------
@@ -200,11 +226,22 @@ def test_a_damaged_table_is_named(tmp_path: Path, name: str, content: Any, said:
         lambda folder: [{"bytes": None, "path": f"{folder.name}/{k}.png"} for k in range(3)],
         lambda folder: [f"{folder.name}/{k}.png" for k in range(3)],
         lambda folder: [str(folder / f"{k}.png") for k in range(3)],
+        lambda folder: [[{"bytes": png(k), "path": None}] for k in range(3)],
         lambda folder: [np.full((8, 8, 3), k, np.uint8).tolist() for k in range(3)],
         lambda folder: [np.full((8, 8), k, np.uint8).tolist() for k in range(3)],
         lambda folder: [np.full((8, 8, 3), k / 255).tolist() for k in range(3)],
     ],
-    ids=["bytes", "struct", "struct of paths", "paths", "absolute paths", "lists", "grey lists", "lists of floats"],
+    ids=[
+        "bytes",
+        "struct",
+        "struct of paths",
+        "paths",
+        "absolute paths",
+        "lists of one",
+        "lists",
+        "grey lists",
+        "lists of floats",
+    ],
 )
 def test_image_columns_of_parquet(tmp_path: Path, column: Any) -> None:
     outside = images(tmp_path / "set" / "outside", "0.png", "1.png", "2.png")
@@ -212,6 +249,41 @@ def test_image_columns_of_parquet(tmp_path: Path, column: Any) -> None:
     for split in ("train", "test"):
         pyarrow.parquet.write_table(table, tmp_path / "set" / f"{split}.parquet")
     assert greys(read(tmp_path / "set", tmp_path / "cache").train) == [0, 1, 2]
+
+
+def test_image_columns_that_are_refused(tmp_path: Path) -> None:
+    one = {"bytes": png(), "path": None}
+    for index, (column, said) in enumerate(
+        (
+            ([[one, one]] * 2, "image 0 of split 'train': a list of 2 images; one image a row is needed"),
+            ([one, None], "image 1 of split 'train': nothing in column 'image'; data.missing=drop"),
+            (["", ""], "image 0 of split 'train': nothing in column"),
+            ([1, 2], "image 0 of split 'train': 1 is no image"),
+            (["iVBORw0KGgo" * 500] * 2, "no image 'iVBORw0KGgo"),
+            ([png(), b"junk"], r"image 1 of split 'train': no image of a known kind \(4 bytes\)"),
+        )
+    ):
+        path = tmp_path / f"set{index}"
+        path.mkdir()
+        for split in ("train", "test"):
+            table = pyarrow.table({"image": column, "label": ["a", "b"]})
+            pyarrow.parquet.write_table(table, path / f"{split}.parquet")
+        with pytest.raises(DataError, match=said) as caught:
+            read(path, tmp_path / "cache")
+        assert len(str(caught.value)) < 400
+    twins = pyarrow.Table.from_arrays([pyarrow.array([one]), *[pyarrow.array(["a"])] * 2], ["image", "label", "label"])
+    pyarrow.parquet.write_table(twins, path / "train.parquet")
+    with pytest.raises(DataError, match="two columns have one name, 'label'"):
+        read(path, tmp_path / "cache")
+
+
+def test_rows_without_image_are_left_out_if_a_key_says_so(tmp_path: Path) -> None:
+    table = pyarrow.table({"image": [png(3), None, png(5)], "label": ["a", "b", "b"]})
+    for split in ("train", "test"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        pyarrow.parquet.write_table(table, tmp_path / "set" / f"{split}.parquet")
+    found = read(tmp_path / "set", tmp_path / "cache", missing="drop")
+    assert greys(found.train) == [3, 5] and found.about["splits"]["train"]["dropped"] == 1
 
 
 def test_shards_of_every_naming(tmp_path: Path) -> None:
@@ -544,7 +616,7 @@ def test_a_folder_without_data_says_what_it_holds(tmp_path: Path) -> None:
 
 def test_files_that_are_passed_over_are_said(tmp_path: Path) -> None:
     path = images(labelled(tmp_path / "set", ["a", "b"]), "preview/0.png")
-    assert "1 image files beside the parquet files are not read" in read(path, tmp_path / "cache").notes
+    assert "not read beside the parquet files: 0.png" in read(path, tmp_path / "cache").notes
 
 
 def test_names_in_any_script_with_blanks_and_brackets(tmp_path: Path) -> None:
