@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,15 @@ from bench.training.signals import STOP, Stopped, sentence
 
 def classified(work: Callable[[], None], folder: CellFolder) -> tuple[Status, str]:
     """Runs `work`; a status and a sentence, which names a plugin's scheme where its code may have failed."""
+    process = os.getpid()
+    try:
+        return _ended(work, folder)
+    finally:
+        if os.getpid() != process:  # a plugin forked, and its copy of the cell came here too
+            os._exit(1)
+
+
+def _ended(work: Callable[[], None], folder: CellFolder) -> tuple[Status, str]:
     try:
         work()
         return "done", ""
@@ -47,9 +57,9 @@ def _failed(error: BaseException, folder: CellFolder) -> tuple[Status, str]:
 
 
 def author(folder: CellFolder) -> str:
-    """A cell's scheme with the plugins that its matrix loads, or nothing if there are none."""
+    """A cell's scheme with the plugin that it comes from, or nothing if it is a built-in one."""
     with suppress(ValueError):
         spec = CellSpec.read(folder)
         if spec.plugins:
-            return f"scheme {spec.config.scheme!r}, plugins {', '.join(Path(file).name for file in spec.plugins)}"
+            return f"scheme {spec.config.scheme!r} of plugin {', '.join(Path(file).name for file in spec.plugins)}"
     return ""

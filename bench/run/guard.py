@@ -57,9 +57,10 @@ class Guard:
 
     Args:
         folder: the cell's.
+        words: the command of the cell.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, words: list[str]) -> None:
         self.log = Log(folder / "log.txt")
         self.end: float | None = None  # when a cell that was asked to stop is killed
         self._woken, waker = os.pipe()
@@ -70,7 +71,7 @@ class Guard:
             signal.signal(number, lambda number, frame: None)
         slot = os.environ.get(SLOT)
         self.child = subprocess.Popen(
-            command("bench.run.cell", str(folder)),
+            words,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -117,7 +118,7 @@ class Guard:
 def main() -> None:
     """`boot.py bench.run.guard DIR`, as `bench.run.executors` starts it."""
     adopt_orphans()
-    report = Guard(Path(sys.argv[1])).run()
+    report = Guard(Path(sys.argv[1]), command("bench.run.cell", sys.argv[1])).run()
     with suppress(OSError):  # `run` is gone
         sys.stdout.write(json.dumps(report))
         sys.stdout.flush()

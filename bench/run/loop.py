@@ -24,6 +24,7 @@ from bench.store.disk import explained
 from bench.store.folders import CellFolder, Status, Store
 
 SYNC_EVERY = 60.0  # seconds
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS)
 
 __all__ = ["CellState", "in_turn", "run"]
 
@@ -215,6 +216,8 @@ class _Launch:
     def _unspoken(self, folder: CellFolder, ended: Ended) -> tuple[Status, str]:
         """How a cell ended that did not say so itself."""
         last = last_lines(ended.tail)[:300]
+        if -ended.code in CRASHES:
+            return "failed", f"{self._who(folder)}: its process crashed ({_name(-ended.code)}); the log shows where"
         if ended.code < 0:
             return "killed", f"ended by {_name(-ended.code)} without a message; run again to resume"
         if last.startswith("ditbench: "):
@@ -225,7 +228,7 @@ class _Launch:
     def _who(self, folder: CellFolder) -> str:
         spec = self.cells[folder.id].spec
         plugins = ", ".join(Path(file).name for file in spec.plugins)
-        return f"scheme {spec.config.scheme!r}" + (f", plugins {plugins}" if plugins else "")
+        return f"scheme {spec.config.scheme!r}" + (f" of plugin {plugins}" if plugins else "")
 
     def _note(self, folder: CellFolder, status: Status, reason: str) -> None:
         """Records how a cell ended; in memory at least, if its folder cannot be written."""

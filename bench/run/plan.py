@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,15 @@ def plan(matrix: Matrix, store: Store, *, command: str, progress: Progress) -> P
     return Plan(matrix, planned, command, list(dict.fromkeys([*broken, *planner.warnings])))
 
 
+def _files_of_schemes(files: list[str]) -> dict[str, str]:
+    """Scheme -> the plugin file that it comes from, of those that can be imported."""
+    found: dict[str, str] = {}
+    for file in files:
+        with suppress(architectures.PluginError):
+            found |= dict.fromkeys(architectures.load_plugin(file), str(Path(file).resolve()))
+    return found
+
+
 @dataclass(frozen=True)
 class _SchemeInfo:
     """A scheme with options, looked up.
@@ -121,7 +130,7 @@ class _Planner:
         self.broken = broken  # why plugins could not be imported
         self.warnings: list[str] = []  # of data and prompts
         self.variants = variants(matrix)
-        self.plugins = [str(Path(file).resolve()) for file in matrix.plugins]
+        self.plugins = _files_of_schemes(matrix.plugins)
         self.code = functools.cache(code_digest)
         self.prompts = functools.cache(self._prompts)
         self.data = functools.cache(placed)
@@ -145,7 +154,8 @@ class _Planner:
         self._check(built.config, data, cell.label)
         id = identity(built.config, data=data.digest, code=built.code, plugin=built.plugin)
         digests = {"data": data.digest, "prompts": prompts.digest, "code": built.code, "plugin": built.plugin}
-        spec = CellSpec(built.config, digests, self.plugins, self.matrix.run.workers, self.command)
+        plugin = self.plugins.get(built.config.scheme)  # no other: what a plugin does harms its own cells alone
+        spec = CellSpec(built.config, digests, [plugin] if plugin else [], self.matrix.run.workers, self.command)
         named = row(replace(cell, config=built.config, axes=_typed(cell.axes, built.config.options)), id)
         return PlannedCell(named, spec, built.cost, cell.label, built.reason, built.budget)
 

@@ -37,6 +37,7 @@ class Journal:
         """
         self.path = path
         self.attempt = attempt
+        self._process = os.getpid()
         with writing(path, "the journal"):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (open as long as the cell runs)
@@ -46,6 +47,8 @@ class Journal:
         text = json.dumps({"time": time.time(), "attempt": self.attempt, "step": step, **content}, allow_nan=False)
         body = text[:-1].encode()
         line = body + f', "crc": "{zlib.crc32(body):08x}"}}\n'.encode()
+        if os.getpid() != self._process:
+            raise RuntimeError("a process that the cell forked came to write the cell's journal")
         with writing(self.path, "a line of the journal", len(line)):
             if os.fstat(self._file.fileno()).st_nlink == 0:
                 raise DiskError(f"{self.path} was deleted while the cell ran; run again to train it again")

@@ -29,6 +29,7 @@ class StopSignal:
     def __init__(self) -> None:
         self.number: int | None = None
         self.at_once = False
+        self.process = os.getpid()
 
     def listen(self) -> None:
         """Takes the signals over from Python, Lightning and plugins, and remembers them: the training has begun."""
@@ -50,13 +51,17 @@ class StopSignal:
         self.at_once = False
 
     def _take(self, *, at_once: bool) -> None:
-        self.at_once = at_once
+        self.at_once, self.process = at_once, os.getpid()
         if threading.current_thread() is threading.main_thread():
             for number in STOPS:
                 if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
                     signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.process:  # a process that the cell forked: it just ends
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         first, self.number = self.number is None, number
         if self.at_once and first:
             raise StoppedNow(sentence(number))
