@@ -222,3 +222,11 @@ def test_ditbench_run_with_a_plugin_that_exits_says_so_and_runs_the_others(tmp_p
         "adaln": "done",
         "mine": "failed",
     }
+
+
+def test_the_working_directory_shadows_no_module_of_the_planner(tmp_path: Path) -> None:
+    """A local `architectures/`, or a file named like a module, was imported for it."""
+    (tmp_path / "architectures").mkdir()
+    for name in ("architectures/__init__", "random", "json", "torch", "numpy", "yaml", "typer"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('shadowed')")
+    assert "adaln-zero" in Launch("schemes", "--json", cwd=tmp_path).ended(0)
