@@ -71,13 +71,14 @@ class _WatchedFile(io.RawIOBase):
 
 
 @contextmanager
-def atomic_file(path: Path, what: str = "", size: int | None = None) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path, what: str = "", size: int | None = None, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """A temporary file beside `path` to write into, which gets that name once it is whole and on the disk.
 
     Args:
         path: the name it gets.
         what: it holds, for the sentence of an error; its name if left out.
         size: bytes, where they are known.
+        durable: whether it outlives a power cut; not for what is verified when read and easily written again.
 
     Raises:
         DiskError: if it cannot be written; nothing of it is left.
@@ -89,25 +90,28 @@ def atomic_file(path: Path, what: str = "", size: int | None = None) -> Iterator
             with _WatchedFile(handle, name) as file:
                 try:
                     yield cast(IO[bytes], file)
-                    file.sync()
+                    if durable:
+                        file.sync()
                 except Exception as error:
                     if file.refusal is None:
                         raise
                     raise disk_error(file.refusal, path, what, size) from error
-            publish(Path(name), path)
+            publish(Path(name), path, durable=durable)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
 
 
-def write_atomic(path: Path, data: str | bytes) -> None:
+def write_atomic(path: Path, data: str | bytes, *, durable: bool = True) -> None:
     """Writes `path` whole or not at all: a temporary file beside it, fsync, rename, fsync of the folder.
+
+    Not `durable`, it is whole at any time but after a power cut.
 
     Raises:
         DiskError: if it cannot be written.
     """
     content = data.encode() if isinstance(data, str) else data
-    with atomic_file(path, size=len(content)) as file:
+    with atomic_file(path, size=len(content), durable=durable) as file:
         file.write(content)
 
 
@@ -155,10 +159,12 @@ def _listed(folder: Path) -> list[Path]:
         return []
 
 
-def publish(temporary: Path, path: Path) -> None:
-    """Moves a finished file of the same folder under its final name, durably."""
+def publish(temporary: Path, path: Path, *, durable: bool = True) -> None:
+    """Moves a finished file of the same folder under its final name."""
     os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
     os.replace(temporary, path)
+    if not durable:
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -186,9 +192,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             raise
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     """Writes `value` as readable JSON, atomically."""
-    write_atomic(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+    write_atomic(path, json.dumps(value, indent=2, sort_keys=True) + "\n", durable=durable)
 
 
 def digest(value: Any, length: int = 64) -> str:
