@@ -100,7 +100,8 @@ def _plain(value: Any) -> Label | None:
     if isinstance(value, bytes):
         value = value.decode("utf-8", errors="replace")
     if isinstance(value, str):
-        return " ".join(unicodedata.normalize("NFC", value).split()) or None
+        readable = value.encode("utf-8", errors="replace").decode("utf-8")  # a file's name may be no text
+        return " ".join(unicodedata.normalize("NFC", readable).split()) or None
     if isinstance(value, list | tuple):
         raise ValueError(f"{len(value)} labels {str(value)[:60]}; one label an image is needed")
     raise ValueError(f"label {str(value)[:60]!r} is a {type(value).__name__}, neither a number nor a text")

@@ -117,8 +117,9 @@ class Rows:
         if "://" in name:
             raise DataError(f"{piece.file}: {self.place(index)}: {name[:80]!r} is an address; save the image as a file")
         for folder in (piece.file.parent, self.root):
-            if os.path.isfile(folder / name):  # of Path, is_file raises for a name that is too long
-                return folder / name
+            for written in (name, name.replace("\\", "/")):  # a table from Windows
+                if os.path.isfile(folder / written):  # of Path, is_file raises for a name that is too long
+                    return folder / written
         raise DataError(
             f"{piece.file}: {self.place(index)}: no image {name[:80]!r} (paths are relative to {piece.file.parent})"
         )

@@ -198,10 +198,10 @@ def _delimiter(text: str) -> str:
 
 def _csv(file: Path, text: str, delimiter: str) -> dict[str, list[Any]]:
     csv.field_size_limit(2**31 - 1)
-    lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True))
     if not lines:
         raise DataError(f"{file}: no header line")
-    header, *rest = lines
+    header, rest = [name.strip() for name in lines[0]], lines[1:]
     _refuse_twins(file, header)
     rows = [row for row in rest if row]
     for number, row in enumerate(rows):

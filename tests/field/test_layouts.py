@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tarfile
+import unicodedata
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from odd_sets import captioned, greys, labelled, parquet, png, read
 from PIL import Image
 
@@ -151,6 +154,15 @@ def write_rows(file: Path, kind: str, rows: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(stream, list(rows[0]), delimiter=mark, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def test_a_table_from_windows_or_by_hand(tmp_path: Path) -> None:
+    """Backward slashes, blanks after commas and in the header."""
+    root = images(tmp_path / "set", "pixels/0.png", "pixels/1.png")
+    text = 'image , text\r\npixels\\0.png, "a cat, red"\r\n"pixels\\1.png",  two\r\n'
+    (root / "train.csv").write_bytes(text.encode())
+    found = read(root / "train.csv", tmp_path / "cache", caption_column="text", heldout_split="train", heldout_count=1)
+    assert sorted([*(found.train.captions or []), *(found.heldout.captions or [])]) == ["a cat, red", "two"]
 
 
 def test_a_csv_with_labels_is_a_path_of_its_own(tmp_path: Path) -> None:
@@ -622,6 +634,81 @@ def test_files_that_are_passed_over_are_said(tmp_path: Path) -> None:
 def test_names_in_any_script_with_blanks_and_brackets(tmp_path: Path) -> None:
     root = images(tmp_path / "мой set [1]", "train/кот 1/[x].png", "train/собака/%20.png", "test/кот 1/é.png")
     assert read(root, tmp_path / "cache").classes == ["кот 1", "собака"]
+
+
+TYPES = [
+    pyarrow.array([0, 1], pyarrow.int8()),
+    pyarrow.array([0, 1], pyarrow.uint64()),
+    pyarrow.array([0.0, 1.0], pyarrow.float32()),
+    pyarrow.array(np.array([0, 1], np.float16)),
+    pyarrow.array([1, 2], pyarrow.decimal128(5, 2)),
+    pyarrow.array([True, False]),
+    pyarrow.array(["a", "b"]),
+    pyarrow.array(["a", "b"], pyarrow.large_string()),
+    pyarrow.array(["a", "b"], pyarrow.string_view()),
+    pyarrow.array(["a", "b"]).dictionary_encode(),
+    pyarrow.array([b"a", b"b"]),
+    pyarrow.array([b"ab", b"cd"], pyarrow.binary(2)),
+    pyarrow.array([b"a", b"b"], pyarrow.large_binary()),
+    pyarrow.array([1, 2], pyarrow.date32()),
+    pyarrow.array([1, 2], pyarrow.time64("us")),
+    pyarrow.array([1, 2], pyarrow.timestamp("s", tz="UTC")),
+    pyarrow.array([1, 2], pyarrow.duration("s")),
+    pyarrow.array([[1], [2]], pyarrow.list_(pyarrow.int8())),
+    pyarrow.array([[1, 2], [2, 3]], pyarrow.list_(pyarrow.int8(), 2)),
+    pyarrow.array([["a"], ["b", "c"]], pyarrow.large_list(pyarrow.string())),
+    pyarrow.array([[["a"]], [["b"]]]),
+    pyarrow.array([{"x": 1}, {"x": 2}]),
+    pyarrow.array([{"bytes": "a", "path": 1}, {"bytes": None, "path": 2}]),
+    pyarrow.array([[("k", 1)], [("k", 2)]], pyarrow.map_(pyarrow.string(), pyarrow.int8())),
+    pyarrow.nulls(2),
+    pyarrow.array([None, None], pyarrow.list_(pyarrow.int8())),
+]
+
+
+@pytest.mark.parametrize("role", ["label_column", "caption_column", "image_column"])
+@pytest.mark.parametrize("values", TYPES, ids=lambda values: str(values.type))
+def test_a_column_of_any_type_is_read_or_refused(tmp_path: Path, values: pyarrow.Array, role: str) -> None:
+    """No type of a column gives a traceback."""
+    (tmp_path / "set").mkdir()
+    table = pyarrow.table({"image": [png(0), png(1)], "label": ["a", "b"], "odd": values})
+    for split in ("train", "test"):
+        pyarrow.parquet.write_table(table, tmp_path / "set" / f"{split}.parquet")
+    try:
+        found = read(tmp_path / "set", tmp_path / "cache", **{role: "odd"})
+    except DataError as error:
+        said = str(error)
+    else:
+        said = ""
+        assert len(found.train) == 2
+    assert not said or "'odd'" in said or "image " in said
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    names=st.lists(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=30), min_size=1, max_size=3)
+)
+def test_folders_of_any_name(names: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever classes are called, but for names that are never data."""
+    from bench.data.files import is_junk
+
+    kept = {name for name in names if not is_junk(name) and len(name.encode("utf-8", "surrogateescape")) < 200}
+    expected = {" ".join(unicodedata.normalize("NFC", name).split()) for name in kept}
+    tmp_path = tmp_path_factory.mktemp("names")
+    if not kept or "" in expected:
+        return
+    root = images(tmp_path / "set", *(f"{split}/{name}/{name}.png" for split in ("train", "test") for name in kept))
+    found = read(root, tmp_path / "cache")
+    assert set(found.classes or []) == expected and len(found.train) == len(kept)
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8, from an old archive."""
+    for split in ("train", "test"):
+        folder = os.fsencode(tmp_path / "set" / split / "caf") + b"\xe9"
+        os.makedirs(folder)
+        Path(os.fsdecode(folder), "0.png").write_bytes(png())
+    assert read(tmp_path / "set", tmp_path / "cache").classes == ["caf?"]
 
 
 def test_captions_of_both_splits(tmp_path: Path) -> None:
