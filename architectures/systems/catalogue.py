@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from architectures import options
 from architectures.options import nearest
 from architectures.systems.weights import WeightsError, load_published
 
@@ -45,7 +46,7 @@ def published(name: str, **sizes: Any) -> nn.Module:
     Under `torch.device("meta")` nothing is allocated. Inputs are the system's own: see the class's docstring.
 
     Raises:
-        ValueError: for an unknown name or size, with the choices and the nearest.
+        ValueError: for an unknown name or size, with the choices and the nearest, or a size of another type.
     """
     if name not in PUBLISHED:
         names = ", ".join(PUBLISHED)
@@ -53,8 +54,12 @@ def published(name: str, **sizes: Any) -> nn.Module:
     _, where, own = PUBLISHED[name]
     module, _, attribute = where.partition(":")
     kind = getattr(importlib.import_module(f"architectures.systems.{module}"), attribute)
-    known = kind.__init__.__kwdefaults__ or {}
+    known = options.of(kind)
     for size in sizes:
         if size not in known:
             raise ValueError(f"{name}: unknown size {size!r} (sizes: {', '.join(known)}){nearest(size, known)}")
-    return kind(**{**own, **sizes})
+    try:
+        typed = {size: known[size].check(size, value) for size, value in sizes.items()}
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    return kind(**{**own, **typed})

@@ -79,8 +79,8 @@ def test_a_variable_whose_value_names_another_loads_nothing_more(
 
 def test_resolvers_of_others_are_there_again_afterwards(tmp_path: Path) -> None:
     OmegaConf.register_resolver("mine", lambda name: name, replace=True)
-    (tmp_path / "m.yaml").write_text(f"{PLAIN}prompt: {{template: '${{oc.env:DITBENCH_DATA}}'}}")
-    assert load(tmp_path / "m.yaml").prompt.template == "/data/images"
+    (tmp_path / "m.yaml").write_text(f"{PLAIN}data: {{subset: '${{oc.env:DITBENCH_DATA}}'}}")
+    assert load(tmp_path / "m.yaml").data.subset == "/data/images"
     assert OmegaConf.has_resolver("mine") and OmegaConf.create({"a": "${oc.env:HOME,x}"}).a
 
 

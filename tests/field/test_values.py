@@ -274,6 +274,31 @@ def test_words_are_mapped_only_to_a_choice_of_that_spelling() -> None:
     assert as_word("True", ("on", "off")) == "on" and as_word(32, ("32",)) == "32"
 
 
+@pytest.mark.parametrize(
+    ("system", "sizes", "said"),
+    [
+        ("dit", {"depth": 2.5}, "dit: depth 2.5: must be a whole number"),
+        ("dit", {"width": True}, "width True"),
+        ("sd3", {"qk_norm": "maybe"}, "qk_norm 'maybe': must be true or false"),
+        ("flux", {"axes": [16, 5.5]}, "axes"),
+        ("flux", {"theta": ".nan"}, "theta"),
+    ],
+)
+def test_sizes_of_a_published_system_are_typed(system: str, sizes: dict[str, Any], said: str) -> None:
+    """`sample-published --size qk_norm=no` would switch it on."""
+    import architectures
+
+    with pytest.raises(ValueError, match=said):
+        architectures.published(system, **sizes)
+
+
+def test_guidance_of_a_sample_is_a_number() -> None:
+    from bench.views.sample.cells import SampleSettings
+
+    with pytest.raises(ValueError, match="guidance must be a finite number"):
+        SampleSettings(guidance=float("nan"))
+
+
 # --- claims -----------------------------------------------------------------------------------------------------------
 
 
