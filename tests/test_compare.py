@@ -18,7 +18,7 @@ from bench.store.folders import Row
 from bench.store.metrics import Measurement, find
 from bench.store.result import Result
 from bench.store.table import CellRecord, Table
-from bench.views.record import newest_records
+from bench.views.records import newest_records
 from bench.views.text import claims_markdown
 
 FID, KID, LOCAL = "fid_efficientnet_lite0_400", "kid_efficientnet_lite0_400", "local_judge1_400"

@@ -15,7 +15,7 @@ import pytest
 
 from bench.findings import claims, compare, fairness, ladder
 from bench.findings.analysis import summaries
-from bench.views.record import load_record
+from bench.views.records import load_record
 
 ROOT = Path(__file__).parent.parent
 KNOWN: dict[str, Any] = json.loads(gzip.decompress((Path(__file__).parent / "records.json.gz").read_bytes()))

@@ -29,7 +29,7 @@ from bench.store.journal import Journal
 from bench.store.metrics import ATTRIBUTES, Measurement, numbers
 from bench.store.result import Result
 from bench.store.table import collect
-from bench.views import record, report
+from bench.views import record, records, report
 from bench.views.figures import catalogue as figures
 from bench.views.figures import samples
 from bench.views.readme import (
@@ -298,7 +298,7 @@ def test_a_record_holds_the_matrix_and_no_place(tmp_path: Path, repository: Path
     (repository / "results" / "another").write_text("a record not committed yet")
     (repository / "README.md").write_text("which the README shows")
     record.record(store, "made", repository=repository, destination=tmp_path / "more")
-    again = analyse(record.load_record(folder))
+    again = analyse(records.load_record(folder))
     assert markdown(again) == markdown(analysed(store, "made"))
     assert json.loads((folder / "environment.json").read_text())["commit"] == COMMIT
     shown = readme_table(again, folder.relative_to(tmp_path).as_posix())
@@ -324,7 +324,7 @@ def test_records_that_are_refused(tmp_path: Path, repository: Path) -> None:
     refused(made(tmp_path / "e", THREE), "the tree has uncommitted changes")
     assert not (tmp_path / "results").exists()
     with pytest.raises(ValueError, match="no record"):
-        record.load_record(tmp_path)
+        records.load_record(tmp_path)
 
 
 def test_hardware_has_a_short_name() -> None:
@@ -337,7 +337,7 @@ def test_hardware_has_a_short_name() -> None:
     "folder", sorted((Path(__file__).parent.parent / "results").glob("*/*/")), ids=lambda p: p.name
 )
 def test_committed_records_can_be_read_and_hold_no_place(folder: Path) -> None:
-    table = record.load_record(folder)
+    table = records.load_record(folder)
     assert table.done and padded(analyse(table)) in (folder / "report.md").read_text()
     for path in folder.iterdir():
         assert path.stat().st_size < 2_000_000
@@ -378,7 +378,7 @@ def test_a_committed_record_shows_every_figure_of_which_it_keeps_the_numbers(tmp
     text = (folder / "report.md").read_text()
     links = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
     assert "samples.png" in links and all((folder / name).is_file() for name in links) and report.MORE in text
-    page = report.write_files(analyse(record.load_record(folder)), tmp_path, kept=folder)
+    page = report.write_files(analyse(records.load_record(folder)), tmp_path, kept=folder)
     expected = {"plane", "attributes", "guidance", "swap", "gates", "gradients", "loss", "samples", "quality-cost"}
     assert expected <= {path.stem for path in page.parent.glob("*.png")}
     assert not {path.name for path in folder.glob("*.png")} - {"samples.png", "training.png"}

@@ -166,5 +166,5 @@ def test_two_launches_share_the_work_and_a_result_tampered_with_is_made_again(tm
     content = json.loads(cell.result_file.read_text())
     content["quality"]["heldout_loss"] = 0.0
     cell.result_file.write_text(json.dumps(content))
-    assert cell.result() is None and cell.status()[0] == "failed"
+    assert cell.result() is None and cell.status()[0] == "damaged"
     assert run_all(made, store)[0].status == "done", "only the evaluation is made again"

@@ -106,13 +106,15 @@ def chosen_matrix(store: Store, name: str | None) -> str:
 
 def is_record(name: str | None) -> bool:
     """Whether a name is the folder of a committed record."""
-    return name is not None and any((Path(name) / file).is_file() for file in ("cells.json", "cells.json.gz"))
+    from bench.views import records
+
+    return name is not None and records.is_record(Path(name))
 
 
 def chosen_table(root: Path, name: str | None) -> Table:
     """A matrix's cells from the results directory, or from a record's folder."""
     if name and is_record(name):
-        from bench.views.record import load_record
+        from bench.views.records import load_record
 
         return load_record(Path(name))
     from bench.store.table import collect

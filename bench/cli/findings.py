@@ -110,7 +110,7 @@ def claims(
     Example: ditbench claims
     """
     from bench.findings import claims as claiming
-    from bench.views.record import newest_records
+    from bench.views.records import newest_records
 
     requested = names or [str(folder) for folder in newest_records(records).values()]
     decided = [claiming.decide(chosen_table(root, name)) for name in requested]

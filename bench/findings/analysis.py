@@ -14,6 +14,7 @@ from bench.findings.compare import Difference
 from bench.findings.ladder import Choice, Ladder, choices, ladders
 from bench.findings.summary import VariantSummary, columns, find_row, frame, summaries
 from bench.store.metrics import Measurement
+from bench.store.result import is_number
 from bench.store.table import CellRecord, Table
 
 __all__ = ["Analysis", "VariantSummary", "analyse", "columns", "frame", "summaries"]
@@ -116,7 +117,7 @@ def _notes(table: Table, rows: list[VariantSummary], bold: bool) -> list[str]:
 
 def _dimensions(rows: Iterable[VariantSummary]) -> dict[str, int]:
     """Extractor's slug -> number of its features, as far as the results say."""
-    known = [one for one in _measured(rows) if "dim" in one]
+    known = [one for one in _measured(rows) if is_number(one.get("dim")) and "extractor" in one]
     return {str(one["extractor"]).lower().replace("-", "_"): int(one["dim"]) for one in known}
 
 

@@ -48,7 +48,6 @@ def commit(plan: Plan, store: Store, *, fresh: bool = False, say: Callable[[str]
         PlanChanged: if this matrix was planned before with other config, code or data, unless `fresh`; or with another
             claim, if a cell of it was trained since.
     """
-    folder = store.matrix_folder(plan.matrix.name)
     now = manifest(plan, launch=time.strftime("%Y%m%d-%H%M%S"))
     before = _before(store, plan.matrix.name, say)
     if before is not None and not fresh:
@@ -58,7 +57,7 @@ def commit(plan: Plan, store: Store, *, fresh: bool = False, say: Callable[[str]
             say(f"matrix {plan.matrix.name!r}: its table changes, no cell is trained again:\n{difference}")
             now["revised"] = [*before.get("revised", []), {"time": time.time(), "difference": difference}]
         now["created"] = before["created"]
-    write_json(folder / "manifest.json", now)
+    store.write_manifest(plan.matrix.name, now)
     _write_code_tables(plan, store)
     for cell in plan.cells:
         target = store.cell(cell.row.cell)

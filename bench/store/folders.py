@@ -24,11 +24,13 @@ from typing import Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 
+from bench.store import manifests
 from bench.store.disk import writing
 from bench.store.files import make_folder, slug, sweep, write_atomic, write_json
-from bench.store.result import DamagedResult, Result
+from bench.store.inert import one_line, plain
+from bench.store.result import DamagedResult, Result, is_number
 
-Status = Literal["planned", "running", "done", "failed", "oom", "diverged", "timeout", "killed"]
+Status = Literal["planned", "running", "done", "damaged", "failed", "oom", "diverged", "timeout", "killed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 
@@ -80,29 +82,41 @@ class CellFolder:
 
     def result(self) -> Result | None:
         """The cell's result, or None while there is none that can be believed."""
+        return self.outcome()[0]
+
+    def outcome(self) -> tuple[Result | None, str]:
+        """The cell's result, and why the file that is there cannot be believed; read once, for results are large."""
         try:
-            return Result.read(self.result_file, cell=self.id)
-        except (FileNotFoundError, DamagedResult):
-            return None
+            return Result.read(self.result_file, cell=self.id), ""
+        except (FileNotFoundError, NotADirectoryError):
+            return None, ""
+        except DamagedResult as error:
+            return None, str(error)
 
     def status(self) -> tuple[Status, str]:
         """The cell's status and, where it ended badly, the reason.
 
         Done means a result that matches cell and checksum, never an exit code; running means that a live
-        process holds the cell's lock.
+        process holds the cell's lock; damaged, that there is a file of a result that cannot be believed.
         """
-        if self.result() is not None:
+        return self.status_of(*self.outcome())
+
+    def status_of(self, result: Result | None, damage: str) -> tuple[Status, str]:
+        """The same, of an `outcome` that was read already."""
+        if result is not None:
             return "done", ""
         state = self.state()
         if self.is_locked():
             return "running", ""
+        if damage:
+            return "damaged", f"{damage}; run the matrix again to write it again from the checkpoint"
         if not state:
             return "planned", ""
         if state["status"] == "running":
             return "killed", f"stopped without a message in attempt {state.get('attempt', 1)}; run again to resume"
         if state["status"] == "done":
-            return "failed", "its result file is missing or damaged; run again to write it again"
-        return state["status"], state.get("reason", "")
+            return "failed", "its result file is missing; run again to write it again"
+        return state["status"], plain(state.get("reason", ""))
 
     def state(self) -> dict[str, Any]:
         """What the cell's process last wrote of itself: status, reason, attempt, pid, host, started, ended."""
@@ -154,7 +168,10 @@ def _sound(state: Any) -> bool:
     """Whether it is a state that `write_state` wrote."""
     if not isinstance(state, dict) or state.get("status") not in STATUSES:
         return False
-    return isinstance(state.get("reason", ""), str) and type(state.get("attempt", 1)) is int
+    times = [state[key] for key in ("started", "ended", "changed") if state.get(key) is not None]
+    return (
+        isinstance(state.get("reason", ""), str) and type(state.get("attempt", 1)) is int and all(map(is_number, times))
+    )
 
 
 def _folders_below(folder: Path) -> list[Path]:
@@ -182,7 +199,8 @@ class Row:
     @property
     def name(self) -> str:
         """The row of the table: the variant, and its point of the axes."""
-        return self.variant + "".join(f" {key.rpartition('.')[2]}={value}" for key, value in self.axes.items())
+        name = self.variant + "".join(f" {key.rpartition('.')[2]}={value}" for key, value in self.axes.items())
+        return one_line(name)
 
 
 @dataclass(frozen=True)
@@ -228,17 +246,46 @@ class Store:
 
     def matrices(self) -> list[str]:
         """Names of the matrices that were planned here, the last changed first."""
-        manifests = (self.root / "matrices").glob("*/manifest.json")
-        return [path.parent.name for path in sorted(manifests, key=lambda path: -path.stat().st_mtime)]
+        manifests = {path: _changed(path) for path in (self.root / "matrices").glob("*/manifest.json")}
+        return [path.parent.name for path in sorted(manifests, key=lambda path: -manifests[path]) if _is_slug(path)]
 
     def manifest(self, name: str) -> dict[str, Any]:
         """What was planned under `name`: config, digests, command, and `cells`, a list of rows.
 
         Raises:
             FileNotFoundError: if no such matrix was planned here.
+            DamagedManifest: if it cannot be believed, with the way out.
         """
-        return json.loads((self.matrix_folder(name) / "manifest.json").read_text())
+        return manifests.read(self.matrix_folder(name) / "manifest.json")
+
+    def write_manifest(self, name: str, content: dict[str, Any]) -> None:
+        """Writes what was planned under a name, with a checksum over it."""
+        manifests.write(self.matrix_folder(name) / "manifest.json", content)
 
     def rows(self, name: str) -> list[Row]:
-        """The cells of a matrix in the order of its table."""
-        return [Row(**row) for row in self.manifest(name)["cells"]]
+        """The cells of a matrix in the order of its table.
+
+        Raises:
+            FileNotFoundError: if no such matrix was planned here.
+            DamagedManifest: if it cannot be believed, with the way out.
+        """
+        return rows_of(self.manifest(name))
+
+
+def rows_of(manifest: dict[str, Any]) -> list[Row]:
+    """The cells that a manifest lists, in the order of the table."""
+    return [Row(**row) for row in manifest["cells"]]
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # deleted meanwhile, or a link to nothing
+        return 0.0
+
+
+def _is_slug(path: Path) -> bool:
+    try:
+        return bool(slug(path.parent.name, "matrix"))
+    except ValueError:  # nobody but a person made this folder
+        return False

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.store.folders import Row, Status, Store
+from bench.store.folders import CellFolder, Row, Status, Store, rows_of
+from bench.store.journal import curves
 from bench.store.result import Result
 
 
@@ -47,18 +48,18 @@ def collect(store: Store, name: str) -> Table:
 
     Raises:
         FileNotFoundError: if no such matrix was planned.
+        DamagedManifest: if its manifest cannot be believed.
     """
-    from bench.store.journal import curves
+    manifest = store.manifest(name)
+    return Table(name, [_collected(store.cell(row.cell), row) for row in rows_of(manifest)], manifest)
 
-    cells = []
-    for row in store.rows(name):
-        folder = store.cell(row.cell)
-        status, reason = folder.status()
-        grid = folder.samples / "grid.npy"
-        steps = {int(path.stem.removeprefix("step-")): path for path in sorted(folder.samples.glob("step-*.npy"))}
-        cells.append(
-            CellRecord(
-                row, status, reason, folder.result(), curves(folder.journal), grid if grid.exists() else None, steps
-            )
-        )
-    return Table(name, cells, store.manifest(name))
+
+def _collected(folder: CellFolder, row: Row) -> CellRecord:
+    """One cell; its result, which may be large, is read and verified once."""
+    result, damage = folder.outcome()
+    status, reason = folder.status_of(result, damage)
+    grid, steps = folder.samples / "grid.npy", {}
+    for path in sorted(folder.samples.glob("step-*.npy")):
+        if (step := path.stem.removeprefix("step-")).isdecimal():
+            steps[int(step)] = path
+    return CellRecord(row, status, reason, result, curves(folder.journal), grid if grid.is_file() else None, steps)

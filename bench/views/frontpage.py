@@ -88,7 +88,7 @@ def result(root: Path) -> bytes:
     from bench.findings.compare import difference
     from bench.findings.summary import summaries
     from bench.views.figures.forest import Line, forest
-    from bench.views.record import load_record, newest_records
+    from bench.views.records import load_record, newest_records
 
     lines = []
     for folder in newest_records(root / "results").values():

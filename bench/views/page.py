@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from bench.findings.analysis import Analysis
+from bench.store.inert import plain
 from bench.views.figures.catalogue import Figure
 from bench.views.text import Sheet, as_csv, csv_text, latex, means
 
@@ -44,7 +45,7 @@ def html(
     ]
     template = files("bench.views").joinpath("report.html.j2").read_text(encoding="utf-8")
     return (
-        Environment(autoescape=True, trim_blocks=True)
+        Environment(autoescape=True, trim_blocks=True, finalize=_inert)
         .from_string(template)
         .render(
             name=analysis.name,
@@ -61,6 +62,11 @@ def html(
             provenance=provenance,
         )
     )
+
+
+def _inert(value: Any) -> Any:
+    """What is written into the page; jinja escapes its own signs, and markup that it made is left alone."""
+    return plain(value) if type(value) is str else value
 
 
 def _figure(figure: Figure) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from bench.findings.analysis import Analysis, analyse
 from bench.store.files import write_atomic
+from bench.views.escape import markdown_line, markdown_text
 from bench.views.frontpage import replace_part
-from bench.views.record import load_record, newest_records
+from bench.views.records import load_record, newest_records
 from bench.views.text import claims_markdown, markdown
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -86,6 +87,6 @@ def _spread(analysis: Analysis) -> bool:
 
 def readme_table(analysis: Analysis, where: str) -> str:
     """A record's brief table for the README, with a link to its folder `where`."""
-    lines = [f"- {note}" for note in analysis.notes]
+    lines = [f"- {markdown_line(note)}" for note in analysis.notes]
     lines.append(f"- All columns, samples and the command: [{where}]({where}/report.md)")
-    return f"### {analysis.name}\n\n{markdown(analysis, brief=True)}\n" + "\n".join(lines) + "\n"
+    return f"### {markdown_text(analysis.name)}\n\n{markdown(analysis, brief=True)}\n" + "\n".join(lines) + "\n"

@@ -14,9 +14,8 @@ import yaml
 from bench.findings.analysis import analyse
 from bench.store import provenance
 from bench.store.files import whole_folder, write_atomic, write_json
-from bench.store.folders import Row, Store
-from bench.store.result import Result
-from bench.store.table import CellRecord, Table, collect
+from bench.store.folders import Store
+from bench.store.table import Table, collect
 from bench.views.report import write_record_files
 
 
@@ -130,39 +129,3 @@ def _write(table: Table, folder: Path) -> None:
         {key: _scrub(result.provenance[key]) for key in kept if key in result.provenance}
         | {"command": table.manifest["command"]},
     )
-
-
-def newest_records(results: Path) -> dict[str, Path]:
-    """The newest record of each matrix under `results`, by when its last cell ended; matrices by name."""
-    folders: dict[str, list[Path]] = {}
-    for file in sorted(results.glob("*/*/cells.json")):
-        folders.setdefault(file.parent.parent.name, []).append(file.parent)
-    return {name: every[0] if len(every) == 1 else max(every, key=_ended) for name, every in folders.items()}
-
-
-def _ended(record: Path) -> float:
-    cells = json.loads((record / "cells.json").read_text())["cells"]
-    return max((cell["result"]["provenance"]["ended"] for cell in cells if cell["result"]), default=0.0)
-
-
-def load_record(folder: Path) -> Table:
-    """The table of a committed record, from its folder alone.
-
-    Raises:
-        ValueError: if it is no record.
-    """
-    try:
-        content = json.loads((folder / "cells.json").read_text())
-        cells = [
-            CellRecord(
-                Row(**cell["row"]),
-                cell["status"],
-                cell["reason"],
-                Result(**cell["result"]) if cell["result"] else None,
-                {name: {int(k): v for k, v in points.items()} for name, points in cell["curves"].items()},
-            )
-            for cell in content["cells"]
-        ]
-        return Table(content["name"], cells, content["manifest"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder}: no record ({error})") from error

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.findings.analysis import Analysis, analyse
-from bench.store.files import write_atomic
+from bench.store.files import make_folder, write_atomic
 from bench.store.folders import Store
+from bench.store.result import is_number
 from bench.store.table import Table, collect
+from bench.views.escape import markdown_code, markdown_line, markdown_text
 from bench.views.figures.catalogue import Figure, plot_all
 from bench.views.page import html
 from bench.views.sheets import sheets
@@ -37,8 +40,8 @@ def write_files(analysis: Analysis, folder: Path, *, kept: Path | None = None) -
         folder: made if it is not there.
         kept: a record's folder, whose images are shown where those they are made of are not there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    figures = plot_all(analysis, kept)
+    make_folder(folder)
+    figures, analysis = _plotted(analysis, kept)
     for figure in figures:
         write_atomic(folder / figure.file, figure.png)
     write_atomic(folder / "cells.csv", as_csv(analysis.table))
@@ -55,11 +58,19 @@ def write_record_files(analysis: Analysis, folder: Path, *, kept: Path | None = 
 
     Those figures alone cannot be plotted again from the record's numbers.
     """
-    figures = [figure for figure in plot_all(analysis, kept) if not figure.data]
+    every, analysis = _plotted(analysis, kept)
+    figures = [figure for figure in every if not figure.data]
     for figure in figures:
         write_atomic(folder / figure.file, figure.png)
     write_atomic(folder / "cells.csv", as_csv(analysis.table))
     write_atomic(folder / "report.md", text(analysis, figures) + f"\n{MORE}\n")
+
+
+def _plotted(analysis: Analysis, kept: Path | None) -> tuple[list[Figure], Analysis]:
+    """The figures, and the analysis with a note on each that could not be plotted whole."""
+    notes: list[str] = []
+    figures = plot_all(analysis, kept, notes.append)
+    return figures, replace(analysis, notes=[*analysis.notes, *notes])
 
 
 MORE = (
@@ -71,14 +82,21 @@ MORE = (
 def text(analysis: Analysis, figures: Sequence[Figure]) -> str:
     """The report in Markdown."""
     before, after = sheets(analysis)
-    parts = [f"# {analysis.name}\n", _what(analysis.table) + "\n", *(sheet.markdown() for sheet in before)]
+    parts = [f"# {markdown_text(analysis.name)}\n", f"{markdown_line(_what(analysis.table))}\n"]
+    parts += [sheet.markdown() for sheet in before]
     parts += ["## Means over seeds\n", markdown(analysis)]
-    parts.append("\n".join(f"- {note}" for note in analysis.notes) + "\n")
+    parts.append("\n".join(f"- {markdown_line(note)}" for note in analysis.notes) + "\n")
     parts += [sheet.markdown() for sheet in after]
-    parts += [f"## {one.title}\n\n![{one.caption}]({one.file})\n\n{one.caption}\n" for one in figures]
-    parts.append(f"## Where the numbers come from\n\nCommand: `{analysis.table.manifest['command']}`\n")
-    parts.append("".join(f"- {label}: {'; '.join(values)}\n" for label, values in _provenance(analysis.table)))
+    parts += [_figure(one) for one in figures]
+    parts.append(f"## Where the numbers come from\n\nCommand: {markdown_code(analysis.table.manifest['command'])}\n")
+    provenance = _provenance(analysis.table)
+    parts.append("".join(f"- {label}: {markdown_text('; '.join(values))}\n" for label, values in provenance))
     return "\n".join(parts)
+
+
+def _figure(one: Figure) -> str:
+    caption = markdown_text(one.caption)
+    return f"## {markdown_text(one.title)}\n\n![{caption}]({one.file})\n\n{caption}\n"
 
 
 def _what(table: Table) -> str:
@@ -98,36 +116,55 @@ def _provenance(table: Table) -> list[tuple[str, list[str]]]:
     if not provenance:
         return []
     values = {
-        "Commit": {p["commit"] + (" with uncommitted changes" if p.get("dirty") else "") for p in provenance},
-        "Hardware": {_hardware(p["hardware"]) for p in provenance},
-        "Versions": {", ".join(f"{k} {v}" for k, v in p["versions"].items()) for p in provenance},
-        "Data digest": {p["digests"]["data"] for p in provenance},
+        "Commit": {_of(p, "commit") + (" with uncommitted changes" if p.get("dirty") else "") for p in provenance},
+        "Hardware": {_hardware(p.get("hardware", {})) for p in provenance},
+        "Versions": {", ".join(f"{k} {v}" for k, v in p.get("versions", {}).items()) for p in provenance},
+        "Data digest": {_of(p, "digests", "data") for p in provenance},
         "Initial weights of the backbone": {
-            f"{p['digests']['initial_backbone_weights']} (seed {p['seeds']['train']})" for p in provenance
+            f"{_of(p, 'digests', 'initial_backbone_weights')} (seed {_of(p, 'seeds', 'train')})" for p in provenance
         },
-        "Extractor": {p["measured"]["extractor"] for p in provenance},
+        "Extractor": {_of(p, "measured", "extractor") for p in provenance},
         "Plugins": {_plugin(p.get("scheme", {})) for p in provenance},
     }
     values["Plugins"].discard("")
-    first, last = min(p["started"] for p in provenance), max(p["ended"] for p in provenance)
-    attempts = sum(p["attempts"] for p in provenance)
-    measured = f"{_when(first)} to {_when(last)} UTC, {attempts} attempts for {len(provenance)} cells"
-    return [(label, sorted(every)) for label, every in values.items() if every] + [("Measured", [measured])]
+    times = [(p["started"], p["ended"]) for p in provenance if "started" in p and "ended" in p]
+    attempts = sum(p.get("attempts", 1) for p in provenance)
+    lines = [(label, sorted(every)) for label, every in values.items() if every]
+    if times:
+        first, last = min(start for start, _ in times), max(end for _, end in times)
+        measured = f"{_when(first)} to {_when(last)} UTC, {attempts} attempts for {len(provenance)} cells"
+        lines.append(("Measured", [measured]))
+    return lines
+
+
+def _of(provenance: dict[str, Any], *keys: str) -> str:
+    """A value of a provenance, which one of another version may lack."""
+    value: Any = provenance
+    for key in keys:
+        value = value.get(key, UNKNOWN) if isinstance(value, dict) else UNKNOWN
+    return str(value)
+
+
+UNKNOWN = "not recorded"
 
 
 def _plugin(scheme: dict[str, Any]) -> str:
     """Which plugin a scheme came from: distribution and version or file, and the digest of its source."""
     origin = scheme.get("origin", {})
-    if origin.get("kind", "built-in") == "built-in":
+    if not isinstance(origin, dict) or origin.get("kind", "built-in") == "built-in":
         return ""
-    words = [origin["name"], origin.get("version", ""), f"sha256 {origin.get('sha256', 'unknown')[:16]}"]
-    return f"{scheme['name']} of {' '.join(word for word in words if word)}"
+    words = [_of(origin, "name"), str(origin.get("version", "")), f"sha256 {_of(origin, 'sha256')[:16]}"]
+    return f"{_of(scheme, 'name')} of {' '.join(word for word in words if word)}"
 
 
 def _hardware(machine: dict[str, Any]) -> str:
-    memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB"
-    return f"{machine.get('gpu', 'CPU')}, {machine['cpu']}, {machine['cores']} cores, {memory}"
+    size: Any = machine.get("memory_bytes")
+    memory = f"{size / 2**30:.0f} GiB" if is_number(size) else f"memory {UNKNOWN}"
+    return f"{machine.get('gpu', 'CPU')}, {_of(machine, 'cpu')}, {_of(machine, 'cores')} cores, {memory}"
 
 
 def _when(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
+    except (OverflowError, OSError, ValueError):  # no time that a calendar has
+        return UNKNOWN

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,8 +10,10 @@ from bench.findings.analysis import Analysis
 from bench.findings.claims import ClaimVerdict
 from bench.findings.summary import VariantSummary
 from bench.findings.words import p_value
+from bench.store.inert import one_line
 from bench.store.metrics import ARROWS, Measurement, numbers
 from bench.store.table import CellRecord, Table
+from bench.views.escape import csv_value, markdown_line, markdown_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,9 +33,11 @@ class Sheet:
 
     def markdown(self) -> str:
         """The sheet as a section."""
-        notes = "".join(f"- {note}\n" for note in self.notes)
+        notes = "".join(f"- {markdown_line(note)}\n" for note in self.notes)
         table = markdown_table(self.headings, self.rows, numeric=False)
-        return f"## {self.title}\n\n{self.text}\n\n{table}" + (f"\n{notes}" if notes else "")
+        return f"## {markdown_text(self.title)}\n\n{markdown_line(self.text)}\n\n{table}" + (
+            f"\n{notes}" if notes else ""
+        )
 
 
 def written(row: VariantSummary, column: Measurement) -> str:
@@ -54,10 +58,10 @@ class MeansTable:
     rows: list[list[str]]
     bold: list[set[int]]
 
-    def marked(self) -> list[list[str]]:
-        """The rows, with marks around what is bold."""
+    def marked(self, escape: Callable[[str], str]) -> list[list[str]]:
+        """The rows, escaped, with marks around what is bold."""
         return [
-            [f"{BOLD}{text}{END}" if k in bold and text else text for k, text in enumerate(row)]
+            [f"{BOLD}{escape(text)}{END}" if k in bold and text else escape(text) for k, text in enumerate(row)]
             for row, bold in zip(self.rows, self.bold, strict=True)
         ]
 
@@ -85,25 +89,30 @@ def means(analysis: Analysis, minor: Literal["shown", "last", "left out"] = "sho
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: bool = True) -> str:
-    """A table in Markdown.
+    """A table in Markdown, of text that is shown as it is.
 
     Args:
         headings: one a column.
         rows: of text.
         numeric: whether all columns but the first are aligned to the right.
     """
+    escaped = [[markdown_text(text) for text in row] for row in rows]
+    return _pipes([markdown_text(heading) for heading in headings], escaped, numeric=numeric)
+
+
+def _pipes(headings: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: bool) -> str:
+    """A table of what is Markdown already."""
     from tabulate import tabulate
 
-    clean = [[text.replace("|", "\\|") for text in row] for row in (headings, *rows)]  # tabulate escapes none
     align = ["left", *(["right" if numeric else "left"] * (len(headings) - 1))]
-    table = tabulate(clean[1:], clean[0], tablefmt="pipe", colalign=align, disable_numparse=True)
+    table = tabulate(rows, headings, tablefmt="pipe", colalign=align if rows else None, disable_numparse=True)
     return table.replace(BOLD, "**").replace(END, "**") + "\n"
 
 
 def markdown(analysis: Analysis, *, brief: bool = False) -> str:
     """The table of means in Markdown."""
     table = means(analysis, brief=brief)
-    return markdown_table(table.headings, table.marked())
+    return _pipes([markdown_text(one) for one in table.headings], table.marked(markdown_text), numeric=True)
 
 
 LATEX = str.maketrans({BOLD: r"\textbf{", END: "}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "±": r"$\pm$"})
@@ -115,8 +124,9 @@ def latex(analysis: Analysis) -> str:
 
     table = means(analysis)
     align = ["left", *(["right"] * (len(table.headings) - 1))]
-    text = tabulate(table.marked(), table.headings, "latex_booktabs", colalign=align, disable_numparse=True)
-    return "".join(f"% {note}\n" for note in analysis.notes) + text.translate(LATEX) + "\n"
+    rows, headings = table.marked(one_line), [one_line(heading) for heading in table.headings]
+    text = tabulate(rows, headings, "latex_booktabs", colalign=align, disable_numparse=True)
+    return "".join(f"% {one_line(note)}\n" for note in analysis.notes) + text.translate(LATEX) + "\n"
 
 
 def terminal(analysis: Analysis) -> RenderableType:
@@ -135,10 +145,11 @@ def terminal(analysis: Analysis) -> RenderableType:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV, a column for every key of any."""
+    """Rows as CSV, a column for every key of any; text that a spreadsheet would compute is marked as text."""
     import pandas as pd
 
-    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
+    inert = [{csv_value(key): csv_value(value) for key, value in row.items()} for row in rows]
+    return pd.DataFrame(inert, dtype=object).to_csv(index=False, lineterminator="\n")
 
 
 def as_csv(table: Table) -> str:
@@ -159,9 +170,10 @@ def claims_markdown(verdicts: Sequence[tuple[ClaimVerdict, str]]) -> str:
     """A table of claims, each with a link (or an empty one) to what it rests on, its tests under it."""
     rows = []
     for one, link in verdicts:
-        says = f"[{one.says}]({link})" if link else one.says
-        rows.append([f"**{says}**", f"**{one.verdict}**", " ".join(one.caveats), ""])
+        text = markdown_text(one.says)
+        says = f"[{text}]({link})" if link else text
+        rows.append([f"**{says}**", f"**{one.verdict}**", markdown_text(" ".join(one.caveats)), ""])
         for test in one.tests:
             p = "" if test.p is None else p_value(test.p)
-            rows.append([test.text, test.verdict, test.gap or test.evidence, p])
-    return markdown_table(["claim and its tests", "verdict", "gap", "p"], rows, numeric=False)
+            rows.append([*(markdown_text(text) for text in (test.text, test.verdict, test.gap or test.evidence)), p])
+    return _pipes(["claim and its tests", "verdict", "gap", "p"], rows, numeric=False)

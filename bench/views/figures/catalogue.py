@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,18 +48,29 @@ class Figure:
     data: list[dict[str, Any]]
 
 
-def plot_all(analysis: Analysis, kept: Path | None = None) -> list[Figure]:
-    """Every figure that the results hold something for.
+def plot_all(
+    analysis: Analysis, kept: Path | None = None, note: Callable[[str], None] = lambda text: None
+) -> list[Figure]:
+    """Every figure that the results hold something for. One that cannot be plotted ends no report.
 
     Args:
         analysis: of the matrix.
         kept: a record's folder, whose images are shown where those they are made of are not there.
+        note: called with a sentence for each figure that is left out, or not whole.
     """
     figures = []
     for spec in FIGURES:
-        plot = spec.plot(analysis)
+        try:
+            plot = spec.plot(analysis)
+        except Exception as error:  # probes of another version, a broken font, ...: the tables are written all the same
+            if os.environ.get("DITBENCH_DEBUG"):
+                raise
+            note(f"Figure left out: {spec.title} ({type(error).__name__}: {' '.join(str(error).split())[:200]}).")
+            continue
         if plot is None and kept is not None and (kept / spec.file).is_file():
             plot = (kept / spec.file).read_bytes(), []
         if plot is not None:
             figures.append(Figure(spec.file, spec.title, spec.caption, *plot))
+    for damaged in samples.damaged(analysis):
+        note(f"Left out of the figures of samples: {damaged}.")
     return figures

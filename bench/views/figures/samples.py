@@ -4,40 +4,75 @@ from __future__ import annotations
 
 import json
 import textwrap
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.findings.analysis import Analysis
+from bench.store.inert import plain
 from bench.views.figures.style import FigureSpec, Plot, canvas, render
 
 Image = NDArray[np.uint8]  # (H, W, 3)
+Grid = NDArray[np.uint8]  # (n, H, W, 3)
 
 
 def samples(analysis: Analysis, most: int = 8) -> Plot | None:
     """Rows variants, columns prompts; the first seed of each variant."""
     grids = {name: cell.grid for name, cell in analysis.first_cells.items() if cell.grid is not None}
-    if not grids:
+    rows = {name: grid for name, path in grids.items() if (grid := read_grid(path)) is not None}
+    if not rows:
         return None
-    rows = {name: np.load(path) for name, path in grids.items()}
-    prompts = json.loads(next(iter(grids.values())).with_suffix(".json").read_text())["prompts"]
+    prompts = _prompts(grids[next(iter(rows))])
     count = min(most, *(len(grid) for grid in rows.values()))
     titles = [textwrap.fill(textwrap.shorten(prompt, 110, placeholder=" ..."), 20) for prompt in prompts[:count]]
+    titles += [""] * (count - len(titles))
     return image_rows(list(rows), [list(grid[:count]) for grid in rows.values()], titles), []
 
 
 SAMPLES = FigureSpec("samples.png", "Samples", "The same prompts and the same noise, a row a variant.", samples)
 
 
+def read_grid(path: Path) -> Grid | None:
+    """The images of a sample grid; None if the file is cut or holds something else."""
+    try:
+        grid = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError, MemoryError):  # numpy parses the head as Python
+        return None
+    right = isinstance(grid, np.ndarray) and grid.dtype == np.uint8 and grid.ndim == 4 and grid.shape[-1] == 3
+    return grid if right and grid.size else None
+
+
+def damaged(analysis: Analysis) -> list[str]:
+    """The grids that cannot be read, of the cells whose samples are shown."""
+    places = [place for cell in analysis.first_cells.values() for place in (cell.grid, *cell.grids.values()) if place]
+    return [f"{path.parent.parent.name}/samples/{path.name} is damaged" for path in places if read_grid(path) is None]
+
+
+def _prompts(grid: Path) -> list[str]:
+    """The prompts beside a grid; none if they cannot be read."""
+    try:
+        prompts = json.loads(grid.with_suffix(".json").read_text())["prompts"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return []
+    return [plain(prompt) for prompt in prompts] if isinstance(prompts, list) else []
+
+
 def training(analysis: Analysis, most: int = 8) -> Plot | None:
     """Rows variants, columns steps of training; the last prompt's sample, from the same noise each time."""
-    grids = {name: cell.grids for name, cell in analysis.first_cells.items() if len(cell.grids) > 1}
+    grids = {name: _whole(cell.grids) for name, cell in analysis.first_cells.items() if len(cell.grids) > 1}
+    grids = {name: by_step for name, by_step in grids.items() if len(by_step) > 1}
     steps = sorted(set.intersection(*(set(by_step) for by_step in grids.values()))) if grids else []
     if len(steps) < 2:
         return None
     steps = [steps[k] for k in np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))]
-    rows = [[np.load(by_step[step])[-1] for step in steps] for by_step in grids.values()]
+    rows = [[by_step[step] for step in steps] for by_step in grids.values()]
     return image_rows(list(grids), rows, [f"step {step:,}" for step in steps], size=8), []
+
+
+def _whole(grids: dict[int, Path]) -> dict[int, Image]:
+    """The last image of each grid that can be read."""
+    return {step: grid[-1] for step, path in grids.items() if (grid := read_grid(path)) is not None}
 
 
 TRAINING = FigureSpec(

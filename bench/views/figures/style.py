@@ -6,6 +6,7 @@ Readable in black and white and by the colour-blind: every line has its own dash
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -73,10 +74,32 @@ def render(figure: Canvas) -> bytes:
     """The figure as PNG; it is closed."""
     import matplotlib.pyplot as plt
 
+    _without_mathematics(figure)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": "ditbench"})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a script that the font lacks shows as boxes
+        figure.savefig(buffer, format="png", dpi=120, metadata={"Software": "ditbench"})
     plt.close(figure)
     return buffer.getvalue()
+
+
+def _without_mathematics(figure: Canvas) -> None:
+    """Has a `$` of a name or a prompt shown as it is: matplotlib would read a formula, and fail on a wrong one.
+
+    Ticks of numbers keep theirs: those of a log axis are formulas of matplotlib's own.
+    """
+    from matplotlib.category import StrCategoryFormatter
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedFormatter
+
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), FixedFormatter | StrCategoryFormatter):
+                for label in axis.get_ticklabels():
+                    label.set_parse_math(False)
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and "mathdefault" not in text.get_text():
+            text.set_parse_math(False)
 
 
 def legend(figure: Canvas, axis: Axes) -> None:
