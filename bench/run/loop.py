@@ -133,8 +133,11 @@ class _Launch:
         """Brings the live table and, every minute or after an end, MLflow up to date."""
         with suppress(OSError):
             running = {process.folder.id for process in self.executor.running}
-            states = self.states.read(frozenset(running | self.others.cells))
-            self._show([self._shown(one, running) for one in states])
+            live = frozenset(running | self.others.cells)
+            states = self.states.read(live)
+            for place in self.states.places(live):
+                states[place] = self._shown(states[place], running)
+            self._show(states)
         if now or time.monotonic() - self.synced > SYNC_EVERY:
             self._sync()
             self.synced = time.monotonic()

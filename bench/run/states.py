@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,9 +81,12 @@ class States:
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self.store = store
-        self.cells = plan.cells
         self.notes: dict[str, tuple[Status, str]] = {}
-        self._known: dict[str, CellState] = {}
+        self._places: dict[str, list[int]] = {}  # a cell that cannot be run may be there more than once
+        for place, cell in enumerate(plan.cells):
+            self._places.setdefault(cell.row.cell, []).append(place)
+        self._cells = plan.cells
+        self._states: list[CellState] = []
         self._progress: dict[str, _Progress] = {}
         self._live: frozenset[str] = frozenset()
 
@@ -93,15 +96,18 @@ class States:
         Args:
             live: cells that processes work on; only these and those of the last call are read again.
         """
-        again: Container[str] = live | self._live
+        if not self._states:
+            self._states = [self._read(cell) for cell in self._cells]
+        for id in live | self._live:
+            for place in self._places[id]:
+                self._states[place] = self._read(self._cells[place])
         self._live = live
-        read: dict[str, CellState] = {}
-        for cell in self.cells:
-            id = cell.row.cell
-            if id not in read and (id in again or id not in self._known):
-                read[id] = self._read(cell)
-        self._known |= read
-        return [self._known[cell.row.cell] for cell in self.cells]
+        return self._states.copy()
+
+    def places(self, ids: Iterable[str]) -> Iterator[int]:
+        """Where in the list cells are."""
+        for id in ids:
+            yield from self._places[id]
 
     def _read(self, cell: PlannedCell) -> CellState:
         folder, train = self.store.cell(cell.row.cell), cell.spec.config.train
@@ -111,7 +117,7 @@ class States:
         progress = self._progress.setdefault(folder.id, _Progress(Tail(folder.journal)))
         progress.read()
         if status != "running":
-            self._progress.pop(folder.id)
+            self._progress.pop(folder.id, None)
         step, rate = max(progress.losses, default=0), progress.rate
         return CellState(
             label=cell.label,

@@ -92,6 +92,8 @@ class CellFolder:
             return None, ""
         except DamagedResult as error:
             return None, str(error)
+        except OSError as error:
+            return None, f"{self.result_file} cannot be read: {error.strerror or error}"
 
     def status(self) -> tuple[Status, str]:
         """The cell's status and, where it ended badly, the reason.

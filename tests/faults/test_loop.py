@@ -1,0 +1,434 @@
+"""The loop of `run`: what it reads, how long it waits, and what it makes of cells that end in odd ways."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bench.config.schema import Matrix, Run, Train
+from bench.config.spec import CellConfig, CellSpec
+from bench.run import loop
+from bench.run.executors import Local
+from bench.run.loop import CellState, run
+from bench.run.others import Others
+from bench.run.plan import Plan, PlannedCell
+from bench.run.slots import Slots
+from bench.run.states import States
+from bench.store.folders import CellFolder, Row, Store
+from bench.store.journal import Journal
+from bench.store.result import Result
+
+
+def planned(root: Path, count: int, **how: Any) -> tuple[Plan, Store]:
+    """A plan of cells whose folders are there, without anything to train."""
+    store, cells = Store(root), []
+    config = CellConfig("adaln", train=Train(steps=100))
+    for k in range(count):
+        row = Row(f"adaln-{k:012x}", "adaln", "adaln", k, {}, {}, "DiT-XS/4", "scenes")
+        spec = CellSpec(config, {}, ["/somewhere/added.py"] if how.get("plugin") else [], 0, "test")
+        store.cell(row.cell).path.mkdir(parents=True, exist_ok=True)
+        cells.append(PlannedCell(row, spec, {}, f"cell {k}"))
+    matrix = Matrix("fake", run=Run(timeout=how.get("timeout"), silence=how.get("silence")))
+    return Plan(matrix, cells, "test"), store
+
+
+@pytest.fixture
+def cells_do(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Has every cell's process, below its real guard, run these lines instead; `folder` is its folder."""
+
+    def do(code: str) -> None:
+        cell = f"import os, sys, time\nfrom pathlib import Path\nfrom bench.store.folders import CellFolder\n{code}\n"
+        script = (
+            "import json, sys\nfrom pathlib import Path\nfrom bench.run.guard import Guard\n"
+            "from bench.run.processes import adopt_orphans, follow_parent\nfollow_parent()\nadopt_orphans()\n"
+            f"head = 'from bench.store.folders import CellFolder; folder = CellFolder(__import__(\"pathlib\").Path(' "
+            f"+ repr(sys.argv[1]) + '))\\n'\n"
+            f"guard = Guard(Path(sys.argv[1]), [sys.executable, '-c', head + {cell!r}])\nprint(json.dumps(guard.run()))"
+        )
+        words = lambda module, *words: [sys.executable, "-c", script, *words]  # noqa: E731
+        monkeypatch.setattr("bench.run.executors.command", words)
+
+    return do
+
+
+DONE = """
+from bench.store.result import Result
+with folder.locked():
+    folder.write_state("running", attempt=1)
+    Result(folder.id, {}, {}, {}, {}).write(folder.result_file)
+    folder.write_state("done")
+"""
+
+
+def go(plan: Plan, store: Store, jobs: int = 1, lines: list[str] | None = None) -> list[CellState]:
+    return run(plan, store, executor=Local(jobs), say=(lines if lines is not None else []).append, poll=0.05)
+
+
+# --- scale ----------------------------------------------------------------------------------------------------------
+
+
+class Busy(Local):
+    """An executor whose cells always run."""
+
+    def __init__(self, folders: list[CellFolder]) -> None:
+        super().__init__(len(folders))
+        child = SimpleNamespace(poll=lambda: None, pid=os.getpid())
+        self.running = [SimpleNamespace(folder=one, child=child, started=0.0) for one in folders]  # type: ignore[misc]
+
+    def stop(self) -> None:
+        self.running = []
+
+
+_opened: list[str] | None = None  # the paths that are opened, while a test asks for them
+sys.addaudithook(lambda event, args: _opened.append(str(args[0])) if event == "open" and _opened is not None else None)
+
+
+def test_a_tick_reads_only_what_runs(tmp_path: Path) -> None:
+    """Every journal was read again each half second: 2.7 CPU seconds a tick with 2,000 cells."""
+    plan, store = planned(tmp_path, 300)
+    for cell in plan.cells[:200]:
+        store.cell(cell.row.cell).write_state("failed", "no reason")
+    folder = store.cell(plan.cells[250].row.cell)
+    folder.write_state("running", attempt=1)
+    journal = Journal(folder.journal)
+    for step in range(1, 50):
+        journal.metrics(step, {"loss": 1.0 / step, "train_images_per_second": 10.0})
+    global _opened
+    states, live = States(plan, store), frozenset({folder.id})
+    with folder.locked():
+        assert len(states.read(live)) == 300
+        _opened = opened = []
+        for _ in range(10):
+            states.read(live)
+        _opened = None
+        assert opened and not [path for path in opened if folder.id not in path] and len(opened) <= 40
+        assert not [path for path in opened if "journal" in path], "nothing was appended"
+        journal.metrics(50, {"loss": 0.5})
+        (state,) = [one for one in states.read(live) if one.id == folder.id]
+    assert (state.status, state.step, state.loss, state.rate) == ("running", 50, 0.5, 10.0)
+
+
+@pytest.mark.faults
+def test_the_loop_costs_less_than_a_hundredth_of_a_core(tmp_path: Path) -> None:
+    """2,000 cells, two of which run and write a line every second: the CPU time of the loop over 20 seconds."""
+    plan, store = planned(tmp_path, 2000, silence=1800.0)
+    folders = [store.cell(cell.row.cell) for cell in plan.cells[:2]]
+    for folder in folders:
+        folder.write_state("running", attempt=1)
+    seconds, begun = 20.0, threading.Event()
+    used: list[float] = []
+
+    def disturb() -> None:
+        begun.wait()
+        before, journals = time.process_time(), [Journal(folder.journal) for folder in folders]
+        for step in range(int(seconds)):
+            for journal in journals:
+                journal.metrics(step, {"loss": 1.0})
+            time.sleep(1)
+        used.append((time.process_time() - before) / seconds)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    with folders[0].locked(), folders[1].locked():
+        run(plan, store, executor=Busy(folders), say=lambda text: None, show=lambda states: begun.set(), poll=0.5)
+    thread.join()
+    print(f"{used[0]:.2%} of a core")
+    assert used[0] < 0.01
+
+
+# --- ends -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "reason"),
+    [
+        ("os._exit(0)", "failed", "scheme 'adaln' of plugin added.py: its process ended with exit code 0, no message"),
+        ("print('boo'); sys.exit(3)", "failed", "exit code 3, no message; the last line of its log: boo"),
+        ("os.kill(os.getpid(), 11)", "failed", "its process crashed (SIGSEGV)"),
+        ("os.kill(os.getpid(), 9)", "killed", "ended by SIGKILL (perhaps out of memory) without a message"),
+        ("folder.write_state('running'); os._exit(0)", "failed", "exit code 0"),
+        ("print('ditbench: result.json: no space left for x'); sys.exit(1)", "failed", "result.json: no space left"),
+        ("os.kill(os.getppid(), 9); time.sleep(60)", "killed", "ended by SIGKILL"),
+    ],
+)
+def test_a_cell_that_does_not_say_how_it_ended(
+    tmp_path: Path, cells_do: Callable[[str], None], code: str, status: str, reason: str
+) -> None:
+    """It was `killed` or, of a plugin's `sys.exit(0)`, nothing: each names what is known, and the next cell is run."""
+    cells_do(f"if folder.id.endswith('0'):\n    {code.replace('; ', chr(10) + '    ')}\n{DONE}")
+    plan, store = planned(tmp_path, 2, plugin=True)
+    first, second = go(plan, store)
+    assert (first.status, second.status) == (status, "done") and reason in first.reason
+    assert store.cell(first.id).status() == (first.status, first.reason), "it is on the disk as well"
+
+
+def test_the_old_reason_is_not_taken_for_the_new(tmp_path: Path, cells_do: Callable[[str], None]) -> None:
+    cells_do("os._exit(0)")
+    plan, store = planned(tmp_path, 1)
+    store.cell(plan.cells[0].row.cell).write_state("oom", "of yesterday")
+    assert go(plan, store)[0].status == "failed"
+
+
+def test_a_cell_that_cannot_be_started_is_a_row_and_the_next_is_tried(
+    tmp_path: Path, cells_do: Callable[[str], None]
+) -> None:
+    """A file is where the first cell's folder must be; this ended the launch with a traceback."""
+    cells_do(DONE)
+    plan, store = planned(tmp_path, 2)
+    first = store.cell(plan.cells[0].row.cell).path
+    first.rmdir()
+    first.write_text("a file")
+    lines: list[str] = []
+    states = go(plan, store, lines=lines)
+    assert [one.status for one in states] == ["failed", "done"]
+    assert "a file is where a folder must be" in states[0].reason and states[0].reason in "\n".join(lines)
+
+
+def test_a_disk_that_is_full_in_the_parent_is_a_row(
+    tmp_path: Path, cells_do: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells_do(DONE)
+    plan, store = planned(tmp_path, 2)
+    real = Slots.claim
+
+    def claim(self: Slots, cell: str, share: float, **how: Any) -> int | None:
+        if cell.endswith("0"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(self.folder / "x.json"))
+        return real(self, cell, share, **how)
+
+    monkeypatch.setattr(Slots, "claim", claim)
+    first, second = go(plan, store)
+    assert first.status == "failed" and "no space left for" in first.reason and "free)" in first.reason
+    assert second.status == "done"
+
+
+# --- limits of time -------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_that_hangs_is_ended_and_named(tmp_path: Path, cells_do: Callable[[str], None]) -> None:
+    """A plugin that hangs, hung for ever."""
+    cells_do(f"if folder.id.endswith('0'):\n    while True: pass\n{DONE}")
+    plan, store = planned(tmp_path, 2, silence=1.5, plugin=True)
+    first, second = go(plan, store)
+    assert first.status == "timeout" and second.status == "done"
+    assert first.reason.startswith(
+        "scheme 'adaln' of plugin added.py: no step, sample or line of its log for run.silen"
+    )
+
+
+def test_signs_of_life_keep_a_cell(tmp_path: Path, cells_do: Callable[[str], None]) -> None:
+    """It writes a line each half second, its log alone; another is stopped (SIGSTOP) for longer than the limit."""
+    loud = "for _ in range(8):\n    print('.', flush=True)\n    time.sleep(0.3)"
+    stop = "import subprocess, signal\nsubprocess.Popen(['sh', '-c', f'sleep 3; kill -CONT {os.getpid()}'])\n"
+    stop += "os.kill(os.getpid(), signal.SIGSTOP)"
+    indented = (loud.replace("\n", "\n    "), stop.replace("\n", "\n    "))
+    cells_do(f"if folder.id.endswith('0'):\n    {indented[0]}\nelse:\n    {indented[1]}\n{DONE}")
+    plan, store = planned(tmp_path, 2, silence=1.5)
+    assert [one.status for one in go(plan, store, jobs=2)] == ["done", "done"]
+
+
+# --- other launches -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def held() -> Iterator[Callable[[CellFolder], threading.Thread]]:
+    """Holds a cell's lock for a second, as another launch does, then ends it as asked."""
+    threads: list[threading.Thread] = []
+
+    def hold(folder: CellFolder, end: Callable[[], None] = lambda: None) -> threading.Thread:
+        taken = threading.Event()
+
+        def work() -> None:
+            with folder.locked():
+                folder.write_state("running", attempt=7)
+                taken.set()
+                time.sleep(1)
+                end()
+
+        threads.append(threading.Thread(target=work))
+        threads[-1].start()
+        taken.wait()
+        return threads[-1]
+
+    yield hold
+    for thread in threads:
+        thread.join()
+
+
+def test_what_another_launch_runs_is_waited_for_and_its_end_is_taken(
+    tmp_path: Path, cells_do: Callable[[str], None], held: Callable[..., threading.Thread]
+) -> None:
+    """It was dropped: `No cell has a result yet`, and code 1. One is done there, one fails there, one is given up."""
+    cells_do(DONE)
+    plan, store = planned(tmp_path, 3)
+    folders = [store.cell(cell.row.cell) for cell in plan.cells]
+    held(folders[0], lambda: Result(folders[0].id, {}, {}, {}, {}).write(folders[0].result_file))
+    held(folders[1], lambda: folders[1].write_state("diverged", "the loss is nan"))
+    held(folders[2], lambda: folders[2].write_state("killed", "stopped"))
+    lines: list[str] = []
+    states = go(plan, store, lines=lines)
+    assert [one.status for one in states] == ["done", "diverged", "done"]
+    text = "\n".join(lines)
+    assert f"cell 0 (process {os.getpid()}) is being run by another launch" in text
+    assert "cell 0: done in another launch" in text and "cell 1: diverged in another launch: the loss is nan" in text
+    assert "cell 2: starts" in text and text.count("waiting for its end") == 3
+
+
+def test_two_launches_never_use_the_same_cores(tmp_path: Path, cells_do: Callable[[str], None]) -> None:
+    """Another launch of the root, of one cell at a time, runs: this one starts nothing beside it, and says so once."""
+    cells_do(DONE)
+    plan, store = planned(tmp_path, 1)
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom bench.run.slots import Slots\n"
+        f"print(Slots(Path({str(tmp_path)!r})).claim('theirs', 1.0), flush=True)\ntime.sleep(2)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert other.stdout is not None and other.stdout.readline().strip() != b"None"
+    lines: list[str] = []
+    begin = time.monotonic()
+    assert go(plan, store, lines=lines)[0].status == "done" and time.monotonic() - begin > 1
+    assert len([line for line in lines if "waiting for the cores" in line and "theirs" in line]) == 1
+    other.wait()
+
+
+def test_shares_add_up_to_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slots = Slots(tmp_path)
+    files = [slots.claim("a", 0.5), slots.claim("b", 0.25)]
+    assert None not in files and slots.claim("c", 0.5) is None and slots.claim("a", 0.1) is None
+    third = slots.claim("c", 0.25)
+    assert third is not None and slots.claim("d", 0.01) is None and len(slots.living()) == 3
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert slots.claim("d", 1.0) is None, "the others named no GPU of theirs"
+    forced = slots.claim("e", 1.0, force=True)
+    assert forced is not None
+    for file in (*files, third, forced):
+        os.close(file)  # type: ignore[arg-type]
+    assert slots.living() == [] and slots.claim("d", 1.0) is not None
+
+
+def test_a_share_file_that_is_junk_or_locked_away_stops_nothing(tmp_path: Path) -> None:
+    import fcntl
+
+    slots = Slots(tmp_path)
+    slots.folder.mkdir()
+    (slots.folder / "junk.json").write_bytes(b"\xff\x00{")
+    with open(slots.folder / "other.json", "w") as file:
+        file.write('{"cell": 3')
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert slots.living() == [] and slots.claim("a", 1.0) is not None
+
+
+# --- signals --------------------------------------------------------------------------------------------------------
+
+
+def test_a_terminal_that_is_gone_stops_nothing(tmp_path: Path, cells_do: Callable[[str], None]) -> None:
+    """A closed terminal: each line that is printed is an OSError, in the midst of stopping the cells."""
+    cells_do(DONE)
+    plan, store = planned(tmp_path, 1)
+
+    def gone(text: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (state,) = run(plan, store, executor=Local(1), say=gone, show=gone, poll=0.05)
+    assert state.status == "done"
+
+
+def test_a_second_ctrl_c_kills_and_waits_for_the_end(tmp_path: Path, cells_do: Callable[[str], None]) -> None:
+    """The cell ignores the first; the second raised before the cells were stopped, and they trained on."""
+    cells_do(
+        "import signal\nsignal.signal(15, signal.SIG_IGN)\nfolder.write_state('running')\n"
+        "(folder.path / 'up').write_text('')\ntime.sleep(60)"
+    )
+    plan, store = planned(tmp_path, 1)
+    up = store.cell(plan.cells[0].row.cell).path / "up"
+
+    def press() -> None:
+        while not up.exists():
+            time.sleep(0.05)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+
+    threading.Thread(target=press).start()
+    executor, lines = Local(1), []
+    begin = time.monotonic()
+    (state,) = run(plan, store, executor=executor, say=lines.append, poll=0.05)
+    assert time.monotonic() - begin < 15 and state.status == "killed" and executor.running == []
+    assert lines[-1] == "stopped; the same command resumes from here"
+
+
+def test_a_second_ctrl_c_does_not_wait_for_mlflow(tmp_path: Path, cells_do: Callable[[str], None]) -> None:
+    """MLflow stalls for minutes while Ctrl-C is pressed: the cells are asked to stop by the first already."""
+    cells_do("folder.write_state('running')\ntime.sleep(60)")
+    plan, store = planned(tmp_path, 2)
+    stalled = itertools.count()
+
+    def sync() -> None:
+        if next(stalled) == 0:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.3)
+            time.sleep(30)
+
+    begin = time.monotonic()
+    loop_every, loop.SYNC_EVERY = loop.SYNC_EVERY, 0.2
+    try:
+        states = run(plan, store, executor=Local(1), say=lambda text: None, sync=sync, poll=0.05)
+    finally:
+        loop.SYNC_EVERY = loop_every
+    assert time.monotonic() - begin < 15 and [one.status for one in states] == ["killed", "planned"]
+
+
+def test_an_error_of_the_loop_leaves_no_cell(tmp_path: Path, cells_do: Callable[[str], None]) -> None:
+    cells_do("folder.write_state('running')\ntime.sleep(60)")
+    plan, store = planned(tmp_path, 1)
+    executor = Local(1)
+
+    def show(states: list[CellState]) -> None:
+        if executor.running and (store.cell(states[0].id).path / "status.json").exists():
+            raise RuntimeError("a bug of the table")
+
+    with pytest.raises(RuntimeError, match="a bug of the table"):
+        run(plan, store, executor=executor, say=lambda text: None, show=show, poll=0.05)
+    assert all(process.child.poll() is not None for process in executor.running)
+
+
+def test_hangup_that_is_ignored_stays_so(tmp_path: Path, cells_do: Callable[[str], None]) -> None:
+    """`nohup ditbench run ... &`: the terminal is closed, and the run continues."""
+    cells_do(DONE)
+    plan, store = planned(tmp_path, 2)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        states = run(
+            plan,
+            store,
+            executor=Local(1),
+            say=lambda text: os.kill(os.getpid(), signal.SIGHUP),
+            poll=0.05,
+        )
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert [one.status for one in states] == ["done", "done"]
+
+
+def test_others_are_named_by_label_or_id(tmp_path: Path) -> None:
+    lines: list[str] = []
+    others = Others(Store(tmp_path), {"adaln-1": "adaln seed=1"}, lines.append)
+    others.meet("adaln-1")
+    others.meet("adaln-1")
+    assert lines == ["adaln seed=1 is being run by another launch; waiting for its end"]
+    assert others.ended() == [] and others.cells == set(), "nobody holds it: it may be started here"
