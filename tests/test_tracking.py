@@ -32,6 +32,9 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
+CHANCE = ("mlflow.parentRunId", "mlflow.user", "ditbench.root", "ditbench.stamp")  # tags that two stores differ in
+
+
 def synthetic(root: Path, *, variants: int = 2, seeds: int = 2, steps: int = 300, name: str = "made") -> Store:
     """A results directory as a run would leave it: all cells done but the last, which diverged."""
     store = Store(root)
@@ -87,7 +90,7 @@ def contents(store: Store, name: str = "made") -> dict[str, Any]:
     for run in client.search_runs([experiment.experiment_id]):
         id = run.info.run_id
         histories = {k: sorted((m.step, m.value) for m in client.get_metric_history(id, k)) for k in run.data.metrics}
-        tags = {k: v for k, v in run.data.tags.items() if k not in ("mlflow.parentRunId", "mlflow.user")}
+        tags = {k: v for k, v in run.data.tags.items() if k not in CHANCE}
         images = [re.split("[+%]", f.path)[2] for f in client.list_artifacts(id, "images") if f.path.endswith(".png")]
         files = sorted(f.path for f in client.list_artifacts(id)) + sorted(images)
         seen[run.info.run_name] = (run.info.status, run.data.params, tags, histories, files)

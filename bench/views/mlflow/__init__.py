@@ -16,11 +16,12 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a dead server costs seconds, not minutes
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"  # a failure would be a line in a log, and the data gone
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
-from bench.views.mlflow.client import TrackingError, connect, tracking_uri
+from bench.views.address import BY_CELL, BY_VARIANT, TrackingError, tracking_uri
+from bench.views.mlflow.client import connect
 from bench.views.mlflow.experiment import experiment_id, sync
-from bench.views.mlflow.shared_views import BY_CELL, BY_VARIANT
 from bench.views.mlflow.writer import Synced
 
 for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow"):

@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Metric, Run
 from mlflow.tracking import MlflowClient
 
+from bench.store.files import digest
 from bench.store.folders import CellFolder
 from bench.store.journal import read_journal
 from bench.store.metrics import Measurement, numbers
 from bench.store.table import CellRecord
+from bench.views.mlflow.ownership import ROOT
 from bench.views.mlflow.parent_run import ParentRun
-from bench.views.mlflow.writer import RunWriter, Synced, metric_name
+from bench.views.mlflow.words import PARAM, inert, metric_name, plain
+from bench.views.mlflow.writer import RunWriter, Synced
 
+STAMP = "ditbench.stamp"  # tag: a digest of what the run shows; it is sent last
+WRITER = 1  # of this module: a new number has every run written again
+LOG = 20_000  # characters of a failed cell's log
 EVERY = 50  # steps between two points of a curve, at least
 PARAMS = 20  # at most: the header of MLflow's images lists them all
 FINAL = (
@@ -36,46 +44,51 @@ class CellRun(RunWriter):
         cls, client: MlflowClient, sent: Synced, run: Run | None, cell: CellRecord, folder: CellFolder,
         parent: ParentRun,
     ) -> CellRun:  # fmt: skip
-        """The run of a cell, created below its parent if it is not there."""
-        sent.runs += 1
+        """The run of a cell, created below its parent if it is not there.
+
+        A parameter cannot be changed: where one must, the run is written again.
+        """
+        params = _keys(cell)
+        if run is not None and any(run.data.params.get(key, value) != value for key, value in params.items()):
+            client.delete_run(run.info.run_id)
+            run = None
         if run is None:
-            row, tags = cell.row, {"ditbench.cell": cell.row.cell, "kind": "cell"}
+            row = cell.row
+            tags = {"ditbench.cell": row.cell, "kind": "cell", "mlflow.parentRunId": parent.id}
             run = client.create_run(
                 parent.run.info.experiment_id,
                 start_time=int(folder.state().get("started", time.time()) * 1000),
-                run_name=f"{row.name} seed {row.seed}",
-                tags=tags | {"mlflow.parentRunId": parent.id, "matrix": parent.run.data.tags["matrix"]},
+                run_name=plain(f"{row.name} seed {row.seed}", 250),
+                tags=tags | {key: parent.run.data.tags[key] for key in (ROOT, "matrix")},
             )
         return cls(client, run, sent)
 
     def write(self, cell: CellRecord, folder: CellFolder, parent: ParentRun) -> None:
-        """Brings the run up to date."""
-        self._keys(cell)
+        """Brings the run up to date; where nothing changed since the last time, without a call."""
+        self.sent.runs += 1
+        stamp = _stamp(cell, folder, parent.id)
+        if self.run.data.tags.get(STAMP) == stamp:
+            self.sent.unchanged += 1
+            return
+        self.param(_keys(cell))
         if folder.config.exists():
             self.config(json.loads(folder.config.read_text()), "config.json")
-        self.tag({"status": cell.status, "mlflow.parentRunId": parent.id, "reason": cell.reason[:500]})
-        self._curves(folder)
-        self._samples(folder)
+        self.tag({"status": cell.status, "mlflow.parentRunId": parent.id, "reason": plain(cell.reason, 500)})
+        entries = list(read_journal(folder.journal))
+        self._curves(entries)
+        self._samples(entries, folder)
         self._result(cell)
         if cell.status in FAILED and folder.log.exists():
             self._failure(cell, folder)
         self.status(cell.status)
+        self.tag({STAMP: stamp})
+        self.send()
 
-    def _keys(self, cell: CellRecord) -> None:
-        """Parameters to group by."""
-        row = cell.row
-        keys = {name: getattr(row, name) for name in ("variant", "seed", "scheme", "backbone", "data")}
-        keys |= dict(row.axes) | {f"options.{key}": value for key, value in row.options.items()}
-        known = self.run.data.params
-        new = [Param(k, str(v)) for k, v in list(keys.items())[:PARAMS] if known.get(k) != str(v)]
-        if new:
-            self.client.log_batch(self.id, params=new)
-
-    def _curves(self, folder: CellFolder) -> None:
+    def _curves(self, entries: list[dict[str, Any]]) -> None:
         """Points beyond those already there; the server's own last step counts, not what was meant to be sent."""
         last: dict[str, int] = {}
         points: list[Metric] = []
-        for entry in read_journal(folder.journal):
+        for entry in entries:
             for own, value in entry.get("metrics", {}).items():
                 key, step = _curve(own), entry["step"]
                 if key is None:
@@ -86,7 +99,6 @@ class CellRun(RunWriter):
                     points.append(Metric(key, value, int(entry["time"] * 1000), step))
                     last[key] = step
         self.log(points)
-        self.sent.points += len(points)
 
     def _last_step(self, key: str) -> int:
         """The highest step of a curve that MLflow holds, -1 for none."""
@@ -94,21 +106,29 @@ class CellRun(RunWriter):
             return -1
         return max(point.step for point in self.client.get_metric_history(self.id, key))
 
-    def _samples(self, folder: CellFolder) -> None:
+    def _samples(self, entries: list[dict[str, Any]], folder: CellFolder) -> None:
         """Sample grids by step, each once: those that MLflow has not."""
-        from PIL import Image
-
-        entries = [entry for entry in read_journal(folder.journal) if "image" in entry]
-        grids = {(entry["key"], entry["step"]): entry["image"] for entry in entries}
+        grids = {(entry["key"], entry["step"]): entry["image"] for entry in entries if "image" in entry}
         if len(grids) == int(self.run.data.tags.get("ditbench.samples", 0)):
             return
         held = self._samples_held()
         for (key, step), path in grids.items():
             if (key, step) not in held and (folder.path / path).is_file():
-                with Image.open(folder.path / path) as image:
-                    self.client.log_image(self.id, image.convert("RGB"), key=f"{SAMPLES}/{key}", step=step)
-                self.sent.images += 1
+                self._image(folder.path / path, key, step)
         self.tag({"ditbench.samples": str(len(grids))})
+
+    def _image(self, path: Path, key: str, step: int) -> None:
+        """Sends an image; one that is damaged is named and left out."""
+        from PIL import Image
+
+        try:
+            with Image.open(path) as opened:
+                image = opened.convert("RGB")
+        except Exception as error:  # Pillow raises errors of many types
+            self.sent.notes.append(f"{path} is no image that can be read ({type(error).__name__}); it is left out")
+            return
+        self.client.log_image(self.id, image, key=f"{SAMPLES}/{key}", step=step)
+        self.sent.images += 1
 
     def _samples_held(self) -> set[tuple[str, int]]:
         """(key, step) of the samples that MLflow holds: it writes section, key and step into the files' names."""
@@ -124,9 +144,7 @@ class CellRun(RunWriter):
         values = {in_section(key): value for key, value in numbers(cell.result).items()}
         provenance, checkpoint = cell.result.provenance, cell.result.artifacts["checkpoint"]
         now, known = int(provenance["ended"] * 1000), self.run.data.metrics
-        new = [Metric(name, value, now, 0) for name, value in values.items() if known.get(name) != value]
-        self.log(new)
-        self.sent.points += len(new)
+        self.log([Metric(name, value, now, 0) for name, value in values.items() if known.get(name) != value])
         self.tag(
             {
                 "checkpoint": checkpoint["path"],
@@ -139,10 +157,41 @@ class CellRun(RunWriter):
         )
 
     def _failure(self, cell: CellRecord, folder: CellFolder) -> None:
-        note = f"**{cell.status}**: {cell.reason}"
+        note = f"**{cell.status}**: {inert(cell.reason)}"
         if self.run.data.tags.get("mlflow.note.content") != note:
-            self.client.log_text(self.id, folder.log.read_text(errors="replace")[-20_000:], "log.txt")
+            self.client.log_text(self.id, plain(_tail(folder.log), LOG), "log.txt")
             self.tag({"mlflow.note.content": note})
+
+
+def _tail(log: Path) -> str:
+    """The end of a log, of which there may be gigabytes."""
+    with open(log, "rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG))
+        return file.read(LOG).decode(errors="replace")
+
+
+def _keys(cell: CellRecord) -> dict[str, str]:
+    """Parameters to group by."""
+    row = cell.row
+    keys = {name: getattr(row, name) for name in ("variant", "seed", "scheme", "backbone", "data")}
+    keys |= dict(row.axes) | {f"options.{key}": value for key, value in row.options.items()}
+    return {metric_name(key): plain(str(value), PARAM) for key, value in list(keys.items())[:PARAMS]}
+
+
+def _stamp(cell: CellRecord, folder: CellFolder, parent: str) -> str:
+    """A digest of all that a cell's run shows; read it before what it stamps."""
+    files = [_size(path) for path in (folder.journal, folder.config, folder.log, folder.samples)]
+    result = cell.result
+    numbers = [result.quality, result.cost, result.dynamics, result.provenance["ended"]] if result else []
+    return digest([WRITER, asdict(cell.row), cell.status, cell.reason, parent, files, numbers], 16)
+
+
+def _size(path: Path) -> list[int]:
+    try:
+        known = path.stat()
+    except OSError:
+        return []
+    return [known.st_size, known.st_mtime_ns]
 
 
 def _curve(key: str) -> str | None:

@@ -2,72 +2,118 @@
 
 from __future__ import annotations
 
-from filelock import FileLock
-from mlflow.entities import Experiment
+from collections.abc import Callable
+
+from mlflow.entities import Experiment, Run
 from mlflow.tracking import MlflowClient
 
-from bench.findings.analysis import analyse
+from bench.findings.analysis import VariantSummary, analyse
 from bench.store.folders import Store
-from bench.store.table import collect
+from bench.store.table import Table, collect
+from bench.views.address import TrackingError
 from bench.views.mlflow.cell_run import CellRun
-from bench.views.mlflow.client import TrackingError, connect, explained, runs, tracking_uri
+from bench.views.mlflow.client import connect, explained, locked
+from bench.views.mlflow.ownership import own_experiment, own_runs, same_place
 from bench.views.mlflow.parent_run import ParentRun
 from bench.views.mlflow.shared_views import write_views
 from bench.views.mlflow.writer import Synced
 
+FAILURES = 3  # cells one after the other that could not be written: MLflow is gone
+PARENT = "parent"  # in place of a cell's id
 
-def sync(store: Store, name: str, *, rebuild: bool = False) -> Synced:
+
+def sync(
+    store: Store, name: str, *, rebuild: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Synced:
     """Writes to MLflow what a matrix's cells have put on disk since the last time.
 
     Args:
         store: the results directory.
         name: of the matrix.
-        rebuild: delete what the experiment holds and write it again.
+        rebuild: delete this results directory's runs and write them again.
+        progress: is given the cells written and all.
 
     Raises:
-        TrackingError: if MLflow cannot be reached or used.
+        TrackingError: if MLflow cannot be reached or used, or does not take a cell; the others are written.
         FileNotFoundError: if no such matrix was planned.
     """
-    analysis = analyse(collect(store, name))
-    table = analysis.table
+    table, sent = collect(store, name), Synced()
+    rows = _rows(table, sent)
     client = connect(store)
-    with explained(tracking_uri(store)), FileLock(store.root / "mlflow-sync.lock"):
-        experiment = _experiment(client, store, name)
-        if rebuild:
-            for run in runs(client, experiment.experiment_id):
-                client.delete_run(run.info.run_id)
-        every = reversed(list(runs(client, experiment.experiment_id)))
-        known = {run.data.tags.get("ditbench.cell", "parent"): run for run in every}
-        sent = Synced()
-        parent = ParentRun.of(client, experiment.experiment_id, sent, known.get("parent"), table)
-        for cell in table.cells:
-            writer = CellRun.of(client, sent, known.get(cell.row.cell), cell, store.cell(cell.row.cell), parent)
-            writer.write(cell, store.cell(cell.row.cell), parent)
-        for id in set(known) - {cell.row.cell for cell in table.cells} - {"parent"}:
-            client.delete_run(known[id].info.run_id)  # of an earlier plan under this name; MLflow can restore it
-        parent.write(analysis, store.matrix_folder(name) / "report")
-        write_views(client, experiment, analysis, parent.id)
+    with explained(store), locked(store, "mlflow-sync.lock"):
+        experiment = own_experiment(client, store, name, sent)
+        known = _known(client, store, experiment, table, rebuild, sent)
+        parent = ParentRun.of(client, experiment.experiment_id, sent, known.get(PARENT), table, store.id)
+        refused = _write_cells(client, store, table, known, parent, progress)
+        if rows is not None:
+            parent.write(table, rows, store.matrix_folder(name) / "report")
+            write_views(client, experiment, table, rows, parent.id)
+    if refused:
+        raise TrackingError(
+            f"MLflow did not take {len(refused)} of {len(table.cells)} cells, such as {refused[0]}; the others are "
+            "written"
+        )
     return sent
 
 
 def experiment_id(store: Store, name: str) -> str:
     """The id of a matrix's experiment, for an address."""
     client = connect(store)
-    with explained(tracking_uri(store)):
-        return str(_experiment(client, store, name).experiment_id)
+    with explained(store):
+        return str(own_experiment(client, store, name, Synced()).experiment_id)
 
 
-def _experiment(client: MlflowClient, store: Store, name: str) -> Experiment:
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        local = not tracking_uri(store).startswith("http")
-        where = (store.root / "mlartifacts" / name).as_uri() if local else None
-        tags = {"mlflow.experimentKind": "custom_model_development"}
-        return client.get_experiment(client.create_experiment(name, artifact_location=where, tags=tags))
-    if experiment.lifecycle_stage == "deleted":
-        raise TrackingError(
-            f"the MLflow experiment {name!r} was deleted; bring it back with: mlflow experiments restore "
-            f"--experiment-id {experiment.experiment_id} (with MLFLOW_TRACKING_URI={tracking_uri(store)}), or use "
-            "another name"
+def _rows(table: Table, sent: Synced) -> list[VariantSummary] | None:
+    """What the cells say together, or None and a note: an unknown baseline keeps no cell from the dashboard."""
+    try:
+        return analyse(table).rows
+    except Exception as error:  # of what the cells say, not of the cells
+        cause = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        sent.notes.append(f"{cause}; the cells are written, the means over seeds are not")
+        return None
+
+
+def _known(
+    client: MlflowClient, store: Store, experiment: Experiment, table: Table, rebuild: bool, sent: Synced
+) -> dict[str, Run]:
+    """Our runs by cell, the newest of each; those of an earlier plan, and with `rebuild` all, are deleted.
+
+    MLflow can restore them. A copy of the results directory may have cells that this one has not, so after one was
+    made only what this one writes again is deleted.
+    """
+    same = same_place(client, store, experiment)
+    every = reversed(list(own_runs(client, store, experiment.experiment_id)))
+    known = {run.data.tags.get("ditbench.cell", PARENT): run for run in every}
+    here = {cell.row.cell for cell in table.cells} | {PARENT}
+    if not same:
+        sent.notes.append(
+            f"the last sync of this experiment came from another copy of this results directory (it was copied or "
+            f"moved): runs of cells that are not here stay; to part two copies, delete {store.root / 'id'} in one"
         )
-    return experiment
+    earlier = set(known) - here if same else set()
+    for id in earlier | (here & set(known) if rebuild else set()):
+        client.delete_run(known.pop(id).info.run_id)
+    return {id: run for id, run in known.items() if id in here}
+
+
+def _write_cells(
+    client: MlflowClient, store: Store, table: Table, known: dict[str, Run], parent: ParentRun,
+    progress: Callable[[int, int], None],
+) -> list[str]:  # fmt: skip
+    """Writes each cell's run; returns what MLflow refused, a line each. Gives up when it refuses one after another."""
+    refused, streak = [], 0
+    for k, cell in enumerate(table.cells):
+        folder = store.cell(cell.row.cell)
+        try:
+            with explained(store):
+                CellRun.of(client, parent.sent, known.get(cell.row.cell), cell, folder, parent).write(
+                    cell, folder, parent
+                )
+            streak = 0
+        except TrackingError as error:
+            refused.append(f"{cell.row.name} seed {cell.row.seed}: {error}")
+            streak += 1
+            if streak == FAILURES:
+                raise
+        progress(k + 1, len(table.cells))
+    return refused

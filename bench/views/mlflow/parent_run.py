@@ -8,42 +8,56 @@ from pathlib import Path
 from mlflow.entities import Metric, Run
 from mlflow.tracking import MlflowClient
 
-from bench.findings.analysis import Analysis
 from bench.findings.summary import VariantSummary
 from bench.store.metrics import beside_fid
 from bench.store.table import Table
-from bench.views.mlflow.writer import RunWriter, Synced, metric_name
+from bench.views.address import redacted
+from bench.views.mlflow.ownership import ROOT
+from bench.views.mlflow.words import metric_names
+from bench.views.mlflow.writer import RunWriter, Synced
 
 
 class ParentRun(RunWriter):
     """Writes the run below which the cells' runs lie."""
 
     @classmethod
-    def of(cls, client: MlflowClient, experiment: str, sent: Synced, run: Run | None, table: Table) -> ParentRun:
-        """The run of a matrix, created if it is not there, with its config and launch."""
+    def of(
+        cls, client: MlflowClient, experiment: str, sent: Synced, run: Run | None, table: Table, root: str
+    ) -> ParentRun:
+        """The run of a matrix, created if it is not there, with its config and launch.
+
+        Args:
+            client: of the store.
+            experiment: its id.
+            sent: counts what is new.
+            run: the one that is there.
+            table: the matrix's cells.
+            root: the id of the results directory.
+        """
         manifest = table.manifest
-        tags = {"ditbench.launch": manifest["launch"], "matrix": table.name, "kind": "matrix"}
+        tags = {"ditbench.launch": manifest["launch"], "matrix": table.name, "kind": "matrix", ROOT: root}
         if run is None:
             started = int(manifest["created"] * 1000)
             run = client.create_run(experiment, start_time=started, run_name=table.name, tags=tags)
         writer = cls(client, run, sent)
         writer.config(manifest["config"], "config.yaml")
-        writer.tag(tags | {"ditbench.command": manifest["command"]})
+        writer.tag(tags | {"ditbench.command": redacted(manifest["command"])})
+        writer.send()
         return writer
 
-    def write(self, analysis: Analysis, report: Path) -> None:
+    def write(self, table: Table, rows: list[VariantSummary], report: Path) -> None:
         """Aggregates, status and report; only what changed."""
-        table = analysis.table
         done, now = len(table.done), int(time.time() * 1000)
-        values = {"cells_done": float(done), "cells_planned": float(len(table.cells))} | _aggregates(analysis.rows)
-        known = self.run.data.metrics
-        new = {name: value for key, value in values.items() if known.get(name := metric_name(key)) != value}
+        values = {"cells_done": float(done), "cells_planned": float(len(table.cells))} | _aggregates(rows)
+        names, known = metric_names(list(values)), self.run.data.metrics
+        new = {names[key]: value for key, value in values.items() if known.get(names[key]) != value}
         self.log([Metric(name, value, now, done) for name, value in new.items()])
         self.status(_status({cell.status for cell in table.cells}))
         stamp = str(max((file.stat().st_mtime_ns for file in report.glob("*")), default=0))
         if report.is_dir() and self.run.data.tags.get("ditbench.report") != stamp:
             self.client.log_artifacts(self.id, str(report), "report")
             self.tag({"ditbench.report": stamp})
+        self.send()
 
 
 def _aggregates(rows: list[VariantSummary]) -> dict[str, float]:

@@ -8,42 +8,45 @@ from typing import Any
 from mlflow.entities import Experiment
 from mlflow.tracking import MlflowClient
 
-from bench.findings.analysis import Analysis
 from bench.findings.summary import VariantSummary
 from bench.store.metrics import SECTIONS as METRIC_SECTIONS
 from bench.store.metrics import beside_fid
 from bench.store.table import Table
+from bench.views.address import BY_CELL, BY_VARIANT
 from bench.views.mlflow.cell_run import SAMPLES
-from bench.views.mlflow.writer import metric_name
+from bench.views.mlflow.words import inert, metric_name
 
-BY_CELL, BY_VARIANT = "ditbench", "ditbench-seeds"  # keys of the views
+LONGEST = 5000  # characters of an experiment's tag, in the versions that take the fewest
 
 
-def write_views(client: MlflowClient, experiment: Experiment, analysis: Analysis, parent: str) -> None:
+def write_views(
+    client: MlflowClient, experiment: Experiment, table: Table, rows: list[VariantSummary], parent: str
+) -> None:
     """The views and the links to them as tags of the experiment; only what changed.
 
     Args:
         client: of the store.
         experiment: whose tags are set.
-        analysis: of the matrix.
+        table: the matrix's cells.
+        rows: what they say together.
         parent: id of the parent's run, which holds the report.
     """
-    view = _run_table(analysis.rows) | _charts(analysis.table)
+    view = _run_table(rows) | _charts(table)
     keys = [{"mode": "param", "groupByData": "variant"}]
     grouped = view | {"groupBy": {"aggregateFunction": "average", "groupByKeys": keys}}
     tags = {
         f"mlflow.sharedViewState.{BY_CELL}": json.dumps(view),
         f"mlflow.sharedViewState.{BY_VARIANT}": json.dumps(grouped),
-        "mlflow.note.content": _note(analysis.name, f"#/experiments/{experiment.experiment_id}/runs", parent),
+        "mlflow.note.content": _note(table.name, f"#/experiments/{experiment.experiment_id}/runs", parent),
     }
     for key, text in tags.items():
-        if experiment.tags.get(key) != text:
+        if experiment.tags.get(key) != text and len(text) <= LONGEST:
             client.set_experiment_tag(experiment.experiment_id, key, text)
 
 
 def _note(name: str, here: str, parent: str) -> str:
     return (
-        f"ditbench matrix **{name}**: [by cell]({here}?viewStateShareKey={BY_CELL}), "
+        f"ditbench matrix **{inert(name)}**: [by cell]({here}?viewStateShareKey={BY_CELL}), "
         f"[by variant]({here}?viewStateShareKey={BY_VARIANT}), "
         f"[curves and samples]({here}?viewStateShareKey={BY_CELL}&compareRunsMode=CHART), "
         f"[report]({here}/{parent}/artifacts/report/report.html)"

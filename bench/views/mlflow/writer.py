@@ -1,37 +1,51 @@
-"""What the writers of the parent's run and of a cell's run share: metrics in batches, tags that differ, the status."""
+"""What the writers of the parent's run and of a cell's run share: one batch of what is new, the status."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
-from mlflow.entities import Metric, Run, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
-BATCH = 900  # metrics in one call; MLflow takes 1,000
+from bench.views.mlflow.words import plain
+
+BATCH = 900  # metrics in one call; MLflow takes 1,000 of everything together
 STATUS = {"planned": "SCHEDULED", "running": "RUNNING", "done": "FINISHED", "killed": "KILLED"}  # all else FAILED
 
 
 @dataclass
 class Synced:
-    """What one sync sent."""
+    """What one sync sent.
+
+    Attributes:
+        unchanged: runs that were as they had to be, and for which nothing was asked or sent.
+        notes: what a user must know, a sentence each.
+    """
 
     runs: int = 0
     points: int = 0
     images: int = 0
+    unchanged: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         """The counts in words."""
-        return f"{self.runs} runs, {self.points} new points, {self.images} new images"
+        same = f" ({self.unchanged} unchanged)" if self.unchanged else ""
+        return f"{self.runs} runs{same}, {self.points} new points, {self.images} new images"
 
 
 @dataclass
 class RunWriter:
-    """Writes one run; `sent` counts what was new."""
+    """Writes one run; `sent` counts what was new. Metrics, parameters and tags wait for `send`."""
 
     client: MlflowClient
     run: Run
     sent: Synced
+    metrics: list[Metric] = field(default_factory=list)
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -39,16 +53,30 @@ class RunWriter:
         return str(self.run.info.run_id)
 
     def log(self, points: list[Metric]) -> None:
-        """Sends metrics in batches."""
-        for start in range(0, len(points), BATCH):
-            self.client.log_batch(self.id, metrics=points[start : start + BATCH])
+        """Has metrics sent; what is not finite has no place there."""
+        self.metrics += [point for point in points if math.isfinite(point.value)]
+
+    def param(self, params: dict[str, str]) -> None:
+        """Has the parameters set that are not there."""
+        self.params |= {key: value for key, value in params.items() if key not in self.run.data.params}
 
     def tag(self, tags: dict[str, str]) -> None:
-        """Sets the tags that differ, and remembers them."""
-        new = {key: value for key, value in tags.items() if value and self.run.data.tags.get(key) != value}
-        if new:
-            self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in new.items()])
-            self.run.data.tags.update(new)
+        """Has the tags set that differ."""
+        new = {key: plain(value) for key, value in tags.items() if value}
+        self.tags |= {key: value for key, value in new.items() if self.run.data.tags.get(key) != value}
+
+    def send(self) -> None:
+        """Sends what waits, in as few calls as MLflow takes: the tags in the last, so that they mark a whole write."""
+        tags, params = ([RunTag(*pair) for pair in self.tags.items()], [Param(*pair) for pair in self.params.items()])
+        starts = range(0, len(self.metrics), BATCH) if self.metrics else range(bool(tags or params))
+        for start in starts:
+            last = start + BATCH >= len(self.metrics)
+            points = self.metrics[start : start + BATCH]
+            self.client.log_batch(self.id, metrics=points, params=params * last, tags=tags * last)
+        self.sent.points += len(self.metrics)
+        self.run.data.tags.update(self.tags)
+        self.run.data.params.update(self.params)
+        self.metrics, self.tags, self.params = [], {}, {}
 
     def config(self, config: dict[str, Any], name: str) -> None:
         """The full config as an artifact, once."""
@@ -65,8 +93,3 @@ class RunWriter:
             self.client.update_run(self.id, status=new)
         else:
             self.client.set_terminated(self.id, status=new)
-
-
-def metric_name(key: str) -> str:
-    """A name that MLflow takes: `=` and the like become a dash."""
-    return "".join(c if c.isalnum() or c in "_-./: " else "-" for c in key)
