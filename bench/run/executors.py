@@ -67,13 +67,14 @@ class Process:
 
     def ended(self) -> Ended:
         """How the cell ended; call it when the guard has."""
-        with suppress(OSError, ValueError, TypeError, AssertionError):
-            assert self.child.stdout is not None
-            with self.child.stdout as report:
-                return Ended(**json.loads(report.read()))
-        with suppress(ProcessLookupError):  # the guard itself was killed
+        assert self.child.stdout is not None
+        with self.child.stdout as output:
+            report = output.read()
+        with suppress(ValueError, TypeError):
+            return Ended(**json.loads(report))
+        with suppress(ProcessLookupError):  # the guard was killed, or failed: nothing of the cell may live on
             os.killpg(self.child.pid, signal.SIGKILL)
-        return Ended(self.child.returncode)
+        return Ended(self.child.returncode, report.decode(errors="replace"))
 
 
 class Local:
