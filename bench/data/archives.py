@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.data.errors import DataError, short
 from bench.data.files import damaged, files_below, kind_of
 from bench.data.tables import open_piece
+from bench.store.disk import FULL
 
 
 def archives(path: Path) -> list[Path]:
@@ -43,7 +44,7 @@ def unpack(path: Path, found: Sequence[Path], into: Path) -> Path:
                     _check_space(file, sum(one.size for one in tar), into)
                     tar.extractall(target, filter="data")
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, ValueError) as error:
-            if isinstance(error, DataError):
+            if isinstance(error, DataError) or (isinstance(error, OSError) and error.errno in FULL):
                 raise
             raise damaged(file, "a zip archive" if kind_of(file) == "zip" else "a tar file", short(error)) from error
     if archives(into):

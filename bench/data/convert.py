@@ -19,6 +19,7 @@ from bench.data.errors import DataError, listed, short
 from bench.data.images import decode
 from bench.data.layouts import Layout, read_layout
 from bench.data.parts import Part, duplicates, notes_of
+from bench.data.prepared import images_file
 from bench.data.rows import Rows
 from bench.data.splits import canonical
 from bench.data.subsets import chosen
@@ -220,9 +221,7 @@ def _hold_out(config: Data, parts: list[Part]) -> None:
 def _write_images(part: Part, config: Data, folder: Path, progress: Progress) -> Counter[bytes]:
     """Writes the images; returns how often each is there."""
     size, count = config.image_size, len(part.kept)
-    out = np.lib.format.open_memmap(
-        folder / f"{part.name}-images.npy", mode="w+", dtype=np.uint8, shape=(count, size, size, 3)
-    )
+    out = images_file(folder / f"{part.name}-images.npy", count, size)
     done, sizes, seen = Counter[str](), Counter[str](), Counter[bytes]()
     examples: dict[str, int] = {}
     for index, stored in enumerate(part.rows.images(config.image_column, part.kept)):

@@ -6,15 +6,19 @@ What can be made again is made again when it is damaged; what a kill left half-m
 from __future__ import annotations
 
 import json
+import math
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
-from bench.store.files import digest, file_digest, whole_folder, write_json
+from bench.store.disk import writing
+from bench.store.files import digest, file_digest, make_folder, whole_folder, write_json
 
 META = "meta.json"
 Warn = Callable[[str], None]
@@ -34,9 +38,9 @@ def make(folder: Path, fill: Callable[[Path], dict[str, Any]], *, what: str, war
         what: it is, for messages.
         warn: called if it is made again.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        sweep(folder)
+    make_folder(folder.parent)
+    with writing(folder, what), FileLock(folder.with_suffix(".lock")):
+        _sweep(folder)
         if folder.exists():
             try:
                 read(folder)
@@ -101,19 +105,34 @@ def _compare(path: Path, expected: dict[str, Any]) -> None:
         raise DamagedError(f"{path.name} has other bytes than were written")
 
 
-def sweep(folder: Path) -> None:
-    """Removes what a kill left of making this folder; its lock is held."""
+def _sweep(folder: Path) -> None:
+    """Removes what a kill left of making this folder, older versions' too; its lock is held."""
     for left in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
 def sweep_others(folder: Path) -> None:
     """Removes what kills left of making its neighbours, but for those that are being made now."""
-    for left in folder.parent.glob(".*.*"):
-        neighbour = folder.parent / left.name.split(".")[1]
-        with _lock_if_free(neighbour.with_suffix(".lock")) as held:
-            if held and left.is_dir():
-                sweep(neighbour)
+    for name in {left.name.split(".")[1] for left in folder.parent.glob(".*.*") if left.is_dir()}:
+        with _lock_if_free(folder.parent / f"{name}.lock") as held:
+            if held:
+                _sweep(folder.parent / name)
+
+
+def images_file(path: Path, count: int, size: int) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """A new array of images, uint8 (count, size, size, 3), mapped from a file whose space is taken at once.
+
+    A mapped file takes it page by page instead, and a disk that fills meanwhile ends the process by a signal.
+
+    Raises:
+        DiskError: if the disk has not enough.
+    """
+    shape = (count, size, size, 3)
+    with writing(path, "prepared images", math.prod(shape)):
+        mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        return mapped
 
 
 @contextmanager

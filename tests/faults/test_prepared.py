@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from bench.config.schema import Data, Prompt
 from bench.data import datasets, prepared, prompts
 from bench.data.errors import DataError
 from bench.data.prompts import PromptError
+from bench.store.disk import DiskError
 
 
 def cut(file: Path) -> None:
@@ -129,6 +132,22 @@ def test_an_older_version_is_made_again(tmp_path: Path) -> None:
     said: list[str] = []
     datasets.prepare(config, tmp_path / "cache", warn=said.append)
     assert "an older version prepared it" in said[0]
+
+
+def test_a_disk_that_is_too_small_is_a_sentence(tmp_path: Path) -> None:
+    """Images are written through a mapped file: a disk that filled ended the planner by SIGBUS."""
+    disk = tmp_path / "cache"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("a file system can be mounted by root only")
+    try:
+        config = replace(data_of(tmp_path, "labels"), image_size=512)
+        with pytest.raises(DiskError, match=r"no space left for .*train-images.npy .* free\); make room"):
+            datasets.prepare(config, disk)
+        assert [path for path in (disk / "data").iterdir() if path.is_dir()] == []
+        datasets.load(datasets.prepare(replace(config, image_size=8), disk))
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
 
 
 def test_nothing_of_the_preparation_is_left(tmp_path: Path) -> None:
