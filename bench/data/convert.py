@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from bench.data.archives import archives, unpack
 from bench.data.datasets import Progress, local_path, write_captions
 from bench.data.errors import DataError, listed, short
 from bench.data.images import decode
-from bench.data.layouts import Layout, read_layout
+from bench.data.layouts import Layout, beside, read_layout
 from bench.data.parts import Part, duplicates, notes_of
 from bench.data.prepared import images_file
 from bench.data.rows import Rows
@@ -82,7 +83,8 @@ def _layout(config: Data, path: Path | None, scratch: Path, hub_cache: Path) -> 
     packed = archives(path)
     if packed:
         scratch.mkdir()
-        path = unpack(path, packed, scratch)
+        layout = read_layout(unpack(path, packed, scratch), config)
+        return replace(layout, notes=[*layout.notes, *beside(path, packed)])
     return read_layout(path, config)
 
 

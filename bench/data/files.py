@@ -55,6 +55,7 @@ UNREAD: tuple[str, ...] = (
 )
 UNREAD += (".mp4", ".mov", ".avi", ".webm", ".mkv", ".h5", ".hdf5", ".pkl", ".mat", ".lmdb", ".tfrecord", ".rar", ".7z")
 UNREAD += (".gz", ".bz2", ".xz", ".zst")  # of no tar
+SETTINGS = ("state.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json", "croissant.json")  # no tables
 _BEGINNINGS = {
     b"version https://git-lfs": "a Git LFS pointer, not the file itself (run `git lfs pull` where it was cloned)",
     b"<!doctype html": "an HTML page, not the file itself (the download was answered with a page)",
@@ -74,6 +75,8 @@ _BEGINNINGS = {
 def kind_of(path: Path) -> str | None:
     """`parquet`, `arrow`, `tar`, `zip`, `table`, `image`, or None for what is not read."""
     name = path.name.lower()
+    if name in SETTINGS:
+        return None
     return next((kind for kind, endings in KINDS.items() if name.endswith(endings)), None)
 
 

@@ -77,7 +77,7 @@ def _of_folder(root: Path, config: Data) -> Layout:
     kinds: dict[str, list[Path]] = {}
     for file in files:
         kinds.setdefault(kind_of(file) or "", []).append(file)
-    saved = _saved(root, kinds.get("arrow", []))
+    saved = _saved(root, [file for file in files if file.name == "state.json"])
     wanted = (config.train_split, config.heldout_split)
     for kind in ("parquet", "arrow", "tar"):
         if kinds.get(kind):
@@ -114,6 +114,15 @@ def _with_image(piece: Piece, config: Data) -> Piece:
     )
 
 
+def beside(path: Path, packed: list[Path]) -> list[str]:
+    """What lies beside archives, and is not read."""
+    kinds: dict[str, list[Path]] = {"archive": packed}
+    for file in files_below(path) if path.is_dir() else []:
+        if file not in packed:
+            kinds.setdefault(kind_of(file) or "", []).append(file)
+    return _passed_over(kinds, "archive")
+
+
 def _passed_over(kinds: dict[str, list[Path]], *read: str) -> list[str]:
     """What of a folder is not read, though it may be data."""
     others = {kind: [file.name for file in files] for kind, files in kinds.items() if kind not in ("", *read)}
@@ -123,18 +132,17 @@ def _passed_over(kinds: dict[str, list[Path]], *read: str) -> list[str]:
     return notes + ([f"not read, being of other kinds: {listed(unread, 3)}"] if unread else [])
 
 
-def _saved(root: Path, arrows: list[Path]) -> dict[str, list[Path]]:
+def _saved(root: Path, states: list[Path]) -> dict[str, list[Path]]:
     """Files of a data set saved by `datasets` (save_to_disk): those that its `state.json` names, by folder."""
     splits: dict[str, list[Path]] = {}
-    for folder in sorted({file.parent for file in arrows}):
-        state = folder / "state.json"
-        if not state.is_file():
-            continue
+    for state in states:
         try:
             about = json.loads(state.read_text(encoding="utf-8"))
-            files = [folder / one["filename"] for one in about["_data_files"]]
-            split = str(about.get("_split") or "train") if folder == root else folder.name
+            files = [state.parent / one["filename"] for one in about["_data_files"]]
+            split = str(about.get("_split") or "train") if state.parent == root else state.parent.name
         except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if not list(state.parent.glob("*.arrow")):
+                continue  # of something else
             raise damaged(state, "the state of a saved data set", short(error)) from error
         missing = [file.name for file in files if not file.is_file()]
         if missing:

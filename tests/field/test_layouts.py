@@ -355,6 +355,21 @@ def test_a_saved_data_set_with_files_of_a_cache_beside(tmp_path: Path) -> None:
     assert len(alone.train) == len(alone.heldout) == 2
 
 
+def test_a_saved_data_set_that_lost_a_file_is_named(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    whole = datasets.Dataset.from_dict({"image": [png(0), png(1)] * 40, "label": [0, 1] * 40})
+    datasets.DatasetDict(train=whole, test=whole).save_to_disk(tmp_path / "set")
+    file = next((tmp_path / "set/train").glob("*.arrow"))
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=f"{file.name}: damaged, or not an arrow file"):
+        read(tmp_path / "set", tmp_path / "cache")
+    for left in (tmp_path / "set").rglob("*.arrow"):
+        left.unlink()
+    with pytest.raises(DataError, match=f"state.json: names {file.name}, which is not there|names data-"):
+        read(tmp_path / "set", tmp_path / "cache")
+
+
 # --- archives -------------------------------------------------------------------------------------------------------
 
 
@@ -380,6 +395,34 @@ def test_an_archive_of_a_folder(tmp_path: Path, name: str, kind: str) -> None:
         path.name for path in (tmp_path / "cache/data").rglob("*") if "unpacked" in path.parts or path.suffix == ".png"
     ]
     assert left == []
+
+
+def test_what_lies_beside_an_archive_is_said(tmp_path: Path) -> None:
+    packed(images(tmp_path / "made", *CLASSES), tmp_path / "set/all.zip", "zip")
+    (tmp_path / "set/logo.png").write_bytes(png())
+    found = read(tmp_path / "set", tmp_path / "cache")
+    assert understood(found) == EXPECTED and "not read beside the archive files: logo.png" in found.notes
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_writes_nowhere_else(tmp_path: Path, kind: str) -> None:
+    """Members with `..` in their names, and links out of the folder."""
+    file = tmp_path / f"x.{kind}"
+    names = [*CLASSES, "../../../evil.png"]
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w") as opened:
+            for index, name in enumerate(names):
+                opened.writestr(name, png(index))
+        assert understood(read(file, tmp_path / "cache")) == EXPECTED
+    else:
+        with tarfile.open(file, "w") as tar:
+            for index, name in enumerate(names):
+                member = tarfile.TarInfo(name)
+                member.size = len(png(index))
+                tar.addfile(member, io.BytesIO(png(index)))
+        with pytest.raises(DataError, match="x.tar: .*outside the destination"):
+            read(file, tmp_path / "cache")
+    assert not list(tmp_path.rglob("evil.png")) and not (tmp_path.parent / "evil.png").exists()
 
 
 def test_an_archive_for_each_split(tmp_path: Path) -> None:
