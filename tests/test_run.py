@@ -11,37 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import ditbench, matrix_file, planned, run_all
+from tiny import PLUGIN, ditbench, matrix_file, planned, run_all
 
 from bench.run.loop import in_turn
 from bench.store.folders import Store
 from bench.store.journal import curves
-
-PLUGIN = '''
-from architectures import Facts, Scheme, register
-from architectures.layers import LayerNorm
-from architectures.sublayer import Block, Condition, SubLayer
-
-
-@register("added")
-class Added(Scheme):
-    """x <- x + e_t + prompt, once, before the first block."""
-
-    facts = Facts("a test", "none", "added", frozenset({"pooled"}), False)
-
-    def embed(self, e_t, prompt):
-        return Condition(vector=e_t + prompt.pooled)
-
-    def enter(self, x, c):
-        return x + c.vector[:, None]
-
-    def block(self, index):
-        d = self.backbone.width
-        return Block(
-            attention=SubLayer(self.self_attention(), LayerNorm(d)),
-            mlp=SubLayer(self.mlp(), LayerNorm(d)),
-        )
-'''
 
 
 def test_neighbours_change_from_seed_to_seed(tmp_path: Path) -> None:

@@ -44,6 +44,32 @@ MATRIX: dict[str, Any] = {
     },
 }
 
+PLUGIN = '''
+from architectures import Facts, Scheme, register
+from architectures.layers import LayerNorm
+from architectures.sublayer import Block, Condition, SubLayer
+
+
+@register("added")
+class Added(Scheme):
+    """x <- x + e_t + prompt, once, before the first block."""
+
+    facts = Facts("a test", "none", "added", frozenset({"pooled"}), False)
+
+    def embed(self, e_t, prompt):
+        return Condition(vector=e_t + prompt.pooled)
+
+    def enter(self, x, c):
+        return x + c.vector[:, None]
+
+    def block(self, index):
+        d = self.backbone.width
+        return Block(
+            attention=SubLayer(self.self_attention(), LayerNorm(d)),
+            mlp=SubLayer(self.mlp(), LayerNorm(d)),
+        )
+'''
+
 
 def matrix_file(folder: Path, **changes: Any) -> Path:
     """A YAML file of the tiny matrix; `train__steps=3` changes a nested key."""

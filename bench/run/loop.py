@@ -19,7 +19,7 @@ from bench.run.interrupts import Interrupts, interrupts
 from bench.run.others import Others
 from bench.run.plan import Plan, PlannedCell
 from bench.run.processes import is_stopped
-from bench.run.states import CellState, States
+from bench.run.states import CellState, States, shortened
 from bench.store.disk import explained
 from bench.store.folders import CellFolder, Status, Store
 
@@ -46,7 +46,7 @@ def run(
         store: where they are.
         executor: where cells run.
         say: prints a line.
-        show: updates the live table.
+        show: updates the live table; of many cells it is given those that run, the next ones and a count.
         sync: writes to the dashboard; must not raise.
         poll: seconds between checks.
     """
@@ -137,7 +137,7 @@ class _Launch:
             states = self.states.read(live)
             for place in self.states.places(live):
                 states[place] = self._shown(states[place], running)
-            self._show(states)
+            self._show(shortened(states, live))
         if now or time.monotonic() - self.synced > SYNC_EVERY:
             self._sync()
             self.synced = time.monotonic()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,3 +132,17 @@ class States:
             left=(train.steps - step) * train.batch / rate if rate and status == "running" else None,
             stage=progress.stage(folder) if status == "running" else "",
         )
+
+
+def shortened(states: list[CellState], live: Container[str], most: int = 40) -> list[CellState]:
+    """What fits a table: all cells, or of many those that run, the first others that are not done, and a count."""
+    if len(states) <= most:
+        return states
+    running = [one for one in states if one.id in live]
+    others = [one for one in states if one.id not in live]
+    first = [one for one in others if one.status != "done"][: max(0, most - len(running))]
+    kept = {one.id for one in (*running, *first)}
+    counts = Counter(one.status for one in others if one.id not in kept)
+    text = ", ".join(f"{count:,} {status}" for status, count in counts.most_common())
+    rest = CellState(f"and {counts.total():,} more", "", "planned", stage=text)
+    return [one for one in states if one.id in kept] + [rest]

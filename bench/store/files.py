@@ -95,6 +95,7 @@ def atomic_file(path: Path, what: str = "", size: int | None = None, *, durable:
                 except Exception as error:
                     if file.refusal is None:
                         raise
+                    os.truncate(name, 0)  # what is free without it
                     raise disk_error(file.refusal, path, what, size) from error
             publish(Path(name), path, durable=durable)
         except BaseException:

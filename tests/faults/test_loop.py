@@ -25,7 +25,7 @@ from bench.run.loop import CellState, run
 from bench.run.others import Others
 from bench.run.plan import Plan, PlannedCell
 from bench.run.slots import Slots
-from bench.run.states import States
+from bench.run.states import States, shortened
 from bench.store.folders import CellFolder, Row, Store
 from bench.store.journal import Journal
 from bench.store.result import Result
@@ -147,6 +147,15 @@ def test_the_loop_costs_less_than_a_hundredth_of_a_core(tmp_path: Path) -> None:
     thread.join()
     print(f"{used[0]:.2%} of a core")
     assert used[0] < 0.01
+
+
+def test_the_table_of_many_cells_shows_what_runs_and_a_count(tmp_path: Path) -> None:
+    """2,000 rows twice a second cost more than the loop, and fit no terminal."""
+    plan, store = planned(tmp_path, 100)
+    states = States(plan, store).read(frozenset())
+    short = shortened(states, {states[70].id, states[90].id}, most=10)
+    assert [one.label for one in short] == [*(f"cell {k}" for k in (*range(8), 70, 90)), "and 90 more"]
+    assert short[-1].stage == "90 planned" and shortened(states[:10], set(), most=10) == states[:10]
 
 
 # --- ends -----------------------------------------------------------------------------------------------------------
