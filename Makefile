@@ -23,8 +23,8 @@ quickstart: setup           ## train and compare five schemes on rendered scenes
 test: setup                 ## the tests that take no GPU and no minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-faults: setup               ## every fault and every odd file that ditbench must survive
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults tests/field -m 'not slow and not gpu and not browser' -n auto
+faults: setup               ## every fault and every odd file that ditbench must survive, the slower ones too
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'case and not slow and not gpu and not browser' -n auto --maxprocesses 4 --dist loadfile
 
 slow: setup                 ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

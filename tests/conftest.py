@@ -1,4 +1,4 @@
-"""The option `--parity FILE`: what the parity tests measured, as a file."""
+"""The option `--parity FILE`, what the parity tests measured, as a file; and the mark of what `make faults` runs."""
 
 from __future__ import annotations
 
@@ -18,3 +18,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
         words = " ".join(str(word) for word in session.config.invocation_params.args)
         parity_log.write(file, f"python -m pytest {words}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever is in `faults/` and `field/` is a case, also what is quick."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.parent in (here / "faults", here / "field") or item.get_closest_marker("faults"):
+            item.add_marker("case")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import multiprocessing
 import os
 import signal
@@ -10,12 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from bench.run.executors import Local, Process
 from bench.store.folders import CellFolder
 from bench.store.result import Result
 
@@ -116,23 +121,123 @@ def assert_same(disturbed: Result | None, calm: Result | None) -> None:
 
 
 @functools.cache
-def _imported() -> multiprocessing.context.ForkServerContext:
+def _imported() -> Any:
+    """A context whose processes have everything imported."""
+    if multiprocessing.parent_process() is not None:  # this one is forked from the server itself
+        return multiprocessing.get_context("fork")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench.run.cell", "torchvision.utils", "scipy.stats", "efficientnet_lite_pytorch"])
+    ours = ["bench.run.cell", "bench.cli.app", "bench.run.plan", "matplotlib.figure"]
+    context.set_forkserver_preload([*ours, "torchvision.utils", "scipy.stats", "efficientnet_lite_pytorch", "pydantic"])
     return context
 
 
-def _run_cell(path: Path) -> None:
-    from bench.run.cell import EXITS, run
+class _Inherited:
+    """A file descriptor for a forked process, as `DupFd` is one for another's."""
 
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def detach(self) -> int:
+        return os.dup(self.fd)
+
+
+def _run_cell(path: Path, share: Any = None) -> None:
+    from bench.run.cell import EXITS, run
+    from bench.run.slots import FILE
+
+    if share is not None:
+        os.environ[FILE] = str(share.detach())
     with open(path / "log.txt", "ab", buffering=0) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    sys.exit(EXITS.get(run(path), 1))
+    code = EXITS.get(run(path), 1)
+    sys.stdout.flush()
+    os._exit(code)
 
 
-def warm_cell(folder: CellFolder) -> multiprocessing.context.ForkServerProcess:
+def warm_cell(folder: CellFolder, share: Any = None) -> BaseProcess:
     """A started process that runs a cell, forked from one that has imported everything: it starts in no time."""
-    process = _imported().Process(target=_run_cell, args=(folder.path,))
+    process = _imported().Process(target=_run_cell, args=(folder.path, share))
     process.start()
     return process
+
+
+class _Child:
+    """Such a process with the methods of `subprocess.Popen` that an executor's `Process` calls."""
+
+    stdout = None
+
+    def __init__(self, process: BaseProcess) -> None:
+        self.process, self.pid = process, process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self.process.join(timeout)
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        self.process.kill() if number == signal.SIGQUIT else self.process.terminate()
+
+
+class Warm(Local):
+    """An executor whose cells start in no time. They have no guard: what is tested of guards is started as users do."""
+
+    def _start(self, folder: CellFolder, share: int) -> Process:
+        before = folder.state()
+        forked = multiprocessing.parent_process() is not None
+        child: Any = _Child(warm_cell(folder, _Inherited(share) if forked else DupFd(share)))
+        return Process(folder, child, 0, before)
+
+
+def _run_command(words: tuple[str, ...], cwd: Path, env: dict[str, str], out: int, err: int) -> None:
+    from bench.cli import main
+    from bench.run import executors
+
+    executors.Local = Warm  # type: ignore[misc]
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(k, "wb"), "utf-8", line_buffering=True) for k in (1, 2))
+    sys.argv = ["ditbench", *words]
+    code = 0
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+def warm_command(*words: str, cwd: Path, seconds: float, **env: str) -> subprocess.CompletedProcess[str]:
+    """`ditbench WORDS` in a process that is forked with the imports done: its exit code and what it printed."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        streams = DupFd(out.fileno()), DupFd(err.fileno())
+        arguments = (words, cwd.resolve(), os.environ | env, *streams)
+        process = _imported().Process(target=_received, args=arguments)
+        process.start()
+        process.join(seconds)
+        if process.exitcode is None:
+            process.kill()
+            raise AssertionError(f"ditbench {' '.join(words)}: not done after {seconds:g} s")
+        texts = []
+        for stream in (out, err):
+            stream.seek(0)
+            texts.append(stream.read().decode(errors="replace"))
+        return subprocess.CompletedProcess(list(words), process.exitcode, *texts)
+
+
+def _received(words: tuple[str, ...], cwd: Path, env: dict[str, str], out: Any, err: Any) -> None:
+    _run_command(words, cwd, env, out.detach(), err.detach())

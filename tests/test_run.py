@@ -101,6 +101,7 @@ def test_a_cell_of_two_matrices_is_trained_once(tmp_path: Path) -> None:
     assert lines[0] == "1 of 2 cells are done already" and store.cell(made.cells[0].row.cell).state()["attempt"] == 1
 
 
+@pytest.mark.faults
 def test_ctrl_c_writes_checkpoints_and_says_how_to_go_on(tmp_path: Path) -> None:
     path = matrix_file(tmp_path, train__steps=100_000, train__checkpoint_every=100_000, sample__grid_every=100_000)
     child = subprocess.Popen(
@@ -128,6 +129,7 @@ def test_a_cell_that_takes_too_long_is_a_row(tmp_path: Path) -> None:
     assert state.status == "timeout" and "run.timeout, 1 s" in state.reason
 
 
+@pytest.mark.faults
 def test_two_launches_share_the_work_and_a_result_tampered_with_is_made_again(tmp_path: Path) -> None:
     """A cell that another process holds is waited for, not trained twice."""
     made, store = planned(tmp_path, train__steps=2, train__warmup=1)

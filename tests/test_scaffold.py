@@ -106,7 +106,7 @@ def test_a_matrix_names_the_law_that_a_plugin_breaks_and_runs_the_others(tmp_pat
     states = {row.variant: store.cell(row.cell).status() for row in store.rows("tiny")}
     assert states["adaln"][0] == "done", done.stdout
     assert "the law 'numbers'" in states["not-a-number"][1] and "NaN" in states["not-a-number"][1]
-    assert states["mine"][0] == "failed" and "could not be imported" in states["mine"][1]
+    assert states["mine"][0] == "failed" and "nothing_of_that_name" in states["mine"][1]
     assert "the law 'shapes'" in states["too-long"][1]
     assert "the law 'builds'" in states["no-block"][1] and "depth" in states["no-block"][1]
 

@@ -152,6 +152,7 @@ def wait_for_step(folder: CellFolder, step: int) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGKILL), pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_killed_cell_goes_on_as_if_nothing_had_happened(tmp_path: Path, number: signal.Signals) -> None:
     """kill -9 (or a polite stop) in mid-training, then the same command: the curves and weights of an unbroken run."""

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from kit import Warm, warm_command
 
 from bench.config import load as config
-from bench.run.executors import Local
 from bench.run.loop import CellState, run
 from bench.run.manifest import commit
 from bench.run.plan import Plan, plan
@@ -94,19 +94,25 @@ def planned(folder: Path, **changes: Any) -> tuple[Plan, Store]:
 
 
 def run_all(made: Plan, store: Store, lines: list[str] | None = None) -> list[CellState]:
-    """Runs a plan here, cell by cell."""
-    return run(made, store, executor=Local(1), say=(lines if lines is not None else []).append, poll=0.1)
+    """Runs a plan here, cell by cell, each in a process that is forked with the imports done."""
+    return run(made, store, executor=Warm(1), say=(lines if lines is not None else []).append, poll=0.1)
 
 
-def ditbench(*words: str, cwd: Path, code: int | None = None, **env: str) -> subprocess.CompletedProcess:
-    """Runs the command line; `code` is the exit code that is expected."""
-    done = subprocess.run(
-        [sys.executable, "-c", "from bench.cli import main; main()", *words],
-        cwd=cwd,
-        env=os.environ | env,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
+def ditbench(*words: str, cwd: Path, code: int | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command line; `code` is the exit code that is expected.
+
+    In a forked process, unless Python itself is to start otherwise.
+    """
+    if any(name.startswith("PYTHON") for name in env):
+        done = subprocess.run(
+            [sys.executable, "-c", "from bench.cli import main; main()", *words],
+            cwd=cwd,
+            env=os.environ | env,
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+    else:
+        done = warm_command(*words, cwd=cwd, seconds=280, **env)
     assert code is None or done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
