@@ -85,14 +85,22 @@ def import_file(file: Path, path: str | Path, digest: str) -> ModuleType:
     _Beside.add(file.parent)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    threads, folder = set(threading.enumerate()), os.getcwd()
     try:
         with guarded(f"plugin {path}"):
             spec.loader.exec_module(module)
+        left = [one for one in threading.enumerate() if one not in threads and not one.daemon]
+        if left:
+            raise PluginError(
+                f"plugin {path}: it leaves a thread running, {left[0].name}, so that no process would end"
+            )
         if plugin_digest(file) != digest:
             raise PluginError(f"plugin {path}: it was changed while it was imported; run again")
     except BaseException:
         sys.modules.pop(name, None)
         raise
+    finally:
+        os.chdir(folder)
     return module
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import architectures
@@ -22,7 +21,8 @@ from bench.config.schema import ConfigError, Data, Matrix, Prompt
 from bench.config.spec import CellConfig, CellSpec
 from bench.run.checks import check_cell, check_extractor, check_names, doubts
 from bench.run.machine import on_device, placed
-from bench.run.plugins import load_plugins
+from bench.run.plugins import Plugins, load_plugins
+from bench.store.files import digest
 from bench.store.folders import Row, Store
 
 if TYPE_CHECKING:
@@ -72,25 +72,16 @@ def plan(matrix: Matrix, store: Store, *, command: str, progress: Progress) -> P
     """
     cells = expand(matrix)
     check_names(matrix, (row(cell, "").name for cell in cells))
-    broken = load_plugins(matrix.plugins, store.cache / "plugins", progress)
-    planner = _Planner(matrix, store, command, progress, broken)
-    planned = []
-    for cell in cells:
-        planned.append(planner.planned(cell))
+    planner = _Planner(matrix, store, command, progress)
+    planned: dict[int, PlannedCell] = {}
+    for index, cell in sorted(enumerate(cells), key=lambda one: not architectures.is_built_in(one[1].config.scheme)):
+        planned[index] = planner.planned(cell)
         progress("plan cells", len(planned), len(cells))
-    _refuse_twins(planned)
-    _refuse_nothing(planned)
+    in_order = [planned[index] for index in range(len(cells))]
+    _refuse_twins(in_order)
+    _refuse_nothing(in_order)
     matrix = replace(matrix, evaluate=replace(matrix.evaluate, extractor=planner.extractor(matrix.evaluate.extractor)))
-    return Plan(matrix, planned, command, list(dict.fromkeys([*broken, *planner.warnings])))
-
-
-def _files_of_schemes(files: list[str]) -> dict[str, str]:
-    """Scheme -> the plugin file that it comes from, of those that can be imported."""
-    found: dict[str, str] = {}
-    for file in files:
-        with suppress(architectures.PluginError):
-            found |= dict.fromkeys(architectures.load_plugin(file), str(Path(file).resolve()))
-    return found
+    return Plan(matrix, in_order, command, list(dict.fromkeys([*planner.plugins.wrong, *planner.warnings])))
 
 
 @dataclass(frozen=True)
@@ -123,14 +114,15 @@ class _Built:
 
 
 class _Planner:
-    """Plans cell by cell; what an earlier cell needed too is taken from there."""
+    """Plans cell by cell; what an earlier cell needed too is taken from there.
 
-    def __init__(self, matrix: Matrix, store: Store, command: str, progress: Progress, broken: list[str]) -> None:
+    Plugins are imported when the first cell needs one: what they change in this process, cells before it do not see.
+    """
+
+    def __init__(self, matrix: Matrix, store: Store, command: str, progress: Progress) -> None:
         self.matrix, self.store, self.command, self.progress = matrix, store, command, progress
-        self.broken = broken  # why plugins could not be imported
         self.warnings: list[str] = []  # of data and prompts
         self.variants = variants(matrix)
-        self.plugins = _files_of_schemes(matrix.plugins)
         self.code = functools.cache(code_digest)
         self.prompts = functools.cache(self._prompts)
         self.data = functools.cache(placed)
@@ -140,6 +132,11 @@ class _Planner:
         self.schemes: dict[str, _SchemeInfo] = {}
         self.costs: dict[str, dict[str, float]] = {}
         self.matches: dict[str, Match] = {}
+
+    @functools.cached_property
+    def plugins(self) -> Plugins:
+        """The matrix's plugins, imported now if they were not."""
+        return load_plugins(self.matrix.plugins, self.store.cache / "plugins", self.progress)
 
     def planned(self, cell: MatrixCell) -> PlannedCell:
         """The cell with its id.
@@ -154,10 +151,15 @@ class _Planner:
         self._check(built.config, data, cell.label)
         id = identity(built.config, data=data.digest, code=built.code, plugin=built.plugin)
         digests = {"data": data.digest, "prompts": prompts.digest, "code": built.code, "plugin": built.plugin}
-        plugin = self.plugins.get(built.config.scheme)  # no other: what a plugin does harms its own cells alone
-        spec = CellSpec(built.config, digests, [plugin] if plugin else [], self.matrix.run.workers, self.command)
+        files = self._plugin_of(built.config.scheme)
+        spec = CellSpec(built.config, digests, files, self.matrix.run.workers, self.command)
         named = row(replace(cell, config=built.config, axes=_typed(cell.axes, built.config.options)), id)
         return PlannedCell(named, spec, built.cost, cell.label, built.reason, built.budget)
+
+    def _plugin_of(self, scheme: str) -> list[str]:
+        """The plugin file that a scheme comes from, and no other: what a plugin does harms its own cells alone."""
+        file = None if architectures.is_built_in(scheme) else self.plugins.files.get(scheme)
+        return [file] if file else []
 
     def _built_or_reason(self, config: CellConfig, cell: MatrixCell, prompts: Prompts) -> _Built:
         """What came of building a cell, whatever a plugin does then; what fails is not tried again for each seed."""
@@ -167,9 +169,9 @@ class _Planner:
         try:
             return self._built(config, cell, prompts)
         except architectures.UnknownScheme as error:
-            if not self.broken:
+            if not self.plugins.wrong:
                 raise ConfigError(f"variant {cell.variant!r}: {error}") from error
-            self.wrong[key] = f"scheme {config.scheme!r} is missing: {'; '.join(self.broken)}"
+            self.wrong[key] = f"scheme {config.scheme!r} is missing: {'; '.join(self.plugins.wrong)}"
         except architectures.PluginError as error:
             self.wrong[key] = str(error)
         except ValueError as error:
@@ -217,9 +219,12 @@ class _Planner:
     def _scheme(self, name: str, given: dict[str, Any]) -> _SchemeInfo:
         key = _key(name, given)
         if key not in self.schemes:
+            if not architectures.is_built_in(name):
+                _ = self.plugins  # imported now
             with _of_plugin(name, passing=(ValueError,)):  # an option that is none is the user's mistake
                 options = architectures.resolve_options(name, given)
             with _of_plugin(name):
+                digest(options)  # of plain, finite values, or no identity can be made of them
                 reason = architectures.first_violation(name, options)
             origin = architectures.origin(name)
             built_in = origin["kind"] == "built-in"

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import architectures
@@ -36,27 +37,43 @@ with open(sys.argv[3], "w", encoding="utf-8") as file:
 """
 
 
-def load_plugins(files: Sequence[str], known: Path, progress: Progress) -> list[str]:
-    """Imports plugin files, and says of those that cannot be why, a sentence each.
+@dataclass
+class Plugins:
+    """What came of a matrix's plugins.
+
+    Attributes:
+        files: scheme -> the file that it comes from.
+        wrong: why others cannot be imported, a sentence each.
+    """
+
+    files: dict[str, str] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+
+def load_plugins(files: Sequence[str], known: Path, progress: Progress) -> Plugins:
+    """Imports plugin files; what they change of the environment is taken back, for cells inherit it.
 
     Args:
         files: of a matrix.
         known: a folder of marks of the plugins that came back from a process of their own before.
         progress: called with the number of plugins done.
     """
-    wrong = []
+    found, environment = Plugins(), dict(os.environ)
     for done, file in enumerate(files):
         progress("load plugins", done, len(files))
         try:
             if not _known(file, known):
                 _probe(file)
                 _mark(file, known)
-            architectures.load_plugin(file)
+            found.files |= dict.fromkeys(architectures.load_plugin(file), str(Path(file).expanduser().resolve()))
         except architectures.PluginError as error:
-            wrong.append(str(error))
+            found.wrong.append(str(error))
     if files:
         progress("load plugins", len(files), len(files))
-    return wrong
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
+    os.environ.update(environment)
+    return found
 
 
 def _mark_of(file: str, known: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -143,7 +144,8 @@ def test_a_plugin_named_like_a_module_shadows_nothing(tmp_path: Path, name: str)
 )
 def test_a_plugin_that_ends_its_process_is_found_out_in_another(tmp_path: Path, text: str, said: str) -> None:
     """`os._exit(0)` cannot be caught: the planner would be gone, with code 0."""
-    (sentence,) = plugins.load_plugins([str(written(tmp_path, text))], tmp_path / "known", lambda *_: None)
+    found = plugins.load_plugins([str(written(tmp_path, text))], tmp_path / "known", lambda *_: None)
+    (sentence,) = found.wrong
     assert "mine.py" in sentence
     with pytest.raises(AssertionError, match=said):
         raise AssertionError(sentence)
@@ -151,9 +153,10 @@ def test_a_plugin_that_ends_its_process_is_found_out_in_another(tmp_path: Path, 
 
 def test_a_plugin_that_came_back_once_is_not_tried_again(tmp_path: Path, monkeypatch: Any) -> None:
     file = str(written(tmp_path, GOOD.format(name="comes-back")))
-    assert plugins.load_plugins([file], tmp_path / "known", lambda *_: None) == []
+    once = plugins.load_plugins([file], tmp_path / "known", lambda *_: None)
+    assert (once.files, once.wrong) == ({"comes-back": file}, [])
     monkeypatch.setattr(plugins, "_probe", lambda file: pytest.fail("tried again"))
-    assert plugins.load_plugins([file], tmp_path / "known", lambda *_: None) == []
+    assert plugins.load_plugins([file], tmp_path / "known", lambda *_: None) == once
 
 
 def planned_with(folder: Path, text: str, **changes: Any) -> Any:
@@ -207,6 +210,48 @@ def test_a_matrix_of_which_nothing_can_run_is_refused(tmp_path: Path, monkeypatc
     file = written(tmp_path, "1 / 0")
     with pytest.raises(ConfigError, match=r"no cell of this matrix can be run.*mine\.py: ZeroDivisionError"):
         planned(tmp_path, variants=["mine"], plugins=[str(file)])
+
+
+WILD = {
+    "import torch\ntorch.nn.Linear = None\n": "",
+    "import torch\ntorch.set_default_dtype(torch.float64)\n": "",
+    "import os\nos.environ['OMP_NUM_THREADS'] = '77'\nos.environ.pop('PATH')\nos.chdir('/')\n": "",
+    "import threading\nthreading.Thread(target=__import__('time').sleep, args=(2,)).start()\n": "a thread running",
+}
+
+
+@pytest.mark.parametrize("text", WILD)
+def test_what_a_plugin_does_to_its_process_is_not_done_to_other_cells(
+    tmp_path: Path, monkeypatch: Any, text: str
+) -> None:
+    """A plugin that changes torch or the environment changed the numbers of every cell beside its own."""
+    import torch
+
+    linear, dtype, before, folder = torch.nn.Linear, torch.get_default_dtype(), dict(os.environ), Path.cwd()
+    monkeypatch.setattr(plugins, "_probe", lambda file: None)
+    try:
+        made = planned_with(tmp_path, GOOD.format(name="mine") + text)
+    finally:
+        torch.nn.Linear = linear
+        torch.set_default_dtype(dtype)
+    cells = {cell.row.variant: cell for cell in made.cells}
+    assert cells["adaln"].reason == "" and cells["adaln"].spec.plugins == []
+    assert cells["adaln"].cost["parameters_total"] > 0
+    assert WILD[text] in cells["mine"].reason
+    assert dict(os.environ) == before and Path.cwd() == folder
+
+
+RESOLVED = ["{'x': float('nan')}", "{'x': object()}", "5", "{1: {2, 3}}"]
+
+
+@pytest.mark.parametrize("options", RESOLVED)
+def test_options_of_which_no_identity_can_be_made_are_its_variants_reason(
+    tmp_path: Path, monkeypatch: Any, options: str
+) -> None:
+    monkeypatch.setattr(plugins, "_probe", lambda file: None)
+    body = f"    @classmethod\n    def resolve(cls, options):\n        return {options}\n"
+    made = planned_with(tmp_path, GOOD.format(name="mine") + body)
+    assert [cell.reason == "" for cell in made.cells] == [True, False]
 
 
 @pytest.mark.faults
