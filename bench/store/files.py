@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -131,7 +132,7 @@ def _prefix(path: Path) -> str:
     return f".{os.fsencode(path.name)[:180].decode(errors='ignore')}."
 
 
-def sweep(folder: Path, name: str | None = None) -> int:
+def sweep(folder: Path, name: str | None = None, *, age: float = 0.0) -> int:
     """Removes what `atomic_file` and `whole_folder` left in a folder when they were killed, and returns how much.
 
     Call it under the lock that the makers hold: a temporary that is being written looks the same.
@@ -139,12 +140,15 @@ def sweep(folder: Path, name: str | None = None) -> int:
     Args:
         folder: whose temporaries are removed; those of folders in it stay.
         name: only those that would have become this file or folder.
+        age: seconds since they were last changed, at least: where there is no lock.
     """
     swept = 0
     for path in _listed(folder):
         if not _OURS.fullmatch(path.name) or (name is not None and not path.name.startswith(_prefix(folder / name))):
             continue
         with suppress(OSError):
+            if age and time.time() - path.stat().st_mtime < age:
+                continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:

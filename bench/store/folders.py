@@ -262,7 +262,10 @@ class Store:
 
     def write_manifest(self, name: str, content: dict[str, Any]) -> None:
         """Writes what was planned under a name, with a checksum over it."""
-        manifests.write(self.matrix_folder(name) / "manifest.json", content)
+        folder = self.matrix_folder(name)
+        for place in (folder, folder / "report"):
+            sweep(place, age=3600.0)  # of launches that were killed; others may write here now
+        manifests.write(folder / "manifest.json", content)
 
     def rows(self, name: str) -> list[Row]:
         """The cells of a matrix in the order of its table.

@@ -91,7 +91,7 @@ def test_a_plugin_harms_its_own_cell_alone(tmp_path: Path, deed: str) -> None:
         train__warmup=1,
         run__silence=25.0,
     )
-    launch = Launch("run", str(path), "--no-track", cwd=tmp_path, OMP_NUM_THREADS="1", DITBENCH_PLUGIN_TIMEOUT="5")
+    launch = Launch("run", str(path), "--no-track", cwd=tmp_path, OMP_NUM_THREADS="1")
     text = launch.ended(1, seconds=280)
     store = Store(tmp_path / "runs")
     (bad, why), (good, _) = (store.cell(row.cell).status() for row in store.rows("tiny"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import subprocess
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from kit import Launch
+from tiny import matrix_file
 
 from bench.store.disk import DiskError, explained
 from bench.store.files import atomic_file, make_folder, sweep, whole_folder, write_atomic, write_json
-from bench.store.folders import CellFolder
+from bench.store.folders import CellFolder, Store
 from bench.training.checkpoints import AtomicCheckpoints
 
 
@@ -153,3 +156,25 @@ def test_only_the_temporaries_of_one_name_are_swept_where_others_work(tmp_path: 
         (tmp_path / name).mkdir()
     assert sweep(tmp_path, "a") == 1 and [path.name[:3] for path in tmp_path.iterdir()] == [".b."]
     assert sweep(tmp_path / "nowhere") == 0
+    assert sweep(tmp_path, age=60) == 0 and sweep(tmp_path, age=1e-9) == 1
+
+
+FULL = r"the checkpoint of \d\.\d MB: no space left for .*\.ckpt \([\d.]+ [kM]B free\); make room and run again"
+
+
+@pytest.mark.faults
+def test_cells_on_a_full_disk_are_rows_and_resume_once_there_is_room(tmp_path: Path) -> None:
+    """The disk fills up with the first checkpoint: that ended the launch with a traceback, the next cell untried."""
+    changes = {"train__steps": 4, "train__warmup": 1, "variants": ["adaln", "adaln-zero"]}
+    backbone = {"name": "DiT-XS/4", "width": 64, "depth": 4, "heads": 2}
+    path = str(matrix_file(tmp_path, backbone=backbone, **changes))
+    with small_disk(tmp_path / "runs", "3m") as disk:
+        text = Launch("run", path, "--no-track", cwd=tmp_path, OMP_NUM_THREADS="1").ended(1, seconds=250)
+        store = Store(disk)
+        folders = [store.cell(row.cell) for row in store.rows("tiny")]
+        for status, reason in (folder.status() for folder in folders):
+            assert status == "failed" and re.fullmatch(FULL, reason)
+        assert "Traceback" not in text and not list(disk.rglob("*.ditbench-tmp"))
+        subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
+        Launch("run", path, "--no-track", cwd=tmp_path, OMP_NUM_THREADS="1").ended(0, seconds=250)
+        assert [folder.status()[0] for folder in folders] == ["done", "done"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -222,6 +223,32 @@ def test_a_disk_that_is_full_in_the_parent_is_a_row(
     first, second = go(plan, store)
     assert first.status == "failed" and "no space left for" in first.reason and "free)" in first.reason
     assert second.status == "done"
+
+
+def test_a_root_that_became_read_only_is_a_row_for_each_cell(tmp_path: Path) -> None:
+    plan, store = planned(tmp_path / "runs", 2)
+    if subprocess.run(["mount", "--bind", store.root, store.root], capture_output=True).returncode:
+        pytest.skip("a folder can be mounted by root only")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", store.root], check=True)
+        states = go(plan, store)
+    finally:
+        subprocess.run(["umount", "-l", store.root], check=True)
+    assert [one.status for one in states] == ["failed", "failed"]
+    assert all("the file system is read-only" in one.reason and one.id in one.reason for one in states)
+
+
+def test_too_many_open_files_is_a_row(tmp_path: Path) -> None:
+    plan, store = planned(tmp_path, 2)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, before[1]))
+    try:
+        states = go(plan, store)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert all(one.status == "failed" and "too many open files" in one.reason for one in states)
 
 
 # --- limits of time -------------------------------------------------------------------------------------------------

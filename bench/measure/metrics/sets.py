@@ -15,7 +15,7 @@ from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, p
 
 from bench.measure.metrics.extractors import Extractor, MetricError, Warn
 from bench.measure.metrics.frechet import frechet_distance, moments
-from bench.store.files import digest, sources
+from bench.store.files import digest, sources, sweep
 from bench.store.kept import load_array, save_array
 from bench.store.metrics import Measurement
 
@@ -107,6 +107,8 @@ def reference_features(
     file = cache / f"{extractor.slug}-{name}.npy"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
+        for made in (file.name, file.with_suffix(".json").name):
+            sweep(cache, made)
         kept = load_array(file, warn)
         if kept is None:
             save_array(file, extractor.features(images(), device=device))
