@@ -59,7 +59,7 @@ def test_the_parents_package_is_used_whatever_is_installed_or_on_the_path(tmp_pa
     ("before", "after"), [(":/a", "/a"), ("/a::/b:", "/a:/b"), (":", None), ("/a", "/a"), (".", ".")]
 )
 def test_an_empty_part_of_the_path_is_not_the_working_directory(before: str, after: str | None) -> None:
-    """`export PYTHONPATH=$PYTHONPATH:/a` begins with an empty part, which Python takes for the working directory."""
+    """`export PYTHONPATH=$PYTHONPATH:/a` starts with an empty part, which Python takes for the working directory."""
     assert environment(PYTHONPATH=before).get("PYTHONPATH") == after
 
 

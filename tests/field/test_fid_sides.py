@@ -24,7 +24,7 @@ def labelled(sizes: tuple[int, ...], seed: int = 0) -> Dataset:
 
 
 def features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The mean colour of quarters, (n, 12): enough to tell classes apart."""
+    """The mean colour of quarters, (n, 12): enough to distinguish classes."""
     quarters = images.reshape(len(images), 2, 8, 2, 8, 3).mean((2, 4)).reshape(len(images), -1)
     return quarters.astype(np.float32)
 
