@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from bench.store.folders import Store
@@ -119,16 +118,23 @@ def _results(store: Store) -> Finding:
 
 
 def _mlflow(store: Store) -> Finding:
-    from bench.views import mlflow as tracking
+    from bench.views.address import TrackingError, is_own, is_server, sqlite_file, tracking_uri
+    from bench.views.beside import following, wait
 
-    uri = tracking.tracking_uri(store)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+    uri = tracking_uri(store)
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
         return Finding("MLflow store", "ok", "not there yet; the first run creates it")
     try:
-        tracking.connect(store)
-    except tracking.TrackingError as error:
+        with following(store) as follower:
+            follower.ask("check")
+            wait(follower, say=lambda text: None)
+    except ModuleNotFoundError as error:
+        return Finding("MLflow store", "note", str(error), "pip install 'ditbench[track]'")
+    except TrackingError as error:
         return Finding("MLflow store", "bad", str(error), "results stay on disk; `ditbench sync` sends them later")
-    return Finding("MLflow store", "ok", "a server" if uri.startswith("http") else "a SQLite file beside the results")
+    what = "a SQLite file" if file is not None else "a server" if is_server(uri) else "a database"
+    return Finding("MLflow store", "ok", what + (" beside the results" if is_own(store, uri) else ""))
 
 
 def _disk(store: Store) -> Finding:

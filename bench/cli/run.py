@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from bench.run.loop import CellState
     from bench.run.plan import Plan, PlannedCell
     from bench.store.folders import Store
+    from bench.views.beside import Beside
 
 
 def run(
@@ -68,8 +69,8 @@ def run(
     if dry_run:
         return
     commit(planned, store, fresh=fresh)
-    sync = _sync(store, loaded.name) if track else lambda: None
-    states = _run_with_display(planned, store, sync, quiet=quiet)
+    sync = _sync(store, loaded.name) if track else None
+    states = _run_with_display(planned, store, sync or (lambda: None), quiet=quiet)
     _finish(loaded.name, store, sync)
     sys.exit(any(state.status != "done" for state in states))
 
@@ -119,7 +120,7 @@ class _Ticker:
                 _print_now("  " + " ".join([state.label, *_state_columns(state)[2:]]))
 
 
-def _finish(name: str, store: Store, sync: Callable[[], None]) -> None:
+def _finish(name: str, store: Store, sync: Beside | None) -> None:
     """Prints the table, writes the report where its extra is installed, and names the ways to see more."""
     from bench.findings.analysis import analyse
     from bench.store.table import collect
@@ -133,28 +134,19 @@ def _finish(name: str, store: Store, sync: Callable[[], None]) -> None:
         path = near(report.write_files(analysis, store.matrix_folder(name) / "report"))
     except ModuleNotFoundError as error:
         path = missing_extra(error)
-    sync()
+    if sync is not None:
+        sync.finish(say=warn)
     out.print(f"report     {path}", markup=False, highlight=False)
     where = "" if store.root == RUNS.resolve() else f" --root {near(store.root)}"
     out.print(f"dashboard  ditbench dashboard {name}{where}", markup=False, highlight=False)
 
 
-def _sync(store: Store, name: str) -> Callable[[], None]:
-    """Writes to MLflow; a dashboard that cannot be updated is reported once and stops no run."""
-    reported: set[str] = set()
+def _sync(store: Store, name: str) -> Beside:
+    """Writes to MLflow beside the run, which never waits for it."""
+    from bench.views.beside import Beside
 
-    def sync() -> None:
-        try:
-            from bench.views import mlflow as tracking
-
-            tracking.sync(store, name)
-        except Exception as error:  # whatever MLflow raises: the results are on disk
-            cause = missing_extra(error) if isinstance(error, ModuleNotFoundError) else str(error)
-            if cause not in reported:
-                reported.add(cause)
-                warn(f"the dashboard was not updated ({cause}); `ditbench sync` does it later")
-
-    return sync
+    where = "" if store.root == RUNS.resolve() else f" --root {near(store.root)}"
+    return Beside(store, name, warn=warn, missing=missing_extra, again=f"ditbench sync {name}{where}")
 
 
 def cell(folder: Annotated[Path, typer.Argument(help="A cell's folder, planned by `ditbench run`.")]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.common import RUNS, Json, Name, Open, Root, chosen_matrix, console, open_store
+from bench.cli.common import RUNS, Json, Name, Open, Root, chosen_matrix, console, open_store, warn
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,11 +26,25 @@ def sync(
 
     Example: ditbench sync quickstart --rebuild
     """
-    from bench.views import mlflow as tracking
+    from bench.views.address import TrackingError
+    from bench.views.beside import following, wait
 
-    store = open_store(root)
-    for matrix in [chosen_matrix(store, name)] if name else store.matrices():
-        print(f"{matrix}: {tracking.sync(store, matrix, rebuild=rebuild)}")
+    store, failed = open_store(root), []
+    with following(store) as follower:
+        for matrix in [chosen_matrix(store, name)] if name else store.matrices():
+            try:
+                follower.ask("sync", name=matrix, rebuild=rebuild)
+                answer = wait(follower, say=warn)
+            except TrackingError as error:  # the other matrices may be well
+                failed.append(matrix)
+                warn(f"{matrix}: {error}")
+            else:
+                assert answer is not None  # there is no limit but that of silence
+                for note in answer.notes:
+                    warn(f"{matrix}: {note}")
+                print(f"{matrix}: {answer.text}")
+    if failed:
+        sys.exit(2)
 
 
 def dashboard(
@@ -49,8 +63,18 @@ def dashboard(
     from bench.views import dashboard as dashboards
 
     store = open_store(root)
-    show = typer.launch if open_page else lambda url: None
+    show = _show if open_page else lambda url: None
     dashboards.run(store, chosen_matrix(store, name), host=host, port=port, show=show)
+
+
+def _show(url: str) -> None:
+    """Opens a page; where there is no browser, the address is printed all the same."""
+    try:
+        opened = typer.launch(url) == 0
+    except Exception:  # whatever the desktop raises
+        opened = False
+    if not opened:
+        warn("no browser could be opened here; open the address yourself")
 
 
 def doctor(root: Root = RUNS, as_json: Json = False) -> None:

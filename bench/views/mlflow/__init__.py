@@ -1,4 +1,4 @@
-"""MLflow as a view of the results directory: the parent writes it in batches, never a cell. The only door to MLflow.
+"""MLflow as a view of the results directory: a process of its own writes it in batches. The only door to MLflow.
 
 One experiment a matrix. In it one parent run, which carries aggregates, report and figures of the matrix as it is now
 (the latest launch is a tag), and below it one run a cell, which itself carries every key one groups by. Runs are found
@@ -14,7 +14,7 @@ import os
 # Before MLflow is imported, which reads them at once.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a dead server costs seconds, not minutes
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # a dead server costs seconds, not minutes
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"  # a failure would be a line in a log, and the data gone
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")

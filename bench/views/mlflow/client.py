@@ -24,7 +24,10 @@ SILENT = re.compile(
     re.I,
 )
 PAGE = re.compile(r"<!doctype html|<html", re.I)
-CERTIFICATE = re.compile(r"certificate verify failed|CERTIFICATE_VERIFY|SSLError|self.signed", re.I)
+CERTIFICATE = re.compile(r"certificate verify failed|CERTIFICATE_VERIFY|self.signed|hostname mismatch", re.I)
+CAUSE = re.compile(
+    r"\[Errno -?\d+\] [^)'\"\\]+|Read timed out|too many \d+ error responses|Remote end closed[^)'\"]*|BadStatusLine"
+)
 
 
 def connect(store: Store) -> MlflowClient:
@@ -126,8 +129,12 @@ def _of_server(uri: str, text: str) -> str | None:
         return (
             f"the MLflow server {uri} refuses us; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or a token"
         )
-    if PAGE.search(text) or "not in a valid JSON format" in text or "JSONDecodeError" in text:
+    if "SSLError" in text:
+        return f"the MLflow server {uri} speaks another protocol than https; does its address begin with http:// ?"
+    if PAGE.search(text) or "redirects" in text or "not in a valid JSON format" in text or "JSONDecodeError" in text:
         return f"{uri} answers with a page, not as an MLflow server does: is the address right, or a login needed?"
     if SILENT.search(text):
-        return f"the MLflow server {uri} does not answer ({text[:200]}); start it, or unset MLFLOW_TRACKING_URI"
+        cause = CAUSE.search(text)
+        why = cause[0].strip() if cause else text[:200]
+        return f"the MLflow server {uri} does not answer ({why}); start it, or unset MLFLOW_TRACKING_URI"
     return None

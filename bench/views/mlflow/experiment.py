@@ -42,6 +42,7 @@ def sync(
     client = connect(store)
     with explained(store), locked(store, "mlflow-sync.lock"):
         experiment = own_experiment(client, store, name, sent)
+        sent.experiment = str(experiment.experiment_id)
         known = _known(client, store, experiment, table, rebuild, sent)
         parent = ParentRun.of(client, experiment.experiment_id, sent, known.get(PARENT), table, store.id)
         refused = _write_cells(client, store, table, known, parent, progress)

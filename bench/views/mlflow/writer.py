@@ -22,6 +22,7 @@ class Synced:
     Attributes:
         unchanged: runs that were as they had to be, and for which nothing was asked or sent.
         notes: what a user must know, a sentence each.
+        experiment: its id.
     """
 
     runs: int = 0
@@ -29,6 +30,7 @@ class Synced:
     images: int = 0
     unchanged: int = 0
     notes: list[str] = field(default_factory=list)
+    experiment: str = ""
 
     def __str__(self) -> str:
         """The counts in words."""
