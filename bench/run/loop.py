@@ -51,13 +51,13 @@ def run(
         poll: seconds between checks.
     """
     launch = _Launch(plan, store, executor, say, show, sync)
-    try:
-        with interrupts(executor) as interrupted:
+    with interrupts(executor) as interrupted:
+        try:
             launch.work(interrupted, poll)
             if interrupted:
                 launch.stop(interrupted)
-    finally:
-        executor.stop_all()  # nothing is left running, whatever happened
+        finally:
+            executor.stop_all(hurry=interrupted.hurry)  # nothing is left running, whatever happened
     sync()
     return launch.states.read(frozenset(launch.labels))
 
@@ -95,7 +95,7 @@ class _Launch:
         self.waiting = {cell.row.cell: cell for cell in ready if store.cell(cell.row.cell).result() is None}
         self.others = Others(store, self.labels, self.say)
         self.watched: dict[str, _Life] = {}
-        self.synced = time.monotonic()
+        self.synced, self.begun = time.monotonic(), time.time()
         if len(ready) > len(self.waiting):
             self.say(f"{len(ready) - len(self.waiting)} of {len(plan.cells)} cells are done already")
 
@@ -110,8 +110,8 @@ class _Launch:
             ended = self.executor.ended()
             for process in ended:
                 self._ended(process)
-            self._settle()
-            while self.waiting and self.executor.free > 0 and self._start_next():
+            self.others.forget()
+            while self.waiting and self.executor.free > 0 and not interrupted and self._start_next():
                 pass
             for process in self.executor.running:
                 self._watch(process)
@@ -158,9 +158,9 @@ class _Launch:
             folder = self.store.cell(id)
             if id in self.others.cells:
                 continue
-            if folder.result() is not None:
+            if folder.result() is not None or self._ended_elsewhere(folder):
                 self._finished_elsewhere(id)
-            elif folder.is_locked():
+            elif self._held(folder, tries=3):
                 self.others.meet(id)
             else:
                 return self._start(cell, folder)
@@ -183,11 +183,11 @@ class _Launch:
         self.say(f"{cell.label}: {'resumes' if resumes else 'starts'} ({folder.id})")
         return True
 
-    def _settle(self) -> None:
-        """Takes what other launches finished; what they stopped is started here."""
-        for id in self.others.ended():
-            if id in self.waiting and self.store.cell(id).status()[0] not in ("planned", "running", "killed"):
-                self._finished_elsewhere(id)
+    def _ended_elsewhere(self, folder: CellFolder) -> bool:
+        """Whether another launch ran a cell to a bad end since this one began: it is not tried again here."""
+        state = folder.state()
+        ended = state.get("status") in ("failed", "oom", "diverged", "timeout") and not folder.is_locked()
+        return ended and float(state.get("changed", 0)) > self.begun
 
     def _finished_elsewhere(self, id: str) -> None:
         del self.waiting[id]
@@ -208,12 +208,12 @@ class _Launch:
             self._note(folder, *self._unspoken(folder, ended))
         self._say_end(folder, time.monotonic() - process.started)
 
-    def _held(self, folder: CellFolder) -> bool:
-        """Whether another process holds the cell; what this one left is given a moment to end."""
-        for _ in range(10):
+    def _held(self, folder: CellFolder, tries: int = 20) -> bool:
+        """Whether another process holds the cell, for longer than it takes to ask (`is_locked`) or to end."""
+        for _ in range(tries):
             if not folder.is_locked():
                 return False
-            time.sleep(0.1)
+            time.sleep(0.05)
         return True
 
     def _unspoken(self, folder: CellFolder, ended: Ended) -> tuple[Status, str]:

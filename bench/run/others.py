@@ -6,7 +6,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from bench.run.processes import end_leftovers
 from bench.run.slots import Slots
@@ -32,13 +31,11 @@ class Others:
         self.cells: set[str] = set()
         self._said: set[str] = set()
         self._since: dict[str, float] = {}
-        self._met: dict[str, dict[str, Any]] = {}  # the state in which a cell was found
 
     def meet(self, id: str) -> None:
         """A cell of the plan was found to be held."""
         self.cells.add(id)
         self._since.setdefault(id, time.monotonic())
-        self._met[id] = self.store.cell(id).state()
         self._once(f"{self._about(id)} is being run by another launch; waiting for its end")
 
     def cores_taken(self) -> None:
@@ -53,16 +50,15 @@ class Others:
             names = ", ".join(sorted(self._about(one.cell) for one in living))
             self._once(f"waiting for the cores that another launch of this results directory uses: {names}")
 
-    def ended(self) -> list[str]:
-        """Cells that another launch ran to their end; those that it only gave up may be started here."""
+    def forget(self) -> None:
+        """Forgets the cells that nobody holds any more: they may be started here."""
         if not self.cells:
-            return []
+            return
         held = {one.cell for one in Slots(self.store.root).living()}
         free = {id for id in self.cells if id not in held and not self.store.cell(id).is_locked()}
         for id in self.cells - free:
             end_leftovers_of(self.store.cell(id), self._since[id])
         self.cells -= free
-        return [id for id in free if self.store.cell(id).state() != self._met[id]]
 
     def _about(self, id: str) -> str:
         state = self.store.cell(id).state()
