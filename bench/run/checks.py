@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from architectures import nearest
 from bench.config.claim import check as check_claim
-from bench.config.schema import ConfigError, Matrix
+from bench.config.schema import ConfigError, Evaluate, Matrix
 from bench.config.spec import CellConfig
 
 if TYPE_CHECKING:
@@ -81,11 +81,23 @@ def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:
             f"evaluate.bins {evaluate.bins}: each bin of timesteps needs a held-out image, and there are "
             f"{min(evaluate.heldout, heldout)} (evaluate.heldout {evaluate.heldout}, {heldout} in the data)"
         )
+    if evaluate.labels == "uniform":
+        yield from _unequal(data, evaluate)
     scales = [f"{scale:g}" for scale in evaluate.sweep]
     if len(set(scales)) < len(scales):
         yield f"evaluate.sweep names a guidance scale twice: {', '.join(scales)}"
     if train.compile == "on" and train.device == "cpu" and not _compiler():
         yield f"train.compile on needs a C++ compiler ({', '.join(COMPILERS)}), and there is none; choose off"
+
+
+def _unequal(data: Dataset, evaluate: Evaluate) -> Iterator[str]:
+    """Why classes cannot be alike on both sides, if they cannot."""
+    from bench.measure.rows import sides
+
+    try:
+        sides(data, evaluate)
+    except ValueError as error:
+        yield str(error)
 
 
 def _compiler() -> bool:

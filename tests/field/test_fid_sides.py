@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.config.schema import Evaluate
+from bench.config.schema import ConfigError, Evaluate
+from bench.config.spec import CellConfig
 from bench.data.datasets import Dataset, Split
 from bench.measure import metrics
 from bench.measure.rows import sampled, sides
+from bench.run.checks import check_cell
 from bench.store.metrics import Measurement
 
 
@@ -90,3 +92,9 @@ def test_classes_alike_need_enough_of_each() -> None:
         sides(labelled((20,) * 30), Evaluate(samples=20, reference=200, labels="uniform"))
     with pytest.raises(ValueError, match=r"'class 1' has 1 held-out images"):
         sides(labelled((20, 1)), Evaluate(samples=20, reference=40, labels="uniform"))
+
+
+def test_classes_that_cannot_be_alike_are_refused_before_anything_is_trained() -> None:
+    config = CellConfig("adaln", {}, evaluate=Evaluate(samples=20, reference=40, heldout=21, bins=4, labels="uniform"))
+    with pytest.raises(ConfigError, match="adaln: evaluate.labels uniform: class 'class 1' has 1 held-out images"):
+        check_cell(config, labelled((20, 1)), "adaln")
