@@ -25,6 +25,7 @@ from bench.run.executors import Local
 from bench.run.loop import CellState, run
 from bench.run.others import Others
 from bench.run.plan import Plan, PlannedCell
+from bench.run.processes import MARK, marked
 from bench.run.slots import Slots
 from bench.run.states import States, shortened
 from bench.store.folders import CellFolder, Row, Store
@@ -469,3 +470,25 @@ def test_others_are_named_by_label_or_id(tmp_path: Path) -> None:
     assert lines == ["adaln seed=1 is being run by another launch; waiting for its end"]
     others.forget()
     assert others.cells == set(), "nobody holds it: it may be started here"
+
+
+def test_what_outlived_a_kill_of_everything_is_ended_not_waited_for(
+    tmp_path: Path, cells_do: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill -9 of launch, guard and cell at once: a process that a plugin forked holds the cell's lock for ever."""
+    cells_do(DONE)
+    monkeypatch.setattr("bench.run.others.LEFTOVERS_AFTER", 0.5)
+    plan, store = planned(tmp_path, 1)
+    folder = store.cell(plan.cells[0].row.cell)
+    script = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom bench.store.folders import CellFolder\n"
+        "import fcntl\nfolder = CellFolder(Path(sys.argv[1]))\n"
+        "file = os.open(folder.path / 'lock', os.O_RDWR | os.O_CREAT)\n"
+        "fcntl.flock(file, fcntl.LOCK_EX)\nfolder.write_state('running', attempt=1)\n"
+        "if os.fork() == 0:\n    os.setsid()\n    time.sleep(300)\nos._exit(9)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(folder.path)], env=os.environ | {MARK: str(folder.path)})
+    time.sleep(0.6)
+    assert folder.is_locked() and len(marked(folder.path)) == 1
+    (state,) = go(plan, store)
+    assert state.status == "done" and marked(folder.path) == []
