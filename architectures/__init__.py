@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.registry import is_built_in as is_built_in
     from architectures.registry import load_plugin as load_plugin
     from architectures.registry import origin as origin
+    from architectures.registry import plugin_files as plugin_files
     from architectures.registry import register as register
     from architectures.registry import scheme_class as scheme_class
     from architectures.registry import schemes as schemes
@@ -58,6 +59,7 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.scheme import Description as Description
     from architectures.scheme import Facts as Facts
     from architectures.scheme import Scheme as Scheme
+    from architectures.sources import drop_stale as drop_stale
     from architectures.systems.catalogue import PUBLISHED as PUBLISHED
     from architectures.systems.catalogue import published as published
     from architectures.systems.weights import WeightsError as WeightsError
@@ -71,10 +73,12 @@ _NAMES = {
         "is_built_in",
         "load_plugin",
         "origin",
+        "plugin_files",
         "register",
         "scheme_class",
         "schemes",
     ),
+    "sources": ("drop_stale",),
     "plugins": ("PluginError", "guarded", "plugin_digest", "plugin_limit"),
     "options": ("Option", "as_number", "as_truth", "as_word", "nearest"),
     "layers": ("initialise",),

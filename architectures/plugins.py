@@ -46,13 +46,20 @@ def plugin_digest(path: str | Path) -> str:
     if not file.is_file():
         raise PluginError(f"plugin {path}: {'a folder, not a file' if file.is_dir() else 'no such file'}")
     try:
-        return sources.digest(sources.of_plugin(file))
+        return sources.digest(fresh(sources.of_plugin(file)))
     except OSError as error:
         raise PluginError(f"plugin {path}: {error.filename or file} cannot be read ({error.strerror})") from error
 
 
-def digest_of_module(module: str, own: frozenset[str]) -> str:
-    """The same for a module by its name.
+def fresh(files: dict[str, Path]) -> dict[str, Path]:
+    """The same files, of which Python will import the text that they have now."""
+    for file in files.values():
+        sources.drop_stale(file)
+    return files
+
+
+def files_of_module(module: str, own: frozenset[str]) -> dict[str, Path]:
+    """The files of a module by its name, and of what it imports of its author's.
 
     Raises:
         ImportError, OSError, ValueError: if it is not found, or is no file.
@@ -61,7 +68,7 @@ def digest_of_module(module: str, own: frozenset[str]) -> str:
     file = getattr(loaded, "__file__", None) or getattr(importlib.util.find_spec(module), "origin", None)
     if not file or not Path(file).is_file():
         raise ImportError(f"{module} is no file")
-    return sources.digest(sources.of_plugin(Path(file).resolve(), own))
+    return sources.of_plugin(Path(file).resolve(), own)
 
 
 def top_names(distribution: Distribution | None, module: str) -> frozenset[str]:

@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from architectures import plugins
+from architectures import plugins, sources
 from architectures.options import nearest
 from architectures.plugins import PluginError
 
@@ -155,6 +155,7 @@ def scheme_class(name: str) -> type[Scheme]:
     if len({entry.value for entry in entries}) > 1:
         raise PluginError(f"scheme {name!r} is given by {' and by '.join(_say(_entry_origin(e)) for e in entries)}")
     with plugins.guarded(f"scheme {name!r} of {_say(_entry_origin(entries[0]))}"):
+        plugins.fresh(plugin_files(name))
         loaded: type[Scheme] = entries[0].load()
     return loaded
 
@@ -166,20 +167,32 @@ def origin(name: str) -> dict[str, str]:
         return {"kind": "built-in", "name": BUILT_IN[name].partition(":")[0]}
     if name in _registry.origins:
         found = dict(_registry.origins[name])
-        return found if "sha256" in found else found | _digested(_registry.schemes[name].__module__, frozenset())
-    entry = next((entry for entry in _entries() if entry.name == name), None)
-    if entry is None:
-        check_name(name)
-        raise UnknownScheme(f"scheme {name!r} has no origin")
-    return _entry_origin(entry) | _digested(entry.module, plugins.top_names(entry.dist, entry.module))
+        return found if "sha256" in found else found | _digested(plugin_files(name))
+    return _entry_origin(_entry(name)) | _digested(plugin_files(name))
 
 
-def _digested(module: str, own: frozenset[str]) -> dict[str, str]:
-    """The digest of a module and of what it imports of its author's, where they can be found."""
+def _digested(files: dict[str, Path]) -> dict[str, str]:
+    return {"sha256": sources.digest(files)} if files else {}
+
+
+def plugin_files(name: str) -> dict[str, Path]:
+    """The files that a plugin's scheme is made of, by their names; none that cannot be found."""
+    name = canonical(name)
+    if name in BUILT_IN:
+        return {}
+    if name in _registry.schemes:
+        module, own = _registry.schemes[name].__module__, frozenset[str]()
+    else:
+        module, own = _entry(name).module, plugins.top_names(_entry(name).dist, _entry(name).module)
     try:
-        return {"sha256": plugins.digest_of_module(module, own)}
+        return plugins.files_of_module(module, own)
     except (ImportError, OSError, ValueError):
         return {}  # a package that cannot be found is reported when it is loaded
+
+
+def _entry(name: str) -> EntryPoint:
+    check_name(name)
+    return next(entry for entry in _entries() if entry.name == name)
 
 
 def _entries() -> list[EntryPoint]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import marshal
+import os
 import site
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import find_spec
+from importlib.util import MAGIC_NUMBER, cache_from_source, find_spec
 from pathlib import Path
 
 OURS = ("architectures", "bench")
@@ -178,3 +180,35 @@ def _named_files(texts: Iterable[str], folder: Path) -> Iterator[Path]:
                     yield candidate.resolve()
             except OSError:
                 continue
+
+
+# --- compiled code ----------------------------------------------------------------------------------------------------
+
+
+def drop_stale(file: Path) -> bool:
+    """Removes compiled code that Python would take for a file's though it is of another text; whether there was any.
+
+    Python compares size and second of the last change alone, which a restored or copied file, or one that is edited
+    twice in a second, may have in common with the one before.
+    """
+    if file.suffix != ".py":
+        return False
+    try:
+        compiled = Path(cache_from_source(str(file)))
+        now = file.stat()
+        if now.st_ctime < compiled.stat().st_mtime:
+            return False  # compiled after the last change
+        content, source = compiled.read_bytes(), file.read_bytes()
+        if content[:4] != MAGIC_NUMBER or content[4:16] != _stamp(now):
+            return False  # not taken for this file's
+        if marshal.loads(content[16:]) == compile(source, str(file), "exec", dont_inherit=True):
+            return False
+        compiled.unlink()
+    except (OSError, NotImplementedError, SyntaxError, ValueError, EOFError, TypeError):
+        return False
+    return True
+
+
+def _stamp(now: os.stat_result) -> bytes:
+    parts = (0, int(now.st_mtime) & 0xFFFFFFFF, now.st_size & 0xFFFFFFFF)
+    return b"".join(part.to_bytes(4, "little") for part in parts)

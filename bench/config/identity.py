@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import marshal
-import os
 from collections.abc import Iterator, Mapping
-from importlib.util import MAGIC_NUMBER, cache_from_source
 from pathlib import Path
 
 import architectures
@@ -72,7 +69,7 @@ def code_table(scheme_module: str | None) -> dict[str, str]:
 
 
 def _name(file: Path) -> str:
-    return file.relative_to(ROOT).as_posix()
+    return file.relative_to(ROOT).as_posix() if file.is_relative_to(ROOT) else file.name
 
 
 # --- what a process imported ------------------------------------------------------------------------------------------
@@ -99,9 +96,14 @@ def check_code(digests: Mapping[str, str], scheme: str, planned: Path | None = N
         raise CodeChanged(_sentence(f"its plugin {origin['name']}, or a module that this imports"))
     if code_digest(module) != digests["code"]:
         raise CodeChanged(_sentence(_different(planned, module)))
-    unsure = [_name(file) for file in code_files(module) if _changed_since_start(file) or stale(file)]
-    if unsure:
-        raise CodeChanged(_sentence(f"{unsure[0]}, changed while the cell started"))
+    package = architectures.plugin_files(scheme) if origin["kind"] == "package" else {}
+    for file in (*code_files(module), *package.values()):
+        if file.stat().st_ctime > started() + SLACK:  # no tool sets back this time
+            raise CodeChanged(_sentence(f"{_name(file)}, changed while the cell started"))
+        if architectures.drop_stale(file):
+            raise CodeChanged(
+                _sentence(f"{_name(file)}, which Python had compiled from another text of its size and time")
+            )
 
 
 def _sentence(what: str) -> str:
@@ -115,33 +117,3 @@ def _different(planned: Path | None, module: str | None) -> str:
         before = {}
     now = code_table(module) if before else {}
     return ", ".join(sorted(name for name in before | now if before.get(name) != now.get(name))) or "of bench"
-
-
-def _changed_since_start(file: Path) -> bool:
-    """Whether a file was written, moved or restored while this process ran: no tool sets back this time."""
-    return file.stat().st_ctime > started() + SLACK
-
-
-def stale(file: Path) -> bool:
-    """Whether Python takes compiled code for a file's that is not of its present text.
-
-    It compares size and time of change alone, which a restored or copied file may have in common with the one before.
-    """
-    if file.suffix != ".py":
-        return False
-    try:
-        cached = Path(cache_from_source(str(file)))
-        now, compiled = file.stat(), cached.stat()
-        if now.st_ctime <= compiled.st_mtime:
-            return False  # compiled after the last change
-        content, source = cached.read_bytes(), file.read_bytes()
-    except (OSError, NotImplementedError):
-        return False
-    if content[:4] != MAGIC_NUMBER or content[4:16] != _stamp(now):
-        return False  # not taken for this file's
-    return bool(marshal.loads(content[16:]) != compile(source, str(file), "exec", dont_inherit=True))
-
-
-def _stamp(now: os.stat_result) -> bytes:
-    parts = (0, int(now.st_mtime) & 0xFFFFFFFF, now.st_size & 0xFFFFFFFF)
-    return b"".join(part.to_bytes(4, "little") for part in parts)

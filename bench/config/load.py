@@ -150,6 +150,8 @@ def _place_plugin(name: str, path: Path, say: Say) -> str:
     if "${" in name or Path(name).expanduser().is_absolute():
         return name
     beside, here = path.parent / name, Path(name)
+    if not _is_there(beside) and not _is_there(here):
+        return str(beside)
     if not beside.exists() and here.exists():
         say(f"{path}: plugin {name} is not beside this file; the one in the working directory is taken")
         return name
@@ -158,10 +160,18 @@ def _place_plugin(name: str, path: Path, say: Say) -> str:
     return str(beside)
 
 
+def _is_there(path: Path) -> bool:
+    """Whether a path exists, also where its name is longer than a name can be."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        beside = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        what = "a folder, not a matrix file" if path.is_dir() else "no such file"
+    if not _is_there(path) or not path.is_file():
+        beside = sorted(str(p) for p in path.parent.glob("*.yaml")) if _is_there(path.parent) else []
+        what = "a folder, not a matrix file" if _is_there(path) and path.is_dir() else "no such file"
         raise ConfigError(f"{path}: {what}{nearest(path, beside)}")
     try:
         if path.stat().st_size > LARGEST_FILE:

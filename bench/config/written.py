@@ -90,11 +90,21 @@ def _plain(value: Any, count: list[int], depth: int) -> Any:
     if depth > DEEPEST:
         raise NotPlain(f"more than {DEEPEST} levels")
     if isinstance(value, dict):
-        return {str(key): _plain(one, count, depth + 1) for key, one in value.items()}
+        return {_text(str(key)): _plain(one, count, depth + 1) for key, one in value.items()}
     if isinstance(value, list):
         return [_plain(one, count, depth + 1) for one in value]
     if value == "???":
         raise NotPlain("??? is no value: OmegaConf takes it for one that is missing")
-    if value is None or isinstance(value, str | bool | int | float):
+    if isinstance(value, str):
+        return _text(value)
+    if value is None or isinstance(value, bool | int | float):
         return value
     raise NotPlain(f"{value!r} is a {type(value).__name__}; write it in quotes")
+
+
+def _text(value: str) -> str:
+    """The text with characters that were written as two halves, as JSON writes those above 0xFFFF, as one."""
+    try:
+        return value.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError as error:
+        raise NotPlain(f"{value!r} holds half a character") from error

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from bench.config.claim import ClaimError
+from bench.config.keys import keys
 from bench.config.load import load
+from bench.config.matrix import expand
 from bench.config.schema import ConfigError
 
 
@@ -76,6 +84,59 @@ def test_an_interpolation_that_leads_nowhere_names_its_key(tmp_path: Path, value
     (tmp_path / "m.yaml").write_text(f"name: a\ntrain: {{steps: '{value}'}}\n")
     with pytest.raises(ConfigError, match=said):
         load(tmp_path / "m.yaml")
+
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(
+        ["", "adaln", "007", "1e3", "on", "${train.steps}", "${oc.env:HOME}", "${", "../x", "a" * 300, "train.lr"]
+    ),
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2)
+)
+NAMES = [key.name for key in keys()] + ["base", "plugins", "axes", "options.gate", "zzz"]
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=3),
+    axes=st.dictionaries(st.sampled_from(NAMES), st.lists(VALUES, max_size=2), max_size=1),
+    overrides=st.lists(st.tuples(st.sampled_from(NAMES), st.text(max_size=8)), max_size=2),
+)
+def test_any_tree_is_a_matrix_or_a_sentence(tmp_path: Path, changes: Any, axes: Any, overrides: Any) -> None:
+    """Whatever is in a file or typed: cells, or an error of ours; a name too long for a file ended in a traceback."""
+    tree: dict[str, Any] = {"name": "a", "variants": ["adaln"], "axes": axes}
+    for key, value in changes.items():
+        group, _, name = key.partition(".")
+        if name and isinstance(tree.setdefault(group, {}), dict):
+            tree[group][name] = value
+        else:
+            tree[group] = value
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(tree))
+    with suppress(ConfigError, ClaimError):
+        typed = [f"{key}={text}" for key, text in overrides]
+        assert expand(load(tmp_path / "m.yaml", typed, say=lambda text: None))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (r'name: "\ud83d"', "half a character"),
+        ("base: " + "a" * 300, "no such file"),
+        ("plugins: [" + "a" * 300 + "]", "name is missing"),
+    ],
+)
+def test_halves_of_characters_and_names_too_long_for_a_file(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "m.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load(tmp_path / "m.yaml")
+    (tmp_path / "m.yaml").write_text(r"name: a" + "\n" + r'prompt: {template: "\ud83d\ude00 {}"}')
+    assert load(tmp_path / "m.yaml").prompt.template == "\U0001f600 {}"
 
 
 def test_a_folder_and_an_unreadable_file_are_sentences(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tiny import matrix_file, planned
 import architectures
 from architectures import registry
 from bench.config import identity as module
-from bench.config.identity import CodeChanged, check_code, code_table, stale
+from bench.config.identity import CodeChanged, check_code, code_table
 from bench.config.spec import CellSpec
 from bench.store.folders import Store
 
@@ -192,19 +192,36 @@ def test_a_file_that_changed_while_the_process_ran_is_not_believed(tmp_path: Pat
         check_code(digests, "adaln-zero")
 
 
-def test_compiled_code_of_a_restored_file_is_noticed(tmp_path: Path) -> None:
-    """`cp -p` and `rsync -t` keep size and time: Python then runs the old compiled code for the new text."""
+def rewritten(file: Path, text: str) -> None:
+    """Another text of the same size under the same time, as `cp -p`, `rsync -t` or a quick second edit leave it."""
+    times = file.stat()
+    time.sleep(0.02)
+    file.write_text(text)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_compiled_code_of_a_restored_file_is_noticed_and_removed(tmp_path: Path) -> None:
+    """Python runs the old compiled code for the new text: it compares size and time alone."""
     file = tmp_path / "module.py"
     file.write_text("x = 1\n")
     py_compile.compile(str(file))
-    assert not stale(file)
-    times = file.stat()
-    time.sleep(0.02)
-    file.write_text("x = 2\n")
-    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert stale(file)
+    assert not architectures.drop_stale(file)
+    rewritten(file, "x = 2\n")
+    assert architectures.drop_stale(file) and not architectures.drop_stale(file)
     py_compile.compile(str(file))
-    assert not stale(file)
+    assert not architectures.drop_stale(file)
+
+
+def test_a_plugin_is_imported_as_its_text_is_now(tmp_path: Path) -> None:
+    """It, or a module beside it, was changed with its time kept: the digest was the new one, the code the old one."""
+    write(tmp_path, {"my_value.py": "value = 1\n", "mine.py": SCHEME.format(imports="import my_value", name="mine")})
+    before = digest(tmp_path / "mine.py")
+    py_compile.compile(str(tmp_path / "my_value.py"))
+    rewritten(tmp_path / "my_value.py", "value = 2\n")
+    assert architectures.plugin_digest(tmp_path / "mine.py") != before
+    del sys.modules["my_value"]
+    digest(tmp_path / "mine.py")
+    assert sys.modules["my_value"].value == 2
 
 
 @pytest.fixture
