@@ -43,7 +43,7 @@ def unpack(path: Path, found: Sequence[Path], into: Path) -> Path:
                 with tarfile.open(file) as tar:
                     _check_space(file, sum(one.size for one in tar), into)
                     tar.extractall(target, filter="data")
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # zipfile, tarfile, zlib and lzma raise many kinds for a damaged archive
             if isinstance(error, DataError) or (isinstance(error, OSError) and error.errno in FULL):
                 raise
             raise damaged(file, "a zip archive" if kind_of(file) == "zip" else "a tar file", short(error)) from error

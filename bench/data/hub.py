@@ -11,9 +11,9 @@ import numpy as np
 from bench.config.schema import Data
 from bench.data.errors import DataError, short
 from bench.data.layouts import Layout
+from bench.data.piece import Piece, Wanted
 from bench.data.rows import Rows
 from bench.data.splits import canonical
-from bench.data.tables import Piece, Wanted
 
 
 def read_hub(config: Data, cache: Path) -> Layout:

@@ -17,9 +17,10 @@ import numpy as np
 from bench.config.schema import Data
 from bench.data.errors import DataError, listed, short
 from bench.data.files import UNREAD, damaged, files_below, kind_of, what_it_is
+from bench.data.piece import Piece, of_columns
 from bench.data.rows import Rows
 from bench.data.splits import ALIASES, by_name, by_split, canonical, classes
-from bench.data.tables import Piece, of_columns, open_piece
+from bench.data.tables import open_piece
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.errors import DataError, short
-from bench.data.tables import Piece
+from bench.data.piece import Piece
 
 
 @dataclass(frozen=True)
@@ -96,11 +95,16 @@ class Rows:
         for piece in self.pieces:
             own = wanted[start : start + piece.count]
             start += piece.count
+            found = 0
             try:
-                yield from ((piece, value) for value in piece.read(column, own))
+                for value in piece.read(column, own):
+                    found += 1
+                    yield piece, value
+                if found != own.sum():
+                    raise ValueError(f"{found} values for {own.sum()} rows")
             except DataError:
                 raise
-            except (OSError, ValueError, EOFError, tarfile.TarError) as error:
+            except Exception as error:  # pyarrow, tarfile, zlib and Pillow raise many kinds for a damaged file
                 raise DataError(f"{piece.file}: column {column!r}: {short(error)}") from error
 
     def _name(self, file: Path) -> str:

@@ -1,4 +1,4 @@
-"""Files of rows, read column by column: parquet, arrow, csv, jsonl, json, and tar files of webdataset.
+"""Files of rows, read column by column: parquet, arrow, csv, jsonl and json.
 
 Every reader yields plain values of Python. Nothing is copied into a cache: what is read is the file itself.
 The only door to pyarrow.
@@ -9,43 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import compress
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bench.data.errors import DataError, listed, short
-from bench.data.files import IMAGES, damaged, is_junk, what_it_is
-
-Wanted = NDArray[np.bool_]  # (count,): which rows are read
-
-
-@dataclass(frozen=True)
-class Piece:
-    """The rows of one file.
-
-    Attributes:
-        file: that they are in; paths of images are relative to its folder.
-        count: of rows.
-        columns: their names, and their types in words.
-        read: column, and which rows -> their values in order.
-        names: of columns whose numbers have names, these.
-        files: whose bytes the rows are, but for images that a column names by path.
-        embedded: whether all images of a column are in these bytes.
-    """
-
-    file: Path
-    count: int
-    columns: dict[str, str]
-    read: Callable[[str, Wanted], Iterator[Any]]
-    names: dict[str, list[str]] = field(default_factory=dict)
-    files: tuple[Path, ...] = ()
-    embedded: Callable[[str], bool] = lambda column: False
+from bench.data.files import damaged, what_it_is
+from bench.data.piece import Piece, Wanted, of_columns
+from bench.data.shards import read_tar
 
 
 def open_piece(kind: str, file: Path) -> Piece:
@@ -54,7 +25,7 @@ def open_piece(kind: str, file: Path) -> Piece:
     Raises:
         DataError: naming the file, if it is damaged or something else.
     """
-    openers = {"parquet": _parquet, "arrow": _arrow, "table": _text, "tar": _tar}
+    openers = {"parquet": _parquet, "arrow": _arrow, "table": _text, "tar": read_tar}
     wanted = {"parquet": "a parquet file", "arrow": "an arrow file", "tar": "a tar file"}.get(kind, "a table of text")
     try:
         return openers[kind](file)
@@ -120,7 +91,10 @@ def _arrow(file: Path) -> Piece:
 
 
 def _wanted(batches: Iterable[Any], wanted: Wanted) -> Iterator[Any]:
-    """The values of the wanted rows; the others are never made values of Python."""
+    """The values of the wanted rows; the others are never made values of Python.
+
+    Each batch is validated first: places outside the file would end the process by a signal.
+    """
     import pyarrow
 
     start = 0
@@ -128,6 +102,7 @@ def _wanted(batches: Iterable[Any], wanted: Wanted) -> Iterator[Any]:
         own = wanted[start : start + len(batch)]
         start += len(batch)
         if own.any():
+            batch.validate(full=True)
             storage = batch.storage if isinstance(batch, pyarrow.ExtensionArray) else batch
             yield from (storage if own.all() else storage.filter(pyarrow.array(own))).to_pylist()
 
@@ -158,13 +133,6 @@ def _names(schema: Any) -> dict[str, list[str]]:
 
 
 # --- rows of text ---------------------------------------------------------------------------------------------------
-
-
-def of_columns(file: Path, columns: Mapping[str, Sequence[Any]], files: tuple[Path, ...]) -> Piece:
-    """A piece of columns that are in memory, read from `files`."""
-    count = len(next(iter(columns.values()), ()))
-    types = dict.fromkeys(columns, "text")
-    return Piece(file, count, types, lambda column, wanted: compress(columns[column], wanted), files=files)
 
 
 def _text(file: Path) -> Piece:
@@ -225,74 +193,3 @@ def _json(file: Path, text: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
         raise DataError(f"{file}: a list of rows is needed, each an object of columns")
     return value
-
-
-# --- webdataset -----------------------------------------------------------------------------------------------------
-
-
-def _tar(file: Path) -> Piece:
-    samples: dict[str, dict[str, tarfile.TarInfo]] = {}
-    with tarfile.open(file) as opened:
-        for member in opened:
-            *folders, name = Path(member.name).parts or ("",)
-            if not member.isfile() or any(is_junk(part) for part in (*folders, name)):
-                continue
-            stem, _, ending = name.partition(".")
-            samples.setdefault("/".join([*folders, stem]), {})[ending.lower()] = member
-        rows = list(samples.values())
-        columns = dict.fromkeys(name for row in rows for name in row)
-        _check_end(file, opened)
-        about = [_member(file, opened, row["json"], "json") for row in rows[:1] if "json" in row]
-    keys = [f"json.{key}" for one in about if isinstance(one, dict) for key in one]
-    types: dict[str, str] = dict.fromkeys([*columns, *keys], "member") | _aliases(columns)
-
-    def read(column: str, wanted: Wanted) -> Iterator[Any]:
-        name, _, key = column.partition(".") if column.startswith("json.") else (column, "", "")
-        with tarfile.open(file) as opened:
-            for row in compress(rows, wanted):
-                ending = _ending(name, row)
-                value = None if ending is None else _member(file, opened, row[ending], ending)
-                yield value.get(key) if key and isinstance(value, dict) else value
-
-    return Piece(file, len(rows), types, read, files=(file,), embedded=lambda column: True)
-
-
-_TAR_NAMES = {"image": [ending[1:] for ending in IMAGES], "label": ["cls", "cls2", "label"], "text": ["txt", "text"]}
-
-
-def _ending(column: str, row: Iterable[str]) -> str | None:
-    """The member of a sample that a column is: of its own name, or of an ending of that kind (`image`: any image's)."""
-    kinds = _TAR_NAMES.get(column, [])
-    exact = next((one for one in (column, *kinds) if one in row), None)
-    return exact or next((one for one in row if one.rpartition(".")[2] in kinds), None)
-
-
-def _aliases(columns: Iterable[str]) -> dict[str, str]:
-    present = {part for name in columns for part in (name, name.rpartition(".")[2])}
-    return {name: "member" for name, endings in _TAR_NAMES.items() if present & set(endings)}
-
-
-def _check_end(file: Path, opened: tarfile.TarFile) -> None:
-    """Refuses a tar that was cut between two members, or has another one behind it: what is missing would go unseen."""
-    if file.name.lower().endswith(".tar"):
-        with open(file, "rb") as stream:
-            stream.seek(opened.offset)
-            rest = iter(lambda: stream.read(2**20), b"")
-            first = next(rest, b"")
-            if len(first) < 512:
-                raise DataError(f"{file}: cut off (it has no end mark)")
-            if any(part.strip(b"\0") for part in (first, *rest)):
-                raise DataError(f"{file}: more follows its end mark (several tar files joined?); keep them apart")
-
-
-def _member(file: Path, opened: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> Any:
-    stream = opened.extractfile(member)
-    content = stream.read() if stream is not None else b""
-    last = ending.rpartition(".")[2]
-    try:
-        if last in ("txt", "text", "cls", "cls2", "label"):
-            text = content.decode("utf-8")
-            return text.strip() if last in ("cls", "cls2", "label") else text
-        return json.loads(content) if last == "json" else content
-    except ValueError as error:
-        raise DataError(f"{file}: member {member.name}: {short(error)}") from error

@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import shutil
 import tarfile
+import time
 import unicodedata
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow
+import pyarrow.feather
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -552,6 +556,58 @@ def test_images_that_both_splits_have_are_said(tmp_path: Path) -> None:
     path = labelled(tmp_path / "set", ["a", "b", "a"], ["a", "b"])
     found = read(path, tmp_path / "cache")
     assert "2 of 2 held-out images are in the training set too, pixel for pixel" in found.notes
+
+
+def mutated(content: bytes, rng: random.Random) -> bytes:
+    """A file with a few bytes changed, taken out, put in, or its end cut off."""
+    found = bytearray(content[: rng.randrange(len(content))] if rng.random() < 0.25 else content)
+    for _ in range(rng.randrange(1, 6)):
+        start, length = rng.randrange(max(1, len(found))), rng.randrange(1, 60)
+        put = bytes(rng.randrange(256) for _ in range(rng.choice((0, 1, length))))
+        found[start : start + rng.choice((0, 1, length))] = put
+    return bytes(found)
+
+
+def fuzzed(tmp_path: Path, seed: int, seconds: float) -> Counter[tuple[str, bool]]:
+    """Reads damaged files of every kind for some seconds: how many of each were read (True) or refused."""
+    root = images(tmp_path / "set", *CLASSES)
+    labelled(tmp_path / "p", ["a", "b"] * 10)
+    pyarrow.feather.write_feather(
+        pyarrow.table({"image": [png(k) for k in range(9)], "label": ["a"] * 9}), tmp_path / "a"
+    )
+    whole = {
+        "parquet": (tmp_path / "p/train.parquet").read_bytes(),
+        "arrow": (tmp_path / "a").read_bytes(),
+        "tar": shard(
+            tmp_path / "t", [{"png": png(k), "cls": b"1", "json": b'{"a": 1}'} for k in range(9)]
+        ).read_bytes(),
+        "zip": packed(root, tmp_path / "z", "zip").read_bytes(),
+        "tgz": packed(root, tmp_path / "g", "gz").read_bytes(),
+        "csv": ("image,label\n" + "set/train/cat/0.png,a\n" * 9).encode(),
+        "jsonl": b'{"image": "set/train/cat/0.png", "label": "a"}\n' * 9,
+    }
+    rng, end, done = random.Random(seed), time.monotonic() + seconds, Counter[tuple[str, bool]]()
+    while time.monotonic() < end:
+        kind = rng.choice(sorted(whole))
+        file = tmp_path / f"x.{kind}"
+        file.write_bytes(mutated(whole[kind], rng))
+        try:
+            read(file, tmp_path / "cache", heldout_split="train", heldout_count=1)
+            done[kind, True] += 1
+        except DataError:
+            done[kind, False] += 1
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+    return done
+
+
+def test_damaged_files_of_every_kind_give_sentences(tmp_path: Path) -> None:
+    assert fuzzed(tmp_path, 0, 2).total() > 20
+
+
+@pytest.mark.slow
+def test_damaged_files_of_every_kind_give_sentences_for_minutes(tmp_path: Path) -> None:
+    done = fuzzed(tmp_path, int(time.time()), 120)
+    assert min(done[kind, False] for kind in ("parquet", "arrow", "tar", "zip", "tgz", "csv", "jsonl")) > 50
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
