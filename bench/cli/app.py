@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from bench.cli import config, data, findings, run, sample, schemes, serve
-from bench.cli.common import missing_extra, warn
+from bench.cli import config, data, errors, findings, run, sample, schemes, serve
+from bench.cli.screen import say
 
 app = typer.Typer(
     name="ditbench",
@@ -36,7 +34,7 @@ def _print_version(requested: bool) -> None:
     if requested:
         from importlib.metadata import version
 
-        print(f"ditbench {version('ditbench')}")
+        say(f"ditbench {version('ditbench')}")
         raise typer.Exit
 
 
@@ -50,11 +48,5 @@ def options(
 
 
 def main() -> None:
-    """The console script: a user's mistake is a sentence and exit code 2, never a traceback."""
-    try:
-        app()
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
-        if os.environ.get("DITBENCH_DEBUG"):
-            raise
-        warn(missing_extra(error) if isinstance(error, ModuleNotFoundError) else str(error))
-        sys.exit(2)
+    """The console script: any error is a sentence and an exit code, never a traceback (`bench/cli/errors.py`)."""
+    errors.guarded(app)

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.errors import EXTRAS
+from bench.cli.screen import Screen, console, say, warn
+
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import TaskID
 
     from bench.store.folders import CellFolder, Store
     from bench.store.table import Table
 
+__all__ = ["console", "say", "warn"]  # and all that is below
 RUNS = Path("runs")
 Progress = Callable[[str, int, int], None]  # what, done, total
 
@@ -159,16 +162,6 @@ def near(path: Path) -> str:
 # --- output ---------------------------------------------------------------------------------------------------------
 
 
-def console() -> Console:
-    """Where tables are printed: as wide as the terminal, or 160 columns of a file."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 160)
-
-
-EXTRAS = {"mlflow": "track", "matplotlib": "report", "tabulate": "report", "transformers": "text"}  # module -> extra
-
-
 def missing_extra(error: ModuleNotFoundError) -> str:
     """Which extra of ditbench brings the module that is missing.
 
@@ -181,21 +174,15 @@ def missing_extra(error: ModuleNotFoundError) -> str:
     return f"{module} is not installed: pip install 'ditbench[{EXTRAS[module]}]'"
 
 
-def warn(text: str) -> None:
-    """A warning, on stderr."""
-    print(f"ditbench: {text}", file=sys.stderr)
-
-
 @contextmanager
 def progress_bars(quiet: bool = False) -> Iterator[Progress]:
     """A bar for each piece of work that is announced; on a terminal alone."""
     if quiet or not sys.stderr.isatty():
         yield lambda what, done, total: None
         return
-    from rich.console import Console
     from rich.progress import Progress as Bars
 
-    with Bars(console=Console(stderr=True), transient=True) as bars:
+    with Bars(console=Screen(stderr=True), transient=True) as bars:
         tasks: dict[str, TaskID] = {}
 
         def update(what: str, done: int, total: int) -> None:

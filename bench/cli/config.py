@@ -51,9 +51,7 @@ def _plain(key: Key) -> dict[str, object]:
 
 
 def _print_table(chosen: list[Key]) -> None:
-    from rich.table import Column, Table
+    from bench.views.grid import Grid
 
-    table = Table(Column("key", no_wrap=True), "type", "default", "meaning", box=None, pad_edge=False)
-    for key in chosen:
-        table.add_row(key.name, key.type, key.default_text, key.meaning)
-    console().print(table, markup=False, highlight=False)
+    rows = [[key.name, key.type, key.default_text, key.meaning] for key in chosen]
+    console().print(Grid(["key", "type", "default", "meaning"], rows, words=frozenset(range(4))))

@@ -47,7 +47,7 @@ def data(
     out = console()
     for one in shown:
         for line in (*lines(one), f"sheet: {one['sheet']} (its prompts in {Path(one['sheet']).with_suffix('.txt')})"):
-            out.print(line, markup=False, highlight=False, soft_wrap=True)
+            out.print(line, soft_wrap=True)
 
 
 def _wanted(matrix: Matrix) -> list[tuple[Data, Prompt]]:

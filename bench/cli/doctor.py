@@ -43,7 +43,7 @@ def examine(store: Store) -> Iterator[Finding]:
     for item, check in checks.items():
         try:
             yield check(store)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             yield Finding(item, "bad", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
@@ -163,8 +163,8 @@ def _plugins(store: Store) -> Finding:
     for name in plugins:
         try:
             architectures.describe(name)
-        except (ValueError, AttributeError) as error:
-            broken.append(str(error))
+        except (Exception, SystemExit) as error:  # a plugin's, of any type
+            broken.append(f"{name}: {error}")
     if broken:
         return Finding("plugins", "bad", "; ".join(broken), "fix or uninstall the package; other schemes run as before")
     names = ", ".join(plugins) + (" (DITBENCH_PLUGINS)" if os.environ.get("DITBENCH_PLUGINS") else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,12 +24,14 @@ from bench.cli.common import (
     is_record,
     near,
     open_store,
+    say,
+    warn,
 )
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from bench.findings.claims import ClaimVerdict
+    from bench.store.table import Table
+    from bench.views.grid import Grid
 
 
 def report(
@@ -54,9 +57,8 @@ def report(
         matrix = chosen_matrix(store, name)
         analysis = analyse(chosen_table(root, matrix))
         path = reports.write_files(analysis, store.matrix_folder(matrix) / "report")
-    screen = console()
-    screen.print(terminal(analysis))
-    screen.print(f"report     {near(path)}", markup=False, highlight=False)
+    console().print(terminal(analysis))
+    say(f"report     {near(path)}")
     if open_page:
         typer.launch(path.as_uri())
 
@@ -83,18 +85,15 @@ def compare(
     if as_json:
         print(json.dumps({"a": a, "b": b, "metrics": [asdict(one) for one in results], "caveats": caveats}, indent=2))
         return
-    from rich.table import Table
+    from bench.views.grid import Grid
 
-    shown = Table(title=f"{a} against {b}: {table.name}", title_justify="left")
-    for k, column in enumerate(comparing.HEADINGS):
-        shown.add_column(column.format(a=a, b=b), justify="left" if k in (0, 7) else "right", overflow="fold")
-    for row in comparing.lines(results):
-        shown.add_row(*row)
+    headings = [heading.format(a=a, b=b) for heading in comparing.HEADINGS]
+    rows = [list(row) for row in comparing.lines(results)]
     screen = console()
-    screen.print(shown)
-    screen.print("Paired by seed; 95 %; Holm's correction over all that is shown.", highlight=False)
+    screen.print(Grid(headings, rows, f"{a} against {b}: {table.name}", frozenset({0, 7})))
+    screen.print("Paired by seed; 95 %; Holm's correction over all that is shown.")
     for note in caveats:
-        screen.print(f"- {note}", markup=False, highlight=False)
+        screen.print(f"- {note}")
 
 
 def claims(
@@ -112,8 +111,8 @@ def claims(
     from bench.findings import claims as claiming
     from bench.views.records import newest_records
 
-    requested = names or [str(folder) for folder in newest_records(records).values()]
-    decided = [claiming.decide(chosen_table(root, name)) for name in requested]
+    tables = [chosen_table(root, name) for name in names] if names else _whole(newest_records(records).values())
+    decided = [claiming.decide(table) for table in tables]
     verdicts = [verdict for verdict in decided if verdict is not None]
     if as_json:
         print(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
@@ -121,19 +120,32 @@ def claims(
     if not verdicts:
         where = ", ".join(names) if names else near(records.resolve())
         raise ValueError(f"no claim in {where}; run one: configs/claims/")
-    console().print(_claims_table(verdicts))
+    console().print(_claims_grid(verdicts))
 
 
-def _claims_table(verdicts: list[ClaimVerdict]) -> Table:
-    from rich.table import Table
+def _whole(folders: Iterable[Path]) -> list[Table]:
+    """The tables of records; one that is damaged is named, and hides no other."""
+    from bench.views.records import DamagedRecord, load_record
 
-    shown = Table("claim and its tests", "verdict", "evidence", title="Claims", title_justify="left")
+    tables = []
+    for folder in folders:
+        try:
+            tables.append(load_record(folder))
+        except DamagedRecord as error:
+            warn(f"left out: {error}")
+    return tables
+
+
+def _claims_grid(verdicts: list[ClaimVerdict]) -> Grid:
+    from bench.views.grid import Grid
+
+    rows: list[list[str]] = []
+    styles: dict[tuple[int, int], str] = {}
     for one in verdicts:
-        shown.add_row(f"{one.says} ({one.name})", one.verdict, "\n".join(one.caveats), style="bold")
-        for test in one.tests:
-            shown.add_row(f"  {test.text}", test.verdict, test.evidence)
-        shown.add_section()
-    return shown
+        styles |= {(len(rows), k): "bold" for k in range(3)}
+        rows.append([f"{one.says} ({one.name})", one.verdict, "\n".join(one.caveats)])
+        rows += [[f"  {test.text}", test.verdict, test.evidence] for test in one.tests]
+    return Grid(["claim and its tests", "verdict", "evidence"], rows, "Claims", frozenset(range(3)), styles=styles)
 
 
 def record(
@@ -161,6 +173,6 @@ def record(
         allow_dirty=allow_dirty,
         allow_partial=allow_partial,
     )
-    print(f"record     {near(path)}")
+    say(f"record     {near(path)}")
     if update_readme(Path("README.md"), destination):
-        print("README.md  shows it, beside results/CLAIMS.md; commit all")
+        say("README.md  shows it, beside results/CLAIMS.md; commit all")

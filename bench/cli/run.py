@@ -25,16 +25,16 @@ from bench.cli.common import (
     near,
     open_store,
     progress_bars,
+    say,
     warn,
 )
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from bench.run.loop import CellState
     from bench.run.plan import Plan, PlannedCell
     from bench.store.folders import Store
     from bench.views.beside import Beside
+    from bench.views.grid import Grid
 
 
 def run(
@@ -63,9 +63,9 @@ def run(
         planned = plan(loaded, store, command=provenance.command(), progress=progress)
     out = console()
     for warning in planned.warnings:
-        out.print(f"[bold]warning[/bold]: {warning}", markup=True, highlight=False)
+        out.print(f"warning: {warning}", style="bold")
     if not quiet:
-        out.print(_plan_table(planned))
+        out.print(_plan_grid(planned))
     if dry_run:
         return
     commit(planned, store, fresh=fresh)
@@ -87,7 +87,7 @@ def _run_with_display(planned: Plan, store: Store, sync: Callable[[], None], *, 
     if quiet:
         return run_cells(planned, store, executor=executor, say=lambda text: None, sync=sync)
     if not out.is_terminal:
-        return run_cells(planned, store, executor=executor, say=_print_now, show=_Ticker(), sync=sync)
+        return run_cells(planned, store, executor=executor, say=say, show=_Ticker(), sync=sync)
     from rich.live import Live
 
     with Live(console=out, refresh_per_second=2, transient=True) as live:
@@ -95,14 +95,10 @@ def _run_with_display(planned: Plan, store: Store, sync: Callable[[], None], *, 
             planned,
             store,
             executor=executor,
-            say=lambda text: out.print(text, markup=False, highlight=False),
-            show=lambda states: live.update(_state_table(states)),
+            say=out.print,
+            show=lambda states: live.update(_state_grid(states)),
             sync=sync,
         )
-
-
-def _print_now(text: str) -> None:
-    print(text, flush=True)
 
 
 class _Ticker:
@@ -117,7 +113,7 @@ class _Ticker:
         self.last = time.monotonic()
         for state in states:
             if state.status == "running":
-                _print_now("  " + " ".join([state.label, *_state_columns(state)[2:]]))
+                say("  " + " ".join([state.label, *_state_columns(state)[2:]]))
 
 
 def _finish(name: str, store: Store, sync: Beside | None) -> None:
@@ -136,9 +132,9 @@ def _finish(name: str, store: Store, sync: Beside | None) -> None:
         path = missing_extra(error)
     if sync is not None:
         sync.finish(say=warn)
-    out.print(f"report     {path}", markup=False, highlight=False)
+    say(f"report     {path}")
     where = "" if store.root == RUNS.resolve() else f" --root {near(store.root)}"
-    out.print(f"dashboard  ditbench dashboard {name}{where}", markup=False, highlight=False)
+    say(f"dashboard  ditbench dashboard {name}{where}")
 
 
 def _sync(store: Store, name: str) -> Beside:
@@ -177,34 +173,35 @@ def status(name: Name = None, root: Root = RUNS, as_json: Json = False) -> None:
         ]
         print(json.dumps({"matrix": matrix, "cells": content}, indent=2))
         return
-    from rich.table import Table
+    from bench.views.grid import Grid
 
-    table = Table("variant", "seed", "status", "cell", "reason", title=matrix)
-    for row, state, why in rows:
-        table.add_row(row.variant, str(row.seed), state, row.cell, why)
+    shown = [[row.name, str(row.seed), state, row.cell, why] for row, state, why in rows]
     out = console()
-    out.print(table)
+    out.print(Grid(["variant", "seed", "status", "cell", "reason"], shown, matrix, frozenset({0, 2, 3, 4})))
     out.print(f"{sum(state == 'done' for _, state, _ in rows)} of {len(rows)} cells done")
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def _plan_table(planned: Plan) -> Table:
+def _plan_grid(planned: Plan) -> Grid:
     """What every cell costs before anything is trained."""
-    from rich.table import Table
+    from bench.views.grid import Grid
 
     matrix = planned.matrix
-    table = Table(
-        title=f"{matrix.name}: {len(planned.cells)} cells of {matrix.train.steps:,} steps", title_justify="left"
-    )
+    title = f"{matrix.name}: {len(planned.cells)} cells of {matrix.train.steps:,} steps"
     matched = any(one.budget for one in planned.cells)
-    columns = ("cell", "parameters", "modulation", "prompt path", "GMAC an image", "training PFLOP")
-    for column in (*columns, f"equal {matrix.budget.match}") if matched else columns:
-        table.add_column(column, justify="left" if column == "cell" else "right")
-    for one in planned.cells:
-        table.add_row(one.label, *([one.reason] if one.reason else _cost_columns(one)), *([one.budget] * matched))
-    return table
+    headings = ["cell", "parameters", "modulation", "prompt path", "GMAC an image", "training PFLOP"]
+    rows = [
+        [one.label, *([""] * 5 if one.reason else _cost_columns(one)), *([one.budget] * matched)]
+        for one in planned.cells
+    ]
+    if any(one.reason for one in planned.cells):
+        headings.append("cannot be run")
+        rows = [[*row, one.reason] for row, one in zip(rows, planned.cells, strict=True)]
+    headings[6:6] = [f"equal {matrix.budget.match}"] * matched
+    words = frozenset({0, *range(6 + matched, len(headings))})
+    return Grid(headings, rows, title, words)
 
 
 def _cost_columns(planned: PlannedCell) -> list[str]:
@@ -218,15 +215,12 @@ def _cost_columns(planned: PlannedCell) -> list[str]:
     ]
 
 
-def _state_table(states: list[CellState]) -> Table:
-    from rich.table import Table
+def _state_grid(states: list[CellState]) -> Grid:
+    from bench.views.grid import Grid
 
-    table = Table()
-    for column in ("cell", "status", "step", "loss", "images/s", "time left"):
-        table.add_column(column, justify="left" if column in ("cell", "status") else "right")
-    for state in states:
-        table.add_row(*_state_columns(state))
-    return table
+    headings = ["cell", "status", "step", "loss", "images/s", "time left"]
+    more = "A wider terminal shows them"
+    return Grid(headings, [_state_columns(one) for one in states], words=frozenset({0, 1}), droppable=True, more=more)
 
 
 def _state_columns(state: CellState) -> list[str]:

@@ -18,6 +18,7 @@ from bench.cli.common import (
     load_plugins,
     open_store,
     progress_bars,
+    say,
     warn,
 )
 
@@ -80,7 +81,7 @@ def sample(
         else:
             image = sample_prompts(chosen_cell(store, cell), prompts, settings)
     write_atomic(out, image)
-    print(out)
+    say(out)
 
 
 def _first_seeds(store: Store, matrix: str) -> dict[str, CellFolder]:
@@ -116,4 +117,4 @@ def sample_published(
 
     request = PublishedRequest(labels or [], features, (latent, latent), vae)
     settings = SampleSettings(count, seed, steps, guidance, warn=warn)
-    print(generate(system, weights, pairs(size or []), request, settings, out))
+    say(generate(system, weights, pairs(size or []), request, settings, out))

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.common import Json, Plugins, Scheme, complete_scheme, console, load_plugins, near, progress_bars
+from bench.cli.common import Json, Plugins, Scheme, complete_scheme, console, load_plugins, near, progress_bars, say
 
 if TYPE_CHECKING:
     from rich.console import Group
-    from rich.table import Table
 
     from architectures import Description
+    from bench.views.grid import Grid
 
 
 def schemes(plugin: Plugins = None, as_json: Json = False) -> None:
@@ -33,7 +33,7 @@ def schemes(plugin: Plugins = None, as_json: Json = False) -> None:
         print(json.dumps(origins, indent=2))
         return
     for name, origin in origins.items():
-        print(name if origin["kind"] == "built-in" else f"{name}  ({origin['kind']} {origin['name']})")
+        say(name if origin["kind"] == "built-in" else f"{name}  ({origin['kind']} {origin['name']})")
 
 
 # --- describe -------------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def describe(
     if scheme is not None:
         _print_description(architectures.describe(scheme))
     prompt = f"{tokens} prompt tokens" if tokens else "a class label"
-    console().print(_cost_table(costs, f"Cost on {backbone}, {image_size} px, {prompt}"))
+    console().print(_cost_grid(costs, f"Cost on {backbone}, {image_size} px, {prompt}"))
 
 
 def _write_figure(names: list[str], file: Path) -> None:
@@ -94,7 +94,7 @@ def _write_figure(names: list[str], file: Path) -> None:
     from bench.views.diagram import figure, read_anatomy
 
     write_atomic(file, figure([read_anatomy(name) for name in names]))
-    print(f"wrote  {file}")
+    say(f"wrote  {near(file)}")
 
 
 def _cost(name: str, backbone: str, image_size: int, tokens: int) -> dict[str, float]:
@@ -107,18 +107,17 @@ def _cost(name: str, backbone: str, image_size: int, tokens: int) -> dict[str, f
     return cost.count(CellConfig(name, backbone=Backbone(name=backbone), data=Data(image_size=image_size)), prompt)
 
 
-def _cost_table(costs: dict[str, dict[str, float]], title: str) -> Table:
-    from rich.table import Column, Table
+def _cost_grid(costs: dict[str, dict[str, float]], title: str) -> Grid:
+    from bench.views.grid import Grid
 
-    columns = (Column(name, justify="right") for name in ("parameters", "modulation", "share", "prompt", "GMAC"))
-    table = Table("scheme", *columns, title=title, title_justify="left")
+    rows = []
     for name, cost in costs.items():
         total, modulation = cost["parameters_total"], cost["parameters_modulation"]
         millions = [f"{total / 1e6:,.2f} M", f"{modulation / 1e6:,.2f} M", f"{100 * modulation / total:.1f} %"]
-        table.add_row(
-            name, *millions, f"{cost['parameters_prompt'] / 1e6:,.2f} M", f"{cost['macs_forward'] / 1e9:,.3f}"
+        rows.append(
+            [name, *millions, f"{cost['parameters_prompt'] / 1e6:,.2f} M", f"{cost['macs_forward'] / 1e9:,.3f}"]
         )
-    return table
+    return Grid(["scheme", "parameters", "modulation", "share", "prompt", "GMAC"], rows, title)
 
 
 def _print_description(description: Description) -> None:
@@ -126,14 +125,14 @@ def _print_description(description: Description) -> None:
     import architectures
 
     def line(label: str, text: Any) -> None:
-        out.print(f"{label:22} {text}", markup=False, highlight=False)
+        out.print(f"{label:22} {text}")
 
     out = console()
-    out.print(f"[bold]{description.name}[/bold]\n", highlight=False)
-    out.print(inspect.cleandoc(description.equations) + "\n", markup=False, highlight=False)
-    out.print("as the blocks compute it, in order\n", markup=False, highlight=False)
+    out.print(description.name + "\n", style="bold")
+    out.print(inspect.cleandoc(description.equations) + "\n")
+    out.print("as the blocks compute it, in order\n")
     for equations in description.computed:
-        out.print("    " + equations.replace("\n", "\n    ") + "\n", markup=False, highlight=False)
+        out.print("    " + equations.replace("\n", "\n    ") + "\n")
     for field in ("source", "vector", "prompt", "identity_at_init", "modulation_parameters"):
         line(field.replace("_", " "), getattr(description.facts, field))
     line("origin", " ".join(description.origin.values()))
@@ -141,16 +140,17 @@ def _print_description(description: Description) -> None:
         share = f"{total / 1e6:,.2f} M parameters, {100 * modulation / total:.2f} % modulation"
         line("as published", f"{system}: {share}")
     out.print()
-    out.print(_options_table(description) if description.options else "no options")
+    out.print(_options_grid(description) if description.options else "no options")
 
 
-def _options_table(description: Description) -> Table:
-    from rich.table import Table
+def _options_grid(description: Description) -> Grid:
+    from bench.views.grid import Grid
 
-    table = Table("option", "default", "choices", "meaning", title="Options", title_justify="left")
-    for name, option in description.options.items():
-        table.add_row(name, str(option.default), option.allowed, option.help)
-    return table
+    rows = [
+        [name, str(option.default), " | ".join(option.choices) or option.kind.__name__, option.help]
+        for name, option in description.options.items()
+    ]
+    return Grid(["option", "default", "choices", "meaning"], rows, "Options", frozenset(range(4)))
 
 
 def _beginnings(names: list[str]) -> Group:
@@ -159,8 +159,8 @@ def _beginnings(names: list[str]) -> Group:
     from rich.text import Text
 
     return Group(
-        _beginning_table(names, "Output layer random: a block as analysed alone", live=True),
-        _beginning_table(names, "The network: its output layer is initialised to zero", live=False),
+        _beginning_grid(names, "Output layer random: a block as analysed alone", live=True),
+        _beginning_grid(names, "The network: its output layer is initialised to zero", live=False),
         Text(
             "Norms of gradients in float64 under plain gradient descent; `gates` of the gates' vectors, `branches` of "
             "the weights behind them; - where a scheme has none."
@@ -168,26 +168,17 @@ def _beginnings(names: list[str]) -> Group:
     )
 
 
-def _beginning_table(names: list[str], title: str, *, live: bool) -> Table:
-    from rich.table import Table
-
+def _beginning_grid(names: list[str], title: str, *, live: bool) -> Grid:
     import architectures
+    from bench.views.grid import Grid
 
-    table = Table("scheme", title=title, title_justify="left")
-    for step in range(3):
-        for part in ("identity", "gates", "branches"):
-            table.add_column(f"{part}, step {step}", justify="right")
+    headings = [f"{part}, step {step}" for step in range(3) for part in ("identity", "gates", "branches")]
+    rows = []
     for name in names:
         steps = architectures.initial_steps(name, live=live)
-        table.add_row(
-            name,
-            *(
-                text
-                for step in steps
-                for text in ("yes" if step.identity else "no", _norm(step.gates), _norm(step.branches))
-            ),
-        )
-    return table
+        parts = (("yes" if step.identity else "no", _norm(step.gates), _norm(step.branches)) for step in steps)
+        rows.append([name, *(text for part in parts for text in part)])
+    return Grid(["scheme", *headings], rows, title)
 
 
 def _norm(norm: float | None) -> str:
@@ -221,23 +212,25 @@ def check(
         subject = {"scheme": scheme, "origin": architectures.origin(scheme), "options": chosen}
         print(json.dumps(subject | {"laws": [asdict(verdict) for verdict in verdicts]}, indent=2))
     else:
-        console().print(_check_table(scheme, verdicts))
+        console().print(_check_grid(scheme, verdicts))
     sys.exit(any(verdict.outcome != "holds" for verdict in verdicts))
 
 
-def _check_table(scheme: str, verdicts: list[Any]) -> Group:
+def _check_grid(scheme: str, verdicts: list[Any]) -> Group:
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
+    from bench.views.grid import Grid
+
     styles = {"holds": "green", "broken": "bold red", "not tried": "dim"}
-    table = Table("law", "", "what it checks", "observed", title=f"{scheme} against the laws", title_justify="left")
-    for one in verdicts:
-        table.add_row(one.law, Text(one.outcome, styles[one.outcome]), one.summary, Text(one.observed))
+    rows = [[one.law, one.outcome, one.summary, one.observed] for one in verdicts]
+    coloured = {(k, 1): styles[one.outcome] for k, one in enumerate(verdicts)}
+    title = f"{scheme} against the laws"
+    grid = Grid(["law", "", "what it checks", "observed"], rows, title, frozenset(range(4)), styles=coloured)
     broken = [one.law for one in verdicts if one.outcome != "holds"]
     seconds = sum(one.seconds for one in verdicts)
     last = f"{len(verdicts) - len(broken)} of {len(verdicts)} laws hold ({seconds:.1f} s)"
-    return Group(table, Text(last + (f"; not: {', '.join(broken)}" if broken else "")))
+    return Group(grid, Text(last + (f"; not: {', '.join(broken)}" if broken else "")))
 
 
 # --- new-scheme -----------------------------------------------------------------------------------------------------
@@ -257,8 +250,8 @@ def new_scheme(
 
     folder = package or Path()
     for path in scaffold.new_scheme(name, folder, package=package is not None):
-        print(f"wrote  {near(path)}")
+        say(f"wrote  {near(path)}")
     if package is not None:
-        print(f"next   pip install -e {folder} && ditbench check {name}")
+        say(f"next   pip install -e {folder} && ditbench check {name}")
     else:
-        print(f"next   ditbench check {name} --plugin {name.replace('-', '_')}.py")
+        say(f"next   ditbench check {name} --plugin {name.replace('-', '_')}.py")

@@ -12,9 +12,8 @@ import typer
 from bench.cli.common import RUNS, Json, Name, Open, Root, chosen_matrix, console, open_store, warn
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from bench.cli.doctor import Finding
+    from bench.views.grid import Grid
 
 
 def sync(
@@ -88,16 +87,14 @@ def doctor(root: Root = RUNS, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        console().print(_doctor_table(findings))
+        console().print(_doctor_grid(findings))
     sys.exit(any(finding.state == "bad" for finding in findings))
 
 
-def _doctor_table(findings: list[Finding]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
+def _doctor_grid(findings: list[Finding]) -> Grid:
+    from bench.views.grid import Grid
 
     styles = {"ok": "green", "note": "yellow", "bad": "bold red"}
-    table = Table("item", "", "observed", "what to do")
-    for one in findings:
-        table.add_row(one.item, Text(one.state, styles[one.state]), Text(one.text), Text(one.remedy))
-    return table
+    rows = [[one.item, one.state, one.text, one.remedy] for one in findings]
+    coloured = {(k, 1): styles[one.state] for k, one in enumerate(findings)}
+    return Grid(["item", "", "observed", "what to do"], rows, words=frozenset(range(4)), styles=coloured)

@@ -14,6 +14,7 @@ from bench.store.inert import one_line
 from bench.store.metrics import ARROWS, Measurement, numbers
 from bench.store.table import CellRecord, Table
 from bench.views.escape import csv_value, markdown_line, markdown_text
+from bench.views.grid import Grid
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -132,16 +133,13 @@ def latex(analysis: Analysis) -> str:
 def terminal(analysis: Analysis) -> RenderableType:
     """The table of means for a terminal."""
     from rich.console import Group
-    from rich.table import Table as RichTable
     from rich.text import Text
 
     table = means(analysis, minor="left out")
-    shown = RichTable(title=analysis.name, title_justify="left")
-    for k, heading in enumerate(table.headings):
-        shown.add_column(heading, justify="left" if k == 0 else "right", no_wrap=k == 0, overflow="fold")
-    for row, bold in zip(table.rows, table.bold, strict=True):
-        shown.add_row(*(Text(text, style="bold" if k in bold else "") for k, text in enumerate(row)))
-    return Group(shown, *(Text(f"- {note}") for note in analysis.notes))
+    styles = {(i, k): "bold" for i, bold in enumerate(table.bold) for k in bold}
+    more = "A wider terminal or the report shows all"
+    grid = Grid(table.headings, table.rows, analysis.name, frozenset({0, 1}), droppable=True, styles=styles, more=more)
+    return Group(grid, *(Text(f"- {note}") for note in analysis.notes))
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -78,6 +78,7 @@ def render(figure: Canvas) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # a script that the font lacks shows as boxes
+        warnings.filterwarnings("ignore", "(constrained|tight).?layout not applied")  # names longer than the figure
         figure.savefig(buffer, format="png", dpi=120, metadata={"Software": "ditbench"})
     plt.close(figure)
     return buffer.getvalue()
@@ -100,6 +101,12 @@ def _without_mathematics(figure: Canvas) -> None:
     for text in figure.findobj(Text):
         if isinstance(text, Text) and "mathdefault" not in text.get_text():
             text.set_parse_math(False)
+            text.set_text("\n".join(_short(line) for line in text.get_text().split("\n")))
+
+
+def _short(line: str, most: int = 120) -> str:
+    """A line that fits a figure: a very long name keeps its two ends."""
+    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
 
 
 def legend(figure: Canvas, axis: Axes) -> None:
