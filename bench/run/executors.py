@@ -67,9 +67,10 @@ class Process:
 
     def ended(self) -> Ended:
         """How the cell ended; call it when the guard has."""
-        assert self.child.stdout is not None
-        with self.child.stdout as output:
-            report = output.read()
+        report = b""
+        if self.child.stdout is not None:
+            with self.child.stdout as output:
+                report = output.read()
         with suppress(ValueError, TypeError):
             return Ended(**json.loads(report))
         with suppress(ProcessLookupError):  # the guard was killed, or failed: nothing of the cell may live on
