@@ -84,6 +84,11 @@ class Dataset:
         return found | ({"unseen": self.unseen} if self.unseen is not None else {})
 
     @property
+    def content(self) -> str:
+        """The digest of the prepared files themselves: of a data set of the hub, `digest` is of its name alone."""
+        return digest(self.about.get("files", {}), 16)
+
+    @property
     def notes(self) -> list[str]:
         """What a user should know of it, in sentences."""
         return list(self.about.get("notes", []))

@@ -13,5 +13,11 @@ def short(error: BaseException) -> str:
 
 
 def listed(items: list[str] | tuple[str, ...], most: int = 10) -> str:
-    """Names with commas; a long list is cut, and its length said."""
-    return ", ".join(items[:most]) + (f", ... ({len(items)} in all)" if len(items) > most else "")
+    """Names with commas; a long list or name is cut, and what a terminal would obey is written out."""
+    return ", ".join(map(shown, items[:most])) + (f", ... ({len(items)} in all)" if len(items) > most else "")
+
+
+def shown(name: str, most: int = 60) -> str:
+    """A name from outside, as it may be printed."""
+    cut = name if len(name) <= most else f"{name[:most]}..."
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in cut)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,16 @@ def read_hub(config: Data, cache: Path) -> Layout:
         ) from error
     root = Path(config.path)
     splits = {canonical(name): Rows(canonical(name), [_piece(root, rows)], root) for name, rows in sets.items()}
-    pinned = config.revision is not None and len(config.revision) == 40
-    notes = [] if pinned else ["the hub's newest version; data.revision=COMMIT pins it"]
-    return Layout("a data set of the hub", splits, notes)
+    commit = _commit(sets)
+    notes = [] if config.revision else [f"the hub's newest version; data.revision={commit or 'COMMIT'} pins it"]
+    return Layout(f"a data set of the hub{f', commit {commit}' if commit else ''}", splits, notes)
+
+
+def _commit(sets: Any) -> str:
+    """The commit that was fetched, as the addresses of its files name it; empty if they do not."""
+    addresses = " ".join(str(address) for rows in sets.values() for address in rows.info.download_checksums or {})
+    found = re.search(r"@([0-9a-f]{40})\b", addresses)
+    return found[1] if found else ""
 
 
 def _piece(root: Path, rows: Any) -> Piece:

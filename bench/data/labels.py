@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.errors import DataError, listed
+from bench.data.errors import DataError, listed, shown
 
 Label = int | str | bool
 Say = Callable[[int], str]  # a row's number -> its place in words
@@ -45,7 +45,7 @@ class LabelMap:
         if strange:
             first = min(strange.values())
             raise DataError(
-                f"{place(first)}: label {values[first]!r} is not among the training labels "
+                f"{place(first)}: label {shown(repr(values[first]))} is not among the training labels "
                 f"({listed(self.names)}); unknown are {listed([repr(value) for value in strange])}"
                 + (" (-1 often marks a split without labels)" if -1 in strange else "")
             )
@@ -136,7 +136,9 @@ def fit(values: Iterable[Label | None], names: list[str] | None, place: Say) -> 
         outside = {value for value in present if not isinstance(value, int) or not 0 <= value < len(names)}
         if outside:
             row = next(row for row, value in enumerate(values) if value in outside)
-            raise DataError(f"{place(row)}: label {values[row]!r} lies outside 0 to {len(names) - 1} ({listed(names)})")
+            raise DataError(
+                f"{place(row)}: label {shown(repr(values[row]))} lies outside 0 to {len(names) - 1} ({listed(names)})"
+            )
         return LabelMap(names, {index: index for index in range(len(names))})
     texts = [value for value in present if isinstance(value, str)]
     _refuse_scores(texts, values, place)
@@ -144,8 +146,8 @@ def fit(values: Iterable[Label | None], names: list[str] | None, place: Say) -> 
         order: list[Label] = sorted(texts, key=lambda text: (int(text), text))
     else:
         order = sorted(present)
-    shown = [str(value).lower() if isinstance(value, bool) else str(value) for value in order]
-    return LabelMap(shown, {value: index for index, value in enumerate(order)})
+    names = [str(value).lower() if isinstance(value, bool) else str(value) for value in order]
+    return LabelMap(names, {value: index for index, value in enumerate(order)})
 
 
 def _refuse_scores(texts: list[str], values: list[Label | None], place: Say) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.datasets import Dataset, Split
+from bench.data.errors import shown
 from bench.data.prompts import Prompts
 from bench.data.subsets import RULE
 
@@ -112,13 +113,13 @@ def _of_classes(found: dict[str, Any]) -> Iterator[str]:
     names = found["classes"]
     counts = {split: own["classes"] for split, own in found["splits"].items()}
     yield f"  {len(names):,} classes, by number: name, images of {', '.join(counts)}"
-    shown = range(len(names)) if len(names) <= MOST else [*range(MOST - 3), *range(len(names) - 3, len(names))]
+    rows = range(len(names)) if len(names) <= MOST else [*range(MOST - 3), *range(len(names) - 3, len(names))]
     before = -1
-    for index in shown:
+    for index in rows:
         if index != before + 1:
             yield f"    ... {index - before - 1:,} more"
         before = index
-        yield f"    {index}: {names[index]}, {', '.join(f'{own[names[index]]:,}' for own in counts.values())}"
+        yield f"    {index}: {shown(names[index])}, {', '.join(f'{own[names[index]]:,}' for own in counts.values())}"
 
 
 def _of_prompts(found: dict[str, Any]) -> Iterator[str]:
@@ -175,8 +176,8 @@ def sheet(rows: list[tuple[str, list[Tile]]], columns: int = 6) -> Image:
         top += 30
         for index, (pixels, text) in enumerate(own):
             x, y = GAP + index % columns * (TILE + GAP), top + index // columns * _height()
-            enlarged = Image.fromarray(np.asarray(pixels)).resize((TILE, TILE), Image.Resampling.NEAREST)
-            page.paste(enlarged, (x, y))
+            how = Image.Resampling.NEAREST if pixels.shape[0] <= TILE else Image.Resampling.BOX
+            page.paste(Image.fromarray(np.asarray(pixels)).resize((TILE, TILE), how), (x, y))
             pen.multiline_text((x, y + TILE + 3), _wrapped(text), fill="black", font=small, spacing=2)
         top += -(-len(own) // columns) * _height()
     return page
@@ -187,8 +188,8 @@ def _height() -> int:
 
 
 def _wrapped(text: str) -> str:
-    shown = textwrap.wrap(printable(text), 20, max_lines=LINES, placeholder=" ...")
-    return "\n".join(shown)
+    wrapped = textwrap.wrap(printable(text), 20, max_lines=LINES, placeholder=" ...")
+    return "\n".join(wrapped)
 
 
 def printable(text: str) -> str:

@@ -136,6 +136,13 @@ def test_a_split_without_labels_is_named(tmp_path: Path) -> None:
         read(labelled(tmp_path / "set", [0, 1], [-1, -1]), tmp_path / "cache")
 
 
+def test_names_in_messages_are_short_and_inert(tmp_path: Path) -> None:
+    """A class name may be a page long, or hold what a terminal obeys."""
+    with pytest.raises(DataError) as caught:
+        read(labelled(tmp_path / "set", ["\x1b[31mred", "x" * 5000], ["other"]), tmp_path / "cache")
+    assert "\x1b" not in str(caught.value) and len(str(caught.value)) < 500
+
+
 def test_dictionary_columns_and_small_types(tmp_path: Path) -> None:
     """Categories of pandas, and unsigned bytes."""
     category = pyarrow.array(["b", "a", "b"]).dictionary_encode()

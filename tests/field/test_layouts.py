@@ -521,6 +521,7 @@ def test_a_data_set_of_the_hub_is_read_by_the_same_rules(tmp_path: Path) -> None
     found = layout.splits["train"]
     assert found.names("label") == ["a", "b"] and list(found.values("label", np.array([1, 3]))) == [1, 0]
     assert [one["bytes"] for one in found.images("image", np.array([0, 2]))] == [png(0), png(2)]
+    assert any("data.revision=COMMIT pins it" in note for note in layout.notes)
     with pytest.raises(DataError, match="no file or folder of that name here; as a data set of the hub: "):
         read_hub(config(tmp_path / "absent"), tmp_path / "hub")
 
