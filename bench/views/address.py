@@ -6,15 +6,16 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from bench.store.folders import Store
 
 BY_CELL, BY_VARIANT = "ditbench", "ditbench-seeds"  # keys of the two views of an experiment's run table
 SECRETS = re.compile(r"PASSW|SECRET|TOKEN|API_?KEY|ACCESS_KEY|PASSPHRASE|CREDENTIAL", re.IGNORECASE)
-_USER = re.compile(r"(?<=://)[^\s'\"<>]*@")
+_USER = re.compile(r"(?<=://)(?!/)[^\s'\"<>]*@")
 _QUERY = re.compile(r"([\w-]*(?:passw|pwd|secret|token|key|sig|credential)[\w-]*=)[^&\s'\"]+", re.IGNORECASE)
 _HEADER = re.compile(r"\b(Basic|Bearer)\s+[\w+/=.~-]{4,}")
+_MEANT = re.compile(r"[?#%]")  # means something in the address of a database
 SHORTEST = 4  # characters of a secret that is searched for in a text; shorter ones are parts of words
 
 
@@ -24,17 +25,18 @@ class TrackingError(ValueError):
 
 def tracking_uri(store: Store) -> str:
     """MLFLOW_TRACKING_URI, or the SQLite file beside the results."""
-    return os.environ.get("MLFLOW_TRACKING_URI", "").strip() or f"sqlite:///{store.root / 'mlflow.db'}"
+    own = _MEANT.sub(lambda found: quote(found[0]), str(store.root / "mlflow.db"))
+    return os.environ.get("MLFLOW_TRACKING_URI", "").strip() or f"sqlite:///{own}"
 
 
 def is_server(uri: str) -> bool:
     """Whether it is reached over the network by MLflow's own protocol."""
-    return urlsplit(uri).scheme in ("http", "https")
+    return uri.lower().startswith(("http://", "https://"))
 
 
 def sqlite_file(uri: str) -> Path | None:
     """The file of a SQLite store, or None for any other."""
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])) if uri.startswith("sqlite:///") else None
 
 
 def is_own(store: Store, uri: str) -> bool:
