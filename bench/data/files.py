@@ -11,7 +11,18 @@ from pathlib import Path
 
 from bench.data.errors import DataError
 
-JUNK = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "lost+found", "system volume information")
+JUNK = (
+    "__macosx",
+    "__pycache__",
+    "@eadir",
+    "$recycle.bin",
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "icon\r",
+    "lost+found",
+    "system volume information",
+)
 IMAGES: tuple[str, ...] = (
     ".png",
     ".jpg",
@@ -82,7 +93,7 @@ def kind_of(path: Path) -> str | None:
 
 def is_junk(name: str) -> bool:
     """Whether a file's or folder's name is one that is never data: hidden, `__MACOSX`, `Thumbs.db` and their like."""
-    return name.startswith((".", "__", "@", "$")) or name.lower() in JUNK or name.endswith("~")
+    return name.startswith(".") or name.lower() in JUNK
 
 
 def files_below(root: Path) -> list[Path]:

@@ -108,6 +108,12 @@ def test_a_class_named_as_a_split_is_is_a_class(tmp_path: Path) -> None:
     assert found.classes == ["car", "ship", "train"] and len(found.train) == 9
 
 
+def test_classes_with_signs_in_front_are_classes(tmp_path: Path) -> None:
+    names = ("__background__", "@home", "$1", "cat~")
+    root = images(tmp_path / "set", *(f"{split}/{name}/0.png" for split in ("train", "test") for name in names))
+    assert read(root, tmp_path / "cache").classes == sorted(names)
+
+
 def test_images_in_no_class_folder_are_refused(tmp_path: Path) -> None:
     root = images(tmp_path / "set", *CLASSES, "train/stray.png")
     with pytest.raises(DataError, match="row 2 of split 'train'.*: nothing"):
