@@ -36,6 +36,8 @@ def check_names(matrix: Matrix, rows: Iterable[str]) -> None:
     if matrix.baseline is not None and matrix.baseline not in names:
         hint = nearest(matrix.baseline, names, f" (rows: {', '.join(names)})")
         raise ConfigError(f"baseline {matrix.baseline!r} is no row of this matrix{hint}")
+    if matrix.budget.to is not None and matrix.budget.match is None:
+        raise ConfigError(f"budget.to {matrix.budget.to!r} needs budget.match, the cost that is met")
     for axis in BUDGETED.get(matrix.budget.match or "", ()):
         if axis in matrix.axes:
             raise ConfigError(f"budget.match {matrix.budget.match} sets {axis}, so it cannot be an axis too")

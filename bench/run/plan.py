@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from bench.config.schema import ConfigError, Data, Matrix, Prompt
 from bench.config.spec import CellConfig, CellSpec
 from bench.run.checks import check_cell, check_extractor, check_names, doubts
 from bench.run.machine import on_device, placed
-from bench.run.plugins import Plugins, load_plugins
+from bench.run.plugins import Plugins, load_plugins, of_plugin
 from bench.store.files import digest
 from bench.store.folders import Row, Store
 
@@ -183,7 +182,7 @@ class _Planner:
         config, budget = replace(config, options=scheme.options), ""
         if scheme.reason:
             return _Built(config, scheme.code, scheme.plugin, reason=scheme.reason)
-        with _of_plugin(config.scheme, passing=(ConfigError,)):
+        with of_plugin(config.scheme, passing=(ConfigError,)):
             if self.matrix.budget.match:
                 match = self._match(config, cell, prompts)
                 config, budget = config.changed(match.changes), match.text
@@ -221,9 +220,9 @@ class _Planner:
         if key not in self.schemes:
             if not architectures.is_built_in(name):
                 _ = self.plugins  # imported now
-            with _of_plugin(name, passing=(ValueError,)):  # an option that is none is the user's mistake
+            with of_plugin(name, passing=(ValueError,)):  # an option that is none is the user's mistake
                 options = architectures.resolve_options(name, given)
-            with _of_plugin(name):
+            with of_plugin(name):
                 digest(options)  # of plain, finite values, or no identity can be made of them
                 reason = architectures.first_violation(name, options)
             origin = architectures.origin(name)
@@ -268,27 +267,27 @@ def _key(*parts: Any) -> str:
     return json.dumps(parts, sort_keys=True)
 
 
-def _of_plugin(scheme: str, passing: tuple[type[BaseException], ...] = ()) -> AbstractContextManager[None]:
-    """Around a scheme's own code: of a plugin, an error of any kind becomes a `PluginError`."""
-    if architectures.is_built_in(scheme):
-        return nullcontext()
-    return architectures.guarded(f"scheme {scheme!r}", passing=passing)
-
-
 def _typed(axes: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     """The values of axes, those of options as the scheme takes them."""
     return {key: options.get(key.removeprefix("options."), value) for key, value in axes.items()}
 
 
 def _refuse_twins(cells: list[PlannedCell]) -> None:
-    """Two variants that are the same cell would be one row counted twice."""
+    """Two variants that are the same cell would be one row counted twice, also under another name of their scheme."""
     labels: dict[str, str] = {}
     for cell in cells:
-        if cell.row.cell in labels and not cell.reason:
-            raise ConfigError(
-                f"{cell.label!r} and {labels[cell.row.cell]!r} are the same cell: their options are equal"
-            )
-        labels[cell.row.cell] = cell.label
+        id = _id_without_alias(cell)
+        if id in labels and not cell.reason:
+            raise ConfigError(f"{cell.label!r} and {labels[id]!r} are the same cell: their options are equal")
+        labels[id] = cell.label
+
+
+def _id_without_alias(cell: PlannedCell) -> str:
+    config, digests = cell.spec.config, cell.spec.digests
+    if config.scheme not in architectures.ALIASES:
+        return cell.row.cell
+    own = replace(config, scheme=architectures.ALIASES[config.scheme])
+    return identity(own, **{name: digests[name] for name in ("data", "code", "plugin")})
 
 
 def _refuse_nothing(cells: list[PlannedCell]) -> None:

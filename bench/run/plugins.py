@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +74,13 @@ def load_plugins(files: Sequence[str], known: Path, progress: Progress) -> Plugi
         del os.environ[name]
     os.environ.update(environment)
     return found
+
+
+def of_plugin(scheme: str, passing: tuple[type[BaseException], ...] = ()) -> AbstractContextManager[None]:
+    """Around a scheme's own code: of a plugin, an error of any kind becomes a `PluginError`."""
+    if architectures.is_built_in(scheme):
+        return nullcontext()
+    return architectures.guarded(f"scheme {scheme!r}", passing=passing)
 
 
 def _mark_of(file: str, known: Path) -> Path:

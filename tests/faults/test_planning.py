@@ -39,6 +39,8 @@ from bench.store.folders import Store
         ({"budget": {"match": "params"}, "axes": {"backbone.width": [32, 64]}}, "sets backbone.width"),
         ({"budget": {"match": "train_flops"}, "axes": {"train.steps": [3, 4]}}, "sets train.steps"),
         ({"budget": {"match": "params", "to": "adaln"}}, "budget.to 'adaln'"),
+        ({"budget": {"to": "adaln-zero"}}, "needs budget.match"),
+        ({"variants": ["pixart", "shared-modulation"]}, "the same cell"),
         ({"axes": {"options.gate": ["one", "two"]}}, "'two': choose"),
         ({"axes": {"options.tokens": [1]}}, "unknown option 'tokens'"),
         ({"variants": [{"scheme": "in-context", "tokens": 2.5}]}, "tokens 2.5: must be a whole number"),
