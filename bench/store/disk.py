@@ -73,7 +73,13 @@ def refused(error: BaseException) -> OSError | None:
 
 def _concerns(refusal: OSError, path: Path) -> bool:
     """Whether it is of what is written: a user's file that cannot be read meanwhile is not."""
-    return refusal.filename is None or os.fsdecode(refusal.filename).startswith(str(path.parent))
+    named = _named(refusal)
+    return named is None or named.startswith(str(path.parent))
+
+
+def _named(refusal: OSError) -> str | None:
+    """The path that the system names, if it does; it may be the number of an open file."""
+    return os.fsdecode(refusal.filename) if isinstance(refusal.filename, str | bytes | os.PathLike) else None
 
 
 def disk_error(refusal: OSError, path: Path, what: str = "", size: int | None = None) -> DiskError:
@@ -93,7 +99,7 @@ def explained(error: BaseException, folder: Path) -> str | None:
     refusal = refused(error)
     if refusal is None:
         return None
-    return str(disk_error(refusal, Path(os.fsdecode(refusal.filename)) if refusal.filename else folder))
+    return str(disk_error(refusal, Path(_named(refusal) or folder)))
 
 
 def megabytes(size: float) -> str:

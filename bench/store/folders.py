@@ -4,6 +4,7 @@ runs/
   cells/<id>/            config.json  journal.jsonl  status.json  result.json  log.txt  checkpoints/  samples/
   matrices/<name>/       manifest.json  report/
   id                     what MLflow's runs are known by as ours
+  slots/                 shares of the machine that running cells hold: safe to delete when nothing runs
   cache/                 data, reference features, encoded prompts: safe to delete
   mlflow.db, mlartifacts/
 """

@@ -120,6 +120,7 @@ def test_what_libraries_say_of_a_full_disk_is_understood(tmp_path: Path) -> None
         RuntimeError("No space left on device"),
     ):
         assert "no space left for" in (explained(error, tmp_path) or "")
+    assert str(tmp_path) in (explained(OSError(errno.ENOSPC, "No space left on device", 3), tmp_path) or "")
     assert explained(ValueError("unexpected pos 3 vs 4"), tmp_path) is None
     assert explained(FileNotFoundError(errno.ENOENT, "No such file"), tmp_path) is None
 
