@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from architectures.systems.prefixes import Computable, Found, find, quantised, unfit
+
 LAYOUTS = ("original", "diffusers")
 
 # One key by which each system's files are known, to name a file that is of another system.
@@ -142,57 +144,104 @@ def _misfit(tensor: Tensor, shape: torch.Size) -> bool:
     return tensor.ndim >= 2 and len(shape) >= 2 and tensor.shape[0] != shape[0]
 
 
-def load_published(model: nn.Module, state: Mapping[str, Tensor]) -> str:
+def load_published(
+    model: nn.Module, state: Mapping[str, Tensor], *, ema: bool = False, say: Callable[[str], None] = lambda text: None
+) -> str:
     """Loads weights of the same system, of the released file's layout or of diffusers'.
 
     Args:
         model: of `published`.
-        state: name -> tensor; a common prefix `model.diffusion_model.` is taken off.
+        state: name -> tensor. A prefix that the model's keys share is taken off; what lies beside the model (a VAE,
+            text encoders, an optimiser) is passed over.
+        ema: whether averaged weights are taken, where a file holds both.
+        say: called with a sentence on what was taken off and passed over.
 
     Returns:
         The layout of the weights: `original` or `diffusers`.
 
     Raises:
-        WeightsError: if it is another system's, or naming the keys that are missing, left over or of another shape.
+        WeightsError: if it is another system's, quantised or holds NaN, or naming the keys that are missing, left over
+            or of another shape.
     """
-    prefix = "model.diffusion_model."
-    state = {key.removeprefix(prefix): value for key, value in state.items() if torch.is_tensor(value)}
     system: Any = model
-    expected = {}
-    for layout in LAYOUTS:
-        if moves := system.moves(layout):
-            expected[layout] = {name for move in moves for name in move.names}
-    layout = max(expected, key=lambda one: len(expected[one] & state.keys()) / len(expected[one]))
-    _check_keys(system, layout, expected[layout], state.keys())
-    converted = convert(model, state, layout)
+    found, expected = _found(system, state.keys(), ema)
+    if (marked := quantised(found.names.values())) and not _is_whole(found, expected):
+        raise WeightsError(f"these weights of {system.system} are {marked}: they need their library; take whole ones")
+    _check_keys(system, found, expected, state.keys())
+    if reason := unfit((found.names[name] for name in sorted(expected)), state):
+        raise WeightsError(f"weights of {system.system}: {reason}")
+    _describe(found, say)
+    converted = convert(model, Computable(state, found.names), found.layout)
     own = dict(model.state_dict())
     assert converted.keys() == own.keys(), sorted(converted.keys() ^ own.keys())  # the moves name every parameter
     model.load_state_dict(converted, assign=any(p.is_meta for p in model.parameters()))
-    return layout
+    return found.layout
 
 
-def _check_keys(model: Any, layout: str, expected: Set[str], given: Set[str]) -> None:
+def _found(system: Any, keys: Set[str], ema: bool) -> tuple[Found, Set[str]]:
+    """The layout that fits a file's keys best, and all keys of that layout."""
+    best: tuple[Found, Set[str]] | None = None
+    for layout in LAYOUTS:
+        if not (moves := system.moves(layout)):
+            continue
+        expected = {name for move in moves for name in move.names}
+        try:
+            found = find(keys, layout, expected, ema=ema)
+        except ValueError as error:
+            raise WeightsError(f"weights of {system.system} in the {layout} layout: {error}") from error
+        if best is None or found.share > best[0].share:
+            best = found, expected
+    assert best is not None
+    return best
+
+
+def _is_whole(found: Found, expected: Set[str]) -> bool:
+    """Whether nothing is missing and nothing left over."""
+    return found.names.keys() == expected
+
+
+def _describe(found: Found, say: Callable[[str], None]) -> None:
+    """Says what of a file's keys was taken off and passed over."""
+    if found.prefix:
+        say(f"the prefix {found.prefix} is taken off the keys")
+    if found.beside:
+        say(f"passed over, as no part of the model: {len(found.beside)} tensors ({few(found.beside)})")
+
+
+def _check_keys(model: Any, found: Found, expected: Set[str], keys: Set[str]) -> None:
     """Refuses keys that are another system's, too few or too many.
 
     Raises:
         WeightsError: naming them.
     """
     system, unused = model.system, [re.compile(pattern) for pattern in model.unused]
-    missing = sorted(expected - given)
-    left = sorted(key for key in given - expected if not any(pattern.fullmatch(key) for pattern in unused))
-    likely = next((other for other, marks in MARKS.items() if any(mark in given for mark in marks)), system)
+    missing = sorted(expected - found.names.keys())
+    left = [key for key in found.names.keys() - expected if not any(pattern.fullmatch(key) for pattern in unused)]
+    likely = _likely(keys, system)
     if missing and (likely != system or len(missing) > len(expected) / 2):
         hint = f"; they look like {likely}" if likely != system else ""
+        holds = f"; the file holds {few(sorted(keys))}" if keys else "; the file holds no tensor"
         raise WeightsError(
-            f"these are not weights of {system}: {len(missing)} of {len(expected)} keys are missing{hint}"
+            f"these are not weights of {system}: {len(missing)} of {len(expected)} keys are missing{hint}{holds}"
         )
     if missing or left:
         parts = [
-            f"{len(keys)} {kind} ({_few(keys)})" for kind, keys in (("missing", missing), ("left over", left)) if keys
+            f"{len(names)} {kind} ({few(sorted(names))})"
+            for kind, names in (("missing", missing), ("left over", left))
+            if names
         ]
-        raise WeightsError(f"weights of {system} in the {layout} layout: {', '.join(parts)}")
+        raise WeightsError(f"weights of {system} in the {found.layout} layout: {', '.join(parts)}")
 
 
-def _few(names: Sequence[str], most: int = 3) -> str:
+def _likely(keys: Set[str], system: str) -> str:
+    """The first system whose marks are among the keys, with whatever prefix; the one that is wanted if none is."""
+    marks = {mark: other for other, every in MARKS.items() for mark in every}
+    ends = {key[start:] for key in keys for start in (0, *(dot.end() for dot in re.finditer(r"\.", key)))}
+    found = [other for mark, other in marks.items() if mark in ends]
+    return found[0] if found else system
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

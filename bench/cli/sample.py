@@ -95,7 +95,7 @@ def _first_seeds(store: Store, matrix: str) -> dict[str, CellFolder]:
 def sample_published(
     system: Annotated[str, typer.Argument(help="A published system, such as dit.")],
     labels: Annotated[list[str] | None, typer.Argument(help="Class numbers, where it is conditioned on them.")] = None,
-    weights: Annotated[Path, typer.Option(help="Its weights: a safetensors file, or a folder of them.")] = ...,  # type: ignore[assignment]
+    weights: Annotated[Path, typer.Option(help="Its weights: a safetensors file, a folder, or an index.")] = ...,  # type: ignore[assignment]
     features: Annotated[Path | None, typer.Option(help="Its encoded prompts, a safetensors file.")] = None,
     vae: Annotated[Path | None, typer.Option(help="A local AutoencoderKL; without it, latents are saved.")] = None,
     out: Out = Path("sample.png"),
@@ -105,6 +105,7 @@ def sample_published(
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Of the sampler; 50 if left out.")] = None,
     guidance: Annotated[float | None, typer.Option(help="4 if left out.")] = None,
+    ema: Annotated[bool, typer.Option("--ema", help="Take averaged weights, where the file holds both.")] = False,
 ) -> None:
     """Generate images with a published system's weights (safetensors).
 
@@ -115,6 +116,6 @@ def sample_published(
     from bench.views.sample.published import PublishedRequest
     from bench.views.sample.published import sample_published as generate
 
-    request = PublishedRequest(labels or [], features, (latent, latent), vae)
+    request = PublishedRequest(labels or [], features, (latent, latent), vae, ema)
     settings = SampleSettings(count, seed, steps, guidance, warn=warn)
     say(generate(system, weights, pairs(size or []), request, settings, out))

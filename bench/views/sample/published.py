@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,39 +17,25 @@ from bench.measure.sampling import SAMPLERS, initial_noise
 from bench.store.files import write_atomic
 from bench.training.flow import to_images
 from bench.views.sample.cells import SampleSettings
+from bench.views.sample.weightfiles import FileError, read
 
 
-class FileError(ValueError):
-    """A file that is no safetensors file, or not whole; the sentence names it."""
-
-
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or of all in a folder. Nothing in a file is ever executed.
-
-    Raises:
-        FileError: if it is missing, truncated, or of another format, such as a pickle.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    if not files or not files[0].is_file():
-        raise FileError(f"{path}: no safetensors file there")
-    state: dict[str, Tensor] = {}
-    for file in files:
-        with file.open("rb") as opened:
-            head = opened.read(2)
-        if head in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
-            raise FileError(f"{file}: a pickle, which could run anything; convert it to safetensors first")
-        try:
-            state |= load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise FileError(f"{file}: not a whole safetensors file ({error})") from error
-    return state
-
-
-def load(system: str, path: Path, sizes: dict[str, Any]) -> tuple[Any, str]:
+def load(
+    system: str,
+    path: Path,
+    sizes: dict[str, Any],
+    *,
+    ema: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Any, str]:
     """A published system with the weights of a file, and the file's layout.
+
+    Args:
+        system: its name.
+        path: a safetensors file, a folder of them, or an index.
+        sizes: of the system.
+        ema: whether averaged weights are taken, where the file holds both.
+        say: called with what was taken off the keys, and what was passed over.
 
     Raises:
         FileError: for a file that cannot be read.
@@ -58,7 +44,10 @@ def load(system: str, path: Path, sizes: dict[str, Any]) -> tuple[Any, str]:
     state = read(path)
     with torch.device("meta"):
         model = architectures.published(system, **sizes)
-    layout = architectures.load_published(model, state)
+    try:
+        layout = architectures.load_published(model, state, ema=ema, say=say)
+    except architectures.WeightsError as error:
+        raise architectures.WeightsError(f"{path}: {error}") from error
     with torch.device("cpu"):  # what a file does not hold, such as positions, is computed
         whole = architectures.published(system, **sizes) if any(b.is_meta for b in model.buffers()) else model
     if whole is not model:
@@ -77,14 +66,32 @@ def features(path: Path) -> tuple[FeatureBatch, FeatureBatch]:
     """
     state = read(path)
     if "tokens" not in state:
-        raise FileError(f"{path}: no `tokens`; it holds {', '.join(sorted(state)) or 'nothing'}")
+        raise FileError(f"{path}: no `tokens`; it holds {', '.join(sorted(state)[:9]) or 'nothing'}")
+    tokens = _checked(path, state, "tokens", 3)
 
     def batch(prefix: str) -> FeatureBatch:
-        tokens = state.get(f"{prefix}tokens", torch.zeros_like(state["tokens"]))
-        mask = state.get(f"{prefix}mask", torch.ones(tokens.shape[:2])).bool()
-        return FeatureBatch(tokens, mask, state.get(f"{prefix}pooled", torch.zeros(len(tokens), 1)))
+        own = _checked(path, state, f"{prefix}tokens", 3) if f"{prefix}tokens" in state else torch.zeros_like(tokens)
+        mask = state[f"{prefix}mask"].bool() if f"{prefix}mask" in state else torch.ones(own.shape[:2]).bool()
+        if mask.shape != own.shape[:2]:
+            raise FileError(f"{path}: {prefix}mask is {tuple(mask.shape)}, its tokens {tuple(own.shape)}")
+        name = f"{prefix}pooled"
+        pooled = _checked(path, state, name, 2) if name in state else torch.zeros(len(own), 1)
+        if len(own) != len(tokens) or len(pooled) != len(own):
+            raise FileError(f"{path}: {name} and {prefix}tokens are not of {len(tokens)} prompts each")
+        return FeatureBatch(own, mask, pooled)
 
     return batch(""), batch("null_")
+
+
+def _checked(path: Path, state: Mapping[str, Tensor], name: str, axes: int) -> Tensor:
+    """A tensor of numbers that a system can take, as float32."""
+    tensor = state[name]
+    if not tensor.is_floating_point() or tensor.ndim != axes or not tensor.numel():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise FileError(f"{path}: {name} is {kind} of shape {tuple(tensor.shape)}, not {axes} axes of floats")
+    if not bool(tensor.float().isfinite().all()):
+        raise FileError(f"{path}: {name} holds NaN or infinity")
+    return tensor.float()
 
 
 @torch.inference_mode()
@@ -113,9 +120,9 @@ def latents(
 
 def write(path: Path, samples: Tensor) -> None:
     """Latents (n, C, H, W) as a safetensors file."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    save_file({"latents": samples.contiguous()}, path)
+    write_atomic(path, save({"latents": samples.contiguous()}))
 
 
 def decode(vae: Path, samples: Tensor) -> Tensor:
@@ -129,7 +136,7 @@ def decode(vae: Path, samples: Tensor) -> Tensor:
 
         untyped: Any = AutoencoderKL
         model = untyped.from_pretrained(vae, local_files_only=True, use_safetensors=True)
-    except (ImportError, OSError, ValueError) as error:
+    except Exception as error:  # diffusers' own, of many types
         raise FileError(f"{vae}: no VAE can be loaded ({error})") from error
     with torch.inference_mode():
         images: Tensor = model.decode(samples / model.config.scaling_factor + (model.config.shift_factor or 0)).sample
@@ -145,12 +152,14 @@ class PublishedRequest:
         features: a file of encoded prompts, of a text-conditional system.
         size: height and width of the latents.
         vae: a local folder that decodes them; None saves the latents.
+        ema: whether averaged weights are taken, where a file holds both.
     """
 
     labels: list[str]
     features: Path | None
     size: tuple[int, int]
     vae: Path | None
+    ema: bool = False
 
 
 def encode_prompts(system: str, model: Any, request: PublishedRequest) -> tuple[Any, Any]:
@@ -184,7 +193,7 @@ def sample_published(
     """
     if system not in architectures.PUBLISHED:
         architectures.published(system)  # raises, with the nearest
-    model, layout = load(system, path, sizes)
+    model, layout = load(system, path, sizes, ema=request.ema, say=settings.warn)
     settings.warn(f"{path} is {system} in the {layout} layout")
     prompt, null = encode_prompts(system, model, request)
     guidance = 4.0 if settings.guidance is None else settings.guidance
@@ -198,6 +207,11 @@ def sample_published(
         steps=settings.steps or 50,
         guidance=guidance,
     )
+    if not bool(samples.isfinite().all()):
+        raise ValueError(
+            f"the latents of {system} hold NaN or infinity after sampling, so nothing was written: are the prompts, "
+            f"--guidance {guidance:g} and the sizes those of these weights?"
+        )
     if request.vae is None:
         out = out.with_suffix(".safetensors")
         write(out, samples)
