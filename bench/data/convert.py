@@ -22,7 +22,7 @@ from bench.data.layouts import Layout, beside, read_layout
 from bench.data.parts import Part, duplicates, notes_of
 from bench.data.prepared import images_file
 from bench.data.rows import Rows
-from bench.data.splits import canonical
+from bench.data.splits import key_of
 from bench.data.subsets import chosen
 from bench.store.files import file_digest
 
@@ -43,7 +43,7 @@ def content(path: Path, config: Data) -> list[list[str]]:
             [file.relative_to(path).as_posix() if path.is_dir() else file.name, file_digest(file)] for file in packed
         ]
     layout = read_layout(path, config)
-    names = dict.fromkeys((canonical(config.train_split), canonical(config.heldout_split)))
+    names = dict.fromkeys(key_of(layout.splits, name) for name in (config.train_split, config.heldout_split))
     found = []
     for name in names:
         for shown, file in _split(layout, name, config).files(config.image_column):
@@ -139,7 +139,7 @@ def _parts(config: Data, layout: Layout) -> tuple[list[Part], list[str] | None]:
     """Both parts with their labels or captions, and the names of classes."""
     parts = []
     for name, key in (("train", config.train_split), ("heldout", config.heldout_split)):
-        rows = _split(layout, canonical(key), config)
+        rows = _split(layout, key_of(layout.splits, key), config)
         parts.append(Part(name, rows, np.arange(len(rows))))
     if config.caption_column:
         for part in parts:

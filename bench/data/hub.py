@@ -14,7 +14,7 @@ from bench.data.errors import DataError, short
 from bench.data.layouts import Layout
 from bench.data.piece import Piece, Wanted
 from bench.data.rows import Rows
-from bench.data.splits import canonical
+from bench.data.splits import keys
 
 
 def read_hub(config: Data, cache: Path) -> Layout:
@@ -41,7 +41,7 @@ def read_hub(config: Data, cache: Path) -> Layout:
             f"{type(cause).__name__}: {short(cause)}"
         ) from error
     root = Path(config.path)
-    splits = {canonical(name): Rows(canonical(name), [_piece(root, rows)], root) for name, rows in sets.items()}
+    splits = {key: Rows(key, [_piece(root, sets[name])], root) for name, key in keys(list(sets)).items()}
     commit = _commit(sets)
     notes = [] if config.revision else [f"the hub's newest version; data.revision={commit or 'COMMIT'} pins it"]
     return Layout(f"a data set of the hub{f', commit {commit}' if commit else ''}", splits, notes)

@@ -19,7 +19,7 @@ from bench.data.errors import DataError, listed, short
 from bench.data.files import UNREAD, damaged, files_below, kind_of, what_it_is
 from bench.data.piece import Piece, of_columns
 from bench.data.rows import Rows
-from bench.data.splits import ALIASES, by_name, by_split, canonical, classes
+from bench.data.splits import ALIASES, by_name, by_split, canonical, classes, key_of, keys, merged
 from bench.data.tables import open_piece
 
 
@@ -83,15 +83,21 @@ def _of_folder(root: Path, config: Data) -> Layout:
     for kind in ("parquet", "arrow", "tar"):
         if kinds.get(kind):
             splits = saved if kind == "arrow" and saved else by_name(kinds[kind], root, wanted)
-            rows = {name: Rows(name, _pieces(kind, own, config), root) for name, own in splits.items()}
-            return Layout(f"{kind} files", rows, _passed_over(kinds, kind))
+            rows, notes = _rows(kind, splits, root, config)
+            return Layout(f"{kind} files", rows, notes + _passed_over(kinds, kind))
     if "image" in kinds:
         return _of_images(root, kinds, config)
     if "table" in kinds:
-        splits = by_name(_tables(kinds["table"], config), root, wanted)
-        rows = {name: Rows(name, _pieces("table", own, config), root) for name, own in splits.items()}
-        return Layout("tables of text", _by_column(rows), _passed_over(kinds, "table"))
+        rows, notes = _rows("table", by_name(_tables(kinds["table"], config), root, wanted), root, config)
+        return Layout("tables of text", _by_column(rows), notes + _passed_over(kinds, "table"))
     raise DataError(_nothing(root, files))
+
+
+def _rows(kind: str, splits: dict[str, list[Path]], root: Path, config: Data) -> tuple[dict[str, Rows], list[str]]:
+    """Rows of each split, and what is not read because it names none."""
+    others = [file.name for file in splits.pop("", [])]
+    rows = {name: Rows(name, _pieces(kind, own, config), root) for name, own in splits.items()}
+    return rows, [f"not read, naming no split: {listed(others, 3)}"] if others else []
 
 
 def _nothing(root: Path, files: list[Path]) -> str:
@@ -148,8 +154,8 @@ def _saved(root: Path, states: list[Path]) -> dict[str, list[Path]]:
         missing = [file.name for file in files if not file.is_file()]
         if missing:
             raise DataError(f"{state}: names {listed(missing)}, which is not there")
-        splits[canonical(split)] = files
-    return splits
+        splits[split] = files
+    return merged(splits)
 
 
 # --- images ---------------------------------------------------------------------------------------------------------
@@ -182,17 +188,16 @@ def _of_images(root: Path, kinds: dict[str, list[Path]], config: Data) -> Layout
         if file.stem.lower() == "metadata" or _names_images(file, config)
     ]
     if naming:
-        splits = by_name(naming, root, wanted)
-        rows = {name: Rows(name, _pieces("table", own, config), root) for name, own in splits.items()}
+        rows, notes = _rows("table", by_name(naming, root, wanted), root, config)
         if len(naming) == 1 and naming[0].parent == root:
             rows = _by_image_folder(next(iter(rows.values())), config, wanted)
         rows = _by_column(rows)
         unnamed = len(kinds["image"]) - sum(len(one) for one in rows.values())
-        notes = [f"not read: {unnamed} images that no table names"] if unnamed > 0 else []
+        notes += [f"not read: {unnamed} images that no table names"] if unnamed > 0 else []
         names = list(dict.fromkeys(file.name for file in naming))
         return Layout(f"images named by {listed(names)}", rows, notes + _passed_over(kinds, "image", "table"))
     splits_of_images = by_split(kinds["image"], root, wanted)
-    read = {canonical(name) for name in wanted}
+    read = {key_of(splits_of_images, name) for name in wanted}
     folders = {file: parts for name, own in splits_of_images.items() if name in read for file, parts in own}
     label = classes(folders)
     rows = {
@@ -221,7 +226,9 @@ def _by_column(splits: dict[str, Rows]) -> dict[str, Rows]:
     rows = next(iter(splits.values()))
     if len(splits) > 1 or len(rows.pieces) > 1 or "split" not in rows.columns:
         return splits
-    return _divided(rows, [canonical(str(value)) for value in rows.values("split")])
+    names = [str(value or "") for value in rows.values("split")]
+    key = keys(list(dict.fromkeys(names)))
+    return _divided(rows, [key[name] for name in names])
 
 
 def _divided(rows: Rows, names: list[str]) -> dict[str, Rows]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from bench.data.errors import DataError, listed
 
@@ -14,12 +16,33 @@ ALIASES = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 _CANONICAL = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
+T = TypeVar("T")
 Parts = tuple[str, ...]  # folders between root and file
 
 
 def canonical(name: str) -> str:
     """`val` -> `validation`; a name of one's own in lower case."""
     return _CANONICAL.get(name.lower(), name.lower())
+
+
+def keys(names: Iterable[str]) -> dict[str, str]:
+    """The split that each name is: canonical, but of two that would be one (`dev` and `val`) each its own."""
+    lower = dict.fromkeys(name.lower() for name in names)
+    several = Counter(canonical(name) for name in lower)
+    return {name: canonical(name) if several[canonical(name)] == 1 else name.lower() for name in names}
+
+
+def key_of(splits: Container[str], name: str) -> str:
+    """The key of the split that a config names."""
+    return name.lower() if name.lower() in splits else canonical(name)
+
+
+def merged(groups: dict[str, list[T]]) -> dict[str, list[T]]:
+    """Groups under the keys of their names."""
+    found: dict[str, list[T]] = {}
+    for name, key in keys(list(groups)).items():
+        found.setdefault(key, []).extend(groups[name])
+    return found
 
 
 def by_split(files: Sequence[Path], root: Path, wanted: Iterable[str]) -> dict[str, list[tuple[Path, Parts]]]:
@@ -36,10 +59,10 @@ def by_split(files: Sequence[Path], root: Path, wanted: Iterable[str]) -> dict[s
         if level is None:
             found.setdefault("train", []).append((file, folders))
         elif len(folders) > level:
-            split, rest = canonical(folders[level]), folders[level + 1 :]
-            rest = rest[1:] if rest and canonical(rest[0]) == split else rest  # train.zip that holds a folder train
-            found.setdefault(split, []).append((file, rest))
-    return found
+            split, rest = folders[level], folders[level + 1 :]
+            nested = bool(rest) and canonical(rest[0]) == canonical(split)  # train.zip that holds a folder train
+            found.setdefault(split, []).append((file, rest[nested:]))
+    return merged(found)
 
 
 def _level(parts: Sequence[Parts], wanted: set[str]) -> int | None:
@@ -56,7 +79,9 @@ def _level(parts: Sequence[Parts], wanted: set[str]) -> int | None:
 
 
 def by_name(files: Sequence[Path], root: Path, wanted: Iterable[str]) -> dict[str, list[Path]]:
-    """Files of rows by split: by a folder above them, or else by a word of their name; others are of `train`.
+    """Files of rows by split: by a folder above them, or else by a word of their name.
+
+    Others are of `train`, if none is named so; else their split is empty text.
 
     Raises:
         DataError: if folders side by side hold the same split.
@@ -69,14 +94,16 @@ def by_name(files: Sequence[Path], root: Path, wanted: Iterable[str]) -> dict[st
         bare = [re.split(r"[=]", name)[-1].partition(".")[0] for name in folders]  # train.parquet/, split=train/
         level = next((k for k, name in enumerate(bare) if canonical(name) in known), len(folders))
         words = [*bare[level : level + 1], *re.split(r"[^a-z]+", file.name.lower().partition(".")[0]), file.stem]
-        split = next((canonical(word) for word in words if canonical(word) in known), "train")
+        split = next((word.lower() for word in words if canonical(word) in known), "")
         found.setdefault(split, []).append(file)
-        places.setdefault(split, set()).add(folders[:level])
+        places.setdefault(split, set()).add(folders[:level] if split else ())
     for split, folders_above in places.items():
         if len(folders_above) > 1:
             names = sorted("/".join(one) or "." for one in folders_above)
             raise DataError(f"{root}: several folders hold the split {split}: {listed(names)}; choose with data.subset")
-    return found
+    if not any(canonical(split) == "train" for split in found) and "" in found:
+        found["train"] = found.pop("")
+    return merged(found)
 
 
 def classes(folders: dict[Path, Parts]) -> dict[Path, str | None]:

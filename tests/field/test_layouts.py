@@ -559,6 +559,29 @@ def test_one_split_is_divided_by_the_seed_without_overlap(tmp_path: Path, form: 
         read(path, tmp_path / "cache", heldout_split="train", heldout_count=100)
 
 
+def test_files_that_name_no_split_are_no_training_data_beside_those_that_do(tmp_path: Path) -> None:
+    """extra.parquet beside train.parquet was trained on as well."""
+    path = labelled(tmp_path / "set", ["a", "b"])
+    parquet(path / "extra.parquet", label=["a", "b", "b"])
+    found = read(path, tmp_path / "cache")
+    assert len(found.train) == 2 and "not read, naming no split: extra.parquet" in found.notes
+
+
+@pytest.mark.parametrize("kind", ["folders", "parquet"])
+def test_two_names_of_one_split_are_two_splits(tmp_path: Path, kind: str) -> None:
+    """`dev` beside `val`, `eval` beside `test`: one would be added to the other."""
+    if kind == "folders":
+        path = images(tmp_path / "set", "train/a/0.png", "dev/a/1.png", "val/a/2.png", "test/a/3.png")
+    else:
+        path = tmp_path / "set"
+        for name in ("train", "dev", "val", "test"):
+            parquet(path / f"{name}.parquet", label=["a"])
+    assert len(read(path, tmp_path / "cache", heldout_split="val").heldout) == 1
+    assert len(read(path, tmp_path / "cache", heldout_split="dev").heldout) == 1
+    with pytest.raises(DataError, match=r"no split 'validation' \(splits: train, test, dev, val\)"):
+        read(path, tmp_path / "cache", heldout_split="validation")
+
+
 def test_images_that_both_splits_have_are_said(tmp_path: Path) -> None:
     path = labelled(tmp_path / "set", ["a", "b", "a"], ["a", "b"])
     found = read(path, tmp_path / "cache")
