@@ -17,16 +17,6 @@ from bench.store.folders import Store
 from bench.views import mlflow as tracking
 
 
-@pytest.fixture(scope="session")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An initialised store: MLflow takes seconds to make one."""
-    store = Store(tmp_path_factory.mktemp("empty"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        tracking.connect(store)
-    return store.root / "mlflow.db"
-
-
 def made(root: Path, monkeypatch: pytest.MonkeyPatch, uri: str | None) -> Store:
     """A results directory of four cells, and MLflow at `uri`, or inside it."""
     if uri is None:
