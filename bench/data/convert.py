@@ -196,10 +196,11 @@ def _refuse_missing(config: Data, part: Part, row: int, count: int, column: str)
     value = next(part.rows.values(column, np.array([row])))
     nothing = value is None or value != value  # None or NaN
     shown = "nothing" if nothing else f"{str(value)[:60]!r}, which has no letter, digit or symbol"
+    image = next(part.rows.images(config.image_column, np.array([row])))
     null = ", data.missing=null trains them with the null prompt" if part.texts is not None else ""
     raise DataError(
-        f"{config.path}: {part.rows.place(row)}, column {column!r}: {shown} ({count} such of {len(part.rows)}); "
-        f"data.missing=drop leaves such rows out{null}"
+        f"{config.path}: {part.rows.place(row)}{_name(image)}, column {column!r}: {shown} "
+        f"({count} such of {len(part.rows)}); data.missing=drop leaves such rows out{null}"
     )
 
 

@@ -204,8 +204,11 @@ def _of_images(root: Path, kinds: dict[str, list[Path]], config: Data) -> Layout
         name: Rows(name, [_piece_of_images(root, [file for file, _ in own], label)], root)
         for name, own in splits_of_images.items()
     }
+    placed = {file for own in splits_of_images.values() for file, _ in own}
+    stray = [file.name for file in kinds["image"] if file not in placed]
     tables = [file.name for file in kinds.get("table", [])]
     notes = [f"not read: {listed(tables, 3)} (data.image_column names a table's column of paths)"] if tables else []
+    notes += [f"not read, in the folder of no split: {listed(stray, 3)}"] if stray else []
     return Layout("images in folders", rows, notes + _passed_over(kinds, "image", "table"))
 
 

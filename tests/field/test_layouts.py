@@ -94,9 +94,9 @@ def config(path: Path, **changes: Any) -> Data:
 
 
 def test_other_splits_beside_are_no_classes_and_not_read(tmp_path: Path) -> None:
-    root = images(tmp_path / "set", *CLASSES, "unlabelled/4.png")
+    root = images(tmp_path / "set", *CLASSES, "unlabelled/4.png", "logo.png")
     before = read(root, tmp_path / "cache")
-    assert understood(before) == EXPECTED
+    assert understood(before) == EXPECTED and "not read, in the folder of no split: logo.png" in before.notes
     (root / "unlabelled/5.png").write_bytes(b"never read")
     assert read(root, tmp_path / "cache").digest == before.digest
 
@@ -116,7 +116,7 @@ def test_classes_with_signs_in_front_are_classes(tmp_path: Path) -> None:
 
 def test_images_in_no_class_folder_are_refused(tmp_path: Path) -> None:
     root = images(tmp_path / "set", *CLASSES, "train/stray.png")
-    with pytest.raises(DataError, match="row 2 of split 'train'.*: nothing"):
+    with pytest.raises(DataError, match=r"row 2 of split 'train' \(.*/train/stray.png\), column 'label': nothing"):
         read(root, tmp_path / "cache")
     flat = images(tmp_path / "flat", "train/0.png", "test/1.png")
     with pytest.raises(DataError, match=r"no column 'label' \(columns: image\)"):
