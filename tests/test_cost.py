@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.measure.cost import peak_flops
-from bench.training.stopwatch import Stopwatch, median_iqr, peak_memory
+from bench.training.stopwatch import Stopwatch, Throughput, median_iqr, peak_memory
 
 PEAK = (
     "import torch; from bench.training.stopwatch import peak_memory; "
@@ -51,3 +51,20 @@ def test_windows_are_timed_one_by_one() -> None:
 )
 def test_peaks_are_dense_ones(name: str, peak: float | None) -> None:
     assert peak_flops(name) == peak
+
+
+def test_warm_up_counts_in_seconds_and_not_in_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell that is killed often has warm-up often: its rate is of the warm steps, its seconds of all."""
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    clock, total = Throughput(torch.device("cpu"), batch=8), 0.0
+    for step in range(1, 13):
+        clock.resume()
+        now[0] += 10.0 if step <= Throughput.WARM_UP else 1.0
+        clock.count()
+        if step in (2, 7, 12):  # a checkpoint and two lines of the journal
+            total += clock.pause()
+            now[0] += 100.0  # what is done between steps is not training
+        if step in (7, 12):
+            assert clock.window() == 8.0
+    assert total == 5 * 10.0 + 7 * 1.0

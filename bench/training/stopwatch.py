@@ -88,7 +88,7 @@ class Throughput:
     def __init__(self, device: torch.device, batch: int) -> None:
         self.watch, self.batch = Stopwatch(device), batch
         self.cold = self.WARM_UP  # steps of warm-up that are left
-        self._unclaimed = 0.0  # seconds that `pause` has not returned yet
+        self._cold_parts = 0  # of the windows that the watch closed since the last pause
         self._seconds, self._steps = 0.0, 0  # of this window, warm ones alone
 
     def resume(self) -> None:
@@ -97,31 +97,29 @@ class Throughput:
             self.watch.start()
 
     def count(self) -> None:
-        """Counts a step that is over."""
+        """Counts a step that is over; does not wait for the device."""
         if not self.cold:
             self._steps += 1
             return
         self.cold -= 1
         if not self.cold:
-            self._unclaimed += self._stopped()
+            self.watch.stop()
             self.watch.start()
+            self._cold_parts = 1
 
     def pause(self) -> float:
         """Stops the clock; seconds since the last pause."""
-        seconds = self._stopped()
-        self._seconds += seconds if self._steps else 0.0
-        seconds, self._unclaimed = seconds + self._unclaimed, 0.0
-        return seconds
+        self.watch.stop()
+        parts = self.watch.seconds()
+        self._seconds += 0.0 if self.cold else sum(parts[self._cold_parts :])
+        self._cold_parts = 0
+        return sum(parts)
 
     def window(self) -> float | None:
         """Images per second since the last window; None while warming up."""
         rate = self._steps * self.batch / self._seconds if self._steps and self._seconds > 0 else None
         self._seconds, self._steps = 0.0, 0
         return rate
-
-    def _stopped(self) -> float:
-        self.watch.stop()
-        return sum(self.watch.seconds())
 
 
 def median_iqr(rates: list[float], name: str) -> dict[str, float]:
