@@ -6,7 +6,6 @@ another, and a launch ends when all its cells have ended, whoever ran them.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -19,11 +18,12 @@ from bench.run.interrupts import Interrupts, interrupts
 from bench.run.others import Others
 from bench.run.plan import Plan, PlannedCell
 from bench.run.processes import is_stopped
-from bench.run.states import CellState, States, shortened
+from bench.run.states import CellState, Life, States, shortened
 from bench.store.disk import explained
 from bench.store.folders import CellFolder, Status, Store
 
 SYNC_EVERY = 60.0  # seconds
+PATIENCE = 1.0  # seconds until a share of the machine is asked for again
 CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS)
 
 __all__ = ["CellState", "in_turn", "run"]
@@ -94,8 +94,8 @@ class _Launch:
         ready = [cell for cell in in_turn(plan.cells) if not cell.reason]
         self.waiting = {cell.row.cell: cell for cell in ready if store.cell(cell.row.cell).result() is None}
         self.others = Others(store, self.labels, self.say)
-        self.watched: dict[str, _Life] = {}
-        self.synced, self.begun = time.monotonic(), time.time()
+        self.watched: dict[str, Life] = {}
+        self.synced, self.begun, self.patience = time.monotonic(), time.time(), 0.0
         if len(ready) > len(self.waiting):
             self.say(f"{len(ready) - len(self.waiting)} of {len(plan.cells)} cells are done already")
 
@@ -154,6 +154,8 @@ class _Launch:
 
     def _start_next(self) -> bool:
         """Starts the first cell that no other process works on; False if there is none, or no core, now."""
+        if time.monotonic() < self.patience:
+            return False
         for id, cell in list(self.waiting.items()):
             folder = self.store.cell(id)
             if id in self.others.cells:
@@ -177,9 +179,11 @@ class _Launch:
             return True
         if process is None:
             self.others.cores_taken()
+            self.patience = time.monotonic() + PATIENCE
             return False
         del self.waiting[folder.id]
         self.states.notes.pop(folder.id, None)
+        self.others.waits = False
         self.say(f"{cell.label}: {'resumes' if resumes else 'starts'} ({folder.id})")
         return True
 
@@ -251,7 +255,7 @@ class _Launch:
     def _watch(self, process: Process) -> None:
         """Ends a cell that takes longer than `run.timeout`, or gave no sign of life for `run.silence`."""
         folder, limits = process.folder, self.plan.matrix.run
-        life = self.watched.setdefault(folder.id, _Life(folder))
+        life = self.watched.setdefault(folder.id, Life(folder))
         if process.child.poll() is not None:
             return
         if limits.timeout is not None and time.monotonic() - process.started > limits.timeout:
@@ -268,31 +272,6 @@ class _Launch:
                 f"{self._who(folder)}: no step, sample or line of its log for run.silence, {limits.silence:g} s; "
                 "run again to resume",
             )
-
-
-class _Life:
-    """Signs of life of a cell: its state, journal and log change."""
-
-    def __init__(self, folder: CellFolder) -> None:
-        self.files = (folder.state_file, folder.journal, folder.log)
-        self.seen: list[tuple[int, int]] = []
-        self.renew()
-
-    def renew(self) -> None:
-        """Counts from now."""
-        self.since = time.monotonic()
-
-    def silent(self) -> float:
-        """Seconds since the last sign."""
-        seen = []
-        for file in self.files:
-            with suppress(OSError):
-                known = os.stat(file)
-                seen.append((known.st_mtime_ns, known.st_size))
-        if seen != self.seen:
-            self.seen = seen
-            self.renew()
-        return time.monotonic() - self.since
 
 
 def _name(number: int) -> str:

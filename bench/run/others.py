@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from bench.run.processes import end_leftovers
 from bench.run.slots import Slots
-from bench.store.folders import CellFolder, Store
+from bench.store.folders import Store
 
 LEFTOVERS_AFTER = 5.0  # seconds that a cell's lock outlives its process before what holds it is ended
 
@@ -24,11 +24,13 @@ class Others:
 
     Attributes:
         cells: their ids.
+        waits: whether it was said that other launches use the cores.
     """
 
     def __init__(self, store: Store, labels: Mapping[str, str], say: Callable[[str], None]) -> None:
         self.store, self.labels, self.say = store, labels, say
         self.cells: set[str] = set()
+        self.waits = False
         self._said: set[str] = set()
         self._since: dict[str, float] = {}
 
@@ -36,7 +38,9 @@ class Others:
         """A cell of the plan was found to be held."""
         self.cells.add(id)
         self._since.setdefault(id, time.monotonic())
-        self._once(f"{self._about(id)} is being run by another launch; waiting for its end")
+        if id not in self._said:
+            self._said.add(id)
+            self.say(f"{self._about(id)} is being run by another launch; waiting for its end")
 
     def cores_taken(self) -> None:
         """There is no share of the machine left: says whose cells use it."""
@@ -45,10 +49,11 @@ class Others:
         for one in living:
             if one.cell in self.labels:
                 self.meet(one.cell)
-            end_leftovers_of(self.store.cell(one.cell), self._since.setdefault(one.cell, time.monotonic()))
-        if living:
+            self._end_leftovers(one.cell)
+        if living and not self.waits:
+            self.waits = True
             names = ", ".join(sorted(self._about(one.cell) for one in living))
-            self._once(f"waiting for the cores that another launch of this results directory uses: {names}")
+            self.say(f"waiting for the cores that another launch of this results directory uses: {names}")
 
     def forget(self) -> None:
         """Forgets the cells that nobody holds any more: they may be started here."""
@@ -57,22 +62,21 @@ class Others:
         held = {one.cell for one in Slots(self.store.root).living()}
         free = {id for id in self.cells if id not in held and not self.store.cell(id).is_locked()}
         for id in self.cells - free:
-            end_leftovers_of(self.store.cell(id), self._since[id])
+            self._end_leftovers(id)
         self.cells -= free
 
     def _about(self, id: str) -> str:
         state = self.store.cell(id).state()
         return f"{self.labels.get(id, id)} (process {state['pid']})" if "pid" in state else self.labels.get(id, id)
 
-    def _once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            self.say(text)
-
-
-def end_leftovers_of(folder: CellFolder, since: float) -> None:
-    """Ends what holds a cell's lock although its own process is gone for some seconds: nobody else would."""
-    state = folder.state()
-    gone = state.get("host") == socket.gethostname() and time.monotonic() - since > LEFTOVERS_AFTER
-    if gone and type(state.get("pid")) is int and state.get("changed", 0) < time.time() - LEFTOVERS_AFTER:
-        end_leftovers(folder.path, state["pid"])
+    def _end_leftovers(self, id: str) -> None:
+        """Ends what holds a cell's lock although its own process is gone for some seconds: nobody else would."""
+        now = time.monotonic()
+        if now - self._since.setdefault(id, now) < LEFTOVERS_AFTER:
+            return
+        self._since[id] = now
+        folder, state = self.store.cell(id), self.store.cell(id).state()
+        changed = float(state.get("changed", 0))
+        here = state.get("host") == socket.gethostname() and type(state.get("pid")) is int
+        if here and changed < time.time() - LEFTOVERS_AFTER:
+            end_leftovers(folder.path, state["pid"], changed)

@@ -111,16 +111,21 @@ def end_strays(folder: Path) -> int:
     return len(strays)
 
 
-def end_leftovers(folder: Path, cell: int) -> bool:
+def end_leftovers(folder: Path, cell: int, changed: float) -> bool:
     """Kills what a cell left behind when its own process is gone; False, and nothing, while that lives.
 
     Args:
         folder: the cell's.
         cell: the number of its process.
+        changed: when that wrote its state; a process that began later has only its number.
     """
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(cell)
+        if process.create_time() <= changed and process.status() != psutil.STATUS_ZOMBIE:
+            return False
     alive = marked(folder)
-    if any(process.pid == cell for process in alive):
-        return False
     _send(alive, signal.SIGKILL)
     return bool(alive)
 

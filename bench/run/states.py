@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,3 +149,28 @@ def shortened(states: list[CellState], live: Container[str], most: int = 40) -> 
     text = ", ".join(f"{count:,} {status}" for status, count in counts.most_common())
     rest = CellState(f"and {counts.total():,} more", "", "planned", stage=text)
     return [one for one in states if one.id in kept] + [rest]
+
+
+class Life:
+    """Signs of life of a cell: its state, journal and log change."""
+
+    def __init__(self, folder: CellFolder) -> None:
+        self.files = (folder.state_file, folder.journal, folder.log)
+        self.seen: list[tuple[int, int]] = []
+        self.renew()
+
+    def renew(self) -> None:
+        """Counts from now."""
+        self.since = time.monotonic()
+
+    def silent(self) -> float:
+        """Seconds since the last sign."""
+        seen = []
+        for file in self.files:
+            with suppress(OSError):
+                known = os.stat(file)
+                seen.append((known.st_mtime_ns, known.st_size))
+        if seen != self.seen:
+            self.seen = seen
+            self.renew()
+        return time.monotonic() - self.since

@@ -120,11 +120,11 @@ def test_what_a_killed_cell_and_guard_left_is_ended_by_the_next(tmp_path: Path) 
     guard = guarded(cell, FAMILY + "print(os.getpid(), flush=True); time.sleep(500)")
     until(lambda: ready(cell) and (cell / "log.txt").read_text().split()[1:])
     number = int((cell / "log.txt").read_text().split()[1])
-    assert not end_leftovers(cell, number), "its own process lives: it is no leftover"
+    assert not end_leftovers(cell, number, time.time()), "its own process lives: it is no leftover"
     os.killpg(guard.pid, signal.SIGKILL)
     guard.communicate()
     until(lambda: number not in [one.pid for one in marked(cell)])
-    assert marked(cell) and end_leftovers(cell, number)
+    assert marked(cell) and end_leftovers(cell, number, time.time())
     until(lambda: not marked(cell))
 
 
