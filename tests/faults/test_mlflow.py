@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import sqlite3
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +16,7 @@ from test_tracking import synthetic
 
 from bench.store.files import write_json
 from bench.store.folders import Store
+from bench.views import dashboard
 from bench.views import mlflow as tracking
 
 
@@ -158,3 +161,53 @@ def test_a_row_that_gets_another_name_is_written_again(shared: tuple[Store, Stor
     assert sorted(run.data.params.get("variant", "") for run in runs) == sorted(
         ["", "renamed", "scheme-0", "scheme-1", "scheme-1"]
     )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow server, as a group shares one."""
+    with pytest.MonkeyPatch.context() as patch, socket.socket() as free:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        others = synthetic(tmp_path_factory.mktemp("server") / "runs", variants=1, seeds=1, name="theirs")
+        tracking.sync(others, "theirs")
+        served = dashboard.serve(others, "theirs", port=port)
+    yield served.base
+    served.stop()
+
+
+@pytest.mark.faults
+def test_two_users_of_one_server_at_once_keep_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    """Two users sync a matrix of one name to one server at the same moment, again and again, and rebuild it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    stores = [synthetic(tmp_path / name) for name in ("ours", "theirs")]
+    with ThreadPoolExecutor(2) as pool:
+        for rebuild in (False, True, False):
+            list(pool.map(lambda store, rebuild=rebuild: tracking.sync(store, "made", rebuild=rebuild), stores))
+    ids = [tracking.experiment_id(store, "made") for store in stores]
+    names = {client(stores[0]).get_experiment(id).name for id in ids}
+    assert len(set(ids)) == 2 and "made" in names
+    for store, id in zip(stores, ids, strict=True):
+        runs = client(store).search_runs([id])
+        assert len(runs) == 5 and {run.data.tags["ditbench.root"] for run in runs} == {store.id}
+
+
+@pytest.mark.faults
+def test_copies_on_one_server_delete_nothing_of_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    """A copy with fewer cells has the same id: it says so, and runs of cells that it lacks stay, with --rebuild too."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    store = synthetic(tmp_path / "runs", name="copied")
+    tracking.sync(store, "copied")
+    copy = Store(tmp_path / "copy")
+    shutil.copytree(store.root, copy.root)
+    manifest = copy.matrix_folder("copied") / "manifest.json"
+    write_json(manifest, copy.manifest("copied") | {"cells": copy.manifest("copied")["cells"][:1]})
+    sent = tracking.sync(copy, "copied", rebuild=True)
+    assert "another copy" in sent.notes[0]
+    assert len(client(store).search_runs([tracking.experiment_id(store, "copied")])) == 5
