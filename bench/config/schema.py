@@ -25,6 +25,7 @@ Number = Annotated[float, Numeric]
 LARGEST = 2**31 - 1  # of a whole number; what is above it overflows somewhere, long after the start
 Count = Annotated[Whole, Gt(0), Le(LARGEST)]
 Length = Annotated[Whole, Ge(0), Le(LARGEST)]
+Blocks = Annotated[Whole, Interval(ge=1, le=1000)]
 Seed = Annotated[Whole, Ge(0), Le(LARGEST)]
 Flag = Annotated[bool, Truth]
 Positive = Annotated[Number, Gt(0)]
@@ -49,7 +50,7 @@ class Backbone:
     """Named size, DiT-XS to DiT-XL, and patch size."""
     width: Count | None = None
     """Channels of a token."""
-    depth: Count | None = None
+    depth: Blocks | None = None
     """Blocks."""
     heads: Count | None = None
     """Attention heads."""
@@ -124,7 +125,7 @@ class Prompt:
     """A table of labels, a caption encoder trained along, or a frozen encoder's features; auto: what the data has."""
     length: Count = 64
     """Tokens at most."""
-    depth: Length = 2
+    depth: Annotated[Whole, Interval(ge=0, le=1000)] = 2
     """captions: blocks of the encoder."""
     encoder: str | None = None
     """features: Hugging Face name or local folder of the frozen encoder."""

@@ -52,6 +52,7 @@ WRONG = {
     "evaluate.sweep": ["[1, .inf]", "[1, true]", "3"],
     "backbone.qk_norm": ["1", "2", "maybe", "[true]"],
     "backbone.width": ["64.5", "true", "0"],
+    "backbone.depth": ["100000", "0"],  # would be planned for hours
     "data.seed": ["-1", "1e30", "0.5"],
 }
 WAYS = ("file", "base", "axis", "command line")
