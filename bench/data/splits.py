@@ -59,10 +59,14 @@ def by_split(files: Sequence[Path], root: Path, wanted: Iterable[str]) -> dict[s
         if level is None:
             found.setdefault("train", []).append((file, folders))
         elif len(folders) > level:
-            split, rest = folders[level], folders[level + 1 :]
-            nested = bool(rest) and canonical(rest[0]) == canonical(split)  # train.zip that holds a folder train
-            found.setdefault(split, []).append((file, rest[nested:]))
-    return merged(found)
+            found.setdefault(folders[level], []).append((file, folders[level + 1 :]))
+    return merged({split: _without_twin(split, own) for split, own in found.items()})
+
+
+def _without_twin(split: str, files: list[tuple[Path, Parts]]) -> list[tuple[Path, Parts]]:
+    """Without a folder of the split's own name that all of it is in, as in a train.zip that holds a folder train."""
+    twin = all(len(parts) > 1 and canonical(parts[0]) == canonical(split) for _, parts in files)
+    return [(file, parts[1:]) for file, parts in files] if twin else files
 
 
 def _level(parts: Sequence[Parts], wanted: set[str]) -> int | None:
