@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.common import RUNS, Json, Name, Open, Root, chosen_matrix, console, open_store, warn
+from bench.cli.common import RUNS, Json, Name, Open, Root, chosen_matrix, console, open_store, say, warn
 
 if TYPE_CHECKING:
     from bench.cli.doctor import Finding
@@ -41,7 +41,7 @@ def sync(
                 assert answer is not None  # there is no limit but that of silence
                 for note in answer.notes:
                     warn(f"{matrix}: {note}")
-                print(f"{matrix}: {answer.text}")
+                say(f"{matrix}: {answer.text}")
     if failed:
         sys.exit(2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import statistics
 from collections.abc import Sequence
 
@@ -13,9 +14,15 @@ MOST_SEEDS = 1000
 
 def half_width(values: Sequence[float], level: float = LEVEL) -> float:
     """Half of the (1 - level) t-interval of the mean of two values or more."""
+    return _quantile(1 - level / 2, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+
+
+@functools.cache
+def _quantile(p: float, freedom: int) -> float:
+    """Of the t distribution; a table asks for the same few again and again."""
     from scipy.stats import t
 
-    return float(t.ppf(1 - level / 2, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    return float(t.ppf(p, freedom))
 
 
 def interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:

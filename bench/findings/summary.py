@@ -104,7 +104,9 @@ def summaries(table: Table) -> list[VariantSummary]:
     by_seed: dict[str, dict[str, dict[int, float]]] = {cell.row.name: {} for cell in table.cells}
     for (row, key), part in frame(table).groupby(["row", "metric"], sort=False):
         by_seed[str(row)][str(key)] = dict(zip(part["seed"].tolist(), part["value"].tolist(), strict=True))
-    cells = {name: [cell for cell in table.cells if cell.row.name == name] for name in by_seed}
+    cells: dict[str, list[CellRecord]] = {}
+    for cell in table.cells:
+        cells.setdefault(cell.row.name, []).append(cell)
     return [VariantSummary(name, cells[name], by_seed[name]) for name in by_seed]
 
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -199,7 +200,7 @@ class Row:
     backbone: str
     data: str
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The row of the table: the variant, and its point of the axes."""
         name = self.variant + "".join(f" {key.rpartition('.')[2]}={value}" for key, value in self.axes.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,9 @@ FIGURES: tuple[FigureSpec, ...] = (
     dynamics.GRADIENTS,
     quality.PARAMETERS,
 )
+
+
+MOST_ROWS = 40  # of a figure: more lines and names cannot be read, and take minutes
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,9 @@ def plot_all(
         note: called with a sentence for each figure that is left out, or not whole.
     """
     figures = []
+    if len(analysis.rows) > MOST_ROWS:
+        every, analysis = len(analysis.rows), _first_rows(analysis)
+        note(f"Figures show the first {len(analysis.rows)} of {every} rows, the baseline among them; tables show all.")
     for spec in FIGURES:
         try:
             plot = spec.plot(analysis)
@@ -74,3 +80,15 @@ def plot_all(
     for damaged in samples.damaged(analysis):
         note(f"Left out of the figures of samples: {damaged}.")
     return figures
+
+
+def _first_rows(analysis: Analysis) -> Analysis:
+    """The part of an analysis that a figure can show."""
+    kept = {analysis.baseline, *(row.name for row in analysis.rows[: MOST_ROWS - 1])}
+    cells = [cell for cell in analysis.table.cells if cell.row.name in kept]
+    return replace(
+        analysis,
+        table=replace(analysis.table, cells=cells),
+        rows=[row for row in analysis.rows if row.name in kept],
+        ladders=analysis.ladders[:MOST_ROWS],
+    )
