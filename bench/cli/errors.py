@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 
 import architectures
-from architectures import registry
 from bench.cli.screen import prepare, warn
 from bench.store.disk import explained
 
@@ -139,7 +138,7 @@ def _of_library(file: Path) -> bool:
 
 
 def _offering() -> set[str]:
-    modules = (entry.module.partition(".")[0] for entry in entry_points(group=registry.GROUP))
+    modules = (entry.module.partition(".")[0] for entry in entry_points(group="ditbench.schemes"))
     return {module for module in modules if module not in ("architectures", "bench")}
 
 
