@@ -102,7 +102,7 @@ VALUES = st.recursive(
 NAMES = [key.name for key in keys()] + ["base", "plugins", "axes", "options.gate", "zzz"]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=3),
     axes=st.dictionaries(st.sampled_from(NAMES), st.lists(VALUES, max_size=2), max_size=1),

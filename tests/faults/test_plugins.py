@@ -133,6 +133,7 @@ def test_a_plugin_named_like_a_module_shadows_nothing(tmp_path: Path, name: str)
 # --- in the planner ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -151,6 +152,7 @@ def test_a_plugin_that_ends_its_process_is_found_out_in_another(tmp_path: Path, 
         raise AssertionError(sentence)
 
 
+@pytest.mark.faults
 def test_a_plugin_that_came_back_once_is_not_tried_again(tmp_path: Path, monkeypatch: Any) -> None:
     file = str(written(tmp_path, GOOD.format(name="comes-back")))
     once = plugins.load_plugins([file], tmp_path / "known", lambda *_: None)
@@ -197,6 +199,7 @@ def test_any_error_while_a_scheme_is_built_is_its_variants_reason(
         raise AssertionError(reasons["mine"])
 
 
+@pytest.mark.faults
 def test_a_scheme_that_hangs_while_it_is_built_is_asked_once(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(plugins, "_probe", lambda file: None)
     monkeypatch.setenv("DITBENCH_PLUGIN_TIMEOUT", "3")
@@ -269,6 +272,7 @@ def test_ditbench_run_with_a_plugin_that_exits_says_so_and_runs_the_others(tmp_p
     }
 
 
+@pytest.mark.faults
 def test_the_working_directory_shadows_no_module_of_the_planner(tmp_path: Path) -> None:
     """A local `architectures/`, or a file named like a module, was imported for it."""
     (tmp_path / "architectures").mkdir()
