@@ -19,7 +19,7 @@ from bench.cli.screen import prepare, warn
 from bench.store.disk import explained
 
 THEIRS, OURS, INTERRUPTED = 2, 70, 130
-OUR_FOLDERS = tuple(str(Path(file).parent) for file in (architectures.__file__, Path(__file__).parent))
+OUR_FOLDERS = tuple(f"{Path(file).parent}{os.sep}" for file in (architectures.__file__, Path(__file__).parent))
 EXTRAS = {"mlflow": "track", "matplotlib": "report", "tabulate": "report", "transformers": "text"}  # module -> extra
 INPUT = ("yaml", "omegaconf", "antlr4", "safetensors", "PIL", "pyarrow", "datasets", "zipfile", "tarfile", "zlib")
 LONGEST = 2000  # characters of a message: a plugin's may be a gigabyte

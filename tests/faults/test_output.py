@@ -14,6 +14,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from kit import MAIN, Launch
 from many import many_cells
 from tiny import ditbench
 
+from architectures import registry
 from bench.cli import app, errors, screen
 from bench.findings.analysis import Analysis, analyse
 from bench.store.files import write_json
@@ -355,6 +357,13 @@ def test_a_library_is_no_plugin() -> None:
         json.loads("{")
     assert caught.value.__traceback__ is not None and caught.value.__traceback__.tb_next is not None
     assert errors._author(caught.value.__traceback__.tb_next) == ""
+
+
+@pytest.mark.parametrize("work", [partial(analyse, None), partial(terminal, None), partial(registry.origin, [])])
+def test_an_error_of_our_own_is_said_to_be_ours(work: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """In any room; nobody else is named for it."""
+    code, said = ended(work, capsys)
+    assert code == 70 and "an error of its own" in said and "plugin" not in said
 
 
 @pytest.mark.parametrize("words", [("[/red]",), ("status", "[/red]"), ("status", "--\x1b[31m"), ("describe", "[/x]")])
