@@ -105,7 +105,7 @@ class CellSpec:
             planned = more.pop("sha256", None)
             spec = cls(config=CellConfig.from_dict(plain), **more)
             id, digests = cell_id(plain, spec.digests), digest(spec.digests)
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ValueError(f"{folder.path.name} is no planned cell ({error}); plan it with `ditbench run`") from error
         if id != folder.id:
             raise ValueError(

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from many import many_cells
+from tiny import ditbench
 
 from bench.findings.analysis import analyse
 from bench.store.files import digest
@@ -294,3 +295,15 @@ def test_a_cell_of_a_record_with_a_number_that_is_none_is_a_row(tmp_path: Path) 
     text = (folder / "cells.json").read_text()
     (folder / "cells.json").write_text(text.replace('"heldout_loss":0.', '"heldout_loss":NaN,"x":0.', 1))
     assert [cell.status for cell in records.load_record(folder).cells] == ["damaged", "done"]
+
+
+@pytest.mark.faults
+def test_sync_sends_what_is_whole_and_names_the_rest(tmp_path: Path) -> None:
+    """A damaged manifest, config and result, each of another cell or matrix: all others are sent."""
+    store = many_cells(tmp_path / "runs", 2, seeds=1, name="good")
+    (many_cells(tmp_path / "runs", 2, seeds=1, name="bad").matrix_folder("bad") / "manifest.json").write_text("{")
+    first, second = (store.cell(row.cell) for row in store.rows("good"))
+    first.config.write_text("{")
+    second.result_file.write_text("NaN")
+    done = ditbench("sync", cwd=tmp_path, code=2, MLFLOW_TRACKING_URI="")
+    assert "bad: " in done.stderr and "run the matrix file again" in done.stderr and "good: 2 runs" in done.stdout

@@ -71,8 +71,8 @@ class CellRun(RunWriter):
             self.sent.unchanged += 1
             return
         self.param(_keys(cell))
-        if folder.config.exists():
-            self.config(json.loads(folder.config.read_text()), "config.json")
+        if config := _config(folder):
+            self.config(config, "config.json")
         self.tag({"status": cell.status, "mlflow.parentRunId": parent.id, "reason": plain(cell.reason, 500)})
         entries = list(read_journal(folder.journal))
         self._curves(entries)
@@ -168,6 +168,15 @@ def _tail(log: Path) -> str:
     with open(log, "rb") as file:
         file.seek(max(0, log.stat().st_size - LOG))
         return file.read(LOG).decode(errors="replace")
+
+
+def _config(folder: CellFolder) -> dict[str, Any]:
+    """What was planned; nothing while it is missing or damaged, until planning writes it again."""
+    try:
+        config = json.loads(folder.config.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def _keys(cell: CellRecord) -> dict[str, str]:
