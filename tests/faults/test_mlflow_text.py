@@ -54,7 +54,7 @@ def test_long_texts_that_differ_stay_different() -> None:
 
 
 def test_names_that_would_become_one_stay_two() -> None:
-    """`kid/size=2` and `kid/size-2` are one name in MLflow: one row's mean would stand under both."""
+    """`kid/size=2` and `kid/size-2` are one name in MLflow: one row's mean would be under both."""
     names = metric_names(["kid/size=2", "kid/size-2", "fid"])
     assert len(set(names.values())) == 3 and names["fid"] == "fid"
 

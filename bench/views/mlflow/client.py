@@ -130,7 +130,7 @@ def _of_server(uri: str, text: str) -> str | None:
             f"the MLflow server {uri} refuses us; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or a token"
         )
     if "SSLError" in text:
-        return f"the MLflow server {uri} speaks another protocol than https; does its address begin with http:// ?"
+        return f"the MLflow server {uri} speaks another protocol than https; should its address start with http:// ?"
     if PAGE.search(text) or "redirects" in text or "not in a valid JSON format" in text or "JSONDecodeError" in text:
         return f"{uri} answers with a page, not as an MLflow server does: is the address right, or a login needed?"
     if SILENT.search(text):
