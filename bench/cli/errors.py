@@ -9,7 +9,8 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from bench.cli.screen import prepare, warn
 from bench.store.disk import explained
 
 THEIRS, OURS, INTERRUPTED = 2, 70, 130
+PLUGINS = "ditbench.schemes"  # the group of entry points
 OUR_FOLDERS = tuple(f"{Path(file).parent}{os.sep}" for file in (architectures.__file__, Path(__file__).parent))
 EXTRAS = {"mlflow": "track", "matplotlib": "report", "tabulate": "report", "transformers": "text"}  # module -> extra
 INPUT = ("yaml", "omegaconf", "antlr4", "safetensors", "PIL", "pyarrow", "datasets", "zipfile", "tarfile", "zlib")
@@ -114,6 +116,23 @@ def _of_system(error: OSError, text: str) -> str:
     if error.filename is None:
         return explained(error, Path.cwd()) or error.strerror
     return f"{os.fsdecode(error.filename)}: {error.strerror}"
+
+
+@contextmanager
+def of_scheme(name: str) -> Iterator[None]:
+    """While a scheme is asked for something: what a plugin's breaks in our code is the plugin's error.
+
+    Raises:
+        ValueError: naming scheme and plugin.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        origin = architectures.origin(name)
+        if origin["kind"] == "built-in" or isinstance(error, ValueError):
+            raise
+        where = f"scheme {name!r} of {origin['kind']} {origin['name']}"
+        raise ValueError(f"{where}: {type(error).__name__}: {_text(error)}") from error
 
 
 # --- whose code it was ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli.common import Json, Plugins, Scheme, complete_scheme, console, load_plugins, near, progress_bars, say
+from bench.cli.errors import of_scheme
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -78,13 +79,18 @@ def describe(
     if beginning:
         console().print(_beginnings(names))
         return
-    costs = {name: _cost(name, backbone, image_size, tokens) for name in names}
+    costs = {}
+    for name in names:
+        with of_scheme(name):
+            costs[name] = _cost(name, backbone, image_size, tokens)
     if as_json:
         size = {"backbone": backbone, "image_size": image_size, "tokens": tokens}
         print(json.dumps(size | {"schemes": costs}, indent=2))
         return
     if scheme is not None:
-        _print_description(architectures.describe(scheme))
+        with of_scheme(scheme):
+            description = architectures.describe(scheme)
+        _print_description(description)
     prompt = f"{tokens} prompt tokens" if tokens else "a class label"
     console().print(_cost_grid(costs, f"Cost on {backbone}, {image_size} px, {prompt}"))
 
@@ -93,7 +99,11 @@ def _write_figure(names: list[str], file: Path) -> None:
     from bench.store.files import write_atomic
     from bench.views.diagram import figure, read_anatomy
 
-    write_atomic(file, figure([read_anatomy(name) for name in names]))
+    anatomies = []
+    for name in names:
+        with of_scheme(name):
+            anatomies.append(read_anatomy(name))
+    write_atomic(file, figure(anatomies))
     say(f"wrote  {near(file)}")
 
 
@@ -175,7 +185,8 @@ def _beginning_grid(names: list[str], title: str, *, live: bool) -> Grid:
     headings = [f"{part}, step {step}" for step in range(3) for part in ("identity", "gates", "branches")]
     rows = []
     for name in names:
-        steps = architectures.initial_steps(name, live=live)
+        with of_scheme(name):
+            steps = list(architectures.initial_steps(name, live=live))
         parts = (("yes" if step.identity else "no", _norm(step.gates), _norm(step.branches)) for step in steps)
         rows.append([name, *(text for part in parts for text in part)])
     return Grid(["scheme", *headings], rows, title)

@@ -330,6 +330,15 @@ def test_an_error_of_any_type_is_a_sentence(
     assert found == code and words in said and len(said.splitlines()) == 1
 
 
+@pytest.mark.parametrize("body", ["facts = None", "def block(self, index): return None", "def embed(self): sys.exit()"])
+def test_what_a_plugin_breaks_in_our_code_is_the_plugins(tmp_path: Path, body: str) -> None:
+    """Nothing of its own is on the stack when it returned nonsense: the scheme that was asked is named."""
+    head = "import sys\nfrom architectures import Scheme, register\n@register('broken-gate')\nclass Gate(Scheme):\n"
+    (tmp_path / "my_gate.py").write_text(f"{head}    'x'\n    {body}\n")
+    said = ditbench("describe", "broken-gate", "--plugin", "my_gate.py", cwd=tmp_path, code=2).stderr
+    assert "my_gate.py" in said and "Traceback" not in said and len(said.splitlines()) == 1
+
+
 def test_debugging_shows_the_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error itself, for a debugger or a report."""
     monkeypatch.setenv("DITBENCH_DEBUG", "1")
