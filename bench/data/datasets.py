@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from bench.config.schema import Data, as_dict
 from bench.data import prepared, scenes
 from bench.data.errors import DataError
-from bench.data.files import KINDS
 from bench.data.prepared import DamagedError, Warn
+from bench.data.reading.files import KINDS
 from bench.data.subsets import chosen
 from bench.store.files import digest
 
@@ -105,7 +105,7 @@ def data_digest(config: Data) -> str:
     if config.source == "scenes":
         rendering = [config.image_size, config.objects, config.seed]
         return digest(["scenes", scenes.VERSION, *rendering, _counts(config)], 16)
-    from bench.data import convert
+    from bench.data.reading import convert
 
     defining = {key: value for key, value in as_dict(config).items() if key != "path"}
     path = local_path(config)
@@ -154,7 +154,7 @@ def prepare(config: Data, cache: Path, progress: Progress = _nothing, warn: Warn
             _render(config, temporary, progress)
             about: dict[str, Any] = {"classes": None}
         else:
-            from bench.data import convert
+            from bench.data.reading import convert
 
             about = convert.fill(config, temporary, cache / "huggingface" / folder.name, progress)
         return about | {"digest": folder.name, "config": _public(config)}

@@ -191,7 +191,7 @@ def test_odd_texts_stay_one_line_each(tmp_path: Path, text: str) -> None:
 @given(st.lists(st.text(st.characters(exclude_categories=[])), min_size=1, max_size=5))
 def test_any_texts_come_back_row_by_row(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     """Whatever is in them, lone surrogates and separators too: written and read, each is its own row."""
-    from bench.data import captions
+    from bench.data.reading import captions
 
     found = captions.read([*texts, "end"], str, seed=0, split="train").texts
     file = tmp_path_factory.mktemp("captions") / "x.txt"

@@ -1,4 +1,4 @@
-"""Images of every kind that users have: each is converted by its one rule (`bench.data.images`), or refused by name."""
+"""Images of every kind that users have: each is converted by its one rule, or refused by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from bench.data.images import decode
+from bench.data.reading.images import decode
 
 
 def stored(image: Image.Image, kind: str, **options: Any) -> bytes:

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odd_sets import greys, labelled, parquet, png, read
 
-from bench.data import labels
 from bench.data.errors import DataError
+from bench.data.reading import labels
 
 
 @pytest.mark.parametrize(

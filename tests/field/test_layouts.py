@@ -518,7 +518,7 @@ def test_members_with_dots_in_their_names(tmp_path: Path) -> None:
 
 def test_a_data_set_of_the_hub_is_read_by_the_same_rules(tmp_path: Path) -> None:
     """What `datasets` loads, here from a folder in the hub's stead."""
-    from bench.data.hub import read_hub
+    from bench.data.reading.hub import read_hub
 
     datasets = pytest.importorskip("datasets")
     kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
@@ -826,7 +826,7 @@ def test_a_column_of_any_type_is_read_or_refused(tmp_path: Path, values: pyarrow
 )
 def test_folders_of_any_name(names: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever classes are called, but for names that are never data."""
-    from bench.data.files import is_junk
+    from bench.data.reading.files import is_junk
 
     kept = {name for name in names if not is_junk(name) and len(name.encode("utf-8", "surrogateescape")) < 200}
     expected = {" ".join(unicodedata.normalize("NFC", name).split()) for name in kept}

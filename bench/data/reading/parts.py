@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bench.config.schema import Data
 from bench.data.errors import listed
-from bench.data.rows import Rows
+from bench.data.reading.rows import Rows
 
 
 @dataclass

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.errors import DataError, short
-from bench.data.files import IMAGES, is_junk
-from bench.data.piece import Piece, Wanted
+from bench.data.reading.files import IMAGES, is_junk
+from bench.data.reading.piece import Piece, Wanted
 
 
 def read_tar(file: Path) -> Piece:

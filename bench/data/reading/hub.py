@@ -11,10 +11,10 @@ import numpy as np
 
 from bench.config.schema import Data
 from bench.data.errors import DataError, short
-from bench.data.layouts import Layout
-from bench.data.piece import Piece, Wanted
-from bench.data.rows import Rows
-from bench.data.splits import keys
+from bench.data.reading.layouts import Layout
+from bench.data.reading.piece import Piece, Wanted
+from bench.data.reading.rows import Rows
+from bench.data.reading.splits import keys
 
 
 def read_hub(config: Data, cache: Path) -> Layout:

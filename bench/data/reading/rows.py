@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.errors import DataError, short
-from bench.data.piece import Piece
+from bench.data.reading.piece import Piece
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.errors import DataError, listed, short
-from bench.data.files import damaged, what_it_is
-from bench.data.piece import Piece, Wanted, of_columns
-from bench.data.shards import read_tar
+from bench.data.reading.files import damaged, what_it_is
+from bench.data.reading.piece import Piece, Wanted, of_columns
+from bench.data.reading.shards import read_tar
 
 
 def open_piece(kind: str, file: Path) -> Piece:

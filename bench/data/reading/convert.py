@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 
 from bench.config.schema import Data
-from bench.data import captions, labels
-from bench.data.archives import archives, unpack
 from bench.data.datasets import Progress, local_path, write_captions
 from bench.data.errors import DataError, listed, short
-from bench.data.images import decode
-from bench.data.layouts import Layout, beside, read_layout
-from bench.data.parts import Part, duplicates, notes_of
 from bench.data.prepared import images_file
-from bench.data.rows import Rows
-from bench.data.splits import key_of
+from bench.data.reading import captions, labels
+from bench.data.reading.archives import archives, unpack
+from bench.data.reading.images import decode
+from bench.data.reading.layouts import Layout, beside, read_layout
+from bench.data.reading.parts import Part, duplicates, notes_of
+from bench.data.reading.rows import Rows
+from bench.data.reading.splits import key_of
 from bench.data.subsets import chosen
 from bench.store.files import file_digest
 
@@ -77,7 +77,7 @@ def fill(config: Data, folder: Path, hub_cache: Path, progress: Progress) -> dic
 
 def _layout(config: Data, path: Path | None, scratch: Path, hub_cache: Path) -> Layout:
     if path is None:
-        from bench.data.hub import read_hub
+        from bench.data.reading.hub import read_hub
 
         return read_hub(config, hub_cache)
     packed = archives(path)

@@ -16,11 +16,11 @@ import numpy as np
 
 from bench.config.schema import Data
 from bench.data.errors import DataError, listed, short
-from bench.data.files import UNREAD, damaged, files_below, kind_of, what_it_is
-from bench.data.piece import Piece, of_columns
-from bench.data.rows import Rows
-from bench.data.splits import ALIASES, by_name, by_split, canonical, classes, key_of, keys, merged
-from bench.data.tables import open_piece
+from bench.data.reading.files import UNREAD, damaged, files_below, kind_of, what_it_is
+from bench.data.reading.piece import Piece, of_columns
+from bench.data.reading.rows import Rows
+from bench.data.reading.splits import ALIASES, by_name, by_split, canonical, classes, key_of, keys, merged
+from bench.data.reading.tables import open_piece
 
 
 @dataclass(frozen=True)

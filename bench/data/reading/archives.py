@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.data.errors import DataError, short
-from bench.data.files import damaged, files_below, kind_of
-from bench.data.tables import open_piece
+from bench.data.reading.files import damaged, files_below, kind_of
+from bench.data.reading.tables import open_piece
 from bench.store.disk import FULL
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.files import what_it_is
+from bench.data.reading.files import what_it_is
 
 if TYPE_CHECKING:
     from PIL.Image import Image
