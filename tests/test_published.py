@@ -713,7 +713,7 @@ def test_a_file_of_weights_gives_samples_and_bad_files_are_named(tmp_path: Path)
         files.load("dit", half, sizes)
     ran = tmp_path / "ran"
     torch.save({"weight": Boom(str(ran))}, tmp_path / "bad.safetensors")
-    with pytest.raises(files.FileError, match="a pickle, which could run anything"):
+    with pytest.raises(files.FileError, match="pickle.*which could run anything"):
         files.read(tmp_path / "bad.safetensors")
     assert not ran.exists()
     with pytest.raises(files.FileError, match="no safetensors file there"):

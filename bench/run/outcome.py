@@ -66,7 +66,7 @@ def _provenance(cell: CellAtWork, measured: Measured) -> dict[str, Any]:
         "command": cell.spec.command,
         "threads": torch.get_num_threads(),
         "seeds": {"train": config.seed, "evaluate": config.evaluate.seed, "data": config.data.seed},
-        "digests": cell.spec.digests | cell.initial | inputs,
+        "digests": cell.spec.digests | {"data_content": cell.loaded.data.content} | cell.initial | inputs,
         "scheme": {"name": config.scheme, "origin": architectures.origin(config.scheme)},
         "measured": measured.about,
         "attempts": cell.attempt,

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from architectures import Option, as_number, as_word
 from architectures.options import of
 from bench.config.claim import ClaimError, check
-from bench.config.load import load
+from bench.config.load import load, to_yaml
 from bench.config.matrix import expand
 from bench.config.schema import ConfigError
 from bench.config.written import NotPlain, read_yaml
@@ -212,7 +211,7 @@ def test_what_yaml_writes_is_read_back(value: Any) -> None:
         return bool(ours == theirs) and type(ours) is type(theirs)
 
     if "???" not in repr(value):
-        assert same(read_yaml(yaml.safe_dump({"key": value}, allow_unicode=True))["key"], value)
+        assert same(read_yaml(to_yaml({"key": value}))["key"], value)
 
 
 @settings(max_examples=60, deadline=None)
