@@ -21,10 +21,10 @@ quickstart: setup           ## train and compare five schemes on rendered scenes
 	$(BIN)/ditbench run configs/quickstart.yaml
 
 test: setup                 ## the tests that take no GPU and no minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 faults: setup               ## every fault and every odd file that ditbench must survive, the slower ones too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'case and not slow and not gpu and not browser' -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'case and not slow and not gpu and not browser' -n auto --maxprocesses 4 --dist worksteal
 
 slow: setup                 ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -215,6 +215,7 @@ metadata.distribution = distribution
 """  # for a process and its children: as if these were not installed
 
 
+@pytest.mark.faults
 def test_a_matrix_runs_without_the_extras(tmp_path: Path) -> None:
     """`pip install ditbench` trains and evaluates; what an extra would add is named with the extra."""
     from tiny import ditbench, matrix_file
