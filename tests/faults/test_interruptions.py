@@ -25,8 +25,13 @@ LONG_AVERAGE = dict(  # the average is far from the weights, so that an update t
     train__checkpoint_every=7,
     train__probe_every=10,
     sample__grid_every=21,
+    sample__batch=4,
+    evaluate__samples=10,
+    evaluate__reference=12,
+    evaluate__unseen=4,
     evaluate__sweep=[3.0],
-    evaluate__sweep_samples=10,
+    evaluate__sweep_samples=5,
+    evaluate__swaps=1,
 )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.validation import _validate_metric_name, _validate_param, _validate_tag
 from test_tracking import synthetic
@@ -23,6 +24,7 @@ from test_tracking import synthetic
 from bench.store.files import write_json
 from bench.store.folders import Store
 from bench.views import mlflow as tracking
+from bench.views.mlflow.cell_run import CellRun
 from bench.views.mlflow.words import PARAM, cut, inert, metric_name, metric_names, plain
 
 
@@ -72,10 +74,17 @@ def test_a_reason_shows_as_text(store: Store) -> None:
     assert "\x00" not in run.data.tags["reason"] and "\x1b" not in run.data.tags["reason"]
 
 
-def test_one_cell_that_mlflow_refuses_ends_no_sync(store: Store) -> None:
-    """A damaged config of one cell ended the sync of all: it is named, and the others are written."""
-    first = store.cell(store.rows("made")[0].cell)
-    first.config.write_text("{damaged")
+def test_one_cell_that_mlflow_refuses_ends_no_sync(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What MLflow did not take of one cell ended the sync of all: it is named, and the others are written."""
+    curves, calls = CellRun._curves, []
+
+    def refused_once(self: CellRun, entries: Any) -> Any:
+        calls.append(self)
+        if len(calls) == 1:
+            raise MlflowException("refused")
+        return curves(self, entries)
+
+    monkeypatch.setattr(CellRun, "_curves", refused_once)
     with pytest.raises(tracking.TrackingError, match="1 of 4 cells, such as scheme-0 seed 0"):
         tracking.sync(store, "made")
     runs = client(store).search_runs([tracking.experiment_id(store, "made")])
