@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+CASES  ?= case
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test faults slow browser docs lint type smoke overhead peers bias judge parity readme clean
@@ -24,7 +25,7 @@ test: setup                 ## the tests that take no GPU and no minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 faults: setup               ## every fault and every odd file that ditbench must survive, the slower ones too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'case and not slow and not gpu and not browser' -n auto --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '$(CASES) and not slow and not gpu and not browser' -n 4 --dist worksteal
 
 slow: setup                 ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -129,7 +129,7 @@ def test_a_cell_that_takes_too_long_is_a_row(tmp_path: Path) -> None:
     assert state.status == "timeout" and "run.timeout, 1 s" in state.reason
 
 
-@pytest.mark.faults
+@pytest.mark.slow  # faults/test_orphans.py has two launches in less time
 def test_two_launches_share_the_work_and_a_result_tampered_with_is_made_again(tmp_path: Path) -> None:
     """A cell that another process holds is waited for, not trained twice."""
     made, store = planned(tmp_path, train__steps=2, train__warmup=1)

@@ -152,8 +152,8 @@ def wait_for_step(folder: CellFolder, step: int) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.faults
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGKILL), pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow  # faults/test_interruptions.py kills in less time
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_cell_goes_on_as_if_nothing_had_happened(tmp_path: Path, number: signal.Signals) -> None:
     """kill -9 (or a polite stop) in mid-training, then the same command: the curves and weights of an unbroken run."""
     changes = dict(train__steps=400, train__log_every=5, train__checkpoint_every=20, sample__grid_every=1000)
