@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.store.disk import DiskError, writing
+from bench.store.result import is_number
 
 _CHECKED = re.compile(rb'(\{.*), "crc": "([0-9a-f]{8})"\}\s*', re.DOTALL)
 
@@ -141,7 +142,7 @@ def _entries(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 
 def _sound(entry: Any) -> bool:
     """Whether it is what `Journal` writes: a line of an older version has no checksum that shows it."""
-    if not isinstance(entry, dict) or not _number(entry.get("time")):
+    if not isinstance(entry, dict) or not is_number(entry.get("time")):
         return False
     if not all(type(entry.get(key)) is int and entry[key] >= 0 for key in ("attempt", "step")):
         return False
@@ -149,16 +150,7 @@ def _sound(entry: Any) -> bool:
     if not isinstance(metrics, dict) or not isinstance(digests, dict):
         return False
     texts = [entry[key] for key in ("event", "text", "image", "key") if key in entry]
-    return all(map(_number, metrics.values())) and all(isinstance(text, str) for text in (*texts, *digests.values()))
-
-
-def _number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond every float
-        return False
+    return all(map(is_number, metrics.values())) and all(isinstance(text, str) for text in (*texts, *digests.values()))
 
 
 def digests(path: Path) -> dict[str, dict[int, str]]:
