@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 from kit import assert_same, warm_cell
+from many import many_cells
 from tiny import planned
 
+from bench.findings.analysis import analyse
 from bench.run.manifest import commit
 from bench.store.folders import CellFolder, Store
 from bench.store.journal import curves, read_journal
+from bench.store.table import collect
 
 LONG_AVERAGE = dict(  # the average is far from the weights, so that an update too few shows in every number
     train__ema=0.999,
@@ -94,3 +97,13 @@ def started_over(made, store: Store, folder: CellFolder) -> None:
     shutil.rmtree(folder.path, ignore_errors=True)
     shutil.rmtree(store.cache / "features", ignore_errors=True)
     commit(made, store, fresh=True)
+
+
+def test_a_cell_trained_on_two_machines_is_named_below_the_table(tmp_path: Path) -> None:
+    """Another number of threads gives other last digits: such a cell need not repeat."""
+    table = collect(many_cells(tmp_path, 2, seeds=2), "many")
+    result = table.cells[0].result
+    assert result is not None
+    assert not any("was trained on" in note for note in analyse(table).notes)
+    result.provenance["trained_on"] = ["1 threads, torch 2.11, one", "2 threads, torch 2.11, other"]
+    assert any("seed 0, was trained on 1 threads, torch 2.11, one and then 2" in note for note in analyse(table).notes)
