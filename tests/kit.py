@@ -195,7 +195,7 @@ class Warm(Local):
         return Process(folder, child, 0, before)
 
 
-def _run_command(words: tuple[str, ...], cwd: Path, env: dict[str, str], out: int, err: int) -> None:
+def _run_command(words: tuple[str, ...], cwd: Path, env: dict[str, str], out: Any, err: Any) -> None:
     from bench.cli import main
     from bench.run import executors
 
@@ -203,8 +203,8 @@ def _run_command(words: tuple[str, ...], cwd: Path, env: dict[str, str], out: in
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    os.dup2(out, 1)
-    os.dup2(err, 2)
+    os.dup2(out.detach(), 1)
+    os.dup2(err.detach(), 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(k, "wb"), "utf-8", line_buffering=True) for k in (1, 2))
     sys.argv = ["ditbench", *words]
@@ -226,7 +226,7 @@ def warm_command(*words: str, cwd: Path, seconds: float, **env: str) -> subproce
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         streams = DupFd(out.fileno()), DupFd(err.fileno())
         arguments = (words, cwd.resolve(), os.environ | env, *streams)
-        process = _imported().Process(target=_received, args=arguments)
+        process = _imported().Process(target=_run_command, args=arguments)
         process.start()
         process.join(seconds)
         if process.exitcode is None:
@@ -237,7 +237,3 @@ def warm_command(*words: str, cwd: Path, seconds: float, **env: str) -> subproce
             stream.seek(0)
             texts.append(stream.read().decode(errors="replace"))
         return subprocess.CompletedProcess(list(words), process.exitcode, *texts)
-
-
-def _received(words: tuple[str, ...], cwd: Path, env: dict[str, str], out: Any, err: Any) -> None:
-    _run_command(words, cwd, env, out.detach(), err.detach())

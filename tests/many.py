@@ -7,44 +7,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from synthetic import NOTE, manifest_of, provenance_of
+
 from bench.store.files import digest
 from bench.store.folders import Store
 from bench.store.result import Result
 
 POINTS = 10  # of each curve
-NOTE = "synthetic: nobody measured this"
 PARTS = {"parameters_backbone": 3e7, "parameters_modulation": 1e7, "parameters_prompt": 1e6, "parameters_total": 4.1e7}
-PROVENANCE = {
-    "commit": NOTE,
-    "dirty": True,
-    "command": NOTE,
-    "hardware": {"device": "cpu", "cpu": NOTE, "cores": 2, "memory_bytes": 2**34},
-    "versions": {},
-    "digests": {"data": NOTE, "initial_backbone_weights": NOTE},
-    "measured": {"extractor": NOTE},
-    "attempts": 1,
-    "started": 1.7e9,
-    "ended": 1.7e9 + 60,
-}
 
 
 def many_cells(root: Path, n: int, *, seeds: int = 5, name: str = "many") -> Store:
     """`n` finished cells with a small journal each, all of one matrix; nothing waits for the disk."""
     store = Store(root)
     rows = [_cell(store, f"variant-{k // seeds:04d}", k % seeds) for k in range(n)]
-    config = {
-        "name": name,
-        "variants": sorted({row["variant"] for row in rows}),
-        "seeds": list(range(seeds)),
-        "backbone": {"name": "DiT-S/2"},
-        "data": {"source": "scenes", "image_size": 32, "path": None},
-        "train": {"steps": 100 * POINTS, "batch": 64, "lr": 1e-4, "ema": 0.999},
-        "sample": {"sampler": "euler", "steps": 20, "guidance": 2.0},
-    }
-    manifest = {"schema": 1, "name": name, "config": config, "command": NOTE, "created": 1.7e9, "launch": "synthetic"}
-    _write(
-        store.matrix_folder(name) / "manifest.json", manifest | {"code": [], "data": [], "reasons": {}, "cells": rows}
-    )
+    _write(store.matrix_folder(name) / "manifest.json", manifest_of(name, rows, seeds=seeds, steps=100 * POINTS))
     return store
 
 
@@ -58,9 +35,8 @@ def _cell(store: Store, variant: str, seed: int) -> dict[str, Any]:
     folder.journal.write_text("".join(map(_line, range(100, 100 * POINTS + 1, 100), [level] * POINTS)))
     quality = {"kid_efficientnet_lite0_400": level, "fid_efficientnet_lite0_400": 1000 * level, "heldout_loss": level}
     cost = {"train_images_per_second": 200.0, "sample_images_per_second": 20.0, "train_peak_resident_bytes": 1.3e9}
-    provenance = PROVENANCE | {"seeds": {"train": seed}, "scheme": {"name": variant, "origin": {"kind": "built-in"}}}
     artifacts = {"checkpoint": {"path": "none", "sha256": "0" * 64, "bytes": 0}}
-    result = Result(folder.id, quality, cost | PARTS, config, provenance, artifacts)
+    result = Result(folder.id, quality, cost | PARTS, config, provenance_of(variant, seed), artifacts)
     content = {key: getattr(result, key) for key in result.__dataclass_fields__}
     _write(folder.result_file, content | {"checksum": digest(content)})
     row = {"cell": folder.id, "variant": variant, "scheme": variant, "seed": seed, "options": {}, "axes": {}}

@@ -31,6 +31,13 @@ def generate(root: Path, *, variants: int, seeds: int, steps: int = 2000, name: 
             rows.append(
                 _cell(store, f"variant-{variant:02d}", seed, steps, np.random.default_rng([variant, seed]), failed)
             )
+    manifest = manifest_of(name, rows, seeds=seeds, steps=steps)
+    write_json(store.matrix_folder(name) / "manifest.json", manifest)
+    return store
+
+
+def manifest_of(name: str, rows: list[dict[str, Any]], *, seeds: int, steps: int) -> dict[str, Any]:
+    """What a plan of these rows would have written."""
     config = {
         "name": name,
         "variants": sorted({row["variant"] for row in rows}),
@@ -40,10 +47,26 @@ def generate(root: Path, *, variants: int, seeds: int, steps: int = 2000, name: 
         "train": {"steps": steps, "batch": 64, "lr": 1e-4, "ema": 0.999},
         "sample": {"sampler": "euler", "steps": 20, "guidance": 2.0},
     }
-    manifest = {"schema": 1, "name": name, "config": config, "command": NOTE, "created": 1.7e9, "launch": "synthetic"}
-    manifest |= {"code": [], "data": [], "reasons": {}, "cells": rows}
-    write_json(store.matrix_folder(name) / "manifest.json", manifest)
-    return store
+    planned = {"schema": 1, "name": name, "config": config, "command": NOTE, "created": 1.7e9, "launch": "synthetic"}
+    return planned | {"code": [], "data": [], "reasons": {}, "cells": rows}
+
+
+def provenance_of(scheme: str, seed: int) -> dict[str, Any]:
+    """Where a result comes from that comes from nowhere."""
+    return {
+        "commit": NOTE,
+        "dirty": True,
+        "command": NOTE,
+        "hardware": {"device": "cpu", "cpu": NOTE, "cores": 2, "memory_bytes": 2**34},
+        "versions": {},
+        "seeds": {"train": seed},
+        "digests": {"data": NOTE, "initial_backbone_weights": NOTE},
+        "measured": {"extractor": NOTE},
+        "scheme": {"name": scheme, "origin": {"kind": "built-in"}},
+        "attempts": 1,
+        "started": 1.7e9,
+        "ended": 1.7e9 + 60,
+    }
 
 
 def _cell(store: Store, variant: str, seed: int, steps: int, rng: Any, failed: bool) -> dict[str, Any]:
@@ -87,20 +110,7 @@ def _result(id: str, seed: int, level: float, rng: Any, config: dict[str, Any]) 
     }
     parts = {"parameters_backbone": 3e7, "parameters_modulation": 1e7 * level, "parameters_prompt": 1e6}
     cost = {key: value * (0.9 + 0.2 * rng.random()) for key, value in COSTS.items()} | parts
-    provenance = {
-        "commit": NOTE,
-        "dirty": True,
-        "command": NOTE,
-        "hardware": {"device": "cpu", "cpu": NOTE, "cores": 2, "memory_bytes": 2**34},
-        "versions": {},
-        "seeds": {"train": seed},
-        "digests": {"data": NOTE, "initial_backbone_weights": NOTE},
-        "measured": {"extractor": NOTE},
-        "scheme": {"name": id.rpartition("-")[0], "origin": {"kind": "built-in"}},
-        "attempts": 1,
-        "started": 1.7e9,
-        "ended": 1.7e9 + 60,
-    }
+    provenance = provenance_of(id.rpartition("-")[0], seed)
     artifacts = {"checkpoint": {"path": "none", "sha256": "0" * 64, "bytes": 0}}
     return Result(id, quality, cost | {"parameters_total": sum(parts.values())}, config, provenance, artifacts)
 

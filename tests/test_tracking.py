@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
+from synthetic import manifest_of
 
 from bench.measure.images import png
 from bench.store.files import write_json
@@ -43,19 +44,8 @@ def synthetic(root: Path, *, variants: int = 2, seeds: int = 2, steps: int = 300
         for seed in range(seeds):
             last = variant == variants - 1 and seed == seeds - 1
             rows.append(make_cell(store, f"scheme-{variant}", seed, steps, diverged=last))
-    config = {
-        "name": name,
-        "variants": sorted({row["variant"] for row in rows}),
-        "seeds": list(range(seeds)),
-        "backbone": {"name": "DiT-S/2"},
-        "data": {"source": "scenes", "image_size": 32, "path": None},
-        "train": {"steps": steps, "batch": 64, "lr": 1e-4, "ema": 0.999},
-        "sample": {"sampler": "euler", "steps": 20, "guidance": 2.0},
-    }
-    manifest = {"name": name, "config": config, "command": "ditbench run made.yaml", "created": 1.7e9, "launch": "1"}
-    write_json(
-        store.matrix_folder(name) / "manifest.json", manifest | {"cells": rows, "code": [], "data": [], "reasons": {}}
-    )
+    manifest = manifest_of(name, rows, seeds=seeds, steps=steps) | {"command": "ditbench run made.yaml", "launch": "1"}
+    write_json(store.matrix_folder(name) / "manifest.json", manifest)
     return store
 
 

@@ -130,8 +130,9 @@ def images_file(path: Path, count: int, size: int) -> np.memmap[Any, np.dtype[np
     shape = (count, size, size, 3)
     with writing(path, "prepared images", math.prod(shape)):
         mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-        with open(path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        if hasattr(os, "posix_fallocate"):  # macOS has none
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         return mapped
 
 

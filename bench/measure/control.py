@@ -24,8 +24,7 @@ from bench.measure import judge as judges
 from bench.measure.evaluate import Measured
 from bench.measure.rows import sampled
 from bench.measure.sampling import SampleSet, Say, generate, generate_set, heldout_set, initial_noise, prompt_texts
-from bench.store import files as store
-from bench.store.files import sources
+from bench.store.files import digest, sources
 from bench.store.kept import load_value, save_value
 from bench.store.metrics import METRICS, Measurement
 from bench.store.seeds import derive
@@ -77,12 +76,12 @@ def _sets(subject: LoadedCell) -> list[SampleSet]:
 
 
 def _real(
-    subject: LoadedCell, judge: Any, digest: str, cache: Path, say: Say, warn: Say
+    subject: LoadedCell, judge: Any, weights: str, cache: Path, say: Say, warn: Say
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Ceiling and floor: scores of real held-out images, and of chance; computed once for a data set and a judge."""
     heldout, seed = subject.data.heldout, subject.config.evaluate.seed
     rows = sampled(heldout, min(MOST_REAL, len(heldout)), seed=seed, name="real")
-    named = store.digest([subject.data.digest, digest, rows.tolist(), sources(Path(judges.__file__).parent)], 16)
+    named = digest([subject.data.digest, weights, rows.tolist(), sources(Path(judges.__file__).parent)], 16)
     file = cache / "features" / f"{judges.slug()}-{named}.json"
     content = load_value(file, warn)
     if content is None:

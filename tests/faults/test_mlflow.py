@@ -135,14 +135,20 @@ def test_a_copied_directory_writes_into_itself(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.faults
+def copied_with_one_cell(store: Store, name: str) -> Store:
+    """A copy of a results directory, of the same id, whose matrix has lost all cells but one."""
+    copy = Store(store.root.parent / "copy of it")
+    shutil.copytree(store.root, copy.root)
+    manifest = copy.manifest(name)
+    write_json(copy.matrix_folder(name) / "manifest.json", manifest | {"cells": manifest["cells"][:1]})
+    return copy
+
+
 def test_copies_that_share_a_store_delete_nothing_of_each_other(shared: tuple[Store, Store]) -> None:
     """A copy with other cells left has the same id. It writes an experiment of its own, not into the first's files."""
     store, _ = shared
     tracking.sync(store, "made")
-    copy = Store(store.root.parent / "copied")
-    shutil.copytree(store.root, copy.root)
-    manifest = copy.matrix_folder("made") / "manifest.json"
-    write_json(manifest, copy.manifest("made") | {"cells": copy.manifest("made")["cells"][:1]})
+    copy = copied_with_one_cell(store, "made")
     sent = tracking.sync(copy, "made", rebuild=True)
     assert "it is not touched" in sent.notes[0]
     assert len(client(store).search_runs([tracking.experiment_id(store, "made")])) == 5
@@ -204,10 +210,7 @@ def test_copies_on_one_server_delete_nothing_of_each_other(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     store = synthetic(tmp_path / "runs", name="copied")
     tracking.sync(store, "copied")
-    copy = Store(tmp_path / "copy")
-    shutil.copytree(store.root, copy.root)
-    manifest = copy.matrix_folder("copied") / "manifest.json"
-    write_json(manifest, copy.manifest("copied") | {"cells": copy.manifest("copied")["cells"][:1]})
+    copy = copied_with_one_cell(store, "copied")
     sent = tracking.sync(copy, "copied", rebuild=True)
     assert "another copy" in sent.notes[0]
     assert len(client(store).search_runs([tracking.experiment_id(store, "copied")])) == 5
