@@ -1,0 +1,1 @@
+"""Tasks: images of few modes whose Bayes-optimal denoiser is exact, each made to isolate one thing a scheme must do."""

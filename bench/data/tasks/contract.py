@@ -1,0 +1,145 @@
+"""What a task is: latents that are sampled, a prompt that names some of them, and an image that shows all of them.
+
+Every latent is a whole number, so a sample is z (B, M), one column a latent. Given its prompt an image is one of K,
+each as likely, with white grain of known strength: its optimal denoiser is a softmax over K (`bench.data.tasks.exact`).
+
+    z (B, M) = sample(count, split, generator)      attributes that the prompt names, and some that it does not
+    words (B, L) = words(z)                         a word for each slot, 0 .. len(slot.words) - 1
+    x_0 (B, 3, S, S) = paint(z) + grain(z) eps      in [-1, 1] but for the grain
+    z (B, K, M) = modes(words)                      every z with that prompt
+    z (W, M) = world()                              every z there is, for the blind optimum and for reading
+
+A task is one file of at most 120 lines; leading dimensions of `paint`, `grain`, `words` are free.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+LEVELS = ("easy", "medium", "hard")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A position of the prompt: its name and its words. Words of two slots are never the same, whatever their text."""
+
+    name: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """What control is measured on: columns of z that are all to be right.
+
+    Attributes:
+        reach: `local` to some tokens, or `global` to the whole image.
+        columns: of z.
+        chance: share that is right where the prompt is not known.
+    """
+
+    name: str
+    reach: str
+    columns: tuple[int, ...]
+    chance: float
+
+
+class Task(ABC):
+    """A task with its knobs set; see the module for the letters.
+
+    Attributes:
+        name: in configs. says: what it isolates, a sentence. predicts: what is expected of schemes, a sentence.
+        levels: knobs of `easy`, `medium` and `hard`.
+        size: S, pixels a side. patch: pixels a token's side, one cell of the image.
+    """
+
+    name: ClassVar[str]
+    says: ClassVar[str]
+    predicts: ClassVar[str] = ""
+    levels: ClassVar[Mapping[str, Mapping[str, Any]]]
+    size: int = 12
+    patch: int = 4
+
+    # --- what a task defines ---
+
+    @property
+    @abstractmethod
+    def slots(self) -> tuple[Slot, ...]:
+        """The L slots of the prompt."""
+
+    @property
+    @abstractmethod
+    def attributes(self) -> tuple[Attribute, ...]:
+        """What control is measured on."""
+
+    @abstractmethod
+    def sample(self, count: int, split: str, generator: torch.Generator) -> Tensor:
+        """Latents z (count, M) of a split: `train` and `heldout` alike, or `unseen`, of pairs that training lacks."""
+
+    @abstractmethod
+    def words(self, z: Tensor) -> Tensor:
+        """The prompt (..., L) of z (..., M)."""
+
+    @abstractmethod
+    def paint(self, z: Tensor) -> Tensor:
+        """The image (..., 3, S, S) in [-1, 1] of z (..., M), without its grain."""
+
+    @abstractmethod
+    def modes(self, words: Tensor) -> Tensor:
+        """Every z (B, K, M) that has the prompt (B, L), each as likely."""
+
+    @abstractmethod
+    def world(self) -> Tensor:
+        """Every z (W, M) of training, each as likely."""
+
+    @abstractmethod
+    def layout(self, words: Tensor) -> Tensor:
+        """The prompt as a map for the oracle: ids (B, N, A) of the words that each image token shows; 0 for none."""
+
+    # --- what it may define ---
+
+    has_unseen: ClassVar[bool] = False
+
+    def grain(self, z: Tensor) -> Tensor:
+        """The standard deviation (...) of the white grain of z (..., M)."""
+        return torch.zeros(z.shape[:-1])
+
+    def object(self, z: Tensor) -> Tensor:
+        """The tokens (B, N), true where the image shows what the prompt is about; all by default."""
+        return torch.ones(len(z), self.tokens, dtype=torch.bool)
+
+    def read(self, x: Tensor) -> Tensor:
+        """The most likely z (B, M) of images (B, 3, S, S), among all of `world` and of the unseen pairs."""
+        from bench.data.tasks.exact import nearest
+
+        return nearest(self, x)
+
+    def right(self, read: Tensor, z: Tensor) -> dict[str, Tensor]:
+        """For each attribute whether it was read (B, M) as it is (B, M): (B,) true or false."""
+        return {one.name: (read[:, one.columns] == z[:, one.columns]).all(1) for one in self.attributes}
+
+    # --- what follows ---
+
+    @property
+    def tokens(self) -> int:
+        """N, tokens of an image."""
+        return (self.size // self.patch) ** 2
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of ids: 0 is none, the words of all slots follow."""
+        return 1 + sum(len(slot.words) for slot in self.slots)
+
+    def ids(self, words: Tensor) -> Tensor:
+        """Words (..., L) of slots as ids (..., L) of one vocabulary."""
+        starts = torch.tensor([0, *(len(slot.words) for slot in self.slots)]).cumsum(0)[:-1]
+        return words + 1 + starts
+
+    def text(self, words: Sequence[int]) -> str:
+        """A prompt (L,) in words, for a caption encoder."""
+        return ", ".join(f"{slot.name} {slot.words[word]}" for slot, word in zip(self.slots, words, strict=True))
