@@ -110,3 +110,20 @@ def test_the_caveat_on_few_images_knows_the_extractor() -> None:
     assert "384 feature dimensions" in caveats(["fid_dinov2_vit_s_14_400"], {"dinov2_vit_s_14": 384})[0]
     assert not [one for one in caveats(["fid_dinov2_vit_s_14_1k"], {"dinov2_vit_s_14": 384}) if "biased" in one]
     assert "number is not recorded" in caveats(["fid_dinov2_vit_s_14_400"])[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "heading"),
+    [
+        ("right_template_512", "right", "all attributes correct (template, 512)"),
+        ("unseen_local_template_512", "unseen_local", "local adherence, unseen (template, 512)"),
+        ("glyph_template_1k", "glyph", "glyph (template, 1k)"),
+        ("unseen_the_glyph_template_64", "unseen_the_glyph", "the glyph, unseen (template, 64)"),
+        ("excess_error_bin3", "excess_error_bin", "excess, bin 3"),
+    ],
+)
+def test_an_attribute_of_any_task_is_a_metric_read_by_template(key: str, name: str, heading: str) -> None:
+    one = Measurement.parse(key)
+    assert (one.key, one.name, one.heading) == (key, name, heading)
+    assert one.better == ("lower" if "excess" in key else "higher")
+    assert one.over_chance == ("template" in key)

@@ -20,7 +20,13 @@ LOCAL_ATTRIBUTES = ("shape", "colour", "size", "place")  # of each object of a s
 GLOBAL_ATTRIBUTES = ("tone", "time", "texture", "background")  # of the whole scene
 ATTRIBUTES = LOCAL_ATTRIBUTES + GLOBAL_ATTRIBUTES
 LADDER = "highest_lr"  # of a learning-rate ladder, not of a cell
-SECTIONS = ("adherence", "dynamics", "cost", "heldout_loss_by_timestep")  # of MLflow's chart page, in a reader's order
+SECTIONS = (
+    "adherence",
+    "dynamics",
+    "cost",
+    "heldout_loss_by_timestep",
+    "excess_by_timestep",
+)  # of MLflow's chart page, in a reader's order
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
 Better = Literal["lower", "higher", ""]
@@ -28,11 +34,12 @@ MadeBy = Literal["", "extractor", "judge", "swap", "bin"]
 _MADE_BY: dict[MadeBy, str] = {  # how the end of a key is written, by what made it
     "": "",
     "extractor": r"_(?P<made_by>\w+)_(?P<count>\d+k?)",
-    "judge": r"_(?P<made_by>judge\d+)_(?P<count>\d+k?)",
+    "judge": r"_(?P<made_by>judge\d+|template)_(?P<count>\d+k?)",
     "swap": r"_(?P<made_by>swap)_(?P<count>\d+k?)",
     "bin": r"(?P<made_by>\d+)",
 }
 _SUBSET = r"(?:(?P<subset>unseen|real|guidance[\d.]+)_)?"
+_OF_A_TASK = re.compile(rf"{_SUBSET}(?P<kind>[a-z]\w*?)_(?P<made_by>template)_(?P<count>\d+k?)")  # any task's attribute
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class Metric:
         form, scale: how a value is written: `format(value / scale, form)`.
         made_by: what its key says of its making.
         margin: the share of a mean below which a gap is seed noise.
+        log: compared on its logarithm, as a factor.
         relative: whether a gap makes sense as a share of a mean; not where zero is chance, nor of a correlation.
         timed: a rate or a time, which depends on what else the machine did.
         exact: equal for all seeds.
@@ -63,6 +71,7 @@ class Metric:
     unit: str = ""
     made_by: MadeBy = ""
     margin: float = 0.0
+    log: bool = False
     relative: bool = True
     timed: bool = False
     exact: bool = False
@@ -127,6 +136,19 @@ METRICS: tuple[Metric, ...] = (
     _judged("control", "adherence", every_set=True),
     _judged("right", "all attributes correct", columns=("",), every_set=True),
     _judged("count", "number of objects"),
+    _judged("swapped", "swapped colours", "lower"),
+    Metric("score", "score", "higher", ".3f", relative=False, columns=("",), brief=True, section="excess", front=True),
+    Metric("excess_error", "excess", "lower", log=True, columns=("",), brief=True, section="excess", front=True),
+    *(
+        Metric(f"excess_error_{part}", f"excess, {part}", "lower", log=True, section="adherence")
+        for part in ("object", "rest")
+    ),
+    Metric(
+        "excess_error_bin", "excess, bin", "lower", made_by="bin", log=True, compared=False,
+        section="excess_by_timestep",
+    ),
+    Metric("images_to_90", "images to 90 %", "lower", ",.0f", log=True, section="adherence"),
+    Metric("mastered", "mastered", "higher", ".2f", relative=False, section="adherence"),
     *(_judged(name, name) for name in ATTRIBUTES),
     *(_judged(f"raw_{name}", f"raw {name}", "") for name in ATTRIBUTES),
     *(_swapped(f"locality_{name}", f"locality {name}", "higher") for name in ATTRIBUTES),
@@ -173,6 +195,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("mfu", "MFU", "higher", ".1%", unit="%", timed=True, columns=("",)),
     Metric("train_seconds", "training seconds", "lower", ",.0f", timed=True, compared=False),
+    Metric("evaluate_seconds", "seconds of evaluation", "lower", ",.1f", timed=True, compared=False),
     _dynamics("open_first", "how far a block moves the stream before training, the largest"),
     _dynamics("open_last", "how far blocks move the stream at the end"),
     _dynamics("opening_step", "when blocks have half opened, a share of training"),
@@ -215,9 +238,11 @@ class Measurement:
         for form in _forms(METRICS):
             if found := form.fullmatch(key):
                 parts = found.groupdict()
-                number = parts.get("count") or "0"
-                count = int(number.rstrip("k")) * (1000 if number.endswith("k") else 1)
+                count = _number(parts.get("count") or "0")
                 return cls.of(parts["kind"], parts.get("made_by") or "", count, parts["subset"] or "")
+        if found := _OF_A_TASK.fullmatch(key):
+            own = _judged(found["kind"], found["kind"].replace("_", " "))
+            return cls(own, found["made_by"], _number(found["count"]), found["subset"] or "")
         return cls(Metric(key, key.replace("_", " ")))
 
     @property
@@ -273,6 +298,11 @@ class Measurement:
     def write(self, value: float) -> str:
         """A value in the metric's unit."""
         return self.metric.write(value)
+
+
+def _number(name: str) -> int:
+    """The inverse of `count_name`."""
+    return int(name.rstrip("k")) * (1000 if name.endswith("k") else 1)
 
 
 def count_name(count: int) -> str:

@@ -111,7 +111,7 @@ def validation(analysis: Analysis) -> Plot | None:
 def _bins(row: VariantSummary) -> list[Measurement]:
     """Its validation losses by bin of timesteps, in the order of t."""
     return sorted(
-        (one for one in measurements(row.values) if one.metric.made_by == "bin"), key=lambda b: int(b.made_by)
+        (one for one in measurements(row.values) if one.metric.kind == "heldout_loss_bin"), key=lambda b: int(b.made_by)
     )
 
 
