@@ -188,6 +188,9 @@ class _Child:
 class Warm(Local):
     """An executor whose cells start in no time. They have no guard: what is tested of guards is started as users do."""
 
+    def __init__(self, jobs: int, gpus: int = 0, *, warm: bool = False) -> None:
+        super().__init__(jobs, gpus)
+
     def _start(self, folder: CellFolder, share: int) -> Process:
         before = folder.state()
         forked = multiprocessing.parent_process() is not None

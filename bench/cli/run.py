@@ -82,7 +82,7 @@ def _run_with_display(planned: Plan, store: Store, sync: Callable[[], None], *, 
     from bench.run.executors import Local
     from bench.run.loop import run as run_cells
 
-    executor = Local(planned.matrix.run.jobs, gpus=torch.cuda.device_count())
+    executor = Local(planned.matrix.run.jobs, gpus=torch.cuda.device_count(), warm=True)
     out = console()
     if quiet:
         return run_cells(planned, store, executor=executor, say=lambda text: None, sync=sync)

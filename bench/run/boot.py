@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+FORKS = "bench.run.server"  # the module whose process forks: it has one thread
 
 
 class Ours:
@@ -47,8 +48,8 @@ def main() -> None:
     """Runs `MODULE.main()` with the words after it."""
     from bench.run.processes import follow_parent
 
-    follow_parent()
     sys.argv = sys.argv[1:]
+    follow_parent(watch=sys.argv[0] != FORKS)
     importlib.import_module(sys.argv[0]).main()
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.run.boot import command, environment
-from bench.run.processes import GRACE, PARENT
+from bench.run.processes import GRACE, PARENT, Child
 from bench.run.slots import FILE, Slots
+from bench.run.warm import Server, Stale
 from bench.store.disk import writing
 from bench.store.files import make_folder
 from bench.store.folders import CellFolder
@@ -42,7 +43,7 @@ class Process:
     """
 
     folder: CellFolder
-    child: subprocess.Popen[bytes]
+    child: Child
     slot: int
     before: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
@@ -75,20 +76,42 @@ class Process:
             return Ended(**json.loads(report))
         with suppress(ProcessLookupError):  # the guard was killed, or failed: nothing of the cell may live on
             os.killpg(self.child.pid, signal.SIGKILL)
-        return Ended(self.child.returncode, report.decode(errors="replace"))
+        return Ended(self.child.wait(), report.decode(errors="replace"))
 
 
 class Local:
-    """This machine: `jobs` cells at a time, each with its share of the cores, and its own GPU where there are any."""
+    """This machine: `jobs` cells at a time, each with its share of the cores, and its own GPU where there are any.
 
-    def __init__(self, jobs: int, gpus: int = 0) -> None:
+    Args:
+        jobs: cells at a time.
+        gpus: of this machine.
+        warm: forks the cells from a process that has imported everything, where that can be done.
+    """
+
+    def __init__(self, jobs: int, gpus: int = 0, *, warm: bool = False) -> None:
         self.jobs, self.gpus = jobs, gpus
         self.running: list[Process] = []
+        self.server = Server(self._threads()) if warm else None
 
     @property
     def free(self) -> int:
         """Cells that could start now, if no other launch uses the machine."""
+        if self.server is not None and self.server.starting():
+            return 0
         return self.jobs - len(self.running)
+
+    def trouble(self) -> str:
+        """Why cells start cold although they were to start warm: once, and then empty."""
+        if self.server is None or self.server.usable:
+            return ""
+        why, self.server = self.server.trouble, None
+        return f"each cell imports its libraries itself, about 9 s of a core: {why}"
+
+    def close(self) -> None:
+        """Ends the process that cells are forked from."""
+        if self.server is not None:
+            self.server.close()
+            self.server = None
 
     def start(self, folder: CellFolder) -> Process | None:
         """Starts a cell, whose output goes to its `log.txt`; None if other launches use the cores meanwhile.
@@ -106,6 +129,8 @@ class Local:
             return None
         try:
             process = self._start(folder, share)
+        except Stale:  # it is started again; so is this cell, a little later
+            return None
         finally:
             os.close(share)
         self.running.append(process)
@@ -114,21 +139,30 @@ class Local:
     def _start(self, folder: CellFolder, share: int) -> Process:
         slot = min(set(range(self.jobs)) - {process.slot for process in self.running})
         before = folder.state()
-        child = subprocess.Popen(
+        variables = environment(**self._share(slot), **{PARENT: str(os.getpid()), FILE: str(share)})
+        child: Child | None = None
+        if self.server is not None and self.server.usable and not self.server.starting():
+            child = self.server.fork(folder.path, share, variables)
+        child = child or subprocess.Popen(
             command("bench.run.guard", str(folder.path)),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             pass_fds=[share],
-            env=environment(**self._share(slot), **{PARENT: str(os.getpid()), FILE: str(share)}),
+            env=variables,
         )
         return Process(folder, child, slot, before)
 
-    def _share(self, slot: int) -> dict[str, str]:
+    def _threads(self) -> dict[str, str]:
+        """What libraries read when they are loaded."""
         share = {"PYTHONUNBUFFERED": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
         if "OMP_NUM_THREADS" not in os.environ:
             share["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        return share
+
+    def _share(self, slot: int) -> dict[str, str]:
+        share = self._threads()
         if self.gpus and "CUDA_VISIBLE_DEVICES" not in os.environ:
             share["CUDA_VISIBLE_DEVICES"] = str(slot % self.gpus)
         return share

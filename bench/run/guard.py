@@ -16,16 +16,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from bench.run.boot import command, environment
-from bench.run.processes import GRACE, MARK, PARENT, adopt_orphans, end_below
+from bench.run.processes import GRACE, MARK, PARENT, Child, adopt_orphans, end_below
 from bench.run.slots import FILE as SLOT
 
 POLITE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LOG_LIMIT = 25_000_000  # bytes of log.txt; as many before them are kept in log.1.txt
 TAIL = 2000  # bytes of output that are reported
+Start = Callable[[dict[str, str]], Child]
 
 
 class Log:
@@ -58,9 +61,10 @@ class Guard:
     Args:
         folder: the cell's.
         words: the command of the cell.
+        start: starts it in another way: with what its environment has besides this process's own.
     """
 
-    def __init__(self, folder: Path, words: list[str]) -> None:
+    def __init__(self, folder: Path, words: list[str], start: Start | None = None) -> None:
         self.log = Log(folder / "log.txt")
         self.end: float | None = None  # when a cell that was asked to stop is killed
         self._woken, waker = os.pipe()
@@ -69,15 +73,8 @@ class Guard:
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         for number in (*POLITE, signal.SIGQUIT, signal.SIGCHLD):
             signal.signal(number, lambda number, frame: None)
-        slot = os.environ.get(SLOT)
-        self.child = subprocess.Popen(
-            words,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            pass_fds=[int(slot)] if slot else [],
-            env=environment(**{MARK: str(folder), PARENT: str(os.getpid())}),
-        )
+        more = {MARK: str(folder), PARENT: str(os.getpid())}
+        self.child = start(more) if start else _started(words, more)
         assert self.child.stdout is not None
         self._output = self.child.stdout.fileno()
         os.set_blocking(self._output, False)
@@ -97,7 +94,7 @@ class Guard:
         last = time.monotonic() + 5
         while self._copy() and time.monotonic() < last:
             pass
-        return {"code": self.child.returncode, "tail": self.log.tail.decode(errors="replace")}
+        return {"code": self.child.wait(), "tail": self.log.tail.decode(errors="replace")}
 
     def _obey(self, numbers: bytes) -> None:
         if signal.SIGQUIT in numbers:
@@ -115,10 +112,27 @@ class Guard:
         return self.child.poll() is None
 
 
+def _started(words: list[str], more: dict[str, str]) -> Child:
+    slot = os.environ.get(SLOT)
+    return subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        pass_fds=[int(slot)] if slot else [],
+        env=environment(**more),
+    )
+
+
 def main() -> None:
     """`boot.py bench.run.guard DIR`, as `bench.run.executors` starts it."""
     adopt_orphans()
-    report = Guard(Path(sys.argv[1]), command("bench.run.cell", sys.argv[1])).run()
+    finish(Guard(Path(sys.argv[1]), command("bench.run.cell", sys.argv[1])))
+
+
+def finish(guard: Guard) -> NoReturn:
+    """Waits for the cell's end, reports it to `run` and ends this process."""
+    report = guard.run()
     with suppress(OSError):  # `run` is gone
         sys.stdout.write(json.dumps(report))
         sys.stdout.flush()

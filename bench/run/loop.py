@@ -58,6 +58,7 @@ def run(
                 launch.stop(interrupted)
         finally:
             executor.stop_all(hurry=interrupted.hurry)  # nothing is left running, whatever happened
+            executor.close()
     sync()
     return launch.states.read(frozenset(launch.labels))
 
@@ -111,6 +112,8 @@ class _Launch:
             for process in ended:
                 self._ended(process)
             self.others.forget()
+            if trouble := self.executor.trouble():
+                self.say(trouble)
             while self.waiting and self.executor.free > 0 and not interrupted and self._start_next():
                 pass
             for process in self.executor.running:

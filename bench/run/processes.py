@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import psutil
@@ -22,17 +24,30 @@ MARK = "DITBENCH_CELL"  # environment: the folder of the cell that started a pro
 _PDEATHSIG, _SUBREAPER = 1, 36  # of Linux's prctl
 
 
-def follow_parent() -> None:
+def follow_parent(*, watch: bool = True) -> int:
     """Has this process stop when the parent named in its environment ends, also by SIGKILL.
 
     It receives SIGTERM, from the kernel on Linux and from a thread elsewhere; GRACE seconds later its group is killed.
+
+    Args:
+        watch: starts the thread; False where this process forks and must have one thread alone.
+
+    Returns:
+        The parent, or 0 if none is named.
     """
     parent = int(os.environ.pop(PARENT, "0"))
     if not parent:
-        return
+        return 0
     _prctl(_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it ended before the kernel was asked
         sys.exit(128 + signal.SIGTERM)
+    if watch:
+        watch_parent(parent)
+    return parent
+
+
+def watch_parent(parent: int) -> None:
+    """Starts the thread that ends this process, and its group, some time after its parent."""
     threading.Thread(target=_watch, args=(parent,), daemon=True, name="ditbench-parent").start()
 
 
@@ -47,15 +62,87 @@ def _watch(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def adopt_orphans() -> None:
-    """Makes this process the parent of whatever its descendants leave behind, in any session (Linux)."""
-    _prctl(_SUBREAPER, 1)
+def adopt_orphans() -> bool:
+    """Makes this process the parent of whatever its descendants leave behind, in any session (Linux alone can)."""
+    return _prctl(_SUBREAPER, 1)
 
 
-def _prctl(option: int, value: int) -> None:
+def _prctl(option: int, value: int) -> bool:
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):
-            ctypes.CDLL(None, use_errno=True).prctl(option, ctypes.c_ulong(value), 0, 0, 0)
+            return ctypes.CDLL(None, use_errno=True).prctl(option, ctypes.c_ulong(value), 0, 0, 0) == 0
+    return False
+
+
+class Child(Protocol):
+    """What is asked of a child process, of whichever kind."""
+
+    pid: int
+    stdout: IO[bytes] | None
+
+    @property
+    def returncode(self) -> int | None: ...  # noqa: D102
+    def poll(self) -> int | None: ...  # noqa: D102
+    def wait(self, timeout: float | None = None) -> int: ...  # noqa: D102
+    def send_signal(self, sig: int) -> None: ...  # noqa: D102
+    def terminate(self) -> None: ...  # noqa: D102
+    def kill(self) -> None: ...  # noqa: D102
+
+
+class Forked:
+    """A child process that was forked, with the methods of `subprocess.Popen`.
+
+    Args:
+        pid: of the child.
+        stdout: where what it prints can be read.
+    """
+
+    def __init__(self, pid: int, stdout: IO[bytes] | None = None) -> None:
+        self.pid, self.stdout = pid, stdout
+        self._code: int | None = None
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code (negative: the signal) once it was seen to have ended."""
+        return self._code
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it lives."""
+        if self._code is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # something else waited for it: how it ended is not known
+                self._code = 1
+            else:
+                self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, once it has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: if it has not after `timeout` seconds.
+        """
+        end = time.monotonic() + (math.inf if timeout is None else timeout)
+        while (code := self.poll()) is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
+            time.sleep(0.01)
+        return code
+
+    def send_signal(self, sig: int) -> None:
+        """Sends a signal, if it lives."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, sig)
+
+    def terminate(self) -> None:
+        """Asks it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Ends it."""
+        self.send_signal(signal.SIGKILL)
 
 
 def end_below(seconds: float = 2.0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
@@ -81,19 +82,25 @@ def hardware(device: str) -> dict[str, Any]:
     return machine
 
 
-_process = psutil.Process()
+_started = psutil.Process().create_time()
 
 
 def started() -> float:
-    """When this process was started, in seconds since 1970, to a second."""
-    return _process.create_time()
+    """When this process was started, in seconds since 1970, to a second; of a forked one, the one that imported."""
+    return _started
+
+
+@functools.cache
+def _process(pid: int) -> psutil.Process:
+    return psutil.Process(pid)
 
 
 def usage(device: str) -> dict[str, float]:
     """Load of the machine by this process now, by MLflow's names for it; the CPU's share is since the last call."""
+    process = _process(os.getpid())  # not the one that was imported in: a cell is forked from it
     load = {
-        "system/cpu_utilization_percentage": _process.cpu_percent(),
-        "system/system_memory_usage_megabytes": _process.memory_info().rss / 1e6,
+        "system/cpu_utilization_percentage": process.cpu_percent(),
+        "system/system_memory_usage_megabytes": process.memory_info().rss / 1e6,
     }
     if device == "cuda":
         import torch

@@ -1,0 +1,164 @@
+"""Cells that are forked with the imports done: the same numbers, limits and names as those that start cold."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from kit import assert_same
+from tiny import PLUGIN, planned
+
+from bench.run import executors, server
+from bench.run.boot import environment
+from bench.run.executors import Local, Process
+from bench.run.loop import run
+from bench.run.processes import PARENT, Forked, marked
+from bench.run.warm import Server, Stale
+
+SHORT = dict(train__steps=4, train__warmup=1, train__checkpoint_every=4, evaluate__samples=10, evaluate__reference=12)
+
+
+def until(moment: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not moment():
+        assert time.monotonic() < end, "the moment did not come"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Server]:
+    made = Server({"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"})
+    until(lambda: not made.starting(), 120)
+    assert made.usable, made.trouble
+    yield made
+    made.close()
+
+
+def forked(warm: Server, folder: Path, **more: str) -> Process:
+    """A cell's guard and cell, as the executor starts them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    share = os.open(os.devnull, os.O_RDONLY)
+    try:
+        child = warm.fork(folder, share, environment(**{PARENT: str(os.getpid())}, **more))
+    finally:
+        os.close(share)
+    assert isinstance(child, Forked)
+    return Process(executors.CellFolder(folder), child, 0)
+
+
+def test_a_server_has_one_thread_when_it_forks(warm: Server) -> None:
+    """A lock that another thread held at that moment would never be released in the cell."""
+    assert len(os.listdir(f"/proc/{warm._child.pid}/task")) == 1
+
+
+PROBE = """
+import os, sys, time
+if sys.argv[0].endswith("bench.run.cell"):
+    import torch
+    print("threads", torch.get_num_threads(), os.environ["CUDA_VISIBLE_DEVICES"], torch.cuda.is_initialized())
+    print("argv", *sys.argv, os.getcwd(), os.getpgrp() == os.getppid() == os.getsid(0), len(sys.stdin.read()))
+    print("ready")
+    time.sleep(500)
+"""
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a planned cell whose plugin holds it while it is imported."""
+    root = tmp_path_factory.mktemp("held")
+    (root / "added.py").write_text(PLUGIN)
+    made, store = planned(root, variants=["added"], plugins=[str(root / "added.py")], **SHORT)
+    (root / "added.py").write_text(PLUGIN + PROBE)
+    return store.cell(made.cells[0].row.cell).path
+
+
+@pytest.fixture
+def probe(warm: Server, held: Path) -> Iterator[Process]:
+    """That cell, forked."""
+    (held / "log.txt").write_text("")
+    process = forked(warm, held, CUDA_VISIBLE_DEVICES="7")
+    until(lambda: "ready" in process.folder.log.read_text())
+    yield process
+    process.end()
+    assert marked(process.folder.path) == []
+
+
+def test_a_forked_cell_is_what_a_cold_one_is(probe: Process) -> None:
+    """Environment, session, name, mark, output: others find it, and its plugin is imported in it alone."""
+    text = probe.folder.log.read_text()
+    assert "threads 1 7 False\n" in text
+    assert f"argv bench.run.cell {probe.folder.path} {os.getcwd()} True 0\n" in text
+    (cell,) = marked(probe.folder.path)
+    assert " ".join(cell.cmdline()).split()[-2:] == ["bench.run.cell", str(probe.folder.path)]
+    assert cell.environ()["DITBENCH_CELL"] == str(probe.folder.path) and cell.ppid() == probe.child.pid
+    above = psutil.Process(probe.child.pid)
+    assert above.ppid() == os.getpid() and "bench.run.guard" in above.cmdline()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGSEGV, -signal.SIGSEGV), (signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 130)]
+)
+def test_how_a_forked_cell_ended_is_known(probe: Process, number: int, code: int) -> None:
+    (cell,) = marked(probe.folder.path)
+    cell.send_signal(number)
+    probe.child.wait(20)
+    assert probe.ended().code == code and marked(probe.folder.path) == []
+
+
+def test_a_guard_that_is_killed_takes_its_forked_cell_along(probe: Process) -> None:
+    os.kill(probe.child.pid, signal.SIGKILL)
+    probe.child.wait(20)
+    assert probe.ended().code == -signal.SIGKILL
+    until(lambda: not marked(probe.folder.path))
+
+
+def test_code_that_changed_since_the_import_is_imported_again(
+    warm: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's import counts, not the fork: a file that was edited in between is not believed."""
+    sources = [tmp_path / "flow.py"]
+    sources[0].write_text("")
+    monkeypatch.setattr(server, "started", lambda: time.time() - 100)
+    assert server._outdated(sources)
+    monkeypatch.setattr(server, "started", lambda: time.time() + 100)
+    assert not server._outdated(sources)
+    assert server._outdated([tmp_path / "deleted.py"])
+    monkeypatch.setattr(warm, "_ask", lambda *arguments: {"stale": True})
+    monkeypatch.setattr(warm, "close", lambda: None)
+    monkeypatch.setattr(warm, "_start", lambda: None)
+    with pytest.raises(Stale):
+        warm.fork(tmp_path, 0, {})
+
+
+@pytest.mark.faults
+def test_a_forked_cell_gives_the_numbers_of_a_cold_one_bit_for_bit(tmp_path: Path) -> None:
+    """Of two cells in turn from one server: what the first leaves in memory must not reach the second."""
+    results, lines = {}, []
+    for name, warm in (("forked", True), ("cold", False)):
+        (tmp_path / name).mkdir()
+        made, store = planned(tmp_path / name, variants=["adaln-zero", "cross-attention"], **SHORT)
+        states = run(made, store, executor=Local(1, warm=warm), say=lines.append, poll=0.1)
+        assert [one.status for one in states] == ["done", "done"], lines
+        results[name] = [store.cell(cell.row.cell).result() for cell in made.cells]
+    assert not any("imports its libraries itself" in line for line in lines), lines
+    for ours, theirs in zip(results["forked"], results["cold"], strict=True):
+        assert_same(ours, theirs)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("when", ["while it imports", "later"])
+def test_without_a_server_cells_start_cold_and_it_is_said(tmp_path: Path, when: str) -> None:
+    made, store = planned(tmp_path, **SHORT)
+    executor, lines = Local(1, warm=True), []
+    assert executor.server is not None
+    if when == "later":
+        until(lambda: executor.free, 120)
+    executor.server._child.kill()
+    executor.server._child.wait()
+    (state,) = run(made, store, executor=executor, say=lines.append, poll=0.1)
+    assert state.status == "done" and sum("imports its libraries itself" in line for line in lines) == 1
