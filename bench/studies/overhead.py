@@ -1,11 +1,12 @@
 """What the harness costs: its training step against a bare PyTorch loop of the same model, optimiser and EMA.
 
-    python -m bench.studies.overhead [--rounds 6] [--steps 40]
+    python -m bench.studies.overhead [--rounds 6] [--steps 40] [--small]
 
 Both run in this process in turn (A B A B ...), on the same weights, batches and noise, at the size of
-`configs/quickstart.yaml`; each round gives one ratio of seconds a step. Also what an observation of
-the dynamics costs (blocks, gates, gradients, hashes), as a share of the steps between two, and the Frechet distance at
-2048 dimensions.
+`configs/quickstart.yaml`; each round gives one ratio of seconds a step. `--small` is the size of short cells, where
+Python weighs most: width 48, depth 3, patch 4, batch 64 and images of 12 px, the corners of scenes. Also what an
+observation of the dynamics costs (blocks, gates, gradients, hashes), as a share of the steps between two, and the
+Frechet distance at 2048 dimensions.
 A benchmark, not a test: read the ratios, these machines are noisy.
 """
 
@@ -44,7 +45,23 @@ from bench.training.flow import flow_loss, from_images, sample_noise
 from bench.training.model import LoadedCell, build
 from bench.training.module import CellModule
 
+SMALL = (
+    "backbone={name: DiT-XS/4, width: 48, depth: 3, heads: 3}",
+    "data.image_size=16",
+    "train.batch=64",
+    "train.drop=0",
+)
+CORNER = 12  # pixels a side of `--small`; scenes have more
 WINDOW = 10  # steps; the first window of a round is warm-up in both
+
+
+def cropped(data: Dataset, size: int) -> Dataset:
+    """The data with the upper left corners of its images, `size` pixels a side."""
+    train, heldout = (
+        replace(split, images=np.ascontiguousarray(split.images[:, :size, :size]))
+        for split in (data.train, data.heldout)
+    )
+    return replace(data, train=train, heldout=heldout)
 
 
 def harness_step(config: CellConfig, data: Dataset, prompted: Prompts, steps: int, folder: Path) -> float:
@@ -118,14 +135,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
+    parser.add_argument("--small", action="store_true", help="the size of short cells")
     given = parser.parse_args()
     changes = ["variants=[adaln-zero]", "data.train_count=2000", "data.heldout_count=100"]
     changes += ["train.device=cpu", "train.precision='32'", "train.compile='off'"]
+    changes += SMALL if given.small else ()
     config = expand(load(given.config, changes))[0].config
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = datasets.load(datasets.prepare(config.data, folder))
         prompted = prompts.prepare(data, config.prompt, folder)
+        if given.small:
+            data, config = cropped(data, CORNER), config.changed({"data.image_size": CORNER})
         ratios, steps = [], []
         for turn in range(given.rounds):
             pair: list[Callable[[], float]] = [
