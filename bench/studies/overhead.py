@@ -50,6 +50,8 @@ SMALL = (
     "data.image_size=16",
     "train.batch=64",
     "train.drop=0",
+    "prompt.length=5",
+    "prompt.depth=0",
 )
 CORNER = 12  # pixels a side of `--small`; scenes have more
 WINDOW = 10  # steps; the first window of a round is warm-up in both
