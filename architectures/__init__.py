@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.options import as_truth as as_truth
     from architectures.options import as_word as as_word
     from architectures.options import nearest as nearest
+    from architectures.options import options_of as options_of
     from architectures.plugins import PluginError as PluginError
     from architectures.plugins import guarded as guarded
     from architectures.plugins import plugin_digest as plugin_digest
@@ -80,7 +81,7 @@ _NAMES = {
     ),
     "sources": ("drop_stale",),
     "plugins": ("PluginError", "guarded", "plugin_digest", "plugin_limit"),
-    "options": ("Option", "as_number", "as_truth", "as_word", "nearest"),
+    "options": ("Option", "as_number", "as_truth", "as_word", "nearest", "options_of"),
     "layers": ("initialise",),
     "prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "index_prompt"),
     "scheme": ("BackboneConfig", "Description", "Facts", "Scheme"),

@@ -195,6 +195,9 @@ def of(cls: type) -> dict[str, Option]:
     }
 
 
+options_of = of  # its name outside of this module
+
+
 def _option(hint: Any, default: Any) -> Option:
     option = next((part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Option)), Option())
     kind = hint.__origin__ if hasattr(hint, "__metadata__") else hint

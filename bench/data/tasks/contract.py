@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 LEVELS = ("easy", "medium", "hard")
+Levels = Mapping[str, Mapping[str, Any]]  # level -> knob -> value
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,14 @@ class Attribute:
         reach: `local` to some tokens, or `global` to the whole image.
         columns: of z.
         chance: share that is right where the prompt is not known.
+        lower: whether less of it is better, as of swapped colours; it is then no part of "every attribute right".
     """
 
     name: str
     reach: str
     columns: tuple[int, ...]
     chance: float
+    lower: bool = False
 
 
 class Task(ABC):
@@ -54,16 +57,23 @@ class Task(ABC):
 
     Attributes:
         name: in configs. says: what it isolates, a sentence. predicts: what is expected of schemes, a sentence.
-        levels: knobs of `easy`, `medium` and `hard`.
+        levels: knobs of `easy`, `medium` and `hard`. Knobs are annotated keyword arguments of `__init__`.
         size: S, pixels a side. patch: pixels a token's side, one cell of the image.
+        times: the range of t that errors are measured on. steps: of Euler, for the exact denoiser to arrive.
+        enumerable: whether `modes` and `world` list all; else override `denoise`, `denoise_blind`, `read`.
+        repeats: whether different prompts may show the same images, as a chain and what it resolves to.
     """
 
     name: ClassVar[str]
     says: ClassVar[str]
     predicts: ClassVar[str] = ""
-    levels: ClassVar[Mapping[str, Mapping[str, Any]]]
+    levels: ClassVar[Levels]
     size: int = 12
     patch: int = 4
+    times: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    steps: ClassVar[int] = 8
+    enumerable: ClassVar[bool] = True
+    repeats: ClassVar[bool] = False
 
     # --- what a task defines ---
 
@@ -95,15 +105,45 @@ class Task(ABC):
 
     @abstractmethod
     def world(self) -> Tensor:
-        """Every z (W, M) of training, each as likely."""
+        """One z (W, M) for each image of training, each image as likely."""
 
     @abstractmethod
     def layout(self, words: Tensor) -> Tensor:
-        """The prompt as a map for the oracle: ids (B, N, A) of the words that each image token shows; 0 for none."""
+        """The prompt as a map for the oracle: ids (B, N, A) below `layout_words` that each token shows; 0: none."""
 
     # --- what it may define ---
 
     has_unseen: ClassVar[bool] = False
+
+    @property
+    def layout_words(self) -> int:
+        """Number of ids of `layout`; those of the prompt's words by default."""
+        return self.vocabulary
+
+    @property
+    def images(self) -> int:
+        """W, the number of images of training, known before any is made where it may be large."""
+        return len(self.world())
+
+    def readable(self) -> Tensor:
+        """Every z that `read` chooses from: the world, and the unseen pairs where there are any."""
+        return self.world()
+
+    def same(self, a: Tensor, b: Tensor) -> Tensor:
+        """Whether latents (B, M) show the same image: (B,)."""
+        return (self.paint(a) - self.paint(b)).abs().flatten(1).amax(1) + (self.grain(a) - self.grain(b)).abs() < 1e-6
+
+    def denoise(self, x_t: Tensor, t: Tensor, words: Tensor) -> Tensor:
+        """E[x_0 | x_t, prompt]: x_t (B, 3, S, S), t (B,), words (B, L) -> (B, 3, S, S)."""
+        from bench.data.tasks.exact import mixture
+
+        return mixture(self, x_t, t, words)
+
+    def denoise_blind(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """E[x_0 | x_t] where the prompt is not known."""
+        from bench.data.tasks.exact import mixture_blind
+
+        return mixture_blind(self, x_t, t)
 
     def grain(self, z: Tensor) -> Tensor:
         """The standard deviation (...) of the white grain of z (..., M)."""
@@ -120,8 +160,8 @@ class Task(ABC):
         return nearest(self, x)
 
     def right(self, read: Tensor, z: Tensor) -> dict[str, Tensor]:
-        """For each attribute whether it was read (B, M) as it is (B, M): (B,) true or false."""
-        return {one.name: (read[:, one.columns] == z[:, one.columns]).all(1) for one in self.attributes}
+        """For each attribute what was read (B, M) as it is (B, M): (B,), 0 to 1, a share where it has parts."""
+        return {one.name: (read[:, one.columns] == z[:, one.columns]).all(1).float() for one in self.attributes}
 
     # --- what follows ---
 

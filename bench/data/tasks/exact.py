@@ -3,6 +3,8 @@
 p(x_t | k)      = N((1 - t) m_k, ((1 - t)^2 s_k^2 + t^2) I)
 E[x_0 | x_t, k] = m_k + g_k (x_t - (1 - t) m_k),   g_k = (1 - t) s_k^2 / ((1 - t)^2 s_k^2 + t^2)
 E[x_0 | x_t]    = sum_k softmax_k(log p(x_t | k)) E[x_0 | x_t, k]
+
+All in float64: at small t the distances are differences of large numbers over a small variance.
 """
 
 from __future__ import annotations
@@ -12,35 +14,60 @@ from torch import Tensor
 
 from bench.data.tasks.contract import Task
 
-CHUNK = 2**26  # numbers at once
+CHUNK = 2**24  # numbers at once
+LEAST = 1e-10  # variance; t = 0 without grain is no division by zero
 
 
 def denoise(task: Task, x_t: Tensor, t: Tensor, words: Tensor) -> Tensor:
     """E[x_0 | x_t, prompt]: x_t (B, 3, S, S), t (B,), words (B, L) -> (B, 3, S, S)."""
-    each = max(1, CHUNK // (task.modes(words[:1]).shape[1] * x_t[0].numel()))
-    parts = []
-    for rows in torch.arange(len(x_t)).split(each):
-        z = task.modes(words[rows])  # (b, K, M)
-        parts.append(_mixture(x_t[rows].flatten(1), t[rows], task.paint(z).flatten(2), task.grain(z)))
-    return torch.cat(parts).view_as(x_t)
+    return task.denoise(x_t, t, words)
 
 
 def denoise_blind(task: Task, x_t: Tensor, t: Tensor) -> Tensor:
     """E[x_0 | x_t] where the prompt is not known, the same shapes."""
+    return task.denoise_blind(x_t, t)
+
+
+def mixture(task: Task, x_t: Tensor, t: Tensor, words: Tensor) -> Tensor:
+    """`denoise` of a task whose modes can be listed."""
+    each = max(1, CHUNK // (task.modes(words[:1]).shape[1] * x_t[0].numel()))
+    parts = []
+    for rows in torch.arange(len(x_t)).split(each):
+        z = task.modes(words[rows])  # (b, K, M)
+        x, time, means = x_t[rows].flatten(1).double(), t[rows].double(), task.paint(z).flatten(2).double()
+        parts.append(_mixture(x, time, means, task.grain(z).double())[0])
+    return torch.cat(parts).view_as(x_t).to(x_t.dtype)
+
+
+def mixture_blind(task: Task, x_t: Tensor, t: Tensor) -> Tensor:
+    """`denoise_blind` of a task whose images can be listed."""
     z = task.world()
-    means, std = task.paint(z).flatten(1), task.grain(z)  # (W, P), (W,)
-    each = max(1, CHUNK // len(z))
-    parts = [_shared_mixture(x_t[rows].flatten(1), t[rows], means, std) for rows in torch.arange(len(x_t)).split(each)]
-    return torch.cat(parts).view_as(x_t)
+    means, std = task.paint(z).flatten(1).double(), task.grain(z).double()  # (W, P), (W,)
+    parts = []
+    for rows in torch.arange(len(x_t)).split(max(1, CHUNK // len(z))):
+        parts.append(_shared_mixture(x_t[rows].flatten(1).double(), t[rows].double(), means, std))
+    return torch.cat(parts).view_as(x_t).to(x_t.dtype)
 
 
-def _mixture(x: Tensor, t: Tensor, means: Tensor, std: Tensor) -> Tensor:
-    """x (B, P), t (B,), means (B, K, P), std (B, K) -> (B, P)."""
+def denoise_timeless(task: Task, x_t: Tensor, words: Tensor, times: int = 64) -> Tensor:
+    """E[x_0 | x_t, prompt] where t is not known but for its distribution, sigmoid(N(0, 1)): `times` quantiles of it."""
+    quantiles = torch.special.ndtri((torch.arange(times, dtype=torch.float64) + 0.5) / times).sigmoid()
+    z = task.modes(words)
+    x, means, std = x_t.flatten(1).double(), task.paint(z).flatten(2).double(), task.grain(z).double()
+    found = [_mixture(x, t.expand(len(x)), means, std) for t in quantiles]
+    weights = torch.stack([likelihood for _, likelihood in found]).softmax(0)  # (T, B)
+    return torch.einsum("tb,tbp->bp", weights, torch.stack([one for one, _ in found])).view_as(x_t).to(x_t.dtype)
+
+
+def _mixture(x: Tensor, t: Tensor, means: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """x (B, P), t (B,), means (B, K, P), std (B, K) -> (B, P), and log p(x_t) (B,) but for a constant."""
     keep, variance, gain = _spread(t[:, None], std)
     distance = (x[:, None] - keep[..., None] * means).square().sum(2)
-    weights = torch.softmax(-distance / (2 * variance) - x.shape[1] / 2 * variance.log(), 1)  # (B, K)
+    likelihood = -distance / (2 * variance) - x.shape[1] / 2 * variance.log()  # (B, K)
+    weights = likelihood.softmax(1)
     pulled = weights * (1 - gain * keep)
-    return torch.einsum("bk,bkp->bp", pulled, means) + (weights * gain).sum(1, keepdim=True) * x
+    mean = torch.einsum("bk,bkp->bp", pulled, means) + (weights * gain).sum(1, keepdim=True) * x
+    return mean, likelihood.logsumexp(1)
 
 
 def _shared_mixture(x: Tensor, t: Tensor, means: Tensor, std: Tensor) -> Tensor:
@@ -54,13 +81,13 @@ def _shared_mixture(x: Tensor, t: Tensor, means: Tensor, std: Tensor) -> Tensor:
 def _spread(t: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """1 - t, the variance of x_t given a mode, and the gain g."""
     keep = (1 - t).expand(torch.broadcast_shapes(t.shape, std.shape))
-    variance = (keep * std).square() + t.square()
+    variance = ((keep * std).square() + t.square()).clamp(min=LEAST)
     return keep, variance, keep * std.square() / variance
 
 
 def nearest(task: Task, x: Tensor, least: float = 0.05) -> Tensor:
     """The most likely z (B, M) of images (B, 3, S, S), grain of at least `least`."""
-    z = task.world()
+    z = task.readable()
     means, std = task.paint(z).flatten(1), task.grain(z).clamp(min=least)
     found = []
     for rows in torch.arange(len(x)).split(max(1, CHUNK // len(z))):
@@ -68,3 +95,13 @@ def nearest(task: Task, x: Tensor, least: float = 0.05) -> Tensor:
         distance = flat.square().sum(1)[:, None] - 2 * flat @ means.T + means.square().sum(1)
         found.append((distance / (2 * std.square()) + flat.shape[1] * std.log()).argmin(1))
     return z[torch.cat(found)]
+
+
+def sample_exact(task: Task, words: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (B, 3, S, S) of prompts (B, L), by Euler steps of the exact denoiser from noise."""
+    x = torch.randn(len(words), 3, task.size, task.size, generator=generator)
+    for k in range(task.steps, 0, -1):
+        t, later = k / task.steps, (k - 1) / task.steps
+        x_0 = task.denoise(x, torch.full((len(x),), t), words)
+        x = x_0 + (x - x_0) * later / t
+    return x

@@ -1,0 +1,162 @@
+"""Laws that every task obeys: its exact denoiser is exact, and its prompt carries what is claimed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.data.tasks import exact
+from bench.data.tasks.contract import Task
+from bench.data.tasks.registry import sample_batch
+from bench.store import seeds
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a law: `observed` is a short sentence with the number."""
+
+    law: str
+    holds: bool
+    observed: str
+
+
+def noised(task: Task, count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x_0, x_t, t and words of a batch; t over the range of `times`, not below .02."""
+    x_0, words, _ = sample_batch(task, "heldout", seed, 0, count)
+    generator = seeds.generator("task laws", task.name, seed)
+    low, high = task.times
+    t = max(low, 0.02) + (high - max(low, 0.02)) * torch.rand(count, generator=generator)
+    at = t[:, None, None, None]
+    return x_0, (1 - at) * x_0 + at * torch.randn(x_0.shape, generator=generator), t, words
+
+
+def reads_back(task: Task, count: int) -> tuple[bool, str]:
+    """The exact denoiser, sampled, reads back at .999 of every attribute."""
+    splits = ["heldout", *(["unseen"] if task.has_unseen else [])]
+    worst, name = 1.0, "every attribute"
+    for split in splits:
+        _, words, z = sample_batch(task, split, 0, 1, count)
+        found = task.read(exact.sample_exact(task, words, seeds.generator("task laws", "sampled", split)))
+        for one in task.attributes:
+            share = float(task.right(found, z)[one.name].mean())
+            share = 1 - share if one.lower else share
+            if share < worst:
+                worst, name = share, f"{one.name} ({split})"
+    return worst >= 0.999, f"{worst:.4f} of {name}"
+
+
+def is_the_mean(task: Task, count: int) -> tuple[bool, str]:
+    """The residual x_0 - E[x_0 | x_t, prompt] is orthogonal to the estimate, to x_t and to 1, as a posterior mean's is.
+
+    Both optima are held to it: means of products over a batch, in standard errors of the batch.
+    """
+    x_0, x_t, t, words = noised(task, count)
+    worst, where = 0.0, ""
+    for name, mean in (("given the prompt", task.denoise(x_t, t, words)), ("blind", task.denoise_blind(x_t, t))):
+        for other, factor in (("itself", mean), ("x_t", x_t), ("1", torch.ones_like(x_t))):
+            products = ((x_0 - mean).double() * factor).flatten(1).sum(1)
+            error = float(products.std()) / math.sqrt(count)
+            off = abs(float(products.mean())) / (error + 1e-4 * math.sqrt(x_0[0].numel()))
+            if off >= worst:
+                worst, where = off, f"{name}, against {other}"
+    return worst < 4.5, f"{worst:.1f} standard errors {where}"
+
+
+def is_ordered(task: Task, count: int) -> tuple[bool, str]:
+    """The prompt helps: E|x_0 - x*_b|^2 - E|x_0 - x*_c|^2 = E|x*_b - x*_c|^2 > 0."""
+    x_0, x_t, t, words = noised(task, count, 1)
+    given, blind = task.denoise(x_t, t, words), task.denoise_blind(x_t, t)
+    apart = (blind - given).square().flatten(1).mean(1)
+    gained = (x_0 - blind).square().flatten(1).mean(1) - (x_0 - given).square().flatten(1).mean(1)
+    difference = gained - apart
+    off = abs(float(difference.mean())) / (float(difference.std()) / math.sqrt(count) + 1e-6)
+    return float(apart.mean()) > 1e-4 and off < 4.5, f"E|x*_b - x*_c|^2 = {float(apart.mean()):.4f} a number"
+
+
+def is_deterministic(task: Task, count: int) -> tuple[bool, str]:
+    """A batch is a function of (seed, index); another index or seed is another batch."""
+    one, again, other, seed = (sample_batch(task, "train", s, k, 16)[0] for s, k in ((0, 3), (0, 3), (0, 4), (1, 3)))
+    holds = bool((one == again).all()) and not torch.equal(one, other) and not torch.equal(one, seed)
+    finite = bool(one.isfinite().all()) and one.shape[1:] == (3, task.size, task.size) and one.dtype == torch.float32
+    return holds and finite, "the same twice" if holds else "not a function of seed and index"
+
+
+def prompt_is_honest(task: Task, count: int) -> tuple[bool, str]:
+    """z is one of modes(words(z)), these share the prompt, all are different, and each is sampled as often."""
+    _, words, z = sample_batch(task, "train", 0, 0, count)
+    sizes = torch.tensor([len(slot.words) for slot in task.slots])
+    if words.shape != (count, len(sizes)) or bool((words < 0).any() or (words >= sizes).any()):
+        return False, "words out of their slots"
+    if not task.enumerable:
+        return True, "modes are not listed"
+    modes = task.modes(words)
+    hits = (modes == z[:, None]).all(2)
+    if not bool((hits.sum(1) == 1).all()) or not bool((task.words(modes) == words[:, None]).all()):
+        return False, "a sample is not one of the modes of its prompt, or a mode has another prompt"
+    expected = count / modes.shape[1]
+    chi = float(((hits.sum(0) - expected) ** 2 / expected).sum())
+    degrees = modes.shape[1] - 1
+    return chi < degrees + 5 * math.sqrt(2 * degrees) + 1e-9, f"{modes.shape[1]} modes, chi^2 {chi:.1f}"
+
+
+def reads_paint(task: Task, count: int) -> tuple[bool, str]:
+    """read(paint(z)) shows the image of z, of training and of withheld pairs."""
+    shares = []
+    for split in ("train", *(["unseen"] if task.has_unseen else [])):
+        _, _, z = sample_batch(task, split, 2, 0, count)
+        if task.grain(z).any():
+            x = sample_batch(task, split, 2, 0, count)[0]
+            found = task.read(x)
+            shares += [float(right.mean()) for right in task.right(found, z).values()]
+        else:
+            shares.append(float(task.same(task.read(task.paint(z)), z).float().mean()))
+    return min(shares) >= 0.999, f"{min(shares):.4f}"
+
+
+def withholds(task: Task, count: int) -> tuple[bool, str]:
+    """No prompt of `unseen` is one of training's, and no image of `unseen` in the world."""
+    if not task.has_unseen:
+        return True, "nothing is withheld"
+    unseen = {tuple(row) for row in sample_batch(task, "unseen", 0, 0, count)[1].tolist()}
+    seen = {tuple(row) for row in task.words(task.world()).tolist()}
+    return not unseen & seen, f"{len(unseen & seen)} of {len(unseen)} prompts"
+
+
+def layout_says_as_much(task: Task, count: int) -> tuple[bool, str]:
+    """Prompts of the same layout have the same images, so that the oracle lacks nothing; ids are in range."""
+    _, words, _ = sample_batch(task, "train", 0, 0, count)
+    layout = task.layout(words)
+    if layout.shape[:2] != (count, task.tokens) or bool((layout < 0).any() or (layout >= task.layout_words).any()):
+        return False, f"layout of shape {tuple(layout.shape)}, or ids not below {task.layout_words}"
+    if not task.enumerable:
+        return True, "ids in range"
+    means = task.paint(task.modes(words)).mean(1).flatten(1)
+    _, groups = layout.flatten(1).unique(dim=0, return_inverse=True)
+    first = torch.zeros(int(groups.max()) + 1, dtype=torch.long).scatter(0, groups, torch.arange(count))
+    off = float((means - means[first[groups]]).abs().max())
+    return off < 1e-5, f"images of one layout differ by {off:.1e}"
+
+
+LAWS: dict[str, Callable[[Task, int], tuple[bool, str]]] = {
+    "reads back": reads_back,
+    "is the mean": is_the_mean,
+    "is ordered": is_ordered,
+    "is deterministic": is_deterministic,
+    "prompt is honest": prompt_is_honest,
+    "reads paint": reads_paint,
+    "withholds": withholds,
+    "layout says as much": layout_says_as_much,
+}
+
+
+def check(task: Task, count: int = 256) -> Iterator[Verdict]:
+    """Each law's verdict; an error of the task's own is a law that is broken."""
+    for name, law in LAWS.items():
+        try:
+            yield Verdict(name, *law(task, count))
+        except Exception as error:
+            yield Verdict(name, False, f"{type(error).__name__}: {error}"[:200])

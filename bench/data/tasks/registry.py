@@ -1,0 +1,159 @@
+"""Names of tasks, their knobs, and where each comes from: built in, a package's entry point, a plugin file."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import architectures
+from architectures import Option, nearest
+from bench.data.tasks.contract import LEVELS, Task
+from bench.store import seeds
+
+GROUP = "ditbench.tasks"
+MOST_BYTES = 2**30  # of a task's images in float32
+NAMES = ("scene", "bind", "labels", "grain", "tone", "place", "count", "clock", "facts")
+BUILT_IN = {name: f"bench.data.tasks.{name}" for name in NAMES}
+
+
+class TaskError(ValueError):
+    """A task, level or knob that is not there, or a value out of range; the message has the choices."""
+
+
+@dataclass(frozen=True)
+class Knob(Option):
+    """A knob: an option of a task with the range of its number."""
+
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def range(self) -> str:
+        """What it may be, in short."""
+        return self.allowed if self.least is None else f"{self.least} to {self.most}"
+
+    def check(self, name: str, value: Any) -> Any:
+        """The value, of the right type and within its range."""
+        found = super().check(name, value)
+        if self.least is not None and self.most is not None and not self.least <= found <= self.most:
+            raise ValueError(f"{name} {found!r}: must be {self.least} to {self.most}")
+        return found
+
+
+_added: dict[str, type[Task]] = {}
+
+
+def register(name: str) -> Callable[[type[Task]], type[Task]]:
+    """A class decorator that gives a plugin's task its name; a plugin file that is imported twice replaces its own.
+
+    Raises:
+        TaskError: if the name is taken or no slug.
+    """
+
+    def add(task: type[Task]) -> type[Task]:
+        if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
+            raise TaskError(f"task name {name!r}: use lower-case letters, digits and '-'")
+        if name in BUILT_IN:
+            raise TaskError(f"task {name!r} is the name of a built-in task")
+        other = _added.get(name)
+        if other is not None and _file(other) != _file(task):
+            raise TaskError(f"task {name!r} is given by {_file(other)} and by {_file(task)}")
+        task.name = name
+        _added[name] = task
+        return task
+
+    return add
+
+
+def _file(task: type[Task]) -> str:
+    import sys
+
+    return str(getattr(sys.modules.get(task.__module__), "__file__", task.__module__))
+
+
+def _entries() -> dict[str, Any]:
+    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in BUILT_IN}
+
+
+def tasks() -> list[str]:
+    """Names of all tasks: built in in their order, then of packages and plugin files."""
+    return [*BUILT_IN, *sorted({*_entries(), *_added})]
+
+
+def task_class(name: str) -> type[Task]:
+    """The class of a task, imported now if it was not.
+
+    Raises:
+        TaskError: if there is none, with the nearest.
+        PluginError: if the package that offers it cannot be imported.
+    """
+    if name in BUILT_IN:
+        module = importlib.import_module(BUILT_IN[name])
+        return next(
+            one for one in vars(module).values() if isinstance(one, type) and getattr(one, "name", None) == name
+        )
+    if name in _added:
+        return _added[name]
+    if name in _entries():
+        with architectures.guarded(f"task {name!r}"):
+            found: type[Task] = _entries()[name].load()
+        return found
+    raise TaskError(f"unknown task {name!r} (tasks: {', '.join(tasks())}){nearest(name, tasks())}")
+
+
+def knobs(name: str) -> dict[str, Option]:
+    """The knobs of a task, with meaning, default and range."""
+    cls = task_class(name)
+    return {} if cls.__init__ is object.__init__ else architectures.options_of(cls)
+
+
+def make(name: str, level: str = "medium", values: Mapping[str, Any] | None = None) -> Task:
+    """A task at a level, with single knobs over it.
+
+    Raises:
+        TaskError: for a task, level or knob that is not there, a value out of range, or images beyond memory.
+    """
+    cls = task_class(name)
+    if level not in LEVELS:
+        raise TaskError(f"task {name!r}: unknown level {level!r} (levels: {', '.join(LEVELS)}){nearest(level, LEVELS)}")
+    known, chosen = knobs(name), {**cls.levels[level], **(values or {})}
+    for key in chosen:
+        if key not in known:
+            raise TaskError(
+                f"task {name!r}: unknown knob {key!r} (knobs: {', '.join(known) or 'none'}){nearest(key, known)}"
+            )
+    try:
+        task = cls(**{key: known[key].check(f"task {name!r}: {key}", value) for key, value in chosen.items()})
+    except ValueError as error:
+        raise TaskError(str(error)) from error
+    needed = 12 * task.images * task.size**2
+    if task.enumerable and needed > MOST_BYTES:
+        raise TaskError(
+            f"task {name!r}: its {task.images:,} images need {needed / 2**30:.1f} GiB and the exact denoiser may take "
+            f"{MOST_BYTES / 2**30:.0f}; lower a knob ({', '.join(known)})"
+        )
+    return task
+
+
+def sample_batch(task: Task, split: str, seed: int, k: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch k of a seed: x_0 (batch, 3, S, S), words (batch, L), z (batch, M); a function of these numbers alone."""
+    generator = seeds.generator("task", task.name, split, seed, k)
+    z = task.sample(batch, split, generator)
+    x_0, grain = task.paint(z), task.grain(z)
+    if grain.any():
+        x_0 = x_0 + grain[:, None, None, None] * torch.randn(x_0.shape, generator=generator)
+    return x_0, task.words(z), z
+
+
+def digest(name: str) -> str:
+    """The digest of the files of a plugin's task and of what they import; empty for a built-in one."""
+    if name in BUILT_IN:
+        return ""
+    return architectures.plugin_digest(_file(task_class(name)))

@@ -1,0 +1,132 @@
+"""Tasks: each obeys its laws at each level, laws can fail, and wrong names are one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import architectures
+from bench.data.tasks import exact, laws, registry
+from bench.data.tasks.contract import LEVELS
+from bench.data.tasks.grain import Grain
+from bench.data.tasks.registry import TaskError, make, sample_batch
+
+HEAVY = {("scene", "medium"), ("scene", "hard"), ("bind", "medium"), ("bind", "hard")}  # 10 to 30 s of blind optimum
+CASES = [
+    pytest.param(name, level, marks=pytest.mark.slow if (name, level) in HEAVY else ())
+    for name in registry.NAMES
+    for level in LEVELS
+]
+
+
+@pytest.mark.parametrize(("name", "level"), CASES)
+def test_every_law_holds(name: str, level: str) -> None:
+    broken = [verdict for verdict in laws.check(make(name, level), 128) if not verdict.holds]
+    assert not broken, broken
+
+
+@pytest.mark.parametrize("name", ["scene", "bind"])
+def test_what_is_heavy_reads_back_at_its_default(name: str) -> None:
+    task = make(name)
+    for law in ("reads back", "prompt is honest", "reads paint", "withholds", "layout says as much"):
+        holds, observed = laws.LAWS[law](task, 64)
+        assert holds, (law, observed)
+
+
+class Wrong(Grain):
+    """A grain whose parts are wrong, each in a way that one law finds."""
+
+    def denoise(self, x_t: Tensor, t: Tensor, words: Tensor) -> Tensor:
+        return 0.9 * super().denoise(x_t, t, words)
+
+    def denoise_blind(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return exact.mixture(self, x_t, t, torch.zeros(len(x_t), 3, dtype=torch.long))
+
+    def modes(self, words: Tensor) -> Tensor:
+        return super().modes(words)[:, :2]
+
+    def layout(self, words: Tensor) -> Tensor:
+        return super().layout(words) * 0
+
+
+@pytest.mark.parametrize("law", ["is the mean", "is ordered", "prompt is honest", "layout says as much"])
+def test_a_law_finds_what_is_wrong(law: str) -> None:
+    task = Wrong()
+    assert not laws.LAWS[law](task, 256)[0]
+    assert laws.LAWS[law](Grain(), 256)[0]
+
+
+def test_reading_back_finds_a_denoiser_that_ignores_the_prompt() -> None:
+    class Deaf(Grain):
+        def denoise(self, x_t: Tensor, t: Tensor, words: Tensor) -> Tensor:
+            return self.denoise_blind(x_t, t)
+
+    assert not laws.reads_back(Deaf(), 64)[0]
+
+
+def test_the_exact_denoiser_is_finite_where_time_is_zero() -> None:
+    task = make("grain")
+    x_0, words, _ = sample_batch(task, "train", 0, 0, 32)
+    found = task.denoise(x_0, torch.zeros(32), words)
+    assert found.isfinite().all()
+    assert torch.allclose(found, x_0, atol=1e-4)  # without noise the image itself, its grain too
+
+
+def test_a_denoiser_without_time_loses_more_on_hard() -> None:
+    lost = {}
+    for level in ("easy", "hard"):
+        x_0, x_t, t, words = laws.noised(make("clock", level), 512)
+        task = make("clock", level)
+        errors = [
+            (one - x_0).square().mean()
+            for one in (exact.denoise_timeless(task, x_t, words), task.denoise(x_t, t, words))
+        ]
+        lost[level] = float(errors[0] / errors[1])
+    assert lost["easy"] >= 1, lost
+    assert lost["hard"] - 1 > 2 * (lost["easy"] - 1), lost  # measured: 3 % and 10 % of the error
+
+
+def test_bind_counts_swaps() -> None:
+    task = make("bind")
+    z = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 0, 0]])
+    swapped = torch.tensor([[0, 1, 2, 4, 3, 5, 0, 0, 0]])
+    other_order = torch.tensor([[1, 0, 2, 4, 3, 5, 0, 0, 0]])
+    assert task.right(swapped, z)["swapped"].item() == pytest.approx(2 / 3)
+    assert task.right(swapped, z)["colour"].item() == pytest.approx(1 / 3)
+    assert task.right(other_order, z)["colour"].item() == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("bnid",), "did you mean 'bind'?"),
+        (("bind", "medum"), "did you mean 'medium'?"),
+        (("labels", "easy", {"label": 3}), "did you mean 'labels'?"),
+        (("labels", "easy", {"labels": 1}), "must be 2 to 200000"),
+        (("labels", "easy", {"labels": "many"}), "must be a whole number"),
+        (("labels", "easy", {"labels": 200_000}), "GiB"),
+        (("bind", "easy", {"objects": 4, "colours": 3}), "at most colours (3)"),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(arguments: tuple[object, ...], sentence: str) -> None:
+    with pytest.raises(TaskError) as error:
+        make(*arguments)  # type: ignore[arg-type]
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_plugin_file_adds_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_added", {})
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from bench.data.tasks.grain import Grain\nfrom bench.data.tasks.registry import register\n\n\n"
+        "@register('my-grain')\nclass Mine(Grain):\n    pass\n"
+    )
+    architectures.load_plugin(file)
+    assert "my-grain" in registry.tasks()
+    assert make("my-grain").tokens == 9
+    assert registry.digest("my-grain")
+    assert registry.digest("grain") == ""
