@@ -19,7 +19,7 @@ class Scene(Task):
     """z: tone, pattern, place, colour, glyph; phase, shade."""
 
     name = "scene"
-    says = "global against local control: the same prompt sets the whole background and one cell"
+    says = "global against local: the same prompt sets the whole background and one cell"
     predicts = "modulation sets tone and pattern, attention puts the glyph in its place"
     levels: ClassVar[Levels] = {"easy": {"colours": 3, "glyphs": 2}, "medium": {}, "hard": {"side": 4}}
     has_unseen = True
