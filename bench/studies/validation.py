@@ -30,7 +30,7 @@ from bench.store.metrics import Measurement, find
 from bench.views.records import load_record, newest_records
 
 MOST_EXACT = 8  # schemes whose every permutation is tried
-DRAWS = 100_000
+ORDERS = 100_000
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def permutation_p(a: Sequence[float], b: Sequence[float]) -> float:
         orders = np.array(list(itertools.permutations(range(n))))
     else:
         rng = np.random.default_rng(0)
-        orders = np.concatenate([np.arange(n)[None], np.argsort(rng.random((DRAWS, n)), axis=1)])
+        orders = np.concatenate([np.arange(n)[None], np.argsort(rng.random((ORDERS, n)), axis=1)])
     every, seen = y[orders] @ (x - x.mean()), y @ (x - x.mean())
     extreme = every >= seen - 1e-9 if seen >= 0 else every <= seen + 1e-9
     return float(extreme.mean())
