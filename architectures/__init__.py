@@ -45,6 +45,7 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.prompt import Features as Features
     from architectures.prompt import Labels as Labels
     from architectures.prompt import PromptKind as PromptKind
+    from architectures.prompt import Slots as Slots
     from architectures.prompt import index_prompt as index_prompt
     from architectures.registry import ALIASES as ALIASES
     from architectures.registry import UnknownScheme as UnknownScheme
@@ -83,7 +84,7 @@ _NAMES = {
     "plugins": ("PluginError", "guarded", "plugin_digest", "plugin_limit"),
     "options": ("Option", "as_number", "as_truth", "as_word", "nearest", "options_of"),
     "layers": ("initialise",),
-    "prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "index_prompt"),
+    "prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "Slots", "index_prompt"),
     "scheme": ("BackboneConfig", "Description", "Facts", "Scheme"),
     "backbone": ("DiT", "create", "describe", "parameter_split", "resolve_options"),
     "observation": ("Branch", "InitialStep", "Observation", "initial_steps", "observe"),

@@ -1,7 +1,7 @@
-"""What a prompt is, and how it becomes vectors: a class label, a caption, or the output of a frozen encoder.
+"""What a prompt is, and how it becomes vectors: a label, a caption, words in slots, or a frozen encoder's output.
 
-Each kind is declared by a small value (`Labels`, `Captions`, `Features`), which knows its own null prompt, the one that
-means "no prompt" in classifier-free guidance, and builds the encoder that the model holds.
+Each kind is declared by a small value (`Labels`, `Captions`, `Slots`, `Features`), which knows its own null prompt, the
+one that means "no prompt" in classifier-free guidance, and builds the encoder that the model holds.
 """
 
 from __future__ import annotations
@@ -77,6 +77,33 @@ class Captions:
 
 
 @dataclass(frozen=True)
+class Slots:
+    """Word ids (B, length), a word a slot and 0 for none, each position with a meaning of its own. All 0 is null.
+
+    Attributes:
+        vocabulary: number of ids, 0 among them.
+        length: L.
+        words: A, the words of a position; more than one makes prompts (B, L, A), whose words are summed.
+    """
+
+    vocabulary: int
+    length: int
+    words: int = 1
+
+    def null(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
+        """`batch` null prompts."""
+        shape = (batch, self.length) if self.words == 1 else (batch, self.length, self.words)
+        return torch.zeros(shape, dtype=torch.long, device=device)
+
+    def drop(self, prompt: Tensor, dropped: Tensor) -> Tensor:
+        """The prompt with the null one where `dropped` (B,) is true."""
+        return prompt.masked_fill(dropped.view(-1, *[1] * (prompt.dim() - 1)), 0)
+
+    def encoder(self, width: int, reads: frozenset[str]) -> nn.Module:
+        return SlotEncoder(self.vocabulary, self.length, width)
+
+
+@dataclass(frozen=True)
 class Features:
     """The output of a frozen encoder, a `FeatureBatch`, made outside the model.
 
@@ -106,7 +133,7 @@ class Features:
         return FeatureEncoder(self.width, self.pooled_width, width, reads)
 
 
-PromptKind = Labels | Captions | Features
+PromptKind = Labels | Captions | Slots | Features
 
 
 class LabelEncoder(nn.Module):
@@ -158,6 +185,31 @@ class CaptionEncoder(nn.Module):
         tokens = self.norm(tokens)
         words = mask.unsqueeze(-1).to(tokens.dtype)
         return Encoded(tokens, mask, (tokens * words).sum(1) / words.sum(1))
+
+
+class SlotEncoder(nn.Module):
+    """LN(word + position), no blocks; pooled is the mean of the tokens.
+
+    Every token is attended to. The word 0 has a vector of its own where a position has one word; where a position has
+    several, 0 adds nothing to their sum.
+    """
+
+    role = "prompt"
+
+    def __init__(self, vocabulary: int, length: int, width: int) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocabulary, width)
+        self.positions = nn.Parameter(torch.empty(length, width))
+        init_with(self, positions=normal(0.02))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, prompt: Tensor) -> Encoded:
+        """Ids (B, L), or (B, L, A) of which the A words of a position are summed."""
+        words = self.words(prompt)
+        if prompt.dim() == 3:
+            words = (words * (prompt != 0).unsqueeze(-1).to(words.dtype)).sum(2)
+        tokens = self.norm(words + self.positions)  # (B, L, D)
+        return Encoded(tokens, None, tokens.mean(1))
 
 
 class FeatureEncoder(nn.Module):

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import architectures
-from architectures import Captions, FeatureBatch, Features, Labels
+from architectures import Captions, FeatureBatch, Features, Labels, Slots
 from bench.config.schema import Prompt
 from bench.data import prompts
 from bench.data.datasets import Dataset, Split
 from bench.data.prompts import PromptError
+from bench.measure.sampling import guided
 
 
 def labelled() -> Dataset:
@@ -53,6 +54,43 @@ def test_captions_are_words_padded_and_cut(tmp_path: Path) -> None:
     assert prepared.rows("train", np.array([2, 1])).tolist() == [[2, 6, 0], [2, 3, 7]]
     ids, unknown = prepared.encode(["a GREEN ring"])
     assert ids.tolist() == [[2, prompts.UNKNOWN, 6]] and unknown == ["green"]
+
+
+def encoder(kind: Slots, width: int = 8) -> torch.nn.Module:
+    return architectures.initialise(kind.encoder(width, frozenset({"tokens", "pooled"})), seed=0)
+
+
+def test_slots_are_a_word_a_position() -> None:
+    kind = Slots(vocabulary=10, length=3)
+    encode, ids = encoder(kind), torch.tensor([[1, 4, 7], [4, 1, 7]])
+    tokens, mask, pooled = encode(ids)
+    assert tokens.shape == (2, 3, 8) and mask is None, "every token is attended to"
+    expected = torch.nn.functional.layer_norm(encode.words(ids) + encode.positions, (8,))
+    assert torch.allclose(tokens, expected, atol=1e-5) and torch.equal(pooled, tokens.mean(1))
+    assert not torch.allclose(tokens[0], tokens[1][[1, 0, 2]], atol=1e-3), "a word in another slot is another token"
+    null = encode(kind.null(2)).tokens
+    assert torch.equal(encode(kind.drop(ids, torch.tensor([True, False]))).tokens, torch.stack([null[0], tokens[1]]))
+    assert null.std(-1).min() > 0.1, "the word 0 has a vector of its own"
+
+
+def test_the_words_of_a_position_are_summed_and_none_adds_nothing() -> None:
+    kind = Slots(vocabulary=10, length=2, words=3)
+    encode, ids = encoder(kind), torch.tensor([[[1, 5, 0], [0, 0, 0]]])
+    tokens = encode(ids).tokens
+    summed = encode.words.weight[1] + encode.words.weight[5] + encode.positions[0]
+    assert torch.allclose(tokens[0, 0], torch.nn.functional.layer_norm(summed, (8,)), atol=1e-5)
+    assert torch.equal(tokens, encode(ids.flip(2)).tokens), "their order is nothing"
+    assert kind.null(4).shape == (4, 2, 3)
+    assert torch.equal(kind.drop(ids, torch.tensor([True])), kind.null(1))
+
+
+@pytest.mark.parametrize("kind", [Slots(10, 3), Slots(10, 3, words=2)])
+def test_slots_count_as_the_prompt_and_are_guided(kind: Slots) -> None:
+    model = architectures.create("adaln-zero", "DiT-XS/4", image_size=16, in_channels=3, prompt=kind, seed=0)
+    assert model.parameter_split()["prompt"] == 256 * (10 + 3 + 2)
+    x, ids = torch.randn(2, 3, 16, 16), torch.ones_like(kind.null(2))
+    v = guided(model, kind, 2.0)(x, torch.full((2,), 0.5), ids)
+    assert v.shape == x.shape
 
 
 def test_what_the_data_lacks_is_refused(tmp_path: Path) -> None:

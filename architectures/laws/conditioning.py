@@ -45,7 +45,7 @@ def depends_on_prompt(s: SchemeUnderTest) -> str:
         whole = torch.stack([null[0], out[1], null[2], out[3]])
         require(distance(dropped, whole).max() < 1e-4, f"a dropped prompt ({name}) is not the null prompt")
         least = min(least, moved.item())
-    return f"labels, captions, features; another prompt moves it by {least:.2g} or more"
+    return f"{', '.join(PROMPTS)}; another prompt moves it by {least:.2g} or more"
 
 
 @law("padding")

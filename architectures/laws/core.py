@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from architectures.backbone import DiT, create
-from architectures.prompt import Captions, FeatureBatch, Features, Labels, PromptKind, index_prompt
+from architectures.prompt import Captions, FeatureBatch, Features, Labels, PromptKind, Slots, index_prompt
 from architectures.registry import origin, scheme_class
 from architectures.scheme import BackboneConfig, Facts
 
 CONFIG = BackboneConfig(width=32, depth=3, heads=2, patch=4)
-LABELS, CAPTIONS, FEATURES = Labels(5), Captions(20, 7, depth=1), Features(12, 10, 6)
-PROMPTS: dict[str, PromptKind] = {"labels": LABELS, "captions": CAPTIONS, "features": FEATURES}
+LABELS, CAPTIONS, SLOTS, FEATURES = Labels(5), Captions(20, 7, depth=1), Slots(9, 5), Features(12, 10, 6)
+PROMPTS: dict[str, PromptKind] = {"labels": LABELS, "captions": CAPTIONS, "slots": SLOTS, "features": FEATURES}
 MOVED = 1e-4  # an output that moved less than this does not depend on what was changed
 
 
@@ -77,6 +77,8 @@ def inputs(kind: PromptKind = LABELS, batch: int = 4, size: int = 16, seed: int 
         ids = torch.randint(1, kind.vocabulary, (batch, kind.length), generator=noise)
         ids[1:, -3:] = 0
         return x, t, ids
+    if isinstance(kind, Slots):
+        return x, t, torch.randint(1, kind.vocabulary, kind.null(batch).shape, generator=noise)
     mask = torch.ones(batch, kind.length, dtype=torch.bool)
     mask[1:, -2:] = False
     tokens = torch.randn(batch, kind.length, kind.width, generator=noise)
