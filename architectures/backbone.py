@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from architectures.layers import TimestepEmbedding, init_with, initialise, patchify, sincos_positions, unpatchify, zeros
+from architectures.layers import TimestepEmbedding, fixed_positions, init_with, initialise, patchify, unpatchify, zeros
 from architectures.modulation import FinalNorm
 from architectures.prompt import PromptKind
 from architectures.registry import origin, scheme_class
@@ -37,8 +37,11 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(scheme.block(index) for index in range(config.depth))
         self.head = init_with(nn.Linear(config.width, config.patch**2 * out_channels), weight=zeros)
         self.positions: Tensor
-        if config.positions == "sincos":
-            self.register_buffer("positions", sincos_positions(config.width, scheme.grid), persistent=False)
+        if config.positions == "learned":  # N(0, 0.02^2), the base rule for tables, as in ViT (arXiv 2010.11929)
+            self.positions = nn.Parameter(torch.empty(scheme.grid**2, config.width))
+        elif config.positions != "rope":
+            table = fixed_positions(config.positions, config.width, scheme.grid)
+            self.register_buffer("positions", table, persistent=False)
 
     def forward(self, x: Tensor, t: Tensor, prompt: Any) -> Tensor:
         """Velocity (B, C_out, H, W) of x (B, C, H, W), t (B,) in [0, 1] (0 data, 1 noise) and a prompt of its kind."""
@@ -84,7 +87,7 @@ def parameter_roles(model: nn.Module) -> dict[str, str]:
     """
     if not isinstance(model, DiT):
         return dict(_roles(model, None, "backbone"))
-    roles: dict[str, str] = {}
+    roles = {name: "backbone" for name, _ in model.named_parameters(recurse=False)}  # positions that are learned
     for name, child in model.named_children():
         roles |= dict(_roles(child, None, "scheme" if name in ("scheme", "blocks") else "backbone", f"{name}."))
     return roles
@@ -122,7 +125,7 @@ def create(
         image_size: pixels (or latents) a side; the patch must divide it.
         in_channels: of the image.
         out_channels: of the output, the same by default.
-        prompt: `Labels`, `Captions` or `Features`.
+        prompt: `Labels`, `Captions`, `Slots` or `Features`.
         seed: of the initial weights, each generated from (seed, its name); None takes torch's initial seed.
         options: the scheme's own, see `describe(scheme).options`.
 

@@ -315,16 +315,43 @@ MLPS: dict[str, Callable[..., nn.Module]] = {
 # --- positions and time ---------------------------------------------------------------------------------------------
 
 
+POSITIONS = ("sincos", "sincos(16)", "random", "learned", "rope")
+
+
+def fixed_positions(positions: str, width: int, grid: int) -> Tensor:
+    """The table (grid * grid, D) of `sincos`, `sincos(BASE)` or `random`.
+
+    Raises:
+        ValueError: for any other text.
+    """
+    name, base = choose("positions", positions, POSITIONS)
+    if name == "random":
+        return random_positions(width, grid)
+    return sincos_positions(width, grid) if base is None else quarter_positions(width, grid, base)
+
+
 def sincos_positions(width: int, grid: int) -> Tensor:
     """Fixed 2-D sin-cos positions (grid * grid, D), row-major: first half column, second half row (DiT)."""
     return sincos_at(width, torch.arange(grid), torch.arange(grid))
 
 
-def sincos_at(width: int, rows: Tensor, columns: Tensor) -> Tensor:
+def quarter_positions(width: int, grid: int, base: float) -> Tensor:
+    """The same of another base, with angles in quarter turns: the fastest channel turns by pi / 2 a token."""
+    steps = math.pi / 2 * torch.arange(grid, dtype=torch.float64)
+    return sincos_at(width, steps, steps, base)
+
+
+def random_positions(width: int, grid: int) -> Tensor:
+    """A fixed table (grid * grid, D) of N(0, 1), a function of (width, grid): the same for all seeds and schemes."""
+    values = torch.randn(grid**2, width, generator=_generator(0, f"positions {width} {grid}"), device="cpu")
+    return torch.empty(grid**2, width).copy_(values)  # on the device that the model is built on
+
+
+def sincos_at(width: int, rows: Tensor, columns: Tensor, base: float = 10000.0) -> Tensor:
     """Sin-cos positions (h w, D) of a grid with the given coordinates, rows (h,) and columns (w,)."""
     if width % 4:
         raise ValueError(f"sin-cos positions need a width divisible by 4, got {width}")
-    frequency = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64, device=rows.device) / (width // 4))
+    frequency = base ** (-torch.arange(width // 4, dtype=torch.float64, device=rows.device) / (width // 4))
     row, column = torch.meshgrid(rows, columns, indexing="ij")
     angles = [p.flatten()[:, None] * frequency for p in (column, row)]
     return torch.cat([part for a in angles for part in (a.sin(), a.cos())], dim=1).float()

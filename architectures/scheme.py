@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures import options as declared
-from architectures.layers import MLPS, CrossAttention, RoPE, SelfAttention
+from architectures.layers import MLPS, POSITIONS, CrossAttention, RoPE, SelfAttention
 from architectures.options import Option, choose, nearest
 from architectures.prompt import Encoded
 from architectures.sublayer import Condition
@@ -40,7 +40,8 @@ class BackboneConfig:
     Attributes:
         width: D. depth: number of blocks. heads: H, which must divide D. patch: pixels a side of a token.
         mlp: `gelu`, `swiglu` or `geglu`. mlp_ratio: hidden width over D (two thirds of it in the gated kinds).
-        qk_norm: RMS-normalise queries and keys per head. positions: `sincos` or `rope`.
+        qk_norm: RMS-normalise queries and keys per head. positions: `sincos` (DiT's), `sincos(BASE)` (quarter turns,
+            the slowest a BASE-th of the fastest), `random` (a fixed N(0, 1) table), `learned` or `rope`.
 
     Raises:
         ValueError: for values that do not fit one another; each sentence names them.
@@ -63,9 +64,12 @@ class BackboneConfig:
             raise ValueError(f"backbone width {self.width} is not divisible by {self.heads} heads")
         if self.mlp not in MLPS:
             raise ValueError(f"backbone mlp {self.mlp!r}: choose {', '.join(MLPS)}")
-        if self.positions not in ("sincos", "rope"):
-            raise ValueError(f"backbone positions {self.positions!r}: choose sincos or rope")
-        if self.positions == "sincos" and self.width % 4:
+        base = choose("backbone positions", self.positions, POSITIONS)[1]
+        if base is not None and base < 2:
+            raise ValueError(
+                f"backbone positions {self.positions!r}: all channels would turn alike; the base is above 1"
+            )
+        if self.positions.startswith("sincos") and self.width % 4:
             raise ValueError(f"sin-cos positions need a width divisible by 4, got {self.width}")
         if self.positions == "rope" and (self.width // self.heads) % 4:
             raise ValueError(f"rotary positions need a head width divisible by 4, got {self.width // self.heads}")

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import architectures
 from architectures import BackboneConfig, Labels
-from architectures.layers import RoPE, patchify, sincos_positions, unpatchify
+from architectures.layers import RoPE, fixed_positions, patchify, random_positions, sincos_positions, unpatchify
 
 
 def counted(scheme: str, backbone: str) -> tuple[int, float]:
@@ -101,6 +101,44 @@ def test_sincos_is_dits() -> None:
     )
 
 
+def nearness(positions: str, grid: int = 3, width: int = 48) -> float:
+    """Squared distance of a token's position from its nearest neighbour's, over the table's mean squared norm."""
+    table = fixed_positions(positions, width, grid)
+    apart = torch.cdist(table, table).square().fill_diagonal_(float("inf"))
+    return (apart.min(1).values.mean() / table.square().sum(1).mean()).item()
+
+
+def test_why_a_small_grid_needs_another_table() -> None:
+    """DiT's sin-cos hardly separates neighbours on a grid of 3; a small base does in part, a random table wholly."""
+    dits, small, random = map(nearness, ("sincos", "sincos(16)", "random"))
+    assert dits < 0.1 < 0.2 < small < 0.5 < 1 < random, (dits, small, random)
+
+
+def test_random_positions_are_a_function_of_width_and_grid_alone() -> None:
+    def table(scheme: str, seed: int) -> torch.Tensor:
+        config = BackboneConfig(width=32, depth=1, heads=2, patch=4, positions="random")
+        made = architectures.create(scheme, config, image_size=16, in_channels=3, prompt=Labels(3), seed=seed)
+        assert "positions" not in made.state_dict()
+        return made.positions
+
+    torch.manual_seed(3)
+    assert torch.equal(table("adaln", 0), table("cross-attention", 5))
+    assert torch.equal(table("adaln", 0), random_positions(32, 4))
+    assert random_positions(48, 64).mean().abs() < 0.02 and abs(random_positions(48, 64).std() - 1) < 0.02
+
+
+def test_learned_positions_are_parameters_of_the_backbone() -> None:
+    def split(positions: str) -> dict[str, int]:
+        config = BackboneConfig(width=32, depth=1, heads=2, patch=4, positions=positions)
+        made = architectures.create("adaln", config, image_size=16, in_channels=3, prompt=Labels(3), seed=0)
+        return made.parameter_split()
+
+    assert split("learned")["backbone"] == split("sincos")["backbone"] + 16 * 32
+    config = BackboneConfig(width=48, depth=1, heads=2, patch=2, positions="learned")
+    made = architectures.create("adaln", config, image_size=64, in_channels=3, prompt=Labels(3), seed=0)
+    assert abs(made.positions.std() - 0.02) < 0.001 and made.positions.requires_grad
+
+
 def test_rope_sees_differences_alone_and_leaves_what_is_not_image() -> None:
     rope = RoPE(8, 4)
     q, k = torch.randn(1, 1, 1, 8).expand(1, 1, 18, 8), torch.randn(1, 1, 1, 8).expand(1, 1, 18, 8)
@@ -113,7 +151,15 @@ def test_rope_sees_differences_alone_and_leaves_what_is_not_image() -> None:
 # --- options and what does not fit ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{"mlp": "swiglu"}, {"mlp": "geglu"}, {"qk_norm": True}, {"positions": "rope"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mlp": "swiglu"},
+        {"mlp": "geglu"},
+        {"qk_norm": True},
+        *({"positions": positions} for positions in ("sincos(16)", "random", "learned", "rope")),
+    ],
+)
 def test_options_build_and_change_something(changes) -> None:
     def out(**more):
         config = BackboneConfig(width=32, depth=2, heads=2, patch=4, **more)
@@ -141,7 +187,10 @@ def test_gated_mlps_have_as_many_parameters() -> None:
         ({"width": 18, "heads": 2}, "width divisible by 4, got 18"),
         ({"width": 24, "heads": 4, "positions": "rope"}, "head width divisible by 4, got 6"),
         ({"mlp": "relu"}, "'relu': choose gelu, swiglu, geglu"),
-        ({"positions": "none"}, "'none': choose sincos or rope"),
+        ({"positions": "none"}, r"'none': choose sincos, sincos\(16\), random, learned, rope"),
+        ({"positions": "sincos(x)"}, "choose sincos.*did you mean 'sincos'"),
+        ({"positions": "sincos(1)"}, "the base is above 1"),
+        ({"width": 18, "heads": 2, "positions": "sincos(16)"}, "width divisible by 4, got 18"),
         ({"depth": 0}, "depth must be at least 1"),
     ],
 )

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from architectures import Labels
-from bench.measure.sampling import euler, guided, heun, initial_noise
+from bench.config.schema import Sample
+from bench.measure.sampling import SAMPLERS, euler, guided, heun, initial_noise, sample, solver
 from bench.store.seeds import derive
-from bench.training.flow import flow_loss, from_images, interpolate, sample_noise, to_images
+from bench.training.flow import data_prediction, flow_loss, from_images, interpolate, sample_noise, to_images, velocity
 
 
 def step(seed: int, k: int, batch: int = 64):
@@ -79,6 +80,78 @@ def test_guidance_extrapolates_from_null() -> None:
     v = guided(model, Labels(10), 3.0)(x, t, torch.tensor([1, 4]))
     assert v[:, 0, 0, 0].tolist() == [10 + 3 * (1 - 10), 10 + 3 * (4 - 10)]
     assert guided(model, Labels(10), 1.0) is model
+
+
+# --- what the output is ---------------------------------------------------------------------------------------------
+
+
+def flow(batch: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(0)
+    x, noise = (torch.randn(batch, 3, 4, 4, generator=g, dtype=torch.float64) for _ in range(2))
+    return x, noise, torch.linspace(0.05, 1, batch, dtype=torch.float64)
+
+
+def test_both_targets_say_the_same_velocity_and_data() -> None:
+    """Of white data the optimum is linear: E[x_0 | x_t] = (1 - t) x_t / q, E[v | x_t] = (2 t - 1) x_t / q."""
+
+    def share(t: torch.Tensor) -> torch.Tensor:
+        return 1 / ((1 - t) ** 2 + t**2)[:, None, None, None]
+
+    def as_data(x, t, p):
+        return (1 - t)[:, None, None, None] * share(t) * x
+
+    def as_velocity(x, t, p):
+        return (2 * t - 1)[:, None, None, None] * share(t) * x
+
+    x, noise, t = flow()
+    x_t = interpolate(x, noise, t)
+    assert torch.allclose(velocity(as_data, "data")(x_t, t, None), as_velocity(x_t, t, None))
+    assert torch.allclose(data_prediction(as_velocity, "velocity")(x_t, t, None), as_data(x_t, t, None))
+    assert velocity(as_velocity, "velocity") is as_velocity and data_prediction(as_data, "data") is as_data
+    plain = flow_loss(as_velocity, x, noise, t, None).double()
+    clamped = flow_loss(as_data, x, noise, t, None, target="data", clamp=0.3).double()
+    assert torch.allclose(clamped, plain * (t / t.clamp(min=0.3)) ** 2, rtol=1e-4)
+    assert torch.allclose(flow_loss(as_data, x, noise, t, None, target="data", clamp=0.01).double(), plain, rtol=1e-4)
+
+
+def test_the_gradient_of_the_data_loss_has_the_clamped_weight() -> None:
+    x, noise, t = flow()
+    out = torch.zeros_like(x, requires_grad=True)
+    flow_loss(lambda x_t, t, p: out, x, noise, t, None, target="data", clamp=0.3).sum().backward()
+    weight = 1 / t.clamp(min=0.3) ** 2
+    assert out.grad is not None
+    assert torch.allclose(out.grad, -2 * x * weight[:, None, None, None] / x[0].numel(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_an_exact_denoiser_lands_on_a_mode(name: str, steps: int) -> None:
+    """Of two modes, each sample ends on one, also where the prompt names it; nothing is divided by t = 0."""
+    modes = torch.stack([torch.full((3, 4, 4), -0.6), torch.full((3, 4, 4), 0.6)])
+
+    def denoise(x, t, prompt):
+        assert (t > 0).all(), "(x - x^) / t was asked for at 0"
+        apart = (x[:, None] - (1 - t)[:, None, None, None, None] * modes).square().flatten(2).sum(2)
+        open_to = torch.nn.functional.one_hot(prompt, 3)[:, :2] + (prompt == 2)[:, None]
+        weights = (-apart / (2 * t[:, None] ** 2)).masked_fill(open_to == 0, -torch.inf).softmax(1)
+        return torch.einsum("bk,kchw->bchw", weights, modes)
+
+    noise, prompt = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 2
+    found = sample(denoise, Labels(2), prompt, noise, Sample(sampler=name, steps=steps, guidance=1.0), "data")
+    assert torch.equal(found, to_images(modes[prompt]))
+    free = solver(name, "data")(velocity(denoise, "data"), noise, torch.full((8,), 2), 16)
+    assert torch.cdist(free.flatten(1), modes.flatten(1)).min(1).values.max() < 1e-2
+
+
+def test_guidance_acts_on_the_velocity() -> None:
+    """x^ = a of the prompt, b of null: v = (x - x^) / t is extrapolated, and so is x^."""
+
+    def model(x, t, prompt):
+        return prompt.to(x)[:, None, None, None].expand_as(x)
+
+    x, t = torch.ones(1, 1, 2, 2), torch.tensor([0.5])
+    v = guided(velocity(model, "data"), Labels(10), 3.0)(x, t, torch.tensor([4]))
+    assert torch.allclose(v, (x - (10 + 3.0 * (4 - 10))) / 0.5)
 
 
 def test_images_survive_the_round_trip() -> None:

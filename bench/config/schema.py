@@ -62,8 +62,8 @@ class Backbone:
     """Hidden width of the MLP over the width."""
     qk_norm: Flag = False
     """Whether queries and keys are normalised."""
-    positions: Literal["sincos", "rope"] = "sincos"
-    """Position encoding: added sinusoids, or rotary."""
+    positions: str = "sincos"
+    """Position encoding: sincos (DiT's), sincos(BASE), random (a fixed table), learned, or rope."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,10 @@ class Train:
     """Decay a step of the averaged weights, which has a warm-up of its own."""
     drop: Share = 0.1
     """Share of prompts replaced by the null prompt, for classifier-free guidance."""
+    target: Literal["velocity", "data"] = "velocity"
+    """What the network's output is: the velocity, or the image without noise."""
+    clamp: Annotated[Number, Interval(gt=0, le=1)] = 0.3
+    """data: smallest t that the error is divided by, squared."""
     t_mean: Number = 0.0
     """Timesteps are sigmoid(normal(t_mean, t_std))."""
     t_std: Annotated[Number, Ge(0)] = 1.0

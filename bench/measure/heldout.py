@@ -15,9 +15,11 @@ from bench.training.model import LoadedCell
 def heldout_loss(subject: LoadedCell, *, batch: int = 256) -> dict[str, float]:
     """The loss on a sample of held-out images: `heldout_loss`, and `heldout_loss_bin0` .. by timestep (0 is data).
 
+    It is the loss that the cell was trained on; of two targets, losses are two quantities.
+
     Image i has its own fixed noise, a function of (seed, i); the k-th image of the sample has t in bin k mod bins.
     """
-    evaluate = subject.config.evaluate
+    evaluate, train = subject.config.evaluate, subject.config.train
     count, bins, seed = min(evaluate.heldout, len(subject.data.heldout)), evaluate.bins, evaluate.seed
     chosen = sampled(subject.data.heldout, count, seed=seed, name="validation")
     place = torch.arange(count) % bins
@@ -30,7 +32,8 @@ def heldout_loss(subject: LoadedCell, *, batch: int = 256) -> dict[str, float]:
         prompt = to_device(subject.prompts.rows("heldout", rows), subject.device)
         x_0, noise, times = (part.to(subject.device) for part in (x_0, noise, t[start : start + batch]))
         with subject.autocast():
-            losses.append(flow_loss(subject.model, x_0, noise, times, prompt).cpu())
+            loss = flow_loss(subject.model, x_0, noise, times, prompt, target=train.target, clamp=train.clamp)
+        losses.append(loss.cpu())
     loss = torch.cat(losses)
     by_bin = {f"heldout_loss_bin{k}": loss[place == k].mean().item() for k in range(bins) if (place == k).any()}
     return {"heldout_loss": sum(by_bin.values()) / len(by_bin), **by_bin}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from bench.measure.images import Images, save_grid
 from bench.store.kept import load_array, save_array
 from bench.store.seeds import generator
 from bench.training.digests import weights_digest
-from bench.training.flow import Velocity, to_images
+from bench.training.flow import Target, Velocity, to_images, velocity
 from bench.training.model import LoadedCell
 from bench.training.signals import beat
 from bench.training.stopwatch import Stopwatch
@@ -57,17 +58,34 @@ def euler(velocity: Velocity, x: Tensor, prompt: Any, steps: int) -> Tensor:
     return x
 
 
-def heun(velocity: Velocity, x: Tensor, prompt: Any, steps: int) -> Tensor:
-    """Two evaluations a step: the mean slope of both ends, from t = 1 to 0."""
+def heun(velocity: Velocity, x: Tensor, prompt: Any, steps: int, *, onto_data: bool = False) -> Tensor:
+    """Two evaluations a step: the mean slope of both ends, from t = 1 to 0.
+
+    Args:
+        velocity: v(x, t, prompt).
+        x: noise.
+        prompt: of the samples.
+        steps: of the solver.
+        onto_data: makes the last step Euler's, onto the predicted image, since (x - x^) / t has no value at t = 0; as
+            EDM (arXiv 2206.00364, algorithm 1) and JiT (arXiv 2511.13720) end.
+    """
     for t, t_next in _times(steps):
         v = velocity(x, _full(x, t), prompt)
+        if onto_data and t_next == 0:
+            return x + (t_next - t) * v
         v_next = velocity(x + (t_next - t) * v, _full(x, t_next), prompt)
         x = x + (t_next - t) * (v + v_next) / 2
     return x
 
 
 Say = Callable[[str], None]
-SAMPLERS = {"euler": euler, "heun": heun}
+Solver = Callable[[Velocity, Tensor, Any, int], Tensor]
+SAMPLERS: dict[str, Solver] = {"euler": euler, "heun": heun}
+
+
+def solver(name: str, target: Target) -> Solver:
+    """The sampler of that name, for a model with that target."""
+    return partial(heun, onto_data=True) if (name, target) == ("heun", "data") else SAMPLERS[name]
 
 
 def _times(steps: int) -> Iterator[tuple[float, float]]:
@@ -87,9 +105,12 @@ def initial_noise(seed: int, indices: Sequence[int], shape: Sequence[int]) -> Te
 
 
 @torch.inference_mode()
-def sample(model: Velocity, kind: PromptKind, prompt: Any, noise: Tensor, how: Sample) -> Tensor:
-    """Samples uint8 (B, H, W, C) for prompts and noise (B, C, H, W)."""
-    return to_images(SAMPLERS[how.sampler](guided(model, kind, how.guidance), noise, prompt, how.steps))
+def sample(
+    model: Velocity, kind: PromptKind, prompt: Any, noise: Tensor, how: Sample, target: Target = "velocity"
+) -> Tensor:
+    """Samples uint8 (B, H, W, C) for prompts and noise (B, C, H, W), of a model with that target."""
+    field = guided(velocity(model, target), kind, how.guidance)  # guidance acts on the velocity
+    return to_images(solver(how.sampler, target)(field, noise, prompt, how.steps))
 
 
 def prompt_texts(data: Dataset, indices: NDArray[np.int64], split: str = "heldout") -> list[str]:
@@ -135,7 +156,8 @@ def _generate_batches(
         watch = Stopwatch(subject.device)
         watch.start()
         with subject.autocast():
-            samples = sample(subject.model, subject.prompts.kind, part, noise[members].to(subject.device), settings)
+            start_noise, target = noise[members].to(subject.device), subject.config.train.target
+            samples = sample(subject.model, subject.prompts.kind, part, start_noise, settings, target)
         kept = samples[:count].cpu()
         watch.stop()
         yield np.ascontiguousarray(kept.numpy()), (len(members), watch.seconds()[0])

@@ -91,7 +91,9 @@ def bare_seconds(config: CellConfig, data: Dataset, prompted: Prompts, steps: in
         batch, prompt = images.__getitems__(indices)
         x_0 = from_images(batch)
         chance = sample_noise(0, step, x_0.shape, t_mean=0.0, t_std=1.0, drop=train.drop, device="cpu")
-        return flow_loss(model, x_0, chance.noise, chance.t, prompted.kind.drop(prompt, chance.dropped)).mean()
+        prompt = prompted.kind.drop(prompt, chance.dropped)
+        losses = flow_loss(model, x_0, chance.noise, chance.t, prompt, target=train.target, clamp=train.clamp)
+        return losses.mean()
 
     take = bare_step(model, loss, train)
     seconds, begin = [], time.perf_counter()

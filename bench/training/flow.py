@@ -5,13 +5,21 @@
     dx/dt = v(x, t, prompt)            solved from t = 1 to 0 to sample
 
 After Liu et al., arXiv 2209.03003, with logit-normal t as in Esser et al., arXiv 2403.03206.
+
+What the network's output f(x_t, t, prompt) is, its target, is the velocity or the data:
+
+    velocity: v = f                              |f - (eps - x_0)|^2
+    data:     x^ = f,  v = (x_t - x^) / t        |f - x_0|^2 / max(t, clamp)^2
+
+The second is the velocity's loss with its weight clamped: v - (eps - x_0) = (x_0 - x^) / t. So Li and He (JiT, arXiv
+2511.13720) train, whose code clamps at 0.05 (`t_eps`), the denominator of prediction and target alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +27,7 @@ from torch import Tensor
 from bench.store.seeds import generator
 
 Velocity = Callable[[Tensor, Tensor, Any], Tensor]  # v(x, t, prompt)
+Target = Literal["velocity", "data"]
 
 
 @dataclass(frozen=True)
@@ -57,10 +66,35 @@ def interpolate(x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return (1 - t) * x_0 + t * noise
 
 
-def flow_loss(model: Velocity, x_0: Tensor, noise: Tensor, t: Tensor, prompt: Any) -> Tensor:
-    """Mean squared error of the velocity for each image, (B,)."""
-    v = model(interpolate(x_0, noise, t), t, prompt)
-    return (v.float() - (noise - x_0)).square().flatten(1).mean(1)
+def flow_loss(
+    model: Velocity,
+    x_0: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    prompt: Any,
+    *,
+    target: Target = "velocity",
+    clamp: float = 0.3,
+) -> Tensor:
+    """Mean squared error of the velocity for each image, (B,); of a data prediction with its weight clamped."""
+    out = model(interpolate(x_0, noise, t), t, prompt).float()
+    if target == "velocity":
+        return (out - (noise - x_0)).square().flatten(1).mean(1)
+    return (out - x_0).square().flatten(1).mean(1) / t.clamp(min=clamp).square()
+
+
+def velocity(model: Velocity, target: Target) -> Velocity:
+    """v(x_t, t, prompt) of a model with that target; of a data prediction it is defined for t > 0 alone."""
+    if target == "velocity":
+        return model
+    return lambda x, t, prompt: (x - model(x, t, prompt)) / t[:, None, None, None]
+
+
+def data_prediction(model: Velocity, target: Target) -> Velocity:
+    """x^(x_t, t, prompt), the image that a model with that target predicts: x_t - t v, or the output itself."""
+    if target == "data":
+        return model
+    return lambda x, t, prompt: x - t[:, None, None, None] * model(x, t, prompt)
 
 
 def to_images(x: Tensor) -> Tensor:

@@ -41,7 +41,9 @@ class CellModule(lightning.LightningModule):
         x_0 = from_images(images)
         chance = self.step_noise(self.global_step, x_0.shape)
         prompt = self.model.prompt_kind.drop(prompt, chance.dropped)
-        loss = flow_loss(self.model, x_0, chance.noise, chance.t, prompt).mean()
+        how = self.config
+        losses = flow_loss(self.model, x_0, chance.noise, chance.t, prompt, target=how.target, clamp=how.clamp)
+        loss = losses.mean()
         self.losses.append(loss.detach())
         return loss
 
