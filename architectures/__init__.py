@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.prompt import Slots as Slots
     from architectures.prompt import index_prompt as index_prompt
     from architectures.registry import ALIASES as ALIASES
+    from architectures.registry import CONTROLS as CONTROLS
     from architectures.registry import UnknownScheme as UnknownScheme
     from architectures.registry import check_name as check_name
     from architectures.registry import is_built_in as is_built_in
@@ -70,6 +71,7 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
 _NAMES = {
     "registry": (
         "ALIASES",
+        "CONTROLS",
         "UnknownScheme",
         "check_name",
         "is_built_in",

@@ -7,7 +7,7 @@ import inspect
 import torch
 
 from architectures.backbone import describe, parameter_split
-from architectures.registry import ALIASES, BUILT_IN, canonical
+from architectures.registry import ALIASES, BUILT_IN, CONTROLS, canonical
 from architectures.systems.catalogue import PUBLISHED, published
 
 
@@ -57,5 +57,6 @@ def gallery() -> str:
 
 
 def _also(name: str) -> str:
-    """The other names of a scheme."""
-    return "".join(f", also `{alias}`" for alias, scheme in sorted(ALIASES.items()) if scheme == name)
+    """The other names of a scheme, and that it is a control."""
+    control = ", a control" if name in CONTROLS else ""
+    return control + "".join(f", also `{alias}`" for alias, scheme in sorted(ALIASES.items()) if scheme == name)

@@ -37,9 +37,11 @@ BUILT_IN = {
     "sd3": "architectures.conditioning.sd3:SD3",
     "z-image": "architectures.conditioning.z_image:ZImage",
     "shared-modulation": "architectures.conditioning.shared_modulation:SharedModulation",
+    "registers": "architectures.conditioning.registers:Registers",
 }
 
 
+CONTROLS = frozenset({"registers"})  # arms that comparisons need, and nobody's published way of conditioning
 ALIASES = {"pixart": "shared-modulation"}  # another name -> the scheme's; configs and records may use either
 
 

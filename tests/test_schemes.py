@@ -220,3 +220,17 @@ def test_every_scheme_has_its_equations_and_options_change_them() -> None:
     make = partial(architectures.create, image_size=16, in_channels=3, prompt=architectures.Labels(3))
     open_gates = repr(make("adaln-zero", "DiT-XS/4", gate="one", modulation="scale", norm="rms").blocks[0])
     assert "x <- x + SA(RMS(x) (1 + s1))" in open_gates and "g1" not in open_gates
+
+
+def test_blank_tokens_carry_nothing_and_count_as_the_schemes() -> None:
+    """The control is adaLN-Zero but for k tokens of its own, equal for every image, time and prompt."""
+    blank, plain = SchemeUnderTest("registers", {"tokens": 5}).build(), SchemeUnderTest("adaln-zero").build()
+    added = {role: blank.parameter_split()[role] - plain.parameter_split()[role] for role in ("scheme", "total")}
+    assert added == {"scheme": 5 * 32, "total": 5 * 32}
+    _, t, prompt = inputs()
+    c = blank.scheme.embed(blank.time(t), blank.prompt(prompt))
+    entered = blank.scheme.enter(torch.zeros(4, 16, 32), c)
+    assert entered.shape == (4, 21, 32) and torch.equal(entered[:, 16:], blank.scheme.blanks.expand(4, -1, -1))
+    assert "registers" in architectures.CONTROLS
+    with pytest.raises(ValueError, match="tokens 0: at least 1"):
+        SchemeUnderTest("registers", {"tokens": 0}).build()

@@ -34,7 +34,11 @@ def schemes(plugin: Plugins = None, as_json: Json = False) -> None:
         print(json.dumps(origins, indent=2))
         return
     for name, origin in origins.items():
-        say(name if origin["kind"] == "built-in" else f"{name}  ({origin['kind']} {origin['name']})")
+        if name not in architectures.CONTROLS:
+            say(name if origin["kind"] == "built-in" else f"{name}  ({origin['kind']} {origin['name']})")
+    say("\ncontrols of comparisons:")
+    for name in sorted(architectures.CONTROLS):
+        say(name)
 
 
 # --- describe -------------------------------------------------------------------------------------------------------

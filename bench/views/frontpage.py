@@ -55,12 +55,12 @@ def systems(root: Path) -> str:
 
 
 def schemes(root: Path) -> str:
-    """Markdown: every built-in scheme with the first sentence of its docstring and its source."""
+    """Markdown: every built-in scheme but controls, with the first sentence of its docstring and its source."""
     import architectures
 
     lines = ["| scheme | how the model is conditioned | source |", "|---|---|---|"]
     for name in architectures.schemes():
-        if architectures.origin(name)["kind"] == "built-in":
+        if architectures.origin(name)["kind"] == "built-in" and name not in architectures.CONTROLS:
             description = architectures.describe(name)
             text = _sentence(inspect.cleandoc(description.equations))
             lines.append(f"| `{name}` | {text} | {description.facts.source} |")
