@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,64 @@ def generate(root: Path, *, variants: int, seeds: int, steps: int = 2000, name: 
     manifest = manifest_of(name, rows, seeds=seeds, steps=steps)
     write_json(store.matrix_folder(name) / "manifest.json", manifest)
     return store
+
+
+SCHEMES = ("adaln-zero", "cross-attention", "in-context", "sd3", "shared-modulation")
+TASKS = ("scene", "bind", "labels", "grain")
+
+
+def generate_tasks(
+    root: Path, *, schemes: Sequence[str] = SCHEMES, tasks: Sequence[str] = TASKS, seeds: int = 3,
+    levels: Sequence[str] = (), void: str = "", name: str = "tasks",
+) -> Store:  # fmt: skip
+    """A results directory of a matrix over tasks, with the arms `blind` and `oracle`; task `void` fails its rule."""
+    store, rows = Store(root), []
+    for i, scheme in enumerate((*schemes, "blind", "oracle")):
+        for j, (task, level) in enumerate((task, level) for task in tasks for level in levels or ("",)):
+            level_of = 0.2 + 0.75 * abs(((i + 1) * (j + 2) * 0.37) % 1)
+            score = {"blind": 0.3 if task == void else -0.01, "oracle": 0.97}.get(scheme, level_of)
+            for seed in range(seeds):
+                rows.append(_task_cell(store, scheme, task, level, seed, score, np.random.default_rng([i, j, seed])))
+    manifest = manifest_of(name, rows, seeds=seeds, steps=2000)
+    manifest["config"]["data"] = {"source": "task", "task": tasks[0], "image_size": 12, "path": None}
+    write_json(store.matrix_folder(name) / "manifest.json", manifest)
+    return store
+
+
+def _task_cell(store: Store, scheme: str, task: str, level: str, seed: int, score: float, rng: Any) -> dict[str, Any]:
+    folder = store.cell(f"{scheme}-{task}{level}-{seed:08x}")
+    arm = scheme if scheme in ("blind", "oracle") else "none"
+    config = {"scheme": scheme, "options": {}, "seed": seed, "train": {"steps": 2000, "batch": 64}}
+    config |= {"data": {"source": "task", "task": task, "path": None}, "prompt": {"arm": arm}}
+    write_json(folder.config, config)
+    score += 0.02 * rng.standard_normal() if arm == "none" else 0.0
+    right = float(np.clip(1.1 * score, 0, 1))
+    journal = Journal(folder.journal)
+    journal._append = _fast(journal)  # type: ignore[method-assign]
+    for step in range(100, 2001, 100):
+        risen = 1 / (1 + np.exp(-(step - 400 - 900 * (1 - score)) / 90))
+        journal.metrics(step, {"loss": 0.4 + 50 / step, "excess_error": 0.1 * (1 - score * risen)})
+        journal.metrics(step, {"score": score * risen, "right": right * risen, "local": right * risen})
+    journal.close()
+    for file in ("grid", "true"):
+        images = rng.integers(0, 6, (6, 3, 3, 3)).repeat(4, 1).repeat(4, 2) * 51
+        prompts = [f"tone {k}, place {k}, colour red, glyph cross" for k in range(6)]
+        save_grid(folder.samples / f"{file}.png", images.astype(np.uint8), prompts, guidance=1.0, seed=0)
+    folder.log.write_text(f"{NOTE}\n")
+    folder.write_state("done", "", started=1.7e9)
+    quality = {"score": score, "excess_error": 0.1 * (1 - score), "heldout_loss": 0.4, "images_to_90": 64e3}
+    quality |= {f"{kind}_template_512": right for kind in ("right", "local", "global", "unseen_local")}
+    quality |= {"fid_efficientnet_lite0_400": 50 * (1.2 - score), "kid_efficientnet_lite0_400": 1.2 - score}
+    cost = {key: value * (0.95 + 0.1 * rng.random()) for key, value in COSTS.items()}
+    cost |= {"train_images_per_second": (5200 - 150 * len(scheme)) * (0.98 + 0.04 * rng.random())}
+    cost |= {"sample_images_per_second": 9000 - 300 * len(scheme)}
+    cost |= {"parameters_total": 1e4 * len(scheme), "parameters_backbone": 9e3 * len(scheme)}
+    cost |= {"parameters_modulation": 1e3 * len(scheme), "parameters_prompt": 0.0}
+    artifacts = {"checkpoint": {"path": "none", "sha256": "0" * 64, "bytes": 0}}
+    Result(folder.id, quality, cost, config, provenance_of(scheme, seed), artifacts).write(folder.result_file)
+    axes = {"data.task": task} | ({"data.level": level} if level else {})
+    row = {"cell": folder.id, "variant": scheme, "scheme": scheme, "seed": seed, "options": {}, "axes": axes}
+    return row | {"backbone": "task-48x3", "data": f"task {task}"}
 
 
 def manifest_of(name: str, rows: list[dict[str, Any]], *, seeds: int, steps: int) -> dict[str, Any]:

@@ -133,6 +133,9 @@ def _finish(name: str, store: Store, sync: Beside | None) -> None:
     if sync is not None:
         sync.finish(say=warn)
     say(f"report     {path}")
+    samples = store.matrix_folder(name) / "report" / "samples.png"
+    if samples.is_file():
+        say(f"samples    {near(samples)}")
     where = "" if store.root == RUNS.resolve() else f" --root {near(store.root)}"
     say(f"dashboard  ditbench dashboard {name}{where}")
 

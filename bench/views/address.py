@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 from bench.store.folders import Store
 
 BY_CELL, BY_VARIANT = "ditbench", "ditbench-seeds"  # keys of the two views of an experiment's run table
+MODE = "workflowType=machine_learning"  # part of an address of MLflow's page: that of training, not of prompts
 SECRETS = re.compile(r"PASSW|SECRET|TOKEN|API_?KEY|ACCESS_KEY|PASSPHRASE|CREDENTIAL", re.IGNORECASE)
 _USER = re.compile(r"(?<=://)(?!/)[^\s'\"<>]*@")
 _QUERY = re.compile(r"([\w-]*(?:passw|pwd|secret|token|key|sig|credential)[\w-]*=)[^&\s'\"]+", re.IGNORECASE)

@@ -18,7 +18,7 @@ from typing import Any
 from bench.run.boot import command, environment
 from bench.run.processes import PARENT
 from bench.store.folders import Store
-from bench.views.address import BY_CELL, BY_VARIANT, is_server, redacted, tracking_uri
+from bench.views.address import BY_CELL, BY_VARIANT, MODE, is_server, redacted, tracking_uri
 from bench.views.beside import Answer, Follower, following, wait
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -41,12 +41,12 @@ class Server:
     @property
     def by_cell(self) -> str:
         """The run table, a row a cell."""
-        return f"{self.url}?viewStateShareKey={BY_CELL}"
+        return f"{self.url}?{MODE}&viewStateShareKey={BY_CELL}"
 
     @property
     def by_variant(self) -> str:
         """The run table, a row a variant over its seeds."""
-        return f"{self.url}?viewStateShareKey={BY_VARIANT}"
+        return f"{self.url}?{MODE}&viewStateShareKey={BY_VARIANT}"
 
     def stop(self) -> None:
         """Stops the server and everything it started."""

@@ -8,7 +8,7 @@ Imports rich alone. Signs that the terminal's encoding lacks are written in ASCI
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from bench.store.inert import one_line, plain
@@ -52,6 +52,7 @@ class Grid:
         droppable: whether columns without room are named below; otherwise all of a row is shown, as a list.
         styles: (row, column) -> style of rich.
         more: where all columns are shown, for the sentence below.
+        least: columns of a cell of words that is not broken. fewest: columns that make a table.
     """
 
     headings: Sequence[str]
@@ -61,12 +62,14 @@ class Grid:
     droppable: bool = False
     styles: dict[tuple[int, int], str] = field(default_factory=dict)
     more: str = "A wider terminal shows all"
+    least: int = LEAST
+    fewest: int = 3
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Whatever fits."""
         shown = self._in(options.encoding)
         kept = shown._fitting(options.max_width)
-        enough = len(kept) == len(shown.headings) or (self.droppable and len(kept) > 2)
+        enough = len(kept) == len(shown.headings) or (self.droppable and len(kept) >= self.fewest)
         if not enough:
             yield from shown._listed(options.max_width)
             return
@@ -82,7 +85,7 @@ class Grid:
 
         rows = [[shown(text) for text in row] for row in self.rows]
         headings = [shown(heading, True) for heading in self.headings]
-        return Grid(headings, rows, shown(self.title, True), self.words, self.droppable, self.styles, self.more)
+        return replace(self, headings=headings, rows=rows, title=shown(self.title, True))
 
     def _widths(self, k: int) -> tuple[int, int]:
         """Columns that column `k` needs at least, and those that it can use."""
@@ -90,7 +93,7 @@ class Grid:
         natural = max((_width(line) for row in self.rows for line in row[k].split("\n")), default=0)
         word = max(map(_width, heading.split()), default=0)
         if k in self.words:
-            return max(word, min(natural, LEAST)), max(natural, _width(heading))
+            return max(word, min(natural, self.least)), max(natural, _width(heading))
         return max(natural, word), max(natural, _width(heading))
 
     def _fitting(self, width: int) -> list[int]:

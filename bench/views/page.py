@@ -1,4 +1,4 @@
-"""The report as one HTML page that holds everything it shows: no network, no script.
+"""The report as one HTML page that holds everything it shows: no network; its script only sorts and hides columns.
 
 Imports neither torch nor MLflow.
 """
@@ -12,8 +12,11 @@ from typing import Any
 
 from bench.findings.analysis import Analysis
 from bench.store.inert import plain
+from bench.views.answers import answers
 from bench.views.figures.catalogue import Figure
 from bench.views.text import Sheet, as_csv, csv_text, latex, means
+
+FIRST = ("capability.png", "capability-narrow.png")  # on the first screen
 
 
 def html(
@@ -57,7 +60,9 @@ def html(
             latex=_inline("text/plain", latex(analysis).encode()),
             before=[_sheet(sheet) for sheet in sheets[0]],
             after=[_sheet(sheet) for sheet in sheets[1]],
-            figures=[_figure(figure) for figure in figures],
+            answers=answers(analysis),
+            first=[_figure(figure) for figure in figures if figure.file in FIRST],
+            figures=[_figure(figure) for figure in figures if figure.file not in FIRST],
             command=command,
             provenance=provenance,
         )

@@ -13,8 +13,10 @@ from bench.findings.words import p_value
 from bench.store.inert import one_line
 from bench.store.metrics import ARROWS, Measurement, numbers
 from bench.store.table import CellRecord, Table
+from bench.views.capability import Capability, capability, value_text
 from bench.views.escape import csv_value, markdown_line, markdown_text
 from bench.views.grid import Grid
+from bench.views.short import short_heading, short_name, short_names
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -130,16 +132,45 @@ def latex(analysis: Analysis) -> str:
     return "".join(f"% {one_line(note)}\n" for note in analysis.notes) + text.translate(LATEX) + "\n"
 
 
+TERMINAL = 100  # columns of a terminal's table at most: what fits a page, a log and half a screen
+
+
 def terminal(analysis: Analysis) -> RenderableType:
-    """The table of means for a terminal."""
+    """What is printed at the end of a run: capability by scheme of a matrix over tasks, else the table of means."""
     from rich.console import Group
+    from rich.constrain import Constrain
     from rich.text import Text
 
+    table = capability(analysis) or capability(analysis, "right")
+    grid = _means_grid(analysis) if table is None else _capability_grid(analysis.name, table)
+    notes = [] if table is None else [f"{task} is void: {why}." for task, why in table.void.items()]
+    return Group(Constrain(grid, TERMINAL), *(Text(f"- {note}") for note in [*notes, *analysis.notes]))
+
+
+MORE = "A wider terminal or the report shows all"
+
+
+def _means_grid(analysis: Analysis) -> Grid:
     table = means(analysis, minor="left out")
+    names = short_names(column.key for column in analysis.columns)
+    columns = [one for one in analysis.columns if not one.metric.minor]
+    headings = ["variant", "seeds", *(short_heading(one, names[one.key]) + ARROWS[one.better] for one in columns)]
     styles = {(i, k): "bold" for i, bold in enumerate(table.bold) for k in bold}
-    more = "A wider terminal or the report shows all"
-    grid = Grid(table.headings, table.rows, analysis.name, frozenset({0, 1}), droppable=True, styles=styles, more=more)
-    return Group(grid, *(Text(f"- {note}") for note in analysis.notes))
+    return Grid(headings, table.rows, analysis.name, frozenset({0, 1}), droppable=True, styles=styles, more=MORE)
+
+
+def _capability_grid(name: str, table: Capability) -> Grid:
+    """A row a scheme: a column a task, then what it costs; the arms below."""
+    tasks = [f"{task} (void)" if task in table.void else str(task) for task in table.tasks]
+    costs = [short_heading(cost, short_name(cost)) for cost in table.costs if not cost.metric.kind.endswith("_ms")]
+    keys = [cost.key for cost in table.costs if not cost.metric.kind.endswith("_ms")]
+    rows = []
+    for scheme in (*table.schemes, *table.arms):
+        values = [value_text(table.value(scheme, task)) for task in table.tasks]
+        numbers_ = [(key, table.cost(scheme, key)) for key in keys]
+        rows.append([scheme, *values, *("" if v is None else Measurement.parse(k).write(v) for k, v in numbers_)])
+    title = f"{name}: {'score S' if table.kind == 'score' else 'control'} by task (0 none, 1 all)"
+    return Grid(["scheme", *tasks, *costs], rows, title, droppable=True, more=MORE, least=24, fewest=2)
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

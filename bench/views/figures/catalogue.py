@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.findings.analysis import Analysis
-from bench.views.figures import adherence, dynamics, quality, samples
+from bench.views.figures import adherence, capability, dynamics, quality, samples
 from bench.views.figures.style import FigureSpec
 
 FIGURES: tuple[FigureSpec, ...] = (
+    capability.CAPABILITY,
+    capability.CAPABILITY_NARROW,
+    capability.CONTROL,
+    capability.LEARNING,
     quality.QUALITY_COST,
     adherence.PLANE,
     adherence.ATTRIBUTE_BARS,
@@ -61,13 +65,13 @@ def plot_all(
         kept: a record's folder, whose images are shown where those they are made of are not there.
         note: called with a sentence for each figure that is left out, or not whole.
     """
-    figures = []
+    figures, whole = [], analysis
     if len(analysis.rows) > MOST_ROWS:
         every, analysis = len(analysis.rows), _first_rows(analysis)
         note(f"Figures show the first {len(analysis.rows)} of {every} rows, the baseline among them; tables show all.")
     for spec in FIGURES:
         try:
-            plot = spec.plot(analysis)
+            plot = spec.plot(whole if spec.whole else analysis)
         except Exception as error:  # probes of another version, a broken font, ...: the tables are written all the same
             if os.environ.get("DITBENCH_DEBUG"):
                 raise

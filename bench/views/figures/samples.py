@@ -12,25 +12,30 @@ from numpy.typing import NDArray
 from bench.findings.analysis import Analysis
 from bench.store.inert import plain
 from bench.views.figures.style import FigureSpec, Plot, canvas, render
+from bench.views.figures.tasksheet import task_sheet
 
 Image = NDArray[np.uint8]  # (H, W, 3)
 Grid = NDArray[np.uint8]  # (n, H, W, 3)
 
 
 def samples(analysis: Analysis, most: int = 8) -> Plot | None:
-    """Rows variants, columns prompts; the first seed of each variant."""
+    """Rows variants, columns prompts; the first seed of each variant. Of tasks, columns prompts of each task."""
+    if (sheet := task_sheet(analysis)) is not None:
+        return sheet, []
     grids = {name: cell.grid for name, cell in analysis.first_cells.items() if cell.grid is not None}
     rows = {name: grid for name, path in grids.items() if (grid := read_grid(path)) is not None}
     if not rows:
         return None
-    prompts = _prompts(grids[next(iter(rows))])
+    prompts = prompts_of(grids[next(iter(rows))])
     count = min(most, *(len(grid) for grid in rows.values()))
     titles = [textwrap.fill(textwrap.shorten(prompt, 110, placeholder=" ..."), 20) for prompt in prompts[:count]]
     titles += [""] * (count - len(titles))
     return image_rows(list(rows), [list(grid[:count]) for grid in rows.values()], titles), []
 
 
-SAMPLES = FigureSpec("samples.png", "Samples", "The same prompts and the same noise, a row a variant.", samples)
+SAMPLES = FigureSpec(
+    "samples.png", "Samples", "The same prompts and the same noise, a row a variant.", samples, whole=True
+)
 
 
 def read_grid(path: Path) -> Grid | None:
@@ -49,7 +54,7 @@ def damaged(analysis: Analysis) -> list[str]:
     return [f"{path.parent.parent.name}/samples/{path.name} is damaged" for path in places if read_grid(path) is None]
 
 
-def _prompts(grid: Path) -> list[str]:
+def prompts_of(grid: Path) -> list[str]:
     """The prompts beside a grid; none if they cannot be read."""
     try:
         prompts = json.loads(grid.with_suffix(".json").read_text())["prompts"]

@@ -37,12 +37,14 @@ class FigureSpec:
     Attributes:
         file: name of its PNG.
         plot: makes it; None where the results hold nothing for it.
+        whole: whether it is made of all rows, however many.
     """
 
     file: str
     title: str
     caption: str
     plot: Callable[[Analysis], Plot | None]
+    whole: bool = False
 
 
 def style(index: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,10 @@ from bench.store.table import CellRecord
 from bench.views.mlflow.ownership import ROOT
 from bench.views.mlflow.parent_run import ParentRun
 from bench.views.mlflow.words import PARAM, inert, metric_name, plain
-from bench.views.mlflow.writer import RunWriter, Synced
+from bench.views.mlflow.writer import VERSION, RunWriter, Synced
 
 STAMP = "ditbench.stamp"  # tag: a digest of what the run shows; it is sent last
-WRITER = 1  # of this module: a new number has every run written again
+WRITER = 2  # of this module: a new number has every run made again, so that no name of an older one stays
 LOG = 20_000  # characters of a failed cell's log
 EVERY = 50  # steps between two points of a curve, at least
 PARAMS = 20  # at most: the header of MLflow's images lists them all
@@ -42,31 +43,34 @@ class CellRun(RunWriter):
     @classmethod
     def of(
         cls, client: MlflowClient, sent: Synced, run: Run | None, cell: CellRecord, folder: CellFolder,
-        parent: ParentRun,
+        parent: ParentRun, names: Mapping[str, str],
     ) -> CellRun:  # fmt: skip
         """The run of a cell, created below its parent if it is not there.
 
         A parameter cannot be changed: where one must, the run is written again.
         """
         params = _keys(cell)
-        if run is not None and any(run.data.params.get(key, value) != value for key, value in params.items()):
+        if run is not None and (
+            run.data.tags.get(VERSION) != str(WRITER)
+            or any(run.data.params.get(key, value) != value for key, value in params.items())
+        ):
             client.delete_run(run.info.run_id)
             run = None
         if run is None:
             row = cell.row
-            tags = {"ditbench.cell": row.cell, "kind": "cell", "mlflow.parentRunId": parent.id}
+            tags = {"ditbench.cell": row.cell, "kind": "cell", "mlflow.parentRunId": parent.id, VERSION: str(WRITER)}
             run = client.create_run(
                 parent.run.info.experiment_id,
                 start_time=int(folder.state().get("started", time.time()) * 1000),
                 run_name=plain(f"{row.name} seed {row.seed}", 250),
                 tags=tags | {key: parent.run.data.tags[key] for key in (ROOT, "matrix")},
             )
-        return cls(client, run, sent)
+        return cls(client, run, sent, names=names)
 
     def write(self, cell: CellRecord, folder: CellFolder, parent: ParentRun) -> None:
         """Brings the run up to date; where nothing changed since the last time, without a call."""
         self.sent.runs += 1
-        stamp = _stamp(cell, folder, parent.id)
+        stamp = _stamp(cell, folder, parent.id, self.names)
         if self.run.data.tags.get(STAMP) == stamp:
             self.sent.unchanged += 1
             return
@@ -141,7 +145,7 @@ class CellRun(RunWriter):
         """Final quality and cost, and where the checkpoint lies. At step 0, so that MLflow plots bars."""
         if cell.result is None:
             return
-        values = {in_section(key): value for key, value in numbers(cell.result).items()}
+        values = {in_section(key, self.names): value for key, value in numbers(cell.result).items()}
         provenance, checkpoint = cell.result.provenance, cell.result.artifacts["checkpoint"]
         now, known = int(provenance["ended"] * 1000), self.run.data.metrics
         self.log([Metric(name, value, now, 0) for name, value in values.items() if known.get(name) != value])
@@ -187,12 +191,12 @@ def _keys(cell: CellRecord) -> dict[str, str]:
     return {metric_name(key): plain(str(value), PARAM) for key, value in list(keys.items())[:PARAMS]}
 
 
-def _stamp(cell: CellRecord, folder: CellFolder, parent: str) -> str:
+def _stamp(cell: CellRecord, folder: CellFolder, parent: str, names: Mapping[str, str]) -> str:
     """A digest of all that a cell's run shows; read it before what it stamps."""
     files = [_size(path) for path in (folder.journal, folder.config, folder.log, folder.samples)]
     result = cell.result
     numbers = [result.quality, result.cost, result.dynamics, result.provenance["ended"]] if result else []
-    return digest([WRITER, asdict(cell.row), cell.status, cell.reason, parent, files, numbers], 16)
+    return digest([WRITER, asdict(cell.row), cell.status, cell.reason, parent, files, numbers, dict(names)], 16)
 
 
 def _size(path: Path) -> list[int]:
@@ -210,9 +214,16 @@ def _curve(key: str) -> str | None:
     return metric_name(key if key.startswith(("system/", "dynamics/")) else "train/" + key.removeprefix("train_"))
 
 
-def in_section(key: str) -> str:
-    """A result's name in MLflow: what one compares first is alone, the rest in sections of the chart page."""
+def in_section(key: str, names: Mapping[str, str]) -> str:
+    """A result's name in MLflow: what one compares first is alone and short, the rest in sections of the chart page.
+
+    Args:
+        key: on disk.
+        names: the short names of those that come first; see `bench.views.short`.
+    """
     measurement = Measurement.parse(key)
     if measurement.metric.made_by == "bin":
         return f"{measurement.section}/bin{measurement.made_by}"
-    return metric_name(f"{measurement.section}/{key}" if measurement.section else key)
+    if not measurement.section:
+        return metric_name(names.get(key, key))
+    return metric_name(f"{measurement.section}/{key}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from mlflow.entities import Experiment, Run
 from mlflow.tracking import MlflowClient
 
 from bench.findings.analysis import VariantSummary, analyse
 from bench.store.folders import Store
+from bench.store.metrics import beside_fid, numbers
 from bench.store.table import Table, collect
 from bench.views.address import TrackingError
 from bench.views.mlflow.cell_run import CellRun
@@ -17,6 +18,7 @@ from bench.views.mlflow.ownership import own_experiment, own_runs, same_place
 from bench.views.mlflow.parent_run import ParentRun
 from bench.views.mlflow.shared_views import write_views
 from bench.views.mlflow.writer import Synced
+from bench.views.short import short_names
 
 FAILURES = 3  # cells one after the other that could not be written: MLflow is gone
 PARENT = "parent"  # in place of a cell's id
@@ -39,22 +41,28 @@ def sync(
     """
     table, sent = collect(store, name), Synced()
     rows = _rows(table, sent)
+    names = first_names(table)
     client = connect(store)
     with explained(store), locked(store, "mlflow-sync.lock"):
         experiment = own_experiment(client, store, name, sent)
         sent.experiment = str(experiment.experiment_id)
         known = _known(client, store, experiment, table, rebuild, sent)
-        parent = ParentRun.of(client, experiment.experiment_id, sent, known.get(PARENT), table, store.id)
-        refused = _write_cells(client, store, table, known, parent, progress)
+        parent = ParentRun.of(client, experiment.experiment_id, sent, known.get(PARENT), table, store.id, names)
+        refused = _write_cells(client, store, table, known, parent, names, progress)
         if rows is not None:
             parent.write(table, rows, store.matrix_folder(name) / "report")
-            write_views(client, experiment, table, rows, parent.id)
+            write_views(client, experiment, table, rows, parent.id, names)
     if refused:
         raise TrackingError(
             f"MLflow did not take {len(refused)} of {len(table.cells)} cells, such as {refused[0]}; the others are "
             "written"
         )
     return sent
+
+
+def first_names(table: Table) -> dict[str, str]:
+    """Key on disk -> short name of all that is shown first in MLflow: the same for every cell of a matrix."""
+    return short_names(one.key for one in beside_fid(key for cell in table.done if cell.result for key in numbers(cell.result)))
 
 
 def experiment_id(store: Store, name: str) -> str:
@@ -99,7 +107,7 @@ def _known(
 
 def _write_cells(
     client: MlflowClient, store: Store, table: Table, known: dict[str, Run], parent: ParentRun,
-    progress: Callable[[int, int], None],
+    names: Mapping[str, str], progress: Callable[[int, int], None],
 ) -> list[str]:  # fmt: skip
     """Writes each cell's run; returns what MLflow refused, a line each. Gives up when it refuses one after another."""
     refused, streak = [], 0
@@ -107,7 +115,7 @@ def _write_cells(
         folder = store.cell(cell.row.cell)
         try:
             with explained(store):
-                CellRun.of(client, parent.sent, known.get(cell.row.cell), cell, folder, parent).write(
+                CellRun.of(client, parent.sent, known.get(cell.row.cell), cell, folder, parent, names).write(
                     cell, folder, parent
                 )
             streak = 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlflow.entities import Metric, Run
@@ -14,7 +16,10 @@ from bench.store.table import Table
 from bench.views.address import redacted
 from bench.views.mlflow.ownership import ROOT
 from bench.views.mlflow.words import metric_names
-from bench.views.mlflow.writer import RunWriter, Synced
+from bench.views.mlflow.writer import VERSION, RunWriter, Synced
+
+WRITER = 2  # of this module: a new number has the run made again
+FIGURE = "capability.png"  # of the report; on the run itself, too, where a reader looks first
 
 
 class ParentRun(RunWriter):
@@ -22,8 +27,9 @@ class ParentRun(RunWriter):
 
     @classmethod
     def of(
-        cls, client: MlflowClient, experiment: str, sent: Synced, run: Run | None, table: Table, root: str
-    ) -> ParentRun:
+        cls, client: MlflowClient, experiment: str, sent: Synced, run: Run | None, table: Table, root: str,
+        names: Mapping[str, str],
+    ) -> ParentRun:  # fmt: skip
         """The run of a matrix, created if it is not there, with its config and launch.
 
         Args:
@@ -33,22 +39,27 @@ class ParentRun(RunWriter):
             run: the one that is there.
             table: the matrix's cells.
             root: the id of the results directory.
+            names: key on disk -> short name.
         """
         manifest = table.manifest
         tags = {"ditbench.launch": manifest["launch"], "matrix": table.name, "kind": "matrix", ROOT: root}
+        if run is not None and run.data.tags.get(VERSION) != str(WRITER):
+            client.delete_run(run.info.run_id)
+            run = None
+        tags[VERSION] = str(WRITER)
         if run is None:
             started = int(manifest["created"] * 1000)
             run = client.create_run(experiment, start_time=started, run_name=table.name, tags=tags)
-        writer = cls(client, run, sent)
+        writer = cls(client, run, sent, names=names)
         writer.config(manifest["config"], "config.yaml")
-        writer.tag(tags | {"ditbench.command": redacted(manifest["command"])})
+        writer.tag(tags | {"ditbench.command": redacted(manifest["command"]), "ditbench.names": json.dumps(dict(names))})
         writer.send()
         return writer
 
     def write(self, table: Table, rows: list[VariantSummary], report: Path) -> None:
-        """Aggregates, status and report; only what changed."""
+        """Aggregates, status, report and the capability figure; only what changed."""
         done, now = len(table.done), int(time.time() * 1000)
-        values = {"cells_done": float(done), "cells_planned": float(len(table.cells))} | _aggregates(rows)
+        values = {"cells_done": float(done), "cells_planned": float(len(table.cells))} | _aggregates(rows, self.names)
         names, known = metric_names(list(values)), self.run.data.metrics
         new = {names[key]: value for key, value in values.items() if known.get(names[key]) != value}
         self.log([Metric(name, value, now, done) for name, value in new.items()])
@@ -56,18 +67,21 @@ class ParentRun(RunWriter):
         stamp = str(max((file.stat().st_mtime_ns for file in report.glob("*")), default=0))
         if report.is_dir() and self.run.data.tags.get("ditbench.report") != stamp:
             self.client.log_artifacts(self.id, str(report), "report")
+            if (report / FIGURE).is_file():
+                self.client.log_artifact(self.id, str(report / FIGURE))
             self.tag({"ditbench.report": stamp})
         self.send()
 
 
-def _aggregates(rows: list[VariantSummary]) -> dict[str, float]:
-    """Means and half widths of their intervals, `fid_x_400/variant`, of what is shown beside FID."""
+def _aggregates(rows: list[VariantSummary], names: Mapping[str, str]) -> dict[str, float]:
+    """Means and half widths of their intervals, `FID/variant`, of what is shown beside FID."""
     values: dict[str, float] = {}
     for row in rows:
         for key in (measurement.key for measurement in beside_fid(row.values)):
             mean, half = row.mean(key), row.interval(key)
-            values |= {f"{key}/{row.name}": mean} if mean is not None else {}
-            values |= {f"{key}_ci95/{row.name}": half} if half is not None else {}
+            name = names.get(key, key)
+            values |= {f"{name}/{row.name}": mean} if mean is not None else {}
+            values |= {f"{name} ci95/{row.name}": half} if half is not None else {}
     return values
 
 

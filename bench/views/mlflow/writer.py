@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from bench.views.mlflow.words import plain
 
+VERSION = "ditbench.writer"  # tag: the writer's number, by which a run of an older one is known
 BATCH = 900  # metrics in one call; MLflow takes 1,000 of everything together
 STATUS = {"planned": "SCHEDULED", "running": "RUNNING", "done": "FINISHED", "killed": "KILLED"}  # all else FAILED
 
@@ -40,7 +42,11 @@ class Synced:
 
 @dataclass
 class RunWriter:
-    """Writes one run; `sent` counts what was new. Metrics, parameters and tags wait for `send`."""
+    """Writes one run; `sent` counts what was new. Metrics, parameters and tags wait for `send`.
+
+    Attributes:
+        names: key on disk -> short name, of the metrics that come first.
+    """
 
     client: MlflowClient
     run: Run
@@ -48,6 +54,7 @@ class RunWriter:
     metrics: list[Metric] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

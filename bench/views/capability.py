@@ -1,0 +1,177 @@
+"""What each scheme can carry: schemes down, tasks (and their levels) across, with its cost. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from bench.findings.analysis import Analysis
+from bench.findings.compare import apart
+from bench.findings.summary import VariantSummary
+from bench.store.metrics import Measurement
+
+BLIND_MOST, ORACLE_LEAST = 0.1, 0.9  # scores of the two arms; a task beyond either is void
+MEMORY = ("train_peak_allocated_bytes", "train_peak_resident_bytes")  # the first that was measured is shown
+ARMS = ("blind", "oracle")
+
+
+@dataclass(frozen=True, order=True)
+class Task:
+    """A task at a level; the level is empty where a matrix has one."""
+
+    name: str
+    level: str = ""
+
+    def __str__(self) -> str:
+        """`bind`, or `bind, hard`."""
+        return f"{self.name}, {self.level}" if self.level else self.name
+
+
+@dataclass(frozen=True)
+class Capability:
+    """A table of one metric, 0 for a prompt ignored and 1 for a prompt used whole.
+
+    Attributes:
+        kind: `score`, or `right` for control read off the samples. key: of each row, on disk.
+        schemes: rows of schemes, in the matrix's order. arms: reference rows, scheme -> `blind` or `oracle`.
+        tasks: columns, in the matrix's order.
+        rows: (scheme, task) -> its cells over seeds.
+        void: task -> the rule that it fails.
+    """
+
+    kind: str
+    schemes: list[str]
+    arms: dict[str, str]
+    tasks: list[Task]
+    rows: dict[tuple[str, Task], VariantSummary]
+    void: dict[Task, str]
+
+    def value(self, scheme: str, task: Task) -> tuple[float, float | None] | None:
+        """Mean over seeds and half its 95 % interval; None where nothing was measured."""
+        row = self.rows.get((scheme, task))
+        key = row and key_of(row.values, self.kind)
+        mean = row.mean(key) if row and key else None
+        return None if row is None or mean is None else (mean, row.interval(str(key)))
+
+    def mean(self, scheme: str) -> tuple[float, float] | None:
+        """The mean over tasks that are not void with half its interval; None where one is missing."""
+        values = [self.value(scheme, task) for task in self.tasks if task not in self.void]
+        known = [value for value in values if value is not None]
+        if not known or len(known) < len(values):
+            return None
+        spread = sum((half or 0.0) ** 2 for _, half in known) ** 0.5 / len(known)
+        return fmean(mean for mean, _ in known), spread
+
+    def cost(self, scheme: str, key: str) -> float | None:
+        """A cost of a scheme, the mean over its tasks; of memory the largest."""
+        means = [row.mean(key) for (name, _), row in self.rows.items() if name == scheme]
+        known = [mean for mean in means if mean is not None]
+        return None if not known else max(known) if key in MEMORY else fmean(known)
+
+    @property
+    def costs(self) -> list[Measurement]:
+        """What is shown beside: throughput, sampling time, memory, parameters, as far as measured."""
+        keys = {key for row in self.rows.values() for key in row.values}
+        memory = next((key for key in MEMORY if key in keys), "")
+        wanted = ("train_images_per_second", "sample_ms", memory, "parameters_total")
+        return [Measurement.parse(key) for key in wanted if key in keys]
+
+    def timed_together(self) -> bool:
+        """Whether all rates are of one run, and so may be compared, by the rule of `compare`."""
+        rows = list(self.rows.values())
+        return not any(apart(row, rows[0], sorted(row.runs), "train_images_per_second") for row in rows[1:])
+
+
+def key_of(keys: Iterable[str], kind: str) -> str | None:
+    """The key of a kind on all held-out prompts, whoever read it and over however many samples."""
+    form = re.compile(rf"{kind}(_template_\d+k?)?")
+    return next((key for key in sorted(keys) if form.fullmatch(key)), None)
+
+
+def capability(analysis: Analysis, kind: str = "score") -> Capability | None:
+    """The table of a matrix over tasks; None where it has no task, or none with that metric."""
+    places: dict[tuple[str, Task], VariantSummary] = {}
+    arms: dict[str, str] = {}
+    for row in analysis.rows:
+        place = _place(row, analysis.table.manifest["config"])
+        if place is not None:
+            places[place] = row
+            arms |= {place[0]: arm} if (arm := _arm(row, place[0])) else {}
+    if not any(key_of(row.values, kind) for row in places.values()):
+        return None
+    names = list(dict.fromkeys(scheme for scheme, _ in places))
+    schemes = [name for name in names if name not in arms]
+    found = Capability(kind, schemes, arms, _ordered([task for _, task in places]), places, {})
+    return Capability(kind, schemes, arms, found.tasks, places, _void(capability_score(found)))
+
+
+def capability_score(one: Capability) -> Capability:
+    """The same table of scores, which validity is decided by."""
+    return Capability("score", one.schemes, one.arms, one.tasks, one.rows, one.void)
+
+
+def _ordered(tasks: list[Task]) -> list[Task]:
+    """Every task once, its levels together, from easy to hard."""
+    names, levels = list(dict.fromkeys(task.name for task in tasks)), list(dict.fromkeys(task.level for task in tasks))
+    known = ["easy", "medium", "hard"]
+    levels.sort(key=lambda level: known.index(level) if level in known else len(known))
+    every = set(tasks)
+    return [task for name in names for level in levels if (task := Task(name, level)) in every]
+
+
+def _place(row: VariantSummary, config: dict[str, Any]) -> tuple[str, Task] | None:
+    """The scheme's name, with what else is swept, and the task of a row."""
+    cell = row.cells[0].row
+    axes = dict(cell.axes)
+    own = next((result.config.get("data") for result in row.results.values()), None)
+    data: dict[str, Any] = {**config.get("data", {}), **(own if isinstance(own, dict) else {})}
+    task = axes.pop("data.task", data.get("task"))
+    level = axes.pop("data.level", "")
+    if not task or (data.get("source", "task") != "task"):
+        return None
+    return cell.variant + "".join(f" {key.rpartition('.')[2]}={value}" for key, value in axes.items()), Task(
+        str(task), str(level)
+    )
+
+
+def _arm(row: VariantSummary, scheme: str) -> str:
+    """`blind` or `oracle` where the row is a reference, else nothing."""
+    prompts = [result.config.get("prompt") for result in row.results.values()]
+    arm = next((prompt.get("arm") for prompt in prompts if isinstance(prompt, dict)), None)
+    if arm is None:
+        arm = scheme if scheme in ARMS else ""
+    return arm if arm in ARMS else ""
+
+
+def _void(table: Capability) -> dict[Task, str]:
+    """Task -> why it says nothing: a prompt that is not needed, or one that cannot be used even as a map."""
+    reasons: dict[Task, str] = {}
+    for task in table.tasks:
+        for scheme, arm in table.arms.items():
+            value = table.value(scheme, task)
+            if value is None:
+                continue
+            if arm == "blind" and value[0] >= BLIND_MOST:
+                reasons[task] = f"blind scores {short(value[0])}, not below {short(BLIND_MOST)}"
+            elif arm == "oracle" and value[0] <= ORACLE_LEAST:
+                reasons[task] = f"oracle scores {short(value[0])}, not above {short(ORACLE_LEAST)}"
+    return reasons
+
+
+def short(value: float) -> str:
+    """`.95`, `-.03`, `1.00`, `-12.3`."""
+    if abs(value) >= 10:
+        return f"{value:.3g}"
+    text = f"{value:.2f}".replace("-0.00", "0.00")
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+
+
+def value_text(value: tuple[float, float | None] | None, plus_minus: str = " ±") -> str:
+    """`.95 ±.02`; a dash where nothing was measured."""
+    if value is None:
+        return "–"
+    mean, half = value
+    return short(mean) + (f"{plus_minus}{short(half)}" if half is not None else "")
