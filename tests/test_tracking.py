@@ -26,6 +26,7 @@ from bench.store.result import Result
 from bench.views import dashboard
 from bench.views import mlflow as tracking
 from bench.views.mlflow import TrackingError
+from bench.views.report import write_report
 
 
 @pytest.fixture(autouse=True)
@@ -103,18 +104,42 @@ def test_what_an_experiment_holds(tmp_path: Path) -> None:
     status, params, tags, histories, files = seen["scheme-0 seed 1"]
     assert status == "FINISHED" and params["variant"] == "scheme-0" and params["seed"] == "1" and len(params) <= 20
     assert tags["ditbench.cell"].startswith("scheme-0-") and tags["matrix"] == "made" and tags["status"] == "done"
-    assert histories["heldout_loss"] == [(0, 0.5)], "a bar, not a curve"
+    assert histories["validation loss"] == [(0, 0.5)], "a bar, not a curve"
     assert [step for step, _ in histories["train/loss"]] == [10, 60, 110, 160, 210, 260], "a point per 50 steps at most"
     assert {"config.json", "images", "100", "200"} <= set(files)
     status, _, tags, _, files = seen["scheme-1 seed 1"]
     assert status == "FAILED" and "nan" in tags["mlflow.note.content"] and "log.txt" in files
     status, _, tags, histories, _ = seen["made"]
     assert status == "FAILED" and histories["cells_done"][-1][1] == 3
-    assert histories["kid_x_5/scheme-0"][-1][1] == pytest.approx(0.05)
+    assert histories["KID/scheme-0"][-1][1] == pytest.approx(0.05)
     client = MlflowClient(tracking_uri=tracking.tracking_uri(store))
     experiment = client.get_experiment_by_name("made").experiment_id
     parent = next(r for r in client.search_runs([experiment]) if r.info.run_name == "made").info.run_id
     assert len(client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")) == 4
+
+
+def test_short_names_training_mode_and_the_capability_figure(tmp_path: Path) -> None:
+    """No long name beside a short one; the page opens for training; an older writer's runs are made again."""
+    from synthetic import generate_tasks
+
+    store = generate_tasks(tmp_path, schemes=("adaln-zero",), tasks=("bind",), seeds=1)
+    write_report(store, "tasks")
+    tracking.sync(store, "tasks")
+    _, _, tags, histories, files = contents(store, "tasks")["tasks"]
+    assert "capability.png" in files and json.loads(tags["ditbench.names"])["fid_efficientnet_lite0_400"] == "FID"
+    _, _, _, histories, _ = contents(store, "tasks")["adaln-zero task=bind seed 0"]
+    assert {"FID", "KID", "images/s", "validation loss"} <= set(histories)
+    assert not [name for name in histories if name.startswith(("fid_", "kid_", "train_images"))]
+    client = MlflowClient(tracking_uri=tracking.tracking_uri(store))
+    experiment = client.get_experiment_by_name("tasks")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert "workflowType=machine_learning" in experiment.tags["mlflow.note.content"]
+    for run in client.search_runs([experiment.experiment_id]):
+        client.set_tag(run.info.run_id, "ditbench.writer", "1")
+        client.log_metric(run.info.run_id, "fid_of_an_older_writer", 1.0)
+    before = tracking.sync(store, "tasks")
+    assert before.unchanged == 0
+    assert all("fid_of_an_older_writer" not in one[3] for one in contents(store, "tasks").values())
 
 
 def test_a_second_sync_changes_nothing(tmp_path: Path) -> None:

@@ -171,7 +171,12 @@ def write_sample_grid(subject: LoadedCell, folder: Path, name: str) -> str:
     noise = initial_noise(config.evaluate.seed, range(len(indices)), subject.shape)
     samples = generate(subject, prompt, noise, batch=config.sample.batch)
     path, texts = f"samples/{name}.png", prompt_texts(subject.data, indices)
-    save_grid(folder / path, samples, texts, guidance=config.sample.guidance, seed=config.evaluate.seed)
+    how: dict[str, Any] = {"guidance": config.sample.guidance, "seed": config.evaluate.seed}
+    save_grid(folder / path, samples, texts, **how)
+    if (
+        name == "grid" and str(config.data.source) == "task"
+    ):  # what the prompts' images really are, for the sheet of samples
+        save_array(folder / "samples/true.npy", subject.data.heldout.images[indices], prompts=texts, **how)
     return path
 
 

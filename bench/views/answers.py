@@ -13,6 +13,9 @@ from bench.views.short import short_name
 COSTS = ("train_images_per_second", "train_peak_allocated_bytes", "train_peak_resident_bytes")
 
 
+FRONT = "; no other is better in one beyond the intervals and not worse in the other."
+
+
 @dataclass(frozen=True)
 class Answer:
     """A sentence, with the word that it is led by (`supported`, `front`, ...)."""
@@ -24,7 +27,10 @@ class Answer:
 def answers(analysis: Analysis) -> list[Answer]:
     """In the order of the first screen."""
     table = capability(analysis)
-    void = [Answer("void", f"{task}: {why}; its column says nothing.") for task, why in (table.void if table else {}).items()]
+    void = [
+        Answer("void", f"{task}: {why}; its column says nothing.")
+        for task, why in (table.void if table else {}).items()
+    ]
     return [*_claims(analysis), *void, *_fronts(analysis, table)]
 
 
@@ -36,9 +42,13 @@ def _claims(analysis: Analysis) -> list[Answer]:
     decided = [test for test in claim.tests if test.verdict != "undecided"]
     found = [Answer(claim.verdict, claim.says)] if claim.verdict != "undecided" else []
     if len(claim.tests) > 1 or not found:
-        found += [Answer(test.verdict, f"{test.text}: {test.gap or test.evidence}.".replace("..", ".")) for test in decided]
+        found += [
+            Answer(test.verdict, f"{test.text}: {test.gap or test.evidence}.".replace("..", ".")) for test in decided
+        ]
     left = len(claim.tests) - len(decided)
-    return found + ([Answer("undecided", f"{left} of {len(claim.tests)} tests of the claim: {claim.says}")] if left else [])
+    return found + (
+        [Answer("undecided", f"{left} of {len(claim.tests)} tests of the claim: {claim.says}")] if left else []
+    )
 
 
 @dataclass(frozen=True)
@@ -71,10 +81,7 @@ def _fronts(analysis: Analysis, table: Capability | None) -> list[Answer]:
         note = "" if not Measurement.parse(key).metric.timed or _together(analysis, table) else (
             " The rates are of several runs: read them with care."
         )  # fmt: skip
-        found.append(
-            Answer("front", f"{what} against {cost}: {', '.join(front)}; no other is better in one beyond the intervals "
-                            f"and not worse in the other.{note}")
-        )  # fmt: skip
+        found.append(Answer("front", f"{what} against {cost}: {', '.join(front)}{FRONT}{note}"))
     return found
 
 

@@ -170,8 +170,8 @@ def short(value: float) -> str:
 
 
 def value_text(value: tuple[float, float | None] | None, plus_minus: str = " ±") -> str:
-    """`.95 ±.02`; a dash where nothing was measured."""
+    """`.95 ±.02`; a hyphen where nothing was measured."""
     if value is None:
-        return "–"
+        return "-"
     mean, half = value
     return short(mean) + (f"{plus_minus}{short(half)}" if half is not None else "")

@@ -99,11 +99,18 @@ def _figure(one: Figure) -> str:
     return f"## {markdown_text(one.title)}\n\n![{caption}]({one.file})\n\n{caption}\n"
 
 
+SOURCES = 9  # of data named in the first sentence
+
+
 def _what(table: Table) -> str:
     config = table.manifest["config"]
     backbone, data, train, sample = (config[group] for group in ("backbone", "data", "train", "sample"))
+    named = list(dict.fromkeys(cell.row.data for cell in table.cells))
+    shown = (
+        ", ".join(named) if len(named) <= SOURCES else f"{', '.join(named[:SOURCES])} and {len(named) - SOURCES} more"
+    )
     return (
-        f"{len(table.done)} of {len(table.cells)} cells done. {backbone['name']} on {table.cells[0].row.data} at "
+        f"{len(table.done)} of {len(table.cells)} cells done. {backbone['name']} on {shown} at "
         f"{data['image_size']} px; {train['steps']:,} steps of {train['batch']}, learning rate {train['lr']:g}, EMA "
         f"{train['ema']:g}; sampled by {sample['sampler']} in {sample['steps']} steps with guidance "
         f"{sample['guidance']:g}, EMA weights."

@@ -162,11 +162,15 @@ def _means_grid(analysis: Analysis) -> Grid:
 def _capability_grid(name: str, table: Capability) -> Grid:
     """A row a scheme: a column a task, then what it costs; the arms below."""
     tasks = [f"{task} (void)" if task in table.void else str(task) for task in table.tasks]
-    costs = [short_heading(cost, short_name(cost)) for cost in table.costs if not cost.metric.kind.endswith("_ms")]
+    costs = [
+        short_heading(cost, short_name(cost)).replace("parameters", "params")
+        for cost in table.costs
+        if not cost.metric.kind.endswith("_ms")
+    ]
     keys = [cost.key for cost in table.costs if not cost.metric.kind.endswith("_ms")]
     rows = []
     for scheme in (*table.schemes, *table.arms):
-        values = [value_text(table.value(scheme, task)) for task in table.tasks]
+        values = [value_text(table.value(scheme, task), "±") for task in table.tasks]
         numbers_ = [(key, table.cost(scheme, key)) for key in keys]
         rows.append([scheme, *values, *("" if v is None else Measurement.parse(k).write(v) for k, v in numbers_)])
     title = f"{name}: {'score S' if table.kind == 'score' else 'control'} by task (0 none, 1 all)"

@@ -35,7 +35,10 @@ def capability_figure(analysis: Analysis, kind: str = "score", *, narrow: bool =
     costs = table.costs
     if narrow:
         figure, axes = canvas(
-            max(width, 4.2), height + _of_schemes(table) + 1.9, nrows=2, height_ratios=[height + 0.2, _of_schemes(table)]
+            max(width, 4.2),
+            height + _of_schemes(table) + 1.9,
+            nrows=2,
+            height_ratios=[height + 0.2, _of_schemes(table)],
         )
         _name_only(axes[1], table)
         bars = [axes[1].inset_axes((k / len(costs), 0, 0.86 / len(costs), 1)) for k in range(len(costs))]

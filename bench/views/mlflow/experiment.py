@@ -62,7 +62,9 @@ def sync(
 
 def first_names(table: Table) -> dict[str, str]:
     """Key on disk -> short name of all that is shown first in MLflow: the same for every cell of a matrix."""
-    return short_names(one.key for one in beside_fid(key for cell in table.done if cell.result for key in numbers(cell.result)))
+    return short_names(
+        one.key for one in beside_fid(key for cell in table.done if cell.result for key in numbers(cell.result))
+    )
 
 
 def experiment_id(store: Store, name: str) -> str:

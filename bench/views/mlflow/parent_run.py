@@ -52,7 +52,9 @@ class ParentRun(RunWriter):
             run = client.create_run(experiment, start_time=started, run_name=table.name, tags=tags)
         writer = cls(client, run, sent, names=names)
         writer.config(manifest["config"], "config.yaml")
-        writer.tag(tags | {"ditbench.command": redacted(manifest["command"]), "ditbench.names": json.dumps(dict(names))})
+        writer.tag(
+            tags | {"ditbench.command": redacted(manifest["command"]), "ditbench.names": json.dumps(dict(names))}
+        )
         writer.send()
         return writer
 

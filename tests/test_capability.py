@@ -1,0 +1,147 @@
+"""Capability by scheme: pivoted, void where a reference fails, first in the report, whole on a narrow terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.cells import cell_len
+from synthetic import generate, generate_tasks
+
+from bench.cli import screen
+from bench.findings.analysis import Analysis, analyse
+from bench.store.table import collect
+from bench.views import report
+from bench.views.answers import _Point, answers
+from bench.views.capability import Task, capability, short, value_text
+from bench.views.figures.capability import CAPABILITY, CAPABILITY_NARROW, CONTROL, LEARNING
+from bench.views.figures.tasksheet import GAP, TILE, task_sheet
+from bench.views.short import short_names
+from bench.views.text import terminal
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
+    """Five schemes and two arms on four tasks, of which `labels` is void."""
+    return analyse(collect(generate_tasks(tmp_path_factory.mktemp("tasks"), void="labels"), "tasks"))
+
+
+def test_schemes_down_tasks_across(matrix: Analysis) -> None:
+    table = capability(matrix)
+    assert table is not None and len(table.schemes) == 5 and table.arms == {"blind": "blind", "oracle": "oracle"}
+    assert [task.name for task in table.tasks] == ["scene", "bind", "labels", "grain"]
+    row = matrix.row("sd3 task=bind")
+    assert table.value("sd3", Task("bind")) == (row.mean("score"), row.interval("score"))
+    assert list(table.void) == [Task("labels")] and ".30" in table.void[Task("labels")]
+    means = [table.value("sd3", task) for task in table.tasks if task.name != "labels"]
+    assert table.mean("sd3")[0] == pytest.approx(np.mean([mean[0] for mean in means if mean]))  # type: ignore[index]
+    rates = [matrix.row(f"sd3 task={task.name}").mean("train_images_per_second") for task in table.tasks]
+    assert table.cost("sd3", "train_images_per_second") == pytest.approx(np.mean(rates))  # type: ignore[arg-type]
+
+
+def test_levels_lie_within_their_task(tmp_path: Path) -> None:
+    store = generate_tasks(tmp_path, schemes=("sd3",), tasks=("bind", "place"), levels=("hard", "easy"), seeds=1)
+    table = capability(analyse(collect(store, "tasks")))
+    assert table is not None and [str(task) for task in table.tasks] == [
+        "bind, easy", "bind, hard", "place, easy", "place, hard",
+    ]  # fmt: skip
+    assert table.value("sd3", Task("bind", "hard"))[1] is None, "one seed has no interval"  # type: ignore[index]
+
+
+def test_a_matrix_without_tasks_has_none(tmp_path: Path) -> None:
+    analysis = analyse(collect(generate(tmp_path, variants=3, seeds=2, steps=100), "synthetic"))
+    assert capability(analysis) is None and CAPABILITY.plot(analysis) is None and task_sheet(analysis) is None
+    assert [one.word for one in answers(analysis)] == ["front", "front"]
+
+
+def test_the_figures_show_every_value(matrix: Analysis) -> None:
+    for spec in (CAPABILITY, CAPABILITY_NARROW, CONTROL):
+        plot = spec.plot(matrix)
+        assert plot is not None and plot[0][:4] == b"\x89PNG" and len(plot[1]) == 28
+        assert {row["task"] for row in plot[1] if row["void"]} == {"labels"}
+    plot = LEARNING.plot(matrix)
+    assert plot is not None and {row["images"] for row in plot[1]} == set(range(6400, 128001, 6400))
+    narrow, wide = (Image.open(io.BytesIO(spec.plot(matrix)[0])) for spec in (CAPABILITY_NARROW, CAPABILITY))  # type: ignore[index]
+    assert narrow.width < 0.6 * wide.width
+
+
+def test_numbers_as_they_are_written() -> None:
+    assert [short(v) for v in (0.954, -0.031, 1.0, 0.0, -0.001, -12.34)] == [
+        ".95",
+        "-.03",
+        "1.00",
+        ".00",
+        ".00",
+        "-12.3",
+    ]
+    assert value_text((0.951, 0.02)) == ".95 ±.02" and value_text((0.5, None)) == ".50" and value_text(None) == "-"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_terminal_s_table_never_wraps(
+    matrix: Analysis, width: int, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row is a line of at most 100 columns, every number whole; what has no room is named."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", stream)
+    monkeypatch.setenv("COLUMNS", str(width))
+    screen.console().print(terminal(matrix))
+    stream.flush()
+    text = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    table = text.partition("- labels is void")[0].partition("No room")[0].splitlines()
+    assert all(cell_len(line.rstrip()) <= min(width, 100) for line in table)
+    rows = [line for line in table if re.search(r"(adaln-zero|cross-attention|shared-modulation|oracle) ", line)]
+    assert len(rows) == 4 and all(re.search(r"\d?\.\d\d(±|\+/-)\.\d\d", row) for row in rows)
+    headings = [" ".join(table), text.partition("No room")[2]]
+    for heading in ("scene", "bind", "grain", "images/s"):
+        assert any(heading in part for part in headings), heading
+    if width >= 100 and encoding == "utf-8":
+        assert "No room" not in text and "params" in text
+
+
+def test_the_sheet_is_crisp(matrix: Analysis) -> None:
+    """Each pixel of 12 x 12 is a square of six, the true image is the first row."""
+    sheet = task_sheet(matrix)
+    assert sheet is not None
+    page = np.asarray(Image.open(io.BytesIO(sheet)))
+    cell = matrix.first_cells["adaln-zero task=scene"]
+    assert cell.grid is not None
+    for file, row in (("true.npy", 0), ("grid.npy", 1)):
+        tile = np.load(cell.grid.with_name(file))[0].repeat(TILE // 12, 0).repeat(TILE // 12, 1)
+        x, top = 150, next(y for y in range(len(page)) if (page[y : y + TILE, 150 : 150 + TILE] == _true(matrix)).all())
+        y = top + row * (TILE + GAP)
+        assert (page[y : y + TILE, x : x + TILE] == tile).all()
+
+
+def _true(matrix: Analysis) -> np.ndarray:
+    grid = matrix.first_cells["adaln-zero task=scene"].grid
+    assert grid is not None
+    return np.load(grid.with_name("true.npy"))[0].repeat(TILE // 12, 0).repeat(TILE // 12, 1)  # type: ignore[no-any-return]
+
+
+def test_the_first_screen_answers_and_the_rest_is_folded(matrix: Analysis, tmp_path: Path) -> None:
+    text = report.write_files(matrix, tmp_path).read_text()
+    first = text.partition("<details")[0]
+    assert first.count("<img") == 2 and "labels: blind scores .30" in first and "mean score against images/s" in first
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", text), "one file"
+    assert '<details class="part"><summary><h2>Means over seeds' in text and (tmp_path / "capability.png").is_file()
+    assert "aria-sort" in text and "Choose columns" in text
+
+
+def test_the_front_needs_more_than_noise() -> None:
+    best, near, worse = (
+        _Point(n, q, (100.0, 1.0)) for n, q in (("a", (0.9, 0.05)), ("b", (0.88, 0.05)), ("c", (0.5, 0.05)))
+    )
+    assert best.beats(worse) and not best.beats(near) and not near.beats(best) and not worse.beats(best)
+
+
+def test_two_of_one_name_say_what_made_them() -> None:
+    names = short_names(["fid_inception_tf1_5k", "kid_inception_tf1_5k", "train_images_per_second", "score"])
+    assert list(names.values()) == ["FID", "KID", "images/s", "score"]
+    both = short_names(["fid_inception_tf1_5k", "fid_efficientnet_lite0_400"])
+    assert list(both.values()) == ["FID inception-tf1 5k", "FID efficientnet-lite0 400"]
