@@ -1,0 +1,284 @@
+"""What a GPU gives: rate, memory and waits of the harness's step, beside a bare loop and the card's own ceilings.
+
+    python -m bench.studies.gpu [--config configs/step-gpu.yaml] [--steps 40] [--out step.json] [--set key=value ...]
+
+Each cell of the matrix is measured as it is (eager) and compiled: images/s, MFU against the peak on paper and against
+a matrix product timed on the spot, peak memory, the harness's step over a bare loop's of the same model, and the same
+with a batch that is on the device already. What makes the host wait for the device between two lines of the journal is
+listed with its place in the code, and the kernels that the time goes into with their share. The file is written after
+each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from bench.config.load import load
+from bench.config.matrix import expand
+from bench.config.spec import CellConfig
+from bench.data import datasets, prompts
+from bench.data.prompts import to_device
+from bench.measure.cost import count, peak_flops
+from bench.run.machine import on_device
+from bench.store import provenance
+from bench.store.files import write_atomic
+from bench.store.journal import Journal, curves
+from bench.training.bare import bare_step
+from bench.training.batches import Batches, TrainImages
+from bench.training.callback import CellCallback
+from bench.training.ema import Ema
+from bench.training.fit import fit
+from bench.training.flow import flow_loss, from_images, sample_noise
+from bench.training.model import LoadedCell, build
+from bench.training.module import CellModule
+from bench.training.stopwatch import Stopwatch, peak_memory
+
+WINDOW = 10  # steps; the first window is warm-up
+Report = dict[str, Any]
+
+
+def ceilings(device: torch.device, side: int = 8192, rounds: int = 10) -> Report:
+    """Of the card, now: FLOP/s of a bf16 product of random matrices, bytes/s of a copy (read and written)."""
+    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    source = torch.empty(side * side * 8, device=device, dtype=torch.bfloat16)
+    target = torch.empty_like(source)
+    product = _seconds(device, lambda: torch.mm(a, b), rounds)
+    copy = _seconds(device, lambda: target.copy_(source), rounds)
+    return {"gemm_flops": 2 * side**3 / product, "copy_bytes_per_second": 4 * source.numel() / copy}
+
+
+def _seconds(device: torch.device, work: Callable[[], Any], rounds: int) -> float:
+    """Median seconds of some work, after three rounds of warm-up."""
+    watch = Stopwatch(device)
+    for _ in range(rounds + 3):
+        watch.start()
+        work()
+        watch.stop()
+    return statistics.median(watch.seconds()[3:])
+
+
+class Timed(CellCallback):
+    """What a cell does between steps, without checkpoints; calls `at[k]` after step k."""
+
+    at: dict[int, Callable[[], None]]
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *more: Any) -> None:
+        """As in a cell, and then what is due."""
+        super().on_train_batch_end(trainer, *more)
+        self.at.get(trainer.global_step, lambda: None)()
+
+    def _checkpoint(self, trainer: lightning.Trainer, module: CellModule, step: int) -> None:
+        """Writes none: what is timed is the step."""
+
+
+def harness(subject: LoadedCell, steps: int, folder: Path, at: dict[int, Callable[[], None]] | None = None) -> Report:
+    """Seconds a step of the harness, the median over windows after the first, and the peak of its memory.
+
+    Args:
+        subject: the model with its data.
+        steps: of training.
+        folder: where the journal is written.
+        at: what is called after which step.
+    """
+    train = replace(subject.config.train, steps=steps, log_every=WINDOW, probe_every=10 * steps)
+    module, journal = CellModule(subject.model, train, seed=0), Journal(folder / f"{time.monotonic_ns()}.jsonl")
+    callback = Timed(train, journal, folder, grid_every=steps + 1, write_grid=lambda step: None)
+    callback.at = at or {}
+    begin = time.perf_counter()
+    batches = Batches(subject.data, subject.prompts, batch=train.batch, steps=steps, seed=0)
+    fit(module, batches, callback, resume=None)
+    seconds, peaks = time.perf_counter() - begin, peak_memory(subject.device)
+    rates = list(curves(journal.path)["train_images_per_second"].values())
+    journal.close()
+    subject.model.to(subject.device)  # Lightning leaves it on the CPU
+    return {"step_seconds": train.batch / statistics.median(rates), "whole_seconds": seconds, **peaks}
+
+
+def plain(subject: LoadedCell, *, resident: bool = False) -> Callable[[], None]:
+    """A step of the plainest loop that does the same work as the harness.
+
+    Args:
+        subject: the model with its data.
+        resident: trains on one batch that is on the device already: what a step costs without its data.
+    """
+    train, device = subject.config.train, subject.device
+    images = TrainImages(subject.data, subject.prompts)
+    order = iter(Batches(subject.data, subject.prompts, batch=train.batch, steps=train.steps, seed=0).sampler)
+    ema, given = Ema(subject.model, train.ema), _given(images, next(order), device)
+    number, done = itertools.count(), itertools.count(1)
+
+    def loss() -> Tensor:
+        batch, prompt = given if resident else _given(images, next(order), device)
+        x_0 = from_images(batch)
+        chance = sample_noise(
+            0, next(number), x_0.shape, t_mean=train.t_mean, t_std=train.t_std, drop=train.drop, device=device
+        )
+        prompt = subject.prompts.kind.drop(prompt, chance.dropped)
+        with subject.autocast():
+            return flow_loss(subject.model, x_0, chance.noise, chance.t, prompt).mean()
+
+    take = bare_step(subject.model, loss, train)
+
+    def step() -> None:
+        take()
+        ema.update(next(done))
+
+    return step
+
+
+def _given(images: TrainImages, indices: list[int], device: torch.device) -> tuple[Tensor, Any]:
+    batch, prompt = images.__getitems__(indices)
+    batch = batch.pin_memory() if device.type == "cuda" else batch
+    return batch.to(device, non_blocking=True), to_device(prompt, device)
+
+
+def bare(subject: LoadedCell, steps: int, *, resident: bool = False) -> float:
+    """Median seconds a step of the plain loop, over windows after the first."""
+    step, watch = plain(subject, resident=resident), Stopwatch(subject.device)
+    for _ in range(steps // WINDOW):
+        watch.start()
+        for _ in range(WINDOW):
+            step()
+        watch.stop()
+    return statistics.median(watch.seconds()[1:]) / WINDOW
+
+
+@contextmanager
+def waits_listed(found: list[str]) -> Iterator[dict[str, Callable[[], None]]]:
+    """Appends where the host waited for the GPU between a call of `["on"]` and one of `["off"]`."""
+
+    def note(message: Any, *unused: Any, **also_unused: Any) -> None:
+        if "synchronizing CUDA operation" in str(message):
+            frames = traceback.extract_stack()[:-1]
+            ours = [
+                f"{Path(one.filename).name}:{one.lineno} {one.name}" for one in frames if "warnings" not in one.filename
+            ]
+            found.append(" < ".join(reversed(ours[-6:])))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = note
+        modes = {"on": lambda: _watch_waits(True), "off": lambda: _watch_waits(False)}
+        try:
+            yield modes
+        finally:
+            _watch_waits(False)
+
+
+def _watch_waits(on: bool) -> None:
+    if on:
+        warnings.simplefilter("always")
+    torch.cuda.set_sync_debug_mode("warn" if on else "default")
+
+
+def waits(subject: LoadedCell, folder: Path) -> list[str]:
+    """Where the host waits for the device in the steps between two lines of the journal."""
+    found: list[str] = []
+    with waits_listed(found) as modes:
+        # After step 10 the journal is written, and after step 20: nothing between may wait.
+        harness(subject, 2 * WINDOW + 5, folder, {WINDOW: modes["on"], 2 * WINDOW - 1: modes["off"]})
+    return found
+
+
+def kernels(subject: LoadedCell, top: int = 14, steps: int = 5) -> Report:
+    """The kernels that most time goes into, each with its share, and the share of the time that any is running."""
+    step = plain(subject, resident=True)
+    for _ in range(WINDOW):
+        step()
+    torch.cuda.synchronize(subject.device)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        begin = time.perf_counter()
+        for _ in range(steps):
+            step()
+        torch.cuda.synchronize(subject.device)
+        seconds = time.perf_counter() - begin
+    events = sorted(profile.key_averages(), key=lambda one: -one.self_device_time_total)
+    total = sum(one.self_device_time_total for one in events)
+    share = {one.key[:110]: round(one.self_device_time_total / total, 4) for one in events[:top]}
+    return {
+        "busy": round(total / 1e6 / seconds, 3),
+        "kernels_a_step": sum(e.count for e in events) / steps,
+        "share": share,
+    }
+
+
+def subject_of(config: CellConfig, folder: Path, *, compiled: bool) -> LoadedCell:
+    """A cell's model on its device, with data that is prepared in a folder, and nothing left of the cell before."""
+    train = on_device(config.train)
+    config, device = replace(config, train=train), torch.device(train.device)
+    torch._dynamo.reset()
+    torch.set_float32_matmul_precision("high" if device.type == "cuda" else "highest")
+    data = datasets.load(datasets.prepare(config.data, folder))
+    prompted = prompts.prepare(data, config.prompt, folder)
+    model = build(config, prompted.kind).to(device)
+    if compiled:
+        model.compile(dynamic=False)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    return LoadedCell(model, data, prompted, config, device)
+
+
+def measured(subject: LoadedCell, steps: int, folder: Path, gemm: float) -> Report:
+    """Rates and memory of a cell's step, in the harness and without it."""
+    report = harness(subject, steps, folder)
+    flops = count(subject.config, subject.prompts.kind)["flops_train_per_image"]
+    rate = subject.config.train.batch / report["step_seconds"]
+    peak = peak_flops(torch.cuda.get_device_name(subject.device)) if subject.device.type == "cuda" else None
+    report |= {"images_per_second": rate, "flops_train_per_image": flops, "mfu_of_gemm": flops * rate / gemm}
+    report |= {"mfu": flops * rate / peak} if peak else {}
+    report |= {"bare_seconds": bare(subject, steps), "resident_seconds": bare(subject, steps, resident=True)}
+    return report | {"over_bare": report["step_seconds"] / report["bare_seconds"]}
+
+
+def main() -> None:
+    """`python -m bench.studies.gpu`."""
+    given = _arguments()
+    device = torch.device(on_device(load(given.config, given.changes).train).device)
+    report: Report = {"command": provenance.command(), **provenance.about(device.type), "steps": []}
+    report["ceilings"] = ceilings(device, *([] if device.type == "cuda" else [256]))
+    with tempfile.TemporaryDirectory() as name:
+        for mode in given.mode:
+            for cell in expand(load(given.config, given.changes)):
+                begin, row = time.perf_counter(), {"scheme": cell.config.scheme, "mode": mode}
+                subject = subject_of(cell.config, Path(name), compiled=mode == "compiled")
+                row |= {"backbone": cell.config.backbone.name, "precision": subject.config.train.precision}
+                if given.warm:
+                    harness(subject, WINDOW + 2, Path(name))
+                else:
+                    row |= measured(subject, given.steps, Path(name), report["ceilings"]["gemm_flops"])
+                    if device.type == "cuda":
+                        row |= {"waits": waits(subject, Path(name)), "kernels": kernels(subject)}
+                report["steps"].append(row | {"measuring_seconds": time.perf_counter() - begin})
+                write_atomic(given.out, json.dumps(report, indent=1) + "\n")
+                print({key: value for key, value in report["steps"][-1].items() if key != "kernels"}, flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path("configs/step-gpu.yaml"))
+    parser.add_argument("--steps", type=int, default=40, help="of each loop; the first ten are warm-up")
+    parser.add_argument("--out", type=Path, default=Path("step.json"))
+    parser.add_argument("--mode", choices=["eager", "compiled"], nargs="+", default=["compiled", "eager"])
+    parser.add_argument("--warm", action="store_true", help="only fill the compiler's cache")
+    parser.add_argument("--set", dest="changes", nargs="*", default=[], help="key=value of the matrix")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
