@@ -87,7 +87,9 @@ class Timed(CellCallback):
         """Writes none: what is timed is the step."""
 
 
-def harness(subject: LoadedCell, steps: int, folder: Path, at: dict[int, Callable[[], None]] | None = None) -> Report:
+def harness(
+    subject: LoadedCell, steps: int, folder: Path, at: dict[int, Callable[[], None]] | None = None, window: int = WINDOW
+) -> Report:
     """Seconds a step of the harness, the median over windows after the first, and the peak of its memory.
 
     Args:
@@ -95,8 +97,9 @@ def harness(subject: LoadedCell, steps: int, folder: Path, at: dict[int, Callabl
         steps: of training.
         folder: where the journal is written.
         at: what is called after which step.
+        window: steps between two lines of the journal.
     """
-    train = replace(subject.config.train, steps=steps, log_every=WINDOW, probe_every=10 * steps)
+    train = replace(subject.config.train, steps=steps, log_every=window, probe_every=1000)
     module, journal = CellModule(subject.model, train, seed=0), Journal(folder / f"{time.monotonic_ns()}.jsonl")
     callback = Timed(train, journal, folder, grid_every=steps + 1, write_grid=lambda step: None)
     callback.at = at or {}
@@ -187,11 +190,10 @@ def _watch_waits(on: bool) -> None:
 
 
 def waits(subject: LoadedCell, folder: Path) -> list[str]:
-    """Where the host waits for the device in the steps between two lines of the journal."""
+    """Where the host waits for the device in the 15 steps after the 16th: no line of the journal is due there."""
     found: list[str] = []
     with waits_listed(found) as modes:
-        # After step 10 the journal is written, and after step 20: nothing between may wait.
-        harness(subject, 2 * WINDOW + 5, folder, {WINDOW: modes["on"], 2 * WINDOW - 1: modes["off"]})
+        harness(subject, 40, folder, {16: modes["on"], 31: modes["off"]}, window=40)
     return found
 
 
