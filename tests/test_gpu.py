@@ -6,6 +6,7 @@ Run as `pytest -m gpu tests/test_gpu.py -n 8`; how far two arithmetics lie apart
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -56,7 +57,8 @@ def test_a_compiled_cell_in_bf16_measures_its_cost(tmp_path: Path) -> None:
 
 
 def test_more_than_the_memory_is_a_row_and_not_a_crash(tmp_path: Path) -> None:
-    made, store = planned(tmp_path, train__device=DEVICE, train__batch=2_000_000, train__compile="off")
+    large = {"name": "DiT-XS/4", "width": 1024, "depth": 12, "heads": 16}
+    made, store = planned(tmp_path, backbone=large, train__device=DEVICE, train__batch=100_000, train__compile="off")
     assert run_all(made, store)[0].status == "oom"
 
 
@@ -127,14 +129,17 @@ def given(batch: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
     return x.to(device), t.to(device), words.to(device)
 
 
-def outcome(model: nn.Module, batch: int, device: str, *, bf16: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+def outcome(
+    model: nn.Module, batch: int, device: str, *, bf16: bool = False, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The output, and the gradient of each parameter of its product with fixed noise; on the CPU."""
     model.to(device).zero_grad(set_to_none=True)
     with torch.autocast(device, torch.bfloat16) if bf16 else nullcontext():
-        v = model(*given(batch, device))
-    torch.autograd.backward((v.float() * gaussian(*v.shape, seed=3).to(device)).sum())
+        x, t, words = given(batch, device)
+        v = model(x.to(dtype), t.to(dtype), words).to(dtype)
+    torch.autograd.backward((v * gaussian(*v.shape, seed=3).to(device)).sum())
     grads = {name: p.grad.detach().cpu() for name, p in model.named_parameters() if p.grad is not None}
-    return v.detach().float().cpu(), grads
+    return v.detach().cpu(), grads
 
 
 def distance(a: Tensor, b: Tensor) -> float:
@@ -146,7 +151,9 @@ def apart(ours: tuple[Tensor, dict[str, Tensor]], truth: tuple[Tensor, dict[str,
     """How far outputs, and gradients, are apart; a parameter's against a hundredth of the largest gradient at least."""
     least = 0.01 * max(float(g.norm()) for g in truth[1].values())
     assert set(ours[1]) == set(truth[1])
-    grads = max(float((ours[1][k] - g).norm()) / max(float(g.norm()), least) for k, g in truth[1].items())
+    grads = max(
+        float((ours[1][k].double() - g.double()).norm()) / max(float(g.norm()), least) for k, g in truth[1].items()
+    )
     return distance(ours[0], truth[0]), grads
 
 
@@ -158,13 +165,13 @@ def held(name: str, found: tuple[float, float], record: Record, output: float, g
 
 @pytest.mark.parametrize("scheme", architectures.schemes())
 def test_a_scheme_computes_what_it_computes_on_a_cpu(scheme: str, record_property: Record) -> None:
-    """In float32 to rounding; under bf16 autocast to bf16's."""
+    """In float32 within ten times the CPU's own rounding, read against float64; under bf16 autocast within bf16's."""
     model = model_of(scheme)
-    truth = outcome(model, 3, "cpu")
-    held("float32", apart(outcome(model, 3, DEVICE), truth), record_property, 1e-5, 1e-4)
-    found = apart(outcome(model, 3, DEVICE, bf16=True), truth)
-    steep = scheme == "z-image"  # random weights in its sandwich of norms make 100 times of any rounding
-    held("bf16", found, record_property, *((0.2, 2.0) if steep else (0.05, 0.2)))
+    cpu, truth = outcome(model, 3, "cpu"), outcome(copy.deepcopy(model).double(), 3, "cpu", dtype=torch.float64)
+    own = apart(cpu, truth)
+    held("float32", apart(outcome(model, 3, DEVICE), truth), record_property, 10 * own[0], 10 * own[1])
+    found = apart(outcome(model, 3, DEVICE, bf16=True), cpu)
+    held("bf16", found, record_property, *((0.05, 0.2) if own[1] < 1e-5 else (0.2, 2.0)))
 
 
 def test_the_comparison_sees_a_fault() -> None:
@@ -186,7 +193,7 @@ def test_compiled_gradients_are_the_eager_ones(scheme: str, record_property: Rec
     compiled.to(DEVICE).compile(dynamic=False, fullgraph=True)
     for batch in (1, 2):
         found = apart(outcome(compiled, batch, DEVICE), outcome(eager, batch, DEVICE))
-        held(f"batch{batch}", found, record_property, 1e-5, 1e-4)
+        held(f"batch{batch}", found, record_property, 1e-4, 1e-3)
     assert not counters["graph_break"]
 
 
