@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.backbone import DiT as DiT
     from architectures.backbone import create as create
     from architectures.backbone import describe as describe
+    from architectures.backbone import fitting as fitting
     from architectures.backbone import parameter_split as parameter_split
     from architectures.backbone import resolve_options as resolve_options
     from architectures.catalogue_page import gallery as gallery
@@ -88,7 +89,7 @@ _NAMES = {
     "layers": ("initialise",),
     "prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "Slots", "index_prompt"),
     "scheme": ("BackboneConfig", "Description", "Facts", "Scheme"),
-    "backbone": ("DiT", "create", "describe", "parameter_split", "resolve_options"),
+    "backbone": ("DiT", "create", "describe", "fitting", "parameter_split", "resolve_options"),
     "observation": ("Branch", "InitialStep", "Observation", "initial_steps", "observe"),
     "laws": ("LAWS", "Verdict", "check", "first_violation"),
     "systems.catalogue": ("PUBLISHED", "published"),

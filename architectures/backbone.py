@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from architectures.layers import TimestepEmbedding, fixed_positions, init_with, initialise, patchify, unpatchify, zeros
 from architectures.modulation import FinalNorm
-from architectures.prompt import PromptKind
+from architectures.prompt import PromptKind, length_of, of_length
 from architectures.registry import origin, scheme_class
 from architectures.scheme import BackboneConfig, Description, Scheme
 from architectures.sublayer import Equations, SubLayer
@@ -136,11 +136,31 @@ def create(
     config = BackboneConfig.named(backbone) if isinstance(backbone, str) else backbone
     try:
         built = kind(config, image_size, **kind.resolve(options))
+        refuse_length(built, prompt)
     except ValueError as error:
         raise ValueError(f"scheme {scheme!r}: {error}") from error
     model = DiT(built, prompt, in_channels, in_channels if out_channels is None else out_channels)
     initialise(model, torch.initial_seed() if seed is None else seed)
     return model
+
+
+def refuse_length(scheme: Scheme, prompt: PromptKind) -> None:
+    """Refuses a prompt of another length than a scheme's facts demand.
+
+    Raises:
+        ValueError: with both lengths and the way out.
+    """
+    length, tokens = length_of(prompt), scheme.grid**2
+    if scheme.facts.length == "tokens" and length != tokens:
+        raise ValueError(
+            f"it needs a prompt token for each of the image's {tokens}, and this prompt has {length}; "
+            "tasks have such prompts with prompt.arm=oracle"
+        )
+
+
+def fitting(scheme: str, prompt: PromptKind, tokens: int) -> PromptKind:
+    """The kind of prompt, of `tokens` tokens where the scheme's facts tie its length to the image's."""
+    return of_length(prompt, tokens) if scheme_class(scheme).facts.length == "tokens" else prompt
 
 
 def describe(name: str) -> Description:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from architectures.backbone import DiT, create
+from architectures.backbone import DiT, create, fitting
 from architectures.prompt import Labels
 from architectures.scheme import BackboneConfig
 from architectures.sublayer import Observer, SubLayer, Vectors
@@ -128,7 +128,9 @@ def initial_steps(scheme: str, *, live: bool, steps: int = 3, seed: int = 0, **o
         options: the scheme's own.
     """
     g = torch.Generator().manual_seed(seed)
-    model = create(scheme, TRIAL, image_size=16, in_channels=3, prompt=Labels(5), seed=seed, **options).double()
+    kind, tokens = fitting(scheme, Labels(5), TRIAL.grid(16) ** 2), TRIAL.grid(16) ** 2
+    model = create(scheme, TRIAL, image_size=16, in_channels=3, prompt=kind, seed=seed, **options).double()
+    prompt = torch.arange(4) if isinstance(kind, Labels) else 1 + torch.arange(4 * tokens).view(4, tokens) % 5
     if live:
         with torch.no_grad():
             model.head.weight.normal_(std=0.1, generator=g)
@@ -138,7 +140,7 @@ def initial_steps(scheme: str, *, live: bool, steps: int = 3, seed: int = 0, **o
     for step in range(steps):
         with observe(model) as observed:
             model.zero_grad()
-            out = model(x, t, torch.arange(4))
+            out = model(x, t, prompt)
             gates = [branch.g for branch in observed.branches.values() if branch.g is not None]
             for gate in gates:
                 gate.retain_grad()

@@ -6,7 +6,7 @@ one that means "no prompt" in classifier-free guidance, and builds the encoder t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -134,6 +134,16 @@ class Features:
 
 
 PromptKind = Labels | Captions | Slots | Features
+
+
+def length_of(kind: PromptKind) -> int:
+    """L, the tokens of a prompt; a label is one."""
+    return 1 if isinstance(kind, Labels) else kind.length
+
+
+def of_length(kind: PromptKind, length: int) -> PromptKind:
+    """The kind with `length` tokens; labels become slots of as many words."""
+    return Slots(kind.classes + 1, length) if isinstance(kind, Labels) else replace(kind, length=length)
 
 
 class LabelEncoder(nn.Module):

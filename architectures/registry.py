@@ -38,10 +38,11 @@ BUILT_IN = {
     "z-image": "architectures.conditioning.z_image:ZImage",
     "shared-modulation": "architectures.conditioning.shared_modulation:SharedModulation",
     "registers": "architectures.conditioning.registers:Registers",
+    "oracle": "architectures.conditioning.oracle:Oracle",
 }
 
 
-CONTROLS = frozenset({"registers"})  # arms that comparisons need, and nobody's published way of conditioning
+CONTROLS = frozenset({"registers", "oracle"})  # arms that comparisons need, and nobody's published way of conditioning
 ALIASES = {"pixart": "shared-modulation"}  # another name -> the scheme's; configs and records may use either
 
 

@@ -116,6 +116,7 @@ class Facts:
         identity_at_init: whether every block is x <- x at initialisation.
         modulation_parameters: their number, a formula in `d` (width) and `n` (depth).
         replaces: which of the backbone's `attention` and `mlp` the scheme has modules of its own for.
+        length: `any`, or `tokens` where the prompt must have as many tokens as the image.
     """
 
     source: str
@@ -125,6 +126,7 @@ class Facts:
     identity_at_init: bool
     modulation_parameters: str = "0"
     replaces: frozenset[str] = frozenset()
+    length: str = "any"
 
 
 SIGNALS = Option("what is summed to c", ("timestep", "timestep+pooled"))

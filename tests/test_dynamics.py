@@ -48,7 +48,8 @@ def test_what_a_gate_begins_as_decides(gate: str, identity: bool, branches: bool
 
 @pytest.mark.parametrize("scheme", architectures.schemes())
 def test_watching_changes_nothing_and_sees_every_block(scheme: str) -> None:
-    model, given = laws.SchemeUnderTest(scheme).random(), laws.inputs()
+    subject = laws.SchemeUnderTest(scheme)
+    model, given = subject.random(), subject.inputs()
     before = model(*given)
     with architectures.observe(model) as seen:
         assert torch.equal(model(*given), before)

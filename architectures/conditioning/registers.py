@@ -14,7 +14,7 @@ from architectures.sublayer import Adaptive, Block, Condition, SubLayer, parse_g
 
 
 class Registers(Scheme):
-    """adaLN-Zero with blank tokens: the control of every scheme whose prompt is tokens in the sequence.
+    """adaLN-Zero with blank tokens: the control for schemes whose prompt is tokens in the sequence.
 
         c = e_t + prompt
         z = [x ; r_1 ; ... ; r_k]                           (r learned, the same for every image, t and prompt)

@@ -12,7 +12,6 @@ from architectures.laws.core import (
     SchemeUnderTest,
     distance,
     few,
-    inputs,
     law,
     require,
     rows,
@@ -22,7 +21,7 @@ from architectures.laws.core import (
 @law("image and time")
 def depends_on_time(s: SchemeUnderTest) -> str:
     """Every image's output depends on its x and on its t."""
-    model, (x, t, prompt) = s.random(), inputs()
+    model, (x, t, prompt) = s.random(), s.inputs()
     out = model(x, t, prompt)
     image, moment = distance(model(x + 0.1, t, prompt), out).min(), distance(model(x, t * 0.5, prompt), out).min()
     require(image > MOVED, "another x gives the same output")
@@ -35,7 +34,7 @@ def depends_on_prompt(s: SchemeUnderTest) -> str:
     """Every image's output depends on its prompt, of each kind, and null is another prompt."""
     least = float("inf")
     for name, kind in PROMPTS.items():
-        model, (x, t, prompt) = s.random(kind), inputs(kind)
+        model, (x, t, prompt), kind = s.random(kind), s.inputs(kind), s.kind(kind)
         out = model(x, t, prompt)
         moved = distance(model(x, t, rows(prompt, [1, 2, 3, 0])), out).min()
         require(moved > MOVED, f"another prompt ({name}) gives the same output (it moved by {moved:.1e})")
@@ -51,7 +50,7 @@ def depends_on_prompt(s: SchemeUnderTest) -> str:
 @law("padding")
 def padding(s: SchemeUnderTest) -> str:
     """Tokens that the mask hides change nothing."""
-    model, (x, t, prompt) = s.random(FEATURES), inputs(FEATURES)
+    model, (x, t, prompt) = s.random(FEATURES), s.inputs(FEATURES)
     other = prompt._replace(tokens=torch.where(prompt.mask[..., None], prompt.tokens, 9.0))
     moved = distance(model(x, t, other), model(x, t, prompt)).max()
     require(moved < 1e-5, f"padding moves the output by {moved:.1e}; pass c.mask to whatever reads the tokens")
@@ -61,7 +60,7 @@ def padding(s: SchemeUnderTest) -> str:
 @law("batch")
 def batch(s: SchemeUnderTest) -> str:
     """Images of a batch do not depend on one another: permuting it permutes the output."""
-    model, (x, t, prompt) = s.random(CAPTIONS).eval(), inputs(CAPTIONS)
+    model, (x, t, prompt) = s.random(CAPTIONS).eval(), s.inputs(CAPTIONS)
     out, order = model(x, t, prompt), [2, 0, 3, 1]
     size = out.abs().max().clamp(min=1)
     moved = distance(model(x[order], t[order], rows(prompt, order)), out[order]).max() / size
@@ -75,7 +74,7 @@ def batch(s: SchemeUnderTest) -> str:
 def gradients(s: SchemeUnderTest) -> str:
     """Every parameter learns, once weights have left their initial values."""
     for kind in PROMPTS.values():
-        model, (x, t, prompt) = s.random(kind), inputs(kind)
+        model, (x, t, prompt), kind = s.random(kind), s.inputs(kind), s.kind(kind)
         prompt = kind.drop(prompt, torch.tensor([False, False, False, True]))
         model(x, t, prompt).square().mean().backward()
         trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]

@@ -11,7 +11,6 @@ from architectures.laws.core import (
     LABELS,
     SchemeUnderTest,
     few,
-    inputs,
     law,
     require,
 )
@@ -30,6 +29,7 @@ def builds(s: SchemeUnderTest) -> str:
     assert isinstance(facts, Facts)
     require((cls.__doc__ or "").strip() and cls.__doc__ != Scheme.__doc__, "its docstring holds no equations")
     require(facts.source.strip(), "facts.source names neither a paper nor `none`")
+    require(facts.length in ("any", "tokens"), f"facts.length {facts.length!r}: choose any or tokens")
     require(facts.reads <= {"tokens", "pooled"}, f"facts.reads {set(facts.reads)}: choose of tokens, pooled")
     formula(facts.modulation_parameters, d=8, n=2)
     model = s.build()
@@ -43,7 +43,7 @@ def shapes(s: SchemeUnderTest) -> str:
     """(B, C, H, W) in, (B, C_out, H, W) out, at three sizes and for each kind of prompt."""
     for size, patch, kind in ((16, 4, LABELS), (8, 2, CAPTIONS), (24, 8, FEATURES)):
         config = CONFIG.with_changes(patch=patch)
-        x, t, prompt = inputs(kind, size=size)
+        x, t, prompt = s.inputs(kind, size=size, patch=patch)
         model = s.build(kind, size=size, config=config, out_channels=6)
         c = model.scheme.embed(model.time(t), model.prompt(prompt))
         h = model.scheme.enter(torch.zeros(4, (size // patch) ** 2, config.width), c)
@@ -55,7 +55,7 @@ def shapes(s: SchemeUnderTest) -> str:
         require(out.shape == expected, f"{tuple(out.shape)} where {expected} is due ({size} px, patch {patch})")
         require(out.dtype == torch.float32, f"{out.dtype} where float32 went in")
     with torch.device("meta"):  # where a plan counts what it costs
-        s.build()(torch.empty(2, 3, 16, 16), torch.empty(2), LABELS.null(2, "meta"))
+        s.build()(torch.empty(2, 3, 16, 16), torch.empty(2), s.kind().null(2, "meta"))
     return "16, 8 and 24 px; labels, captions, features"
 
 
@@ -63,8 +63,8 @@ def shapes(s: SchemeUnderTest) -> str:
 def numbers(s: SchemeUnderTest) -> str:
     """Finite outputs and gradients at t = 0, t = 1 and between, for the null prompt too."""
     for model in (s.build(), s.random()):
-        x, _, prompt = inputs()
-        for p in (prompt, LABELS.null(4)):
+        x, _, prompt = s.inputs()
+        for p in (prompt, s.kind().null(4)):
             out = model(x, torch.tensor([0.0, 0.3, 0.7, 1.0]), p)
             require(out.isfinite().all(), f"{int((~out.isfinite()).sum())} of {out.numel()} outputs are NaN or Inf")
         out.square().mean().backward()

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from architectures.backbone import DiT, create
+from architectures.backbone import DiT, create, fitting
 from architectures.prompt import Captions, FeatureBatch, Features, Labels, PromptKind, Slots, index_prompt
 from architectures.registry import origin, scheme_class
 from architectures.scheme import BackboneConfig, Facts
@@ -43,12 +43,23 @@ class SchemeUnderTest:
     def build(self, kind: PromptKind = LABELS, *, size: int = 16, seed: int = 0, **more: Any) -> DiT:
         """Its model with its initial weights. `more`: config, in_channels, out_channels, or options."""
         given: dict[str, Any] = {"config": CONFIG, "in_channels": 3, "out_channels": None} | more
-        config = given.pop("config")
+        config: BackboneConfig = given.pop("config")
+        kind = self.kind(kind, size, config.patch)
         return create(self.scheme, config, image_size=size, prompt=kind, seed=seed, **{**self.options, **given})
 
     def random(self, kind: PromptKind = LABELS, scale: float = 0.2, **more: Any) -> DiT:
         """Its model with every parameter random, so that no zero hides what is wrong."""
         return randomised(self.build(kind, **more), scale=scale)
+
+    def kind(self, kind: PromptKind = LABELS, size: int = 16, patch: int = CONFIG.patch) -> PromptKind:
+        """The kind of prompt as it is tried with: of N tokens where `facts.length` is `tokens`, otherwise as it is."""
+        return fitting(self.scheme, kind, (size // patch) ** 2)
+
+    def inputs(
+        self, kind: PromptKind = LABELS, batch: int = 4, *, size: int = 16, patch: int = CONFIG.patch
+    ) -> tuple[Tensor, Tensor, Any]:
+        """Inputs of its models, see `inputs`."""
+        return inputs(self.kind(kind, size, patch), batch, size)
 
     def facts(self) -> Facts:
         """What it declares with these options."""

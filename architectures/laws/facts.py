@@ -18,7 +18,6 @@ from architectures.laws.core import (
     SchemeUnderTest,
     distance,
     few,
-    inputs,
     law,
     require,
 )
@@ -32,7 +31,7 @@ COMMON = ("patches.", "time.", "head.")  # parameters outside the blocks that ev
 @law("beginning")
 def beginning(s: SchemeUnderTest) -> str:
     """The output is zero at first; blocks are initialised as x <- x exactly if the facts declare it."""
-    model, (x, t, prompt) = s.build(), inputs()
+    model, (x, t, prompt) = s.build(), s.inputs()
     require(
         model(x, t, prompt).abs().max() == 0, "the output Linear is initialised to zero, so the output must be zero"
     )
@@ -51,7 +50,7 @@ def beginning(s: SchemeUnderTest) -> str:
 @law("what feeds c")
 def feeds(s: SchemeUnderTest) -> str:
     """The vector c sums what facts.vector declares: timestep, pooled prompt, both or none."""
-    model, (_, t, prompt) = s.random(), inputs()
+    model, (_, t, prompt) = s.random(), s.inputs()
     declared = {word for word in model.scheme.facts.vector.split(" + ") if word != "none"}
     known = {"timestep", "pooled prompt"}
     require(
@@ -74,7 +73,7 @@ def feeds(s: SchemeUnderTest) -> str:
 @law("what it reads")
 def reads(s: SchemeUnderTest) -> str:
     """Of tokens and pooled prompt it reads what facts.reads declares, and nothing else."""
-    model, (x, t, prompt) = s.random(FEATURES), inputs(FEATURES)
+    model, (x, t, prompt) = s.random(FEATURES), s.inputs(FEATURES)
     out, declared = model(x, t, prompt), model.scheme.facts.reads
     changed = {
         "tokens": prompt._replace(tokens=prompt.tokens + prompt.tokens.roll(1)),
@@ -146,7 +145,7 @@ def fair_beginning(s: SchemeUnderTest) -> str:
 @law("options")
 def options(s: SchemeUnderTest) -> str:
     """Every choice of every option builds and runs; any other is refused."""
-    x, t, prompt = inputs()
+    x, t, prompt = s.inputs()
     tried = 0
     for name, option in scheme_class(s.scheme).options().items():
         for choice in option.choices:

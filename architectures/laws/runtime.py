@@ -7,13 +7,13 @@ import io
 
 import torch
 
-from architectures.laws.core import CAPTIONS, LawViolation, SchemeUnderTest, distance, few, inputs, law, require
+from architectures.laws.core import CAPTIONS, LawViolation, SchemeUnderTest, distance, few, law, require
 
 
 @law("low precision")
 def low_precision(s: SchemeUnderTest) -> str:
     """Bf16 agrees with fp32 to a few per cent."""
-    model, (x, t, prompt) = s.random(scale=0.1), inputs()
+    model, (x, t, prompt) = s.random(scale=0.1), s.inputs()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = model(x, t, prompt).float()
     high = model(x, t, prompt)
@@ -25,7 +25,7 @@ def low_precision(s: SchemeUnderTest) -> str:
 @law("compiles")
 def compiles(s: SchemeUnderTest) -> str:
     """`torch.compile` takes it whole, without a graph break."""
-    model, (x, t, prompt) = s.random(CAPTIONS), inputs(CAPTIONS)
+    model, (x, t, prompt) = s.random(CAPTIONS), s.inputs(CAPTIONS)
     torch._dynamo.reset()
     try:
         out = torch.compile(model, backend="eager", fullgraph=True)(x, t, prompt)
@@ -44,14 +44,14 @@ def saves(s: SchemeUnderTest) -> str:
     torch.save(model.state_dict(), file)
     file.seek(0)
     again.load_state_dict(torch.load(file, weights_only=True))
-    require(torch.equal(again(*inputs()), model(*inputs())), "saved and loaded it computes something else")
+    require(torch.equal(again(*s.inputs()), model(*s.inputs())), "saved and loaded it computes something else")
     return f"{file.getbuffer().nbytes / 1e3:.0f} kB"
 
 
 @law("no memory")
 def no_memory(s: SchemeUnderTest) -> str:
     """A call leaves nothing behind for the next."""
-    model, (x, t, prompt) = s.random(), inputs()
+    model, (x, t, prompt) = s.random(), s.inputs()
     first, before = model(x, t, prompt), copy.deepcopy(model.state_dict())
     model(x * 2, t.flip(0), prompt)
     model(x[:2], t[:2], prompt[:2])
@@ -68,7 +68,7 @@ def deterministic(s: SchemeUnderTest) -> str:
     for seed in (1, 2):
         torch.manual_seed(seed)
         model = s.random()
-        out = model(*inputs())
+        out = model(*s.inputs())
         out.square().mean().backward()
         passes.append([out, *(p.grad for p in model.parameters() if p.grad is not None)])
     require(all(torch.equal(a, b) for a, b in zip(*passes, strict=True)), "built twice it computes two things")

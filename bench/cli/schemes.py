@@ -117,7 +117,9 @@ def _cost(name: str, backbone: str, image_size: int, tokens: int) -> dict[str, f
     from bench.config.spec import CellConfig
     from bench.measure import cost
 
-    prompt = architectures.Features(768, 768, tokens) if tokens else architectures.Labels(1000)
+    kind = architectures.Features(768, 768, tokens) if tokens else architectures.Labels(1000)
+    grid = architectures.BackboneConfig.named(backbone).grid(image_size)
+    prompt = architectures.fitting(name, kind, grid**2)
     return cost.count(CellConfig(name, backbone=Backbone(name=backbone), data=Data(image_size=image_size)), prompt)
 
 

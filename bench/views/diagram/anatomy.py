@@ -94,15 +94,15 @@ def read_anatomy(scheme: str, **options: Any) -> SchemeAnatomy:
     Raises:
         ValueError: for an unknown scheme or option.
     """
-    model = architectures.create(
-        scheme, TINY, image_size=SIZE, in_channels=3, prompt=architectures.Labels(CLASSES), seed=0, **options
-    )
+    prompt = architectures.fitting(scheme, architectures.Labels(CLASSES), TINY.grid(SIZE) ** 2)
+    model = architectures.create(scheme, TINY, image_size=SIZE, in_channels=3, prompt=prompt, seed=0, **options)
     passes, condition = _run(model)
     facts = model.scheme.facts
     signals = () if facts.vector == "none" else tuple(facts.vector.split(" + "))
     tokens: tuple[str, ...] = ()
-    if condition is not None and condition.tokens is not None:  # a label is one token: another one is the timestep's
-        tokens = ("timestep", "prompt") if condition.tokens.shape[1] > 1 else ("prompt",)
+    if condition is not None and condition.tokens is not None:  # one more than the prompt has is the timestep's
+        more = condition.tokens.shape[1] > getattr(prompt, "length", 1)  # a label is one token
+        tokens = ("timestep", "prompt") if more else ("prompt",)
     kinds = [_block(block, observed, signals, tokens) for block, observed in zip(model.blocks, passes, strict=True)]
     source = facts.source.partition(";")[0]
     return SchemeAnatomy(scheme, source, facts.prompt, signals, tokens, _kinds(kinds))
@@ -120,7 +120,7 @@ class _Pass:
     by_module: dict[nn.Module, Any]
 
 
-def _run(model: nn.Module) -> tuple[list[_Pass], Any]:
+def _run(model: architectures.DiT) -> tuple[list[_Pass], Any]:
     """One pass: a `_Pass` a block, and the condition that the blocks received."""
     outputs: dict[nn.Module, Any] = {}
     inputs: dict[nn.Module, Any] = {}
@@ -130,15 +130,15 @@ def _run(model: nn.Module) -> tuple[list[_Pass], Any]:
 
     hooks = [module.register_forward_hook(record) for module in model.modules()]
     with torch.no_grad():
-        model(torch.zeros(1, 3, SIZE, SIZE), torch.zeros(1), torch.zeros(1, dtype=torch.long))
+        model(torch.zeros(1, 3, SIZE, SIZE), torch.zeros(1), model.prompt_kind.null(1))
     for hook in hooks:
         hook.remove()
     passes = []
-    for block in model.blocks:  # type: ignore[union-attr]
+    for block in model.blocks:
         heads = {child: outputs[child] for child in block.children() if child in outputs}
         ops = {module: inputs[module] for module in block.modules() if module in inputs}
         passes.append(_Pass(inputs[block][0], outputs[block], {**ops, **heads}))
-    last = list(model.blocks)[-1]  # type: ignore[arg-type]
+    last = list(model.blocks)[-1]
     return passes, inputs[last][1] if len(inputs[last]) > 1 else None
 
 
