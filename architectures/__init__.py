@@ -38,9 +38,11 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.options import nearest as nearest
     from architectures.options import options_of as options_of
     from architectures.plugins import PluginError as PluginError
+    from architectures.plugins import files_of_module as files_of_module
     from architectures.plugins import guarded as guarded
     from architectures.plugins import plugin_digest as plugin_digest
     from architectures.plugins import plugin_limit as plugin_limit
+    from architectures.plugins import top_names as top_names
     from architectures.prompt import Captions as Captions
     from architectures.prompt import FeatureBatch as FeatureBatch
     from architectures.prompt import Features as Features
@@ -63,6 +65,7 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.scheme import Description as Description
     from architectures.scheme import Facts as Facts
     from architectures.scheme import Scheme as Scheme
+    from architectures.sources import digest as digest
     from architectures.sources import drop_stale as drop_stale
     from architectures.systems.catalogue import PUBLISHED as PUBLISHED
     from architectures.systems.catalogue import published as published
@@ -83,8 +86,8 @@ _NAMES = {
         "scheme_class",
         "schemes",
     ),
-    "sources": ("drop_stale",),
-    "plugins": ("PluginError", "guarded", "plugin_digest", "plugin_limit"),
+    "sources": ("digest", "drop_stale"),
+    "plugins": ("PluginError", "files_of_module", "guarded", "plugin_digest", "plugin_limit", "top_names"),
     "options": ("Option", "as_number", "as_truth", "as_word", "nearest", "options_of"),
     "layers": ("initialise",),
     "prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "Slots", "index_prompt"),

@@ -10,11 +10,13 @@ from torch import Tensor
 
 import architectures
 from bench.data.tasks import exact, laws, registry
-from bench.data.tasks.contract import LEVELS
+from bench.data.tasks.contract import LEVELS, Task
 from bench.data.tasks.grain import Grain
 from bench.data.tasks.registry import TaskError, make, sample_batch
+from bench.data.tasks.scene import Scene
 
 HEAVY = {("scene", "medium"), ("scene", "hard"), ("bind", "medium"), ("bind", "hard")}  # 10 to 30 s of blind optimum
+HEAVY |= {("place", "hard"), ("tone", "hard")}  # and of samples
 CASES = [
     pytest.param(name, level, marks=pytest.mark.slow if (name, level) in HEAVY else ())
     for name in registry.NAMES
@@ -52,11 +54,58 @@ class Wrong(Grain):
         return super().layout(words) * 0
 
 
-@pytest.mark.parametrize("law", ["is the mean", "is ordered", "prompt is honest", "layout says as much"])
+@pytest.mark.parametrize(
+    "law", ["is the mean", "matches samples", "is ordered", "prompt is honest", "layout says as much"]
+)
 def test_a_law_finds_what_is_wrong(law: str) -> None:
     task = Wrong()
     assert not laws.LAWS[law](task, 256)[0]
     assert laws.LAWS[law](Grain(), 256)[0]
+
+
+class Restless(Grain):
+    """Sampled of no seed, and read as the next tone."""
+
+    def sample(self, count: int, split: str, generator: torch.Generator) -> Tensor:
+        return super().sample(count, split, torch.Generator().manual_seed(torch.seed() % 2**31))
+
+    def read(self, x: Tensor) -> Tensor:
+        found = super().read(x)
+        return torch.cat([(found[:, :1] + 1) % 6, found[:, 1:]], 1)
+
+
+class Leaky(Scene):
+    """Its unseen pairs are those of training."""
+
+    def sample(self, count: int, split: str, generator: torch.Generator) -> Tensor:
+        return super().sample(count, "train", generator)
+
+
+@pytest.mark.parametrize(
+    ("law", "wrong", "right"),
+    [
+        ("is deterministic", Restless(), Grain()),
+        ("reads paint", Restless(), Grain()),
+        ("withholds", Leaky(colours=3, glyphs=2), Scene(colours=3, glyphs=2)),
+    ],
+)
+def test_a_law_finds_its_own_wrong(law: str, wrong: Task, right: Task) -> None:
+    assert not laws.LAWS[law](wrong, 128)[0]
+    assert laws.LAWS[law](right, 128)[0]
+
+
+def test_every_law_has_a_task_that_breaks_it() -> None:
+    text = Path(__file__).read_text()
+    assert not [law for law, function in laws.LAWS.items() if f'"{law}"' not in text and function.__name__ not in text]
+
+
+@pytest.mark.parametrize("name", registry.NAMES)
+def test_bits_are_those_of_the_images(name: str) -> None:
+    task = make(name)
+    prompt, hidden = task.bits
+    assert prompt > 0 and hidden >= 0
+    if name != "count":  # whose images are not each as likely
+        assert 2 ** (prompt + hidden) == pytest.approx(task.images)
 
 
 def test_reading_back_finds_a_denoiser_that_ignores_the_prompt() -> None:

@@ -50,7 +50,7 @@ Root = Annotated[Path, typer.Option(envvar="DITBENCH_ROOT", help="The results di
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes as key=value, such as train.steps=100.")]
 Plugins = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", envvar="DITBENCH_PLUGINS", help="A Python file that registers schemes; may be repeated."),
+    typer.Option("--plugin", envvar="DITBENCH_PLUGINS", help="A Python file of schemes and tasks; may be repeated."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
 Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]

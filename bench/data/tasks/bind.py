@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import combinations, permutations
 from typing import Annotated, ClassVar
 
@@ -47,10 +48,9 @@ class Bind(Task):
     @property
     def attributes(self) -> tuple[Attribute, ...]:
         """Places as a set; the share of slots whose colour is in its place, and of those that show another slot's."""
-        n = self.objects
-        first, second = tuple(range(n)), tuple(range(n, 2 * n))
+        n, second = self.objects, tuple(range(self.objects, 2 * self.objects))
         return (
-            Attribute("place", "local", first, 1 / math.comb(9, n)),
+            Attribute("place", "local", tuple(range(n)), 1 / math.comb(9, n)),
             Attribute("colour", "local", second, n / 9 / self.colours),
             Attribute("swapped", "local", second, 0.0, lower=True),
         )
@@ -62,8 +62,7 @@ class Bind(Task):
 
     def right(self, read: Tensor, z: Tensor) -> dict[str, Tensor]:
         """By what each place shows."""
-        n = self.objects
-        found, asked = self._map(read), self._map(z)
+        n, found, asked = self.objects, self._map(read), self._map(z)
         at, own = found.gather(1, z[:, :n]), z[:, n : 2 * n] + 1  # (B, n)
         other = (at[:, :, None] == own[:, None]).any(2) & (at != own)
         place = ((found > 0) == (asked > 0)).all(1)
@@ -71,13 +70,17 @@ class Bind(Task):
 
     def sample(self, count: int, split: str, generator: torch.Generator) -> Tensor:
         """Uniform places and colours without repetition."""
-        n = self.objects
-        columns = [torch.rand(count, k, generator=generator).argsort(1)[:, :n] for k in (9, self.colours)]
-        return torch.cat([*columns, paint.sampled(count, (2,) * n, generator)], 1)
+        columns = [torch.rand(count, k, generator=generator).argsort(1)[:, : self.objects] for k in (9, self.colours)]
+        return torch.cat([*columns, paint.sampled(count, (2,) * self.objects, generator)], 1)
 
     def words(self, z: Tensor) -> Tensor:
         """All but the shades."""
         return z[..., : 2 * self.objects]
+
+    def text(self, words: Sequence[int]) -> str:
+        """Each colour with its place."""
+        n, named = self.objects, [slot.words[word] for slot, word in zip(self.slots, words, strict=True)]
+        return ", ".join(f"{named[n + k]} at {named[k]}" for k in range(n))
 
     def paint(self, z: Tensor) -> Tensor:
         """Coloured cells on grey."""
@@ -95,9 +98,8 @@ class Bind(Task):
         places = torch.tensor(list(combinations(range(9), self.objects)))
         colours = torch.tensor(list(permutations(range(self.colours), self.objects)))
         rows = paint.product(len(places), len(colours))
-        return paint.with_hidden(torch.cat([places[rows[:, 0]], colours[rows[:, 1]]], 1), *(2,) * self.objects).flatten(
-            0, 1
-        )
+        shown = torch.cat([places[rows[:, 0]], colours[rows[:, 1]]], 1)
+        return paint.with_hidden(shown, *(2,) * self.objects).flatten(0, 1)
 
     @property
     def images(self) -> int:

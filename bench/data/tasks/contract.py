@@ -14,6 +14,7 @@ A task is one file of at most 120 lines; leading dimensions of `paint`, `grain`,
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -124,6 +125,13 @@ class Task(ABC):
     def images(self) -> int:
         """W, the number of images of training, known before any is made where it may be large."""
         return len(self.world())
+
+    @property
+    def bits(self) -> tuple[float, float]:
+        """Entropy of an image but for its grain: bits that the prompt gives, and bits that it leaves open."""
+        z = self.sample(1, "train", torch.Generator().manual_seed(0))
+        hidden = math.log2(self.modes(self.words(z)).shape[1])
+        return math.log2(self.images) - hidden, hidden
 
     def readable(self) -> Tensor:
         """Every z that `read` chooses from: the world, and the unseen pairs where there are any."""

@@ -74,10 +74,14 @@ class Count(Task):
         """All sets."""
         return sum(math.comb(CELLS, n) for n in range(1, self.most + 1))
 
+    @property
+    def bits(self) -> tuple[float, float]:
+        """Of the number, and of the set."""
+        return math.log2(self.most), sum(math.log2(math.comb(CELLS, n + 1)) for n in range(self.most)) / self.most
+
     def denoise(self, x_t: Tensor, t: Tensor, words: Tensor) -> Tensor:
         """By the number of lit cells."""
-        share, _ = self._posterior(x_t, t)
-        return self._shown(share[torch.arange(len(x_t)), words[:, 0]], x_t)
+        return self._shown(self._posterior(x_t, t)[0][torch.arange(len(x_t)), words[:, 0]], x_t)
 
     def denoise_blind(self, x_t: Tensor, t: Tensor) -> Tensor:
         """By each number, as likely as it is."""
@@ -101,13 +105,11 @@ class Count(Task):
         """P(i lit | x, n) (B, most, cells) and p(n | x) (B, most), of log odds in float64."""
         sums = torch.nn.functional.avg_pool2d(x_t.double(), paint.CELL).sum(1).flatten(1) * paint.CELL**2  # (B, cells)
         keep, variance = (1 - t.double())[:, None], t.double().square().clamp(min=1e-10)[:, None]
-        pixels = 3 * paint.CELL**2
-        odds = keep * (LIT - DARK) * (sums - keep * pixels * (LIT + DARK) / 2) / variance
+        odds = keep * (LIT - DARK) * (sums - keep * 3 * paint.CELL**2 * (LIT + DARK) / 2) / variance
         whole = self._symmetric(odds)[:, 1:]  # (B, most)
         without = torch.stack([self._symmetric(odds[:, [k for k in range(CELLS) if k != i]]) for i in range(CELLS)], 2)
-        share = (odds[:, None] + without[:, :-1] - whole[..., None]).exp()
         sets = torch.tensor([math.log(math.comb(CELLS, n)) for n in range(1, self.most + 1)], dtype=torch.float64)
-        return share, (whole - sets).softmax(1)
+        return (odds[:, None] + without[:, :-1] - whole[..., None]).exp(), (whole - sets).softmax(1)
 
     def _symmetric(self, odds: Tensor) -> Tensor:
         """log e_0 .. e_most (B, most + 1) of odds (B, cells) in logarithms."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.data.tasks import exact
 from bench.data.tasks.contract import Task
-from bench.data.tasks.registry import sample_batch
+from bench.data.tasks.registry import TaskError, make, of_task, sample_batch
 from bench.store import seeds
+
+SAMPLES, ENOUGH = 2048, 50  # of a Monte Carlo mean; samples that must have weight
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,11 @@ class Verdict:
     law: str
     holds: bool
     observed: str
+
+    @property
+    def summary(self) -> str:
+        """What the law says, in a sentence or two."""
+        return " ".join((LAWS[self.law].__doc__ or "").split())
 
 
 def noised(task: Task, count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -64,6 +72,50 @@ def is_the_mean(task: Task, count: int) -> tuple[bool, str]:
             if off >= worst:
                 worst, where = off, f"{name}, against {other}"
     return worst < 4.5, f"{worst:.1f} standard errors {where}"
+
+
+def matches_samples(task: Task, count: int) -> tuple[bool, str]:
+    """Both optima match a Monte Carlo mean: samples weighted by how likely x_t is of each, no formula of the mixture.
+
+    The squared distance is compared with its own Monte Carlo variance, at points where enough samples have weight.
+    """
+    points, ratios = max(8, count // 8), []
+    x_0, words, _ = sample_batch(task, "heldout", 2, 0, points)
+    generator = seeds.generator("task laws", task.name, "samples")
+    t = 0.6 + 0.39 * torch.rand(points, generator=generator)
+    at = t[:, None, None, None]
+    x_t = (1 - at) * x_0 + at * torch.randn(x_0.shape, generator=generator)
+    given, blind = task.denoise(x_t, t, words), task.denoise_blind(x_t, t)
+    for k in range(points):
+        samples, asked, _ = sample_batch(task, "train", 2, k, SAMPLES)
+        own = _of_prompt(task, words[k : k + 1], samples, asked, generator)
+        for mean, among in ((given[k], own), (blind[k], samples)):
+            ratios += _distance(mean, x_t[k], t[k], among)
+    if len(ratios) < 4:
+        return False, f"{len(ratios)} of {2 * points} points have samples enough"
+    found = sorted(ratios)[len(ratios) // 2]  # a sample that is rare and weighs much is no error of the task
+    return found < 2.5, f"{found:.2f} of the variance, median of {len(ratios)} Monte Carlo means"
+
+
+def _of_prompt(task: Task, words: Tensor, samples: Tensor, asked: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (n, 3, S, S) of a prompt (1, L): of its modes at random, or of samples that have it."""
+    if not task.enumerable:
+        return samples[(asked == words).all(1)]
+    modes = task.modes(words)[0]
+    z = modes[torch.randint(len(modes), (SAMPLES // 4,), generator=generator)]
+    x_0 = task.paint(z)
+    return x_0 + task.grain(z)[:, None, None, None] * torch.randn(x_0.shape, generator=generator)
+
+
+def _distance(mean: Tensor, x_t: Tensor, t: Tensor, among: Tensor) -> list[float]:
+    """|weighted mean of samples - mean|^2 over its variance; nothing where too few samples have weight."""
+    x_0 = among.flatten(1).double()
+    weights = (-(x_t.flatten().double() - (1 - t) * x_0).square().sum(1) / (2 * t.double() ** 2)).softmax(0)
+    if 1 / float(weights.square().sum()) < ENOUGH:
+        return []
+    found = weights @ x_0
+    variance = (weights.square() @ (x_0 - found).square()).sum()
+    return [float((found - mean.flatten()).square().sum() / (variance + 1e-8 * len(found)))]
 
 
 def is_ordered(task: Task, count: int) -> tuple[bool, str]:
@@ -144,6 +196,7 @@ def layout_says_as_much(task: Task, count: int) -> tuple[bool, str]:
 LAWS: dict[str, Callable[[Task, int], tuple[bool, str]]] = {
     "reads back": reads_back,
     "is the mean": is_the_mean,
+    "matches samples": matches_samples,
     "is ordered": is_ordered,
     "is deterministic": is_deterministic,
     "prompt is honest": prompt_is_honest,
@@ -158,5 +211,17 @@ def check(task: Task, count: int = 256) -> Iterator[Verdict]:
     for name, law in LAWS.items():
         try:
             yield Verdict(name, *law(task, count))
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # of whatever kind: the code is a stranger's
             yield Verdict(name, False, f"{type(error).__name__}: {error}"[:200])
+
+
+def check_named(name: str, level: str, values: Mapping[str, Any], count: int = 256) -> Iterator[Verdict]:
+    """Each law's verdict on a task by its name, at a level, with single knobs over it.
+
+    Raises:
+        TaskError: for a name, level or knob that is not there.
+        PluginError: if a plugin's task cannot be made, naming it and its error.
+    """
+    with of_task(name, passing=(TaskError,)):
+        task = make(name, level, values)
+    yield from check(task, count)

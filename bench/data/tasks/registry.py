@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,8 +76,6 @@ def register(name: str) -> Callable[[type[Task]], type[Task]]:
 
 
 def _file(task: type[Task]) -> str:
-    import sys
-
     return str(getattr(sys.modules.get(task.__module__), "__file__", task.__module__))
 
 
@@ -105,7 +106,11 @@ def task_class(name: str) -> type[Task]:
         with architectures.guarded(f"task {name!r}"):
             found: type[Task] = _entries()[name].load()
         return found
-    raise TaskError(f"unknown task {name!r} (tasks: {', '.join(tasks())}){nearest(name, tasks())}")
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> TaskError:
+    return TaskError(f"unknown task {name!r} (tasks: {', '.join(tasks())}){nearest(name, tasks())}")
 
 
 def knobs(name: str) -> dict[str, Option]:
@@ -152,8 +157,57 @@ def sample_batch(task: Task, split: str, seed: int, k: int, batch: int) -> tuple
     return x_0, task.words(z), z
 
 
+# --- where a task comes from ------------------------------------------------------------------------------------------
+
+
+def load_plugin(path: str | Path) -> list[str]:
+    """Imports a plugin file, whose `@register` lines add tasks and schemes; the names of its tasks.
+
+    Raises:
+        PluginError: naming the file, and its own error of whatever kind; then none of its tasks is there.
+    """
+    before = dict(_added)
+    try:
+        architectures.load_plugin(path)
+    except BaseException:
+        _added.clear()
+        _added.update(before)
+        raise
+    file = str(Path(path).expanduser().resolve())
+    return [name for name in _added if _file(_added[name]) == file]
+
+
+def plugin_files(name: str) -> dict[str, Path]:
+    """The files that a plugin's task is made of, by their names; none for a built-in task."""
+    if name in BUILT_IN:
+        return {}
+    entry = None if name in _added else _entries().get(name)
+    module = entry.module if entry else task_class(name).__module__
+    return architectures.files_of_module(module, architectures.top_names(entry.dist, module) if entry else frozenset())
+
+
+def origin(name: str) -> dict[str, str]:
+    """Where a task comes from: kind (`built-in`, `package`, `file`), its name and version."""
+    if name in BUILT_IN:
+        return {"kind": "built-in", "name": BUILT_IN[name]}
+    if name in _added:
+        return {"kind": "file", "name": Path(_file(_added[name])).name}
+    if name not in _entries():
+        raise _unknown(name)
+    dist = _entries()[name].dist
+    return {"kind": "package", "name": dist.name, "version": dist.version}
+
+
+def plugin_file(name: str) -> str | None:
+    """The plugin file that a task was registered by; None of a built-in one, and of a package's."""
+    return _file(_added[name]) if name in _added else None
+
+
+def of_task(name: str, passing: tuple[type[BaseException], ...] = ()) -> AbstractContextManager[None]:
+    """Around a task's own code: of a plugin, an error of any kind becomes a `PluginError` that names it."""
+    return nullcontext() if name in BUILT_IN else architectures.guarded(f"task {name!r}", passing=passing)
+
+
 def digest(name: str) -> str:
     """The digest of the files of a plugin's task and of what they import; empty for a built-in one."""
-    if name in BUILT_IN:
-        return ""
-    return architectures.plugin_digest(_file(task_class(name)))
+    return "" if name in BUILT_IN else architectures.digest(plugin_files(name))
