@@ -74,7 +74,7 @@ def analyse(table: Table) -> Analysis:
     """
     rows = summaries(table)
     shown = columns(rows)
-    bold = {column.key: compare.not_worse(rows, column) for column in shown}
+    bold = {column.key: compare.bold(table, rows, column) for column in shown}
     return Analysis(
         table,
         rows,
@@ -108,11 +108,18 @@ def _notes(table: Table, rows: list[VariantSummary], bold: bool) -> list[str]:
         if len(on := result.provenance.get("trained_on", [])) > 1
     ]
     if bold:
-        text.append(
-            "Bold: not significantly worse than the best of a column (paired by seed, 95 % after Holm over the "
-            "column), among rows whose every seed finished; in a column without bold nothing is decided."
-        )
+        text.append(_bold_note(table))
     return text
+
+
+def _bold_note(table: Table) -> str:
+    among, where = ", among rows whose every seed finished", "column"
+    if compare.how(table) != "paired by seed":
+        among, where = "", "column and task"
+    return (
+        f"Bold: not significantly worse than the best of a {where} ({compare.how(table)}, 95 % after Holm over the "
+        f"column){among}; in a {where} without bold nothing is decided."
+    )
 
 
 def _dimensions(rows: Iterable[VariantSummary]) -> dict[str, int]:

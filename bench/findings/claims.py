@@ -14,8 +14,9 @@ with `per: COST` to divide a metric by a cost first; a variant is a row as the t
 are corrected by Holm over a claim's tests. The metric `highest_lr` is that of a learning-rate ladder: the decimal
 logarithm of the highest rate below the first that a seed of the variant does not survive.
 
-A claim is *supported* if every test is, *contradicted* if one is, else *undecided*. Imports no torch: it is read from a
-record alone.
+A claim is *supported* if every test is, *contradicted* if one is, *equivalent* if every test is, else *undecided*. A
+claim with `compare`, or about tasks, has more rules and no pairs: `bench/findings/registered.py`. Imports no torch: it
+is read from a record alone.
 """
 
 from __future__ import annotations
@@ -25,50 +26,21 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
 
-from bench.config.claim import ClaimError, ClaimTest, check, hint
+from bench.config.claim import ClaimError, ClaimSpec, ClaimTest, RowFacts, check, hint
+from bench.findings import registered
 from bench.findings.compare import apart, caveats, origins
 from bench.findings.ladder import ladders
+from bench.findings.peers import of_tasks, peers, rule_of
 from bench.findings.statistics import LEVEL, holm, more_seeds, more_seeds_text, paired_p
 from bench.findings.summary import VariantSummary, find_row, summaries
+from bench.findings.trial import Rows
+from bench.findings.verdicts import ClaimVerdict, TestResult, together
 from bench.findings.words import bounds, number, p_value
 from bench.store.metrics import LADDER, Measurement, find
 from bench.store.table import Table
 
-Decision = Literal["supported", "contradicted", "undecided"]
-
-
-@dataclass(frozen=True)
-class TestResult:
-    """One test of a claim as a sentence, its decision, and the numbers that rests on.
-
-    Attributes:
-        gap: of the evidence the difference (or the mean, where there is no rival) with its interval. p: after Holm.
-    """
-
-    __test__ = False  # no test of pytest's
-
-    text: str
-    verdict: Decision
-    evidence: str
-    gap: str = ""
-    p: float | None = None
-
-
-@dataclass(frozen=True)
-class ClaimVerdict:
-    """A claim and what became of it.
-
-    Attributes:
-        name: of its matrix. says: the hypothesis. caveats: without which it could be read wrongly.
-    """
-
-    name: str
-    says: str
-    verdict: Decision
-    tests: list[TestResult]
-    caveats: list[str]
+__all__ = ["ClaimVerdict", "TestResult", "decide"]
 
 
 @dataclass(frozen=True)
@@ -113,26 +85,61 @@ def decide(table: Table, rows: Sequence[VariantSummary] | None = None) -> ClaimV
     """
     rows = rows or summaries(table)
     names = [row.name for row in rows]
-    claim = check(table.manifest["config"].get("claim") or None, names, _seeds(table))
+    claim = check(table.manifest["config"].get("claim") or None, names, _seeds(table), _facts(table))
     if claim is None:
         return None
     values = [_values(table, rows, test) for test in claim.tests]
-    tests = [_result(one, p) for one, p in zip(values, holm([one.p for one in values]), strict=True)]
+    if claim.compare or of_tasks(table):
+        tests = _registered(table, rows, claim, values)
+    else:
+        tests = [_result(one, p) for one, p in zip(values, holm([one.p for one in values]), strict=True)]
     named = dict.fromkeys(name for test in claim.tests for name in test.rows)
     text = caveats(table, *(name for name in named if name in names)) + _at_chance(values)
     if not set(named) <= set(names):  # a ladder's runs are lost on purpose
         text += [note for note in origins(table.cells) if note not in text]
-    return ClaimVerdict(table.name, claim.says, _together({test.verdict for test in tests}), tests, text)
+    return ClaimVerdict(table.name, claim.says, together({test.verdict for test in tests}), tests, text)
 
 
 def _seeds(table: Table) -> list[int]:
     return sorted({cell.row.seed for cell in table.cells}) or [0]
 
 
-def _together(decisions: set[Decision]) -> Decision:
-    if "contradicted" in decisions:
-        return "contradicted"
-    return "supported" if decisions == {"supported"} else "undecided"
+def _facts(table: Table) -> dict[str, RowFacts]:
+    """The attributes that tasks were read for, so that a claim may name them."""
+    kinds: dict[str, set[str]] = {}
+    for cell in table.done:
+        assert cell.result is not None
+        found = [Measurement.parse(key) for key in cell.result.quality]
+        kinds.setdefault(cell.row.name, set()).update(one.metric.kind for one in found if one.made_by == "template")
+    return {name: RowFacts(attributes=tuple(sorted(own))) for name, own in kinds.items() if own}
+
+
+def _registered(
+    table: Table, rows: Sequence[VariantSummary], claim: ClaimSpec, values: Sequence[_Values]
+) -> list[TestResult]:
+    """The tests of a claim that says how rows are compared, or of tasks."""
+    texts = [_sentence(one.test, one.metric) for one in values]
+    return registered.decide(claim, [_rows(table, rows, one) for one in values], texts, rule_of(table))
+
+
+def _rows(table: Table, rows: Sequence[VariantSummary], one: _Values) -> Rows:
+    """All that a test is about: the rows that it names, and those beside them."""
+    test = one.test
+    if test.metric == LADDER:
+        every = {lad.name: {s: math.log10(v) for s, v in lad.highest.items()} for lad in ladders(table)}
+        named = {name: every[name] for name in test.rows}
+        return Rows(one.metric, named, every, least=_rung(table, test.variant) ** 2 / 12)
+    if not any(row.by_seed for row in rows):
+        return Rows(one.metric, {name: {} for name in test.rows}, {}, apart="no cell has a result yet")
+    known = [key for row in rows for key in row.by_seed]
+    per = find(known, test.per) if test.per else None
+    own = [find_row(rows, name) for name in test.rows]
+    named = {row.name: _by_seed(row, one.key, per) for row in own}
+    beside = {row.name: _by_seed(row, one.key, per) for row in peers(rows, *own)}
+    every_seed = sorted({seed for values in named.values() for seed in values})
+    why = next((text for row in own[1:] if (text := apart(own[0], row, every_seed, one.key, per or ""))), "")
+    lost = {row.name: sum(value < 0.5 for value in row.values.get("mastered", [])) for row in own}
+    return Rows(one.metric, named, beside, why, lost=lost)
 
 
 def _at_chance(values: list[_Values]) -> list[str]:
@@ -175,9 +182,13 @@ def _on_the_ladder(table: Table, test: ClaimTest) -> _Values:
     one = _Values(test, LADDER, seeds, ours, theirs)
     if len(seeds) < 2:
         return replace(one, why="fewer than two seeds survive the lowest rate")
-    rungs = sorted(rung.value for rung in by_name[test.variant].rungs)
-    width = max(math.log10(b / a) for a, b in pairwise(rungs))
-    return replace(one, p=paired_p(one.in_favour, least=width / 6**0.5))
+    return replace(one, p=paired_p(one.in_favour, least=_rung(table, test.variant) / 6**0.5))
+
+
+def _rung(table: Table, name: str) -> float:
+    """The widest step of a ladder, in decades."""
+    rungs = sorted(rung.value for one in ladders(table) if one.name == name for rung in one.rungs)
+    return max(math.log10(b / a) for a, b in pairwise(rungs))
 
 
 def _by_seed(row: VariantSummary, key: str, per: str | None) -> dict[int, float]:
@@ -221,7 +232,30 @@ def _sentence(test: ClaimTest, metric: Measurement) -> str:
     verbs = {"beats": "beats", "no_worse_than": "is no worse than", "above": "is above", "below": "is below"}
     share = f" by more than {test.within:.0%}" if test.within is not None else ""
     per = f" per {_per(test.per)[1]}" if test.per else ""
+    if test.equivalent_to or test.all_equivalent or test.by or (test.beats and test.within) or metric.metric.log:
+        return f"{_asserted(test, metric)}: {metric.heading}{per}"
     return f"{test.variant} {verbs[test.rule]} {getattr(test, test.rule)}{share}: {metric.heading}{per}"
+
+
+def _asserted(test: ClaimTest, metric: Measurement) -> str:
+    """A test whose margin is a factor or a difference, or that is about equivalence."""
+
+    def size(value: float, above: float) -> str:
+        if metric.metric.log or (metric.metric.relative and above):
+            return f"x {value + 1 - above:g}"
+        return f"{value:.0%}" if metric.metric.relative else f"{value:g}"
+
+    within = f" within {size(test.within, 0)}" if test.within else ""
+    by = f" by more than {size(test.by, 1)}" if test.by else ""
+    if test.all_equivalent is not None:
+        return f"{', '.join(test.rows)} are equivalent{within}"
+    if test.equivalent_to is not None:
+        return f"{test.variant} is equivalent to {test.rival}{within}"
+    if test.beats is not None:
+        return f"{test.variant} beats {test.rival}{by}" + (f" (equivalent{within})" if within else "")
+    if test.no_worse_than is not None:
+        return f"{test.variant} is no worse than {test.rival} by more than {size(test.within or 0.0, 0)}"
+    return f"{test.variant} is {test.rule} {test.bound:g}"
 
 
 def _evidence(one: _Values) -> tuple[str, str]:

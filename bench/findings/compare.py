@@ -1,8 +1,9 @@
 """Whether one variant is better than another, and how sure one can be. Imports no torch.
 
-Two cells of one seed share initial weights, images, noise and times, so variants are compared by the differences of
-their seeds, d_s = a_s - b_s, with the t-interval of their mean (a bootstrap over three seeds covers far less than it
-claims: `tests/test_compare.py` measures both).
+Two cells of one seed share initial weights, images, noise and times. In tables of images variants are compared by the
+differences of their seeds, d_s = a_s - b_s, with the t-interval of their mean (a bootstrap over three seeds covers far
+less than it claims: `tests/test_compare.py` measures both). Tasks, where seeds were measured to be no pairs, and claims
+that say so are compared with a pooled variance: `bench.findings.peers` says which rule, `bench.findings.contrasts` how.
 
 A verdict needs two things: the interval, at Holm's level over all that is compared at once, holds no zero; and the gap
 is wider than the metric's margin. Rates and times are compared within a run alone: what else a machine did in another
@@ -14,54 +15,19 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
-from bench.findings.statistics import LEVEL, holm, interval, more_seeds, more_seeds_text, paired_p
+from bench.findings import peers as peering
+from bench.findings.contrasts import Rule
+from bench.findings.difference import HEADINGS, Difference, lines, mark, verdict
+from bench.findings.statistics import LEVEL, holm, interval, more_seeds, paired_p
 from bench.findings.summary import VariantSummary, columns, find_row, summaries
-from bench.findings.words import number
+from bench.findings.unpaired import undecided, unpaired
 from bench.store.metrics import Measurement
 from bench.store.table import CellRecord, Table
 
-Outcome = Literal["better", "worse", "undecided"]
+__all__ = ["HEADINGS", "Difference", "compare", "difference", "lines", "verdict"]
 APART = "timed in different runs"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Variant `a` against `b` on one metric.
-
-    Attributes:
-        seeds: that both finished. mean_a, mean_b: over these seeds.
-        gap: mean of a - b; low, high: its 95 % interval, not corrected; None for fewer than two seeds.
-        p: of a paired t-test; corrected: after Holm. effect: gap over the standard deviation of the differences.
-        verdict: of `a`. why: the reason, where it is undecided. more: further seeds that give 80 % power if mean and
-            spread of the differences stay; None if none would, or it is decided.
-    """
-
-    metric: str
-    a: str
-    b: str
-    seeds: tuple[int, ...]
-    mean_a: float
-    mean_b: float
-    gap: float
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    corrected: float | None = None
-    effect: float | None = None
-    verdict: Outcome = "undecided"
-    why: str = ""
-    more: int | None = None
-    gaps: tuple[float, ...] = ()
-
-    @property
-    def relative(self) -> float:
-        """The gap as a share of b's mean."""
-        if not self.gap:
-            return 0.0
-        return self.gap / abs(self.mean_b) if self.mean_b else math.copysign(math.inf, self.gap)
 
 
 # --- two variants -----------------------------------------------------------------------------------------------------
@@ -77,7 +43,9 @@ def compare(table: Table, a: str, b: str, metrics: Sequence[str] | None = None) 
     """
     rows = summaries(table)
     ours, theirs = find_row(rows, a), find_row(rows, b)
-    return judged([difference(ours, theirs, key) for key in (metrics or shared_metrics(ours, theirs))])
+    rule, beside = peering.rule_of(table), peering.peers(rows, ours, theirs)
+    keys = metrics or shared_metrics(ours, theirs)
+    return judged([difference(ours, theirs, key, rule, beside) for key in keys])
 
 
 def comparable(table: Table, a: str, b: str) -> list[str]:
@@ -91,10 +59,25 @@ def shared_metrics(a: VariantSummary, b: VariantSummary) -> list[str]:
     return [key for key in dict.fromkeys([*a.by_seed, *b.by_seed]) if Measurement.parse(key).compared]
 
 
-def difference(a: VariantSummary, b: VariantSummary, key: str) -> Difference:
-    """One metric, before any verdict."""
+def difference(
+    a: VariantSummary, b: VariantSummary, key: str, rule: Rule = "paired", beside: Sequence[VariantSummary] = ()
+) -> Difference:
+    """One metric, before any verdict.
+
+    Args:
+        a: a row.
+        b: the row it is compared with.
+        key: of the metric.
+        rule: how they are compared.
+        beside: all rows of the comparison, a and b among them, over which a variance is pooled.
+    """
     ours, theirs = a.by_seed.get(key, {}), b.by_seed.get(key, {})
-    seeds = tuple(sorted(ours.keys() & theirs.keys()))
+    seeds = tuple(sorted(ours.keys() & theirs.keys() if rule == "paired" else ours.keys() | theirs.keys()))
+    if ours and theirs and seeds and (rule != "paired" or Measurement.parse(key).metric.log):
+        named = Difference(key, a.name, b.name, seeds, math.nan, math.nan, math.nan, why=apart(a, b, seeds, key))
+        return unpaired(named, a, b, beside or [a, b], rule)
+    if rule != "paired":
+        seeds = ()
     if not seeds:
         return Difference(key, a.name, b.name, (), math.nan, math.nan, math.nan, why=_missing(a, b, key))
     left, right = [ours[s] for s in seeds], [theirs[s] for s in seeds]
@@ -131,17 +114,18 @@ def judged(pairs: Sequence[Difference]) -> list[Difference]:
 def _judge(one: Difference) -> Difference:
     if one.why:
         return one
-    if len(one.seeds) < 2:
+    if one.corrected is None:
         return replace(one, why="one seed shows no spread")
-    assert one.corrected is not None
-    if one.gap == 0:
+    if one.relative == 0:
         return replace(one, why="no difference")
     metric = Measurement.parse(one.metric)
     if abs(one.relative) <= metric.metric.margin:
         return replace(one, why=f"a gap of {abs(one.relative):.1%}, under the {metric.metric.margin:.1%} of seed noise")
     if one.corrected > LEVEL:
+        if one.exact or one.contrast is not None:
+            return undecided(one)
         return replace(one, why=f"p {one.corrected:.2g} after Holm", more=more_seeds(one.gaps))
-    good = (one.gap > 0) == (metric.better == "higher")
+    good = (one.relative > 0) == (metric.better == "higher")
     return replace(one, verdict="better" if good else "worse")
 
 
@@ -184,46 +168,6 @@ def origins(cells: Sequence[CellRecord]) -> list[str]:
     return text
 
 
-# --- as text ----------------------------------------------------------------------------------------------------------
-
-HEADINGS = ("metric", "{a}", "{b}", "gap (95 %)", "of {b}", "effect", "seeds", "verdict on {a}")
-
-
-def lines(differences: Sequence[Difference]) -> list[list[str]]:
-    """A row of text each: metric, a, b, gap with its interval, share, effect, seeds, verdict."""
-    return [_line(one) for one in differences]
-
-
-def _line(one: Difference) -> list[str]:
-    metric = Measurement.parse(one.metric)
-    gap = f" [{_number(metric, one.low)}, {_number(metric, one.high)}]" if one.low is not None else ""
-    return [
-        metric.heading,
-        _number(metric, one.mean_a),
-        _number(metric, one.mean_b),
-        _number(metric, one.gap) + gap,
-        f"{one.relative:+.1%}" if one.seeds and metric.metric.relative else "",
-        f"{one.effect:+.1f}" if one.effect is not None else "",
-        str(len(one.seeds)),
-        verdict(one),
-    ]
-
-
-def verdict(one: Difference) -> str:
-    """The verdict with the reason where there is none, and how many more seeds give power."""
-    if one.verdict != "undecided":
-        return one.verdict
-    more = f"; {more_seeds_text(one.more)}" if one.more else ""
-    return f"undecided: {one.why}{more}"
-
-
-def _number(metric: Measurement, value: float | None) -> str:
-    """A value as the table of means writes it where it has a unit, else to four digits."""
-    if value is None or math.isnan(value):
-        return ""
-    return metric.write(value) if metric.metric.unit or metric.metric.timed else number(value, 4)
-
-
 # --- a whole matrix ---------------------------------------------------------------------------------------------------
 
 
@@ -238,15 +182,31 @@ def baseline(table: Table, rows: Sequence[VariantSummary] | None = None) -> str:
 
 
 def against(table: Table, rows: Sequence[VariantSummary] | None = None) -> dict[str, list[Difference]]:
-    """Every other row against the baseline on the metrics of the table, Holm's correction over the whole matrix."""
+    """Every other row against the baseline on the metrics of the table, Holm's correction over the whole matrix.
+
+    In a matrix of tasks each row is compared with the baseline on the same task, and Holm corrects over that task.
+    """
     rows = rows or summaries(table)
-    base = find_row(rows, baseline(table, rows))
+    base, rule = find_row(rows, baseline(table, rows)), peering.rule_of(table)
     metrics = [column.key for column in columns(rows) if column.better]
-    pairs = judged([difference(row, base, key) for row in rows if row is not base for key in metrics])
     by_row: dict[str, list[Difference]] = {}
-    for one in pairs:
-        by_row.setdefault(one.a, []).append(one)
+    for group in peering.groups(table, rows):
+        own = base if any(row is base for row in group) else peering.twin(group, base)
+        if own is None:
+            continue
+        for one in judged(
+            [difference(row, own, key, rule, group) for row in group if row is not own for key in metrics]
+        ):
+            by_row.setdefault(one.a, []).append(one)
     return by_row
+
+
+def bold(table: Table, rows: Sequence[VariantSummary], column: Measurement) -> set[str]:
+    """The rows that are bold in a column, by the rule of the table, within each task."""
+    rule = peering.rule_of(table)
+    if rule == "paired":
+        return not_worse(rows, column)
+    return set().union(*(_not_shown_worse(group, column, rule) for group in peering.groups(table, rows)))
 
 
 def not_worse(rows: Sequence[VariantSummary], column: Measurement) -> set[str]:
@@ -256,17 +216,44 @@ def not_worse(rows: Sequence[VariantSummary], column: Measurement) -> set[str]:
     one seed each, and none among rates of different runs.
     """
     whole = [row for row in rows if row.complete and row.planned > 1 and row.by_seed.get(column.key)]
-    apart_runs = column.metric.timed and any(row.runs != whole[0].runs for row in whole)
-    if not column.better or apart_runs or len(whole) < 2:
+    return _bold(whole, whole, column, "paired")
+
+
+def _not_shown_worse(rows: Sequence[VariantSummary], column: Measurement, rule: Rule) -> set[str]:
+    """Every row that is not shown to be worse than the best, also one that lacks seeds; the best lacks none.
+
+    Nothing where none is shown to be worse.
+    """
+    valued = [row for row in rows if row.by_seed.get(column.key)]
+    return _bold(valued, [row for row in valued if row.complete and row.planned > 1], column, rule)
+
+
+def _bold(
+    rows: Sequence[VariantSummary], best_of: Sequence[VariantSummary], column: Measurement, rule: Rule
+) -> set[str]:
+    apart_runs = column.metric.timed and any(row.runs != rows[0].runs for row in rows)
+    if not column.better or apart_runs or len(rows) < 2 or not best_of:
         return set()
     sign = 1 if column.better == "lower" else -1
-    best = min(whole, key=lambda row: sign * statistics.fmean(row.values[column.key]))
-    others = judged([difference(row, best, column.key) for row in whole if row is not best])
+    best = min(best_of, key=lambda row: sign * statistics.fmean(row.values[column.key]))
+    others = judged([difference(row, best, column.key, rule, rows) for row in rows if row is not best])
     worse = {one.a for one in others if one.verdict == "worse"}
-    return {row.name for row in whole} - worse if worse else set()
+    return {row.name for row in rows} - worse if worse else set()
 
 
-MARKS = {"better": "▲", "worse": "▼", "undecided": "·"}
+def base_name(table: Table, rows: Sequence[VariantSummary]) -> str:
+    """The baseline for people: its variant, where each task has its own."""
+    base = find_row(rows, baseline(table, rows))
+    return base.cells[0].row.variant if len(peering.groups(table, rows)) > 1 else base.name
+
+
+def how(table: Table) -> str:
+    """How rows are compared, for the text beside a table."""
+    return {
+        "paired": "paired by seed",
+        "pooled": "variance pooled over all rows (of a task), Welch's where variances differ",
+        "welch": "Welch's intervals",
+    }[peering.rule_of(table)]
 
 
 def verdict_table(base: str, verdicts: dict[str, list[Difference]]) -> tuple[list[str], list[list[str]]]:
@@ -280,12 +267,4 @@ def verdict_table(base: str, verdicts: dict[str, list[Difference]]) -> tuple[lis
     metrics = list(dict.fromkeys(one.metric for one in every if one.seeds))
     headings = [f"against {base}", *(Measurement.parse(key).heading for key in metrics)]
     by_metric = {name: {one.metric: one for one in row} for name, row in verdicts.items()}
-    return headings, [[name, *(_mark(row[key]) for key in metrics)] for name, row in by_metric.items()]
-
-
-def _mark(one: Difference) -> str:
-    if not one.seeds:
-        return ""
-    if not Measurement.parse(one.metric).metric.relative:
-        return f"{MARKS[one.verdict]} {one.gap:+.3f}"
-    return MARKS[one.verdict] + (f" {one.relative:+.1%}" if math.isfinite(one.relative) else "")
+    return headings, [[name, *(mark(row[key]) for key in metrics)] for name, row in by_metric.items()]

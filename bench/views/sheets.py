@@ -32,13 +32,15 @@ def _claim(analysis: Analysis) -> Sheet | None:
 
 
 def _verdicts(analysis: Analysis) -> Sheet | None:
-    headings, rows = compare.verdict_table(analysis.baseline, analysis.verdicts)
+    base = compare.base_name(analysis.table, analysis.rows)
+    headings, rows = compare.verdict_table(base, analysis.verdicts)
     if not rows:
         return None
+    family = "the whole table" if base == analysis.baseline else "a task"
     text = (
-        f"▲ better, ▼ worse, · undecided than {analysis.baseline}, and the gap (a share; of prompt adherence, the "
-        "difference): paired by seed, 95 % after Holm's correction over the whole table; gaps of FID under "
-        f"{Measurement.of('fid').metric.margin:.1%} are undecided, being within seed noise."
+        f"▲ better, ▼ worse, · undecided than {base}, and the gap (a share; of prompt adherence, the difference; of an "
+        f"excess, the factor): {compare.how(analysis.table)}, 95 % after Holm's correction over {family}; gaps of FID "
+        f"under {Measurement.of('fid').metric.margin:.1%} are undecided, being within seed noise."
     )
     return Sheet("Verdicts", text, headings, rows, [])
 

@@ -1,0 +1,131 @@
+"""The difference of two rows on one metric, before and after its verdict, and as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.findings.contrasts import Contrast
+from bench.findings.statistics import more_seeds_text
+from bench.findings.words import number
+from bench.store.metrics import Measurement
+
+Outcome = Literal["better", "worse", "undecided"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Variant `a` against `b` on one metric.
+
+    Attributes:
+        seeds: that both finished; where they are not paired, that either did. mean_a, mean_b: over these seeds, of a
+            metric compared on its logarithm geometric means.
+        gap: mean of a - b; of a metric compared on its logarithm the factor a / b. low, high: its 95 % interval, not
+            corrected; None where there is none.
+        p: of the test; corrected: after Holm. effect: gap over the standard deviation of the differences, or of a row.
+        verdict: of `a`. why: the reason, where it is undecided. more: further seeds that give 80 % power if mean and
+            spread of the differences stay; None if none would, or it is decided.
+        gaps: where they are paired, one a seed. method: how they are compared, in words. contrast: the estimate, where
+            they are not paired. exact: whether by an exact test. counts: seeds of each.
+    """
+
+    metric: str
+    a: str
+    b: str
+    seeds: tuple[int, ...]
+    mean_a: float
+    mean_b: float
+    gap: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    corrected: float | None = None
+    effect: float | None = None
+    verdict: Outcome = "undecided"
+    why: str = ""
+    more: int | None = None
+    gaps: tuple[float, ...] = ()
+    method: str = "paired by seed"
+    contrast: Contrast | None = None
+    exact: bool = False
+    counts: tuple[int, int] = (0, 0)
+
+    @property
+    def factor(self) -> bool:
+        """Whether the gap is a factor."""
+        return Measurement.parse(self.metric).metric.log
+
+    @property
+    def relative(self) -> float:
+        """The gap as a share of b's mean."""
+        if self.factor:
+            return self.gap - 1
+        if not self.gap:
+            return 0.0
+        return self.gap / abs(self.mean_b) if self.mean_b else math.copysign(math.inf, self.gap)
+
+
+HEADINGS = ("metric", "{a}", "{b}", "gap (95 %)", "of {b}", "effect", "seeds", "verdict on {a}")
+MARKS = {"better": "▲", "worse": "▼", "undecided": "·"}
+
+
+def lines(differences: Sequence[Difference]) -> list[list[str]]:
+    """A row of text each: metric, a, b, gap with its interval, share, effect, seeds, verdict."""
+    return [_line(one) for one in differences]
+
+
+def _line(one: Difference) -> list[str]:
+    metric = Measurement.parse(one.metric)
+    return [
+        metric.heading,
+        _number(metric, one.mean_a),
+        _number(metric, one.mean_b),
+        gap_text(one),
+        f"{one.relative:+.1%}" if one.seeds and metric.metric.relative and not one.factor else "",
+        f"{one.effect:+.1f}" if one.effect is not None else "",
+        str(len(one.seeds)) if one.counts[0] == one.counts[1] else f"{one.counts[0]} and {one.counts[1]}",
+        verdict(one),
+    ]
+
+
+def gap_text(one: Difference) -> str:
+    """The gap with its interval: `-0.12 [-0.2, -0.04]`, or the factor `x 1.74 [1.5, 2.0]`."""
+    if one.factor:
+        return factor_text(one.gap, one.low, one.high) if one.seeds else ""
+    metric = Measurement.parse(one.metric)
+    ends = f" [{_number(metric, one.low)}, {_number(metric, one.high)}]" if one.low is not None else ""
+    return _number(metric, one.gap) + ends
+
+
+def factor_text(gap: float, low: float | None, high: float | None) -> str:
+    """`x 1.74 [1.5, 2.0]`."""
+    ends = f" [{number(low)}, {number(high)}]" if low is not None and high is not None else ""
+    return f"x {number(gap)}{ends}"
+
+
+def verdict(one: Difference) -> str:
+    """The verdict with the reason where there is none, and how many more seeds give power."""
+    if one.verdict != "undecided":
+        return one.verdict
+    more = f"; {more_seeds_text(one.more)}" if one.more else ""
+    return f"undecided: {one.why}{more}"
+
+
+def mark(one: Difference) -> str:
+    """The verdict as a sign with the gap: `▲ -3.1%`, `▼ x 1.74`."""
+    if not one.seeds:
+        return ""
+    if one.factor:
+        return f"{MARKS[one.verdict]} x {number(one.gap)}"
+    if not Measurement.parse(one.metric).metric.relative:
+        return f"{MARKS[one.verdict]} {one.gap:+.3f}"
+    return MARKS[one.verdict] + (f" {one.relative:+.1%}" if math.isfinite(one.relative) else "")
+
+
+def _number(metric: Measurement, value: float | None) -> str:
+    """A value as the table of means writes it where it has a unit, else to four digits."""
+    if value is None or math.isnan(value):
+        return ""
+    return metric.write(value) if metric.metric.unit or metric.metric.timed else number(value, 4)

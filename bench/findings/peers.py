@@ -1,0 +1,93 @@
+"""Which rows are compared with which, by which rule, and on which scale. Imports no torch.
+
+The rule is registered, or follows from the data, so that nobody picks the one that suits: a claim's `compare`, else
+`pooled` where the data are tasks, else `paired`, as committed records of images are. Rows that differ in the data they
+learn (a task, a level) are other comparisons.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+from bench.findings.contrasts import Rule, Sample
+from bench.findings.summary import VariantSummary
+from bench.store.metrics import Measurement
+from bench.store.table import Table
+
+
+def rule_of(table: Table) -> Rule:
+    """How the rows of a table are compared."""
+    config = table.manifest["config"]
+    registered = (config.get("claim") or {}).get("compare")
+    return cast(Rule, registered) if registered else "pooled" if of_tasks(table) else "paired"
+
+
+def of_tasks(table: Table) -> bool:
+    """Whether cells learn tasks."""
+    config = table.manifest["config"]
+    return (config.get("data") or {}).get("source") == "task" or "data.task" in (config.get("axes") or {})
+
+
+def point(row: VariantSummary) -> tuple[tuple[str, Any], ...]:
+    """What of the data distinguishes a row: the values of its axes of `data`."""
+    return tuple((axis, value) for axis, value in row.cells[0].row.axes.items() if axis.startswith("data."))
+
+
+def groups(table: Table, rows: Sequence[VariantSummary]) -> list[list[VariantSummary]]:
+    """The rows by what they learn; all of them where that is no task."""
+    if not of_tasks(table):
+        return [list(rows)]
+    by_point: dict[Any, list[VariantSummary]] = {}
+    for row in rows:
+        by_point.setdefault(point(row), []).append(row)
+    return list(by_point.values())
+
+
+def peers(rows: Sequence[VariantSummary], *named: VariantSummary) -> list[VariantSummary]:
+    """Every row that learns what one of the named learns."""
+    points = [point(row) for row in named]
+    return [row for row in rows if point(row) in points]
+
+
+def twin(rows: Sequence[VariantSummary], row: VariantSummary) -> VariantSummary | None:
+    """The row that differs from another in its data alone, if there is one."""
+
+    def rest(one: VariantSummary) -> Any:
+        first = one.cells[0].row
+        return first.variant, [(axis, value) for axis, value in first.axes.items() if not axis.startswith("data.")]
+
+    return next((one for one in rows if rest(one) == rest(row)), None)
+
+
+# --- the scale --------------------------------------------------------------------------------------------------------
+
+
+def scaled(one: Measurement, value: float) -> float:
+    """A value on the scale it is compared on.
+
+    Raises:
+        ValueError: for one that has no logarithm.
+    """
+    if not one.metric.log:
+        return value
+    if value <= 0:
+        raise ValueError(f"{one.heading} {value:g} has no logarithm")
+    return math.log(value)
+
+
+def sample(one: Measurement, values: Sequence[float]) -> Sample:
+    """The values of a row on the scale compared. What is read of N samples is known to half a sample at best.
+
+    Raises:
+        ValueError: for a value that has no logarithm.
+    """
+    least = 0.5 / one.count**2 if one.over_chance and one.count else 0.0
+    return Sample(tuple(scaled(one, value) for value in values), least)
+
+
+def samples(one: Measurement, rows: Sequence[VariantSummary]) -> dict[str, Sample]:
+    """Row -> its values on the scale compared, of rows that have any and whose every value has its place there."""
+    valued = {row.name: row.values[one.key] for row in rows if row.values.get(one.key)}
+    return {name: sample(one, values) for name, values in valued.items() if not one.metric.log or min(values) > 0}

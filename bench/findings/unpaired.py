@@ -1,0 +1,99 @@
+"""The difference of two rows whose seeds are no pairs; of factors also where they are; of what is learned at once."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bench.findings import jumps
+from bench.findings.contrasts import Contrast, Rule, contrast, more_seeds
+from bench.findings.difference import Difference
+from bench.findings.peers import sample, samples
+from bench.findings.statistics import LEVEL
+from bench.findings.summary import VariantSummary
+from bench.store.metrics import Measurement
+
+MASTERED, UNTIL = "mastered", "images_to_90"
+
+
+def unpaired(
+    one: Difference, a: VariantSummary, b: VariantSummary, peers: Sequence[VariantSummary], rule: Rule
+) -> Difference:
+    """The difference of two rows that both have the metric, before any verdict.
+
+    Args:
+        one: names and seeds, and why it cannot be decided, if so.
+        a: a row.
+        b: the row it is compared with.
+        peers: all rows of the comparison.
+        rule: how they are compared; paired takes the seeds of `one`, which both have.
+    """
+    ours, theirs = a.values[one.metric], b.values[one.metric]
+    if rule == "paired":
+        ours, theirs = ([row.by_seed[one.metric][seed] for seed in one.seeds] for row in (a, b))
+    one = replace(one, counts=(len(ours), len(theirs)))
+    metric = Measurement.parse(one.metric)
+    if metric.metric.kind == MASTERED:
+        return _mastered(one, ours, theirs)
+    try:
+        every = samples(metric, peers) | {a.name: sample(metric, ours), b.name: sample(metric, theirs)}
+    except ValueError as error:
+        return replace(one, why=str(error))
+    if metric.metric.kind == UNTIL:
+        return _until(one, ours, theirs)
+    found = contrast(every[a.name], every[b.name], list(every.values()), rule)
+    return _of(one, found, every[a.name].mean, every[b.name].mean)
+
+
+def _of(one: Difference, found: Contrast | None, ours: float, theirs: float) -> Difference:
+    """The numbers of an estimate, of a metric compared on its logarithm as factors."""
+    back = math.exp if one.factor else float
+    one = replace(one, mean_a=back(ours), mean_b=back(theirs), gap=back(ours - theirs))
+    if found is None:
+        return replace(one, why=one.why or "one seed shows no spread")
+    low, high = found.interval()
+    spread = math.sqrt(found.spread / 2)
+    return replace(
+        one,
+        low=back(low),
+        high=back(high),
+        p=None if one.why else found.p(),
+        effect=found.gap / spread if spread else None,
+        method=found.method,
+        contrast=found,
+    )
+
+
+def _mastered(one: Difference, ours: Sequence[float], theirs: Sequence[float]) -> Difference:
+    shares = statistics.fmean(ours), statistics.fmean(theirs)
+    return replace(
+        one, mean_a=shares[0], mean_b=shares[1], gap=shares[0] - shares[1],
+        p=None if one.why else jumps.fisher_p(ours, theirs),
+        method="Fisher's exact test", exact=True,
+    )  # fmt: skip
+
+
+def _until(one: Difference, ours: Sequence[float], theirs: Sequence[float]) -> Difference:
+    gap, low, high = jumps.ratio(ours, theirs, LEVEL)
+    means = statistics.geometric_mean(ours), statistics.geometric_mean(theirs)
+    return replace(
+        one, mean_a=means[0], mean_b=means[1], gap=gap, low=low, high=high,
+        p=None if one.why else jumps.rank_p(ours, theirs),
+        method="ranks, censored at the budget", exact=True,
+    )  # fmt: skip
+
+
+def undecided(one: Difference) -> Difference:
+    """The same with the reason why it is undecided, and how many more seeds give power.
+
+    At the level that Holm's correction left for it.
+    """
+    assert one.p is not None and one.corrected is not None
+    level = LEVEL * one.p / one.corrected
+    why = f"p {one.corrected:.2g} after Holm"
+    if one.exact:
+        return replace(one, why=jumps.too_few(*one.counts, level) or why)
+    assert one.contrast is not None
+    return replace(one, why=why, more=more_seeds(one.contrast, min(one.counts), level=level))
