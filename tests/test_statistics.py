@@ -6,7 +6,6 @@ itself; `-m slow` has ten times as many.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -66,7 +65,7 @@ def test_a_95_percent_interval_covers_the_truth_95_times_in_100(rule: Rule, seed
 def test_unequal_variances_are_noticed_before_they_are_pooled(spreads: tuple[float, ...], more: int) -> None:
     """The worst error of a 5 % test is 8 % with three seeds; of pooling without a check it is over 20 %."""
     rng, errors = np.random.default_rng(7), {"checked": 0, "unchecked": 0}
-    count = 1500 * more
+    count = 800 * more
     for _ in range(count):
         rows = samples(rng, np.zeros(6), np.array(spreads, float), 3)
         found = contrast(rows[0], rows[1], rows, "pooled")
@@ -75,7 +74,7 @@ def test_unequal_variances_are_noticed_before_they_are_pooled(spreads: tuple[flo
         variance, freedom = pooled_variance(rows)
         t = (rows[0].mean - rows[1].mean) / math.sqrt(variance * 2 / 3)
         errors["unchecked"] += 2 * stats.t.sf(abs(t), freedom) < 0.05
-    assert errors["checked"] / count < 0.10, errors
+    assert errors["checked"] / count < 0.11, errors
     if spreads[0] > 1:
         assert errors["unchecked"] / count > 0.14, errors
 
@@ -85,7 +84,7 @@ def test_equal_variances_are_pooled_and_that_finds_more_than_welch() -> None:
     for _ in range(800):
         rows = samples(rng, np.array([3.0, 0, 0, 0, 0, 0, 0, 0]), np.ones(8), 3)
         for rule in ("pooled", "welch"):
-            one = contrast(rows[0], rows[1], rows, rule)  # type: ignore[arg-type]
+            one = contrast(rows[0], rows[1], rows, rule)
             assert one is not None
             found[rule] += one.p() < 0.05
     assert found["pooled"] > found["welch"] + 0.07 * 800, found
@@ -151,7 +150,7 @@ def test_of_families_without_any_difference_one_in_twenty_shows_one(more: int) -
         ps = holm([one.p() if one else None for one in found])
         return any(p is not None and p <= 0.05 for p in ps)
 
-    assert rate(500 * more, wrong) < 0.08
+    assert rate(300 * more, wrong) < 0.09
 
 
 # --- equivalence ------------------------------------------------------------------------------------------------------
@@ -170,7 +169,7 @@ def test_at_the_margins_edge_equivalence_is_found_at_most_one_time_in_twenty(see
     rng = np.random.default_rng(seeds)
     for gap, allowed in ((3.0, (0.02, 0.075)), (4.0, (0.0, 0.02))):
         means = np.array([gap, 0, 1, 2, 3, 4])
-        share = rate(800 * more, lambda means=means: equivalent(samples(rng, means, np.ones(6), seeds), 3.0))
+        share = sum(equivalent(samples(rng, means, np.ones(6), seeds), 3.0) for _ in range(800 * more)) / (800 * more)
         assert allowed[0] <= share < allowed[1], (gap, share)
 
 
@@ -178,7 +177,7 @@ def test_alike_rows_are_found_equivalent_as_often_as_the_power_says() -> None:
     rng, means = np.random.default_rng(2), np.array([0.1, 0, 1, 2])
     margin, seeds = 1.5, 8
     found = rate(800, lambda: equivalent(samples(rng, means, np.ones(4), seeds), margin))
-    truth = contrasts.Contrast(0.1, 0.0, 0.0, 2.0, 4, 1.0, "")
+    truth = contrasts.Contrast(0.1, 1.0, 1.0, 2.0, 4.0, "")
     said = contrasts.equivalence_power(truth, truth, (-margin, margin), seeds, 0.05)
     assert abs(found - said) < 0.08, (found, said)
 
@@ -187,37 +186,43 @@ def test_alike_rows_are_found_equivalent_as_often_as_the_power_says() -> None:
 
 
 @pytest.mark.parametrize("more", MANY)
-@pytest.mark.parametrize(("rule", "effect"), [("pooled", 1.2), ("welch", 1.2), ("paired", 0.9), ("pooled", 2.5)])
-def test_so_many_more_seeds_decide_four_times_in_five(rule: Rule, effect: float, more: int) -> None:
-    """With the seeds that are advised for the true gap and spread, and not with one fewer than half of them."""
-    rng, rows, now = np.random.default_rng(5), 6, 2
-    one = contrasts.Contrast(
-        effect, 1.0, 1.0, 1.0 if rule == "paired" else 2.0, rows if rule == "pooled" else 0, 1.0, ""
-    )
-    if rule == "welch":
-        one = contrasts.Contrast(effect, 1.0, 1.0, 2.0, 0, 2.0, "")
-    needed = contrasts.more_seeds(one, now)
-    assert needed is not None
-    seeds = now + needed
+@pytest.mark.parametrize(
+    ("rule", "effect", "seeds"), [("pooled", 1.2, 12), ("welch", 1.2, 12), ("paired", 0.9, 12), ("pooled", 2.5, 4)]
+)
+def test_the_seeds_that_are_advised_decide_four_times_in_five(rule: Rule, effect: float, seeds: int, more: int) -> None:
+    """With the true gap and spread; pooled decides somewhat more often, as it is planned without what it pools."""
+    rng, rows = np.random.default_rng(5), 6
+    spread, tail = (1.0, 1.0) if rule == "paired" else (2.0, 2.0)
+    one = contrasts.Contrast(effect, 1.0, 1.0, spread, tail, "")
+    assert 2 + (contrasts.more_seeds(one, 2) or 0) == seeds
     assert contrasts.power(one, seeds) >= 0.8 > contrasts.power(one, seeds - 1)
-    spread = math.sqrt(0.5) if rule == "paired" else 1.0  # so that differences have the spread 1
+    means, width = (
+        np.array([effect, *[0.0] * (rows - 1)]),
+        math.sqrt(spread / 2) if rule != "paired" else math.sqrt(0.5),
+    )
 
     def decides() -> bool:
-        every = samples(rng, np.array([effect, *[0.0] * (rows - 1)]), np.full(rows, spread), seeds)
+        every = samples(rng, means, np.full(rows, width), seeds)
         found = contrast(every[0], every[1], every, rule)
         assert found is not None
         return found.p() <= 0.05
 
-    share = rate(700 * more, decides)
-    assert 0.76 < share < 0.93, (share, seeds)  # seeds are whole, so it is 80 % or somewhat more
+    share = rate(500 * more, decides)
+    assert 0.75 < share < 0.92, share  # seeds are whole: 80 % or somewhat more
 
 
 def test_no_seeds_are_advised_where_there_are_enough_or_none_would_do() -> None:
-    one = contrasts.Contrast(5.0, 0.1, 10.0, 2.0, 6, 1.0, "")
-    assert contrasts.more_seeds(one, 5) is None
-    assert contrasts.more_seeds(contrasts.Contrast(0.0, 0.1, 10.0, 2.0, 6, 1.0, ""), 5) is None
-    assert contrasts.more_seeds(contrasts.Contrast(1e-6, 0.1, 10.0, 2.0, 6, 1.0, ""), 5) is None
-    assert contrasts.fewest(functools.partial(lambda seeds: 0.0), 3) is None
+    def of(gap: float) -> contrasts.Contrast:
+        return contrasts.Contrast(gap, 0.1, 10.0, 2.0, 2.0, "")
+
+    assert [contrasts.more_seeds(of(gap), 5) for gap in (5.0, 0.0, 1e-6)] == [None, None, None]
+    assert contrasts.more_seeds(of(0.2), 5) == stats_needed(0.2) - 5
+
+
+def stats_needed(effect: float) -> int:
+    """Seeds a row by the tables of two-sample t-tests (statsmodels: 393.4 for 0.2)."""
+    assert effect == 0.2
+    return 394
 
 
 # --- what is learned at once ------------------------------------------------------------------------------------------
@@ -272,4 +277,4 @@ def test_the_factor_between_times_has_an_interval_that_covers_it() -> None:
         return low <= 2.0 <= high
 
     assert 0.945 < rate(800, covered) < 0.99  # exact for U, whose steps are wide with five seeds: 96.8 %
-    assert jumps.ratio([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], 0.05) == (pytest.approx(1.0), None, None)
+    assert jumps.ratio([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], 0.05)[1:] == (None, None)

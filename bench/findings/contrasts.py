@@ -56,8 +56,9 @@ class Contrast:
 
     Attributes:
         error: its standard error. freedom: degrees of freedom.
-        spread: variance of the estimate times the seeds of a row. rows: how many rows the variance is pooled over, 0
-            for Welch and for pairs. tail: of Welch, degrees of freedom a further seed brings.
+        spread: variance of the estimate times the seeds of a row.
+        tail: degrees of freedom that a further seed brings, of the rows compared alone: the check of equal variances
+            refuses one comparison in three, so that to count on pooled ones promises too much.
         method: in words.
     """
 
@@ -65,7 +66,6 @@ class Contrast:
     error: float
     freedom: float
     spread: float
-    rows: int
     tail: float
     method: str
 
@@ -90,7 +90,7 @@ class Contrast:
 
     def at(self, seeds: int) -> tuple[float, float]:
         """Standard error and degrees of freedom with so many seeds a row."""
-        return math.sqrt(self.spread / seeds), (self.rows or self.tail) * (seeds - 1)
+        return math.sqrt(self.spread / seeds), self.tail * (seeds - 1)
 
 
 @functools.cache
@@ -182,7 +182,7 @@ def _paired(a: Sample, b: Sample, share: float) -> Contrast | None:
     if not gaps.freedom:
         return None
     n, freedom = len(gaps.values), gaps.freedom
-    return Contrast(gaps.mean, math.sqrt(gaps.variance / n), freedom, gaps.variance, 0, 1.0, "paired by seed")
+    return Contrast(gaps.mean, math.sqrt(gaps.variance / n), freedom, gaps.variance, 1.0, "paired by seed")
 
 
 def _pooled(a: Sample, b: Sample | None, peers: Sequence[Sample], share: float) -> Contrast | None:
@@ -193,10 +193,10 @@ def _pooled(a: Sample, b: Sample | None, peers: Sequence[Sample], share: float) 
     if b is not None:
         gap, inverse = gap - share * b.mean, inverse + share**2 / len(b.values)
     rows = sum(one.freedom > 0 for one in peers)
-    spread = variance * (1 + (share**2 if b is not None else 0))
-    return Contrast(
-        gap, math.sqrt(variance * inverse), freedom, spread, rows, 1.0, f"pooled over {rows} rows, {freedom} df"
-    )
+    weight = share**2 if b is not None else 0.0
+    spread, tail = variance * (1 + weight), (1 + weight) ** 2 / (1 + weight**2)
+    method = f"pooled over {rows} rows, {freedom} df"
+    return Contrast(gap, math.sqrt(variance * inverse), freedom, spread, tail, method)
 
 
 def _welch(a: Sample, b: Sample | None, share: float, method: str) -> Contrast | None:
@@ -210,7 +210,7 @@ def _welch(a: Sample, b: Sample | None, share: float, method: str) -> Contrast |
     freedom = total**2 / divisor if divisor else float(a.freedom)
     spread = sum(variance for variance, _ in parts)
     fourth = sum(variance**2 for variance, _ in parts)
-    return Contrast(gap, math.sqrt(total), freedom, spread, 0, spread**2 / fourth if fourth else 1.0, method)
+    return Contrast(gap, math.sqrt(total), freedom, spread, spread**2 / fourth if fourth else 1.0, method)
 
 
 # --- power ------------------------------------------------------------------------------------------------------------
@@ -243,13 +243,15 @@ def fewest(power_of: functools.partial[float], now: int) -> int | None:
         power_of: the power by number of seeds, which grows with it.
         now: seeds a row.
     """
-    if power_of(seeds=now) >= POWER or power_of(seeds=MOST_SEEDS) < POWER:
-        return None
-    low, high = now, MOST_SEEDS
+    low = high = now
+    while not power_of(seeds=high) >= POWER:  # doubled, as SciPy's non-central t is not a number far out
+        if high == MOST_SEEDS:
+            return None
+        low, high = high, min(2 * high, MOST_SEEDS)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if power_of(seeds=middle) >= POWER else (middle, high)
-    return high - now
+    return high - now or None
 
 
 def more_seeds(one: Contrast, now: int, null: float = 0.0, level: float = LEVEL) -> int | None:
