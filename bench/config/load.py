@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from bench.config import secrets
 from bench.config.check import Place, checked
 from bench.config.claim import with_numbers
 from bench.config.matrix import typed_axes
-from bench.config.schema import ConfigError, Matrix
+from bench.config.schema import ConfigError, Data, Matrix
 from bench.config.written import NotPlain, read_yaml
 
 LARGEST_FILE = 1_000_000  # bytes: a matrix is written by hand
@@ -54,7 +54,7 @@ def load(path: Path | str, overrides: list[str] | None = None, *, say: Say = to_
     def origin(place: Place) -> str:
         return _origin(place, layers)
 
-    matrix = checked(Matrix, plain, origin)
+    matrix = checked(Matrix, _with_knobs(plain), origin)
     matrix = replace(matrix, axes=typed_axes(matrix), claim=with_numbers(matrix.claim))
     secrets.refuse(matrix, origin)
     return matrix
@@ -90,6 +90,17 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _with_knobs(plain: Any) -> Any:
+    """The same with the keys of a task's data that are no fields as its knobs."""
+    data = plain.get("data") if isinstance(plain, dict) else None
+    if not isinstance(data, dict) or data.get("source") != "task" or not isinstance(data.get("knobs", {}), dict):
+        return plain
+    own = {one.name for one in fields(Data)}
+    kept = {key: value for key, value in data.items() if key in own}
+    knobs = {key: value for key, value in data.items() if key not in own}
+    return {**plain, "data": {**kept, "knobs": {**data.get("knobs", {}), **knobs}}}
 
 
 # --- layers -----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class Variant:
     name: str
     scheme: str
     options: dict[str, Any]
+    keys: dict[str, Any] = field(default_factory=dict)  # dotted, of a cell
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,11 @@ def _variant(entry: Any) -> Variant:
     name = entry.get("name", entry["scheme"])
     if isinstance(name, bool) or not isinstance(name, str | int | float):
         raise ConfigError(f"variant {entry!r}: name must be text, got {name!r}; write it in quotes")
-    options = {str(key): value for key, value in entry.items() if key not in ("name", "scheme")}
+    rest = {str(key): value for key, value in entry.items() if key not in ("name", "scheme")}
+    keys = {key: value for key, value in rest.items() if "." in key}
+    options = {key: value for key, value in rest.items() if key not in keys}
     try:
-        return Variant(slug(str(name), "variant"), entry["scheme"], options)
+        return Variant(slug(str(name), "variant"), entry["scheme"], options, keys)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -97,7 +100,26 @@ def expand(matrix: Matrix) -> list[MatrixCell]:
 def _cell(matrix: Matrix, variant: Variant, axes: dict[str, Any], seed: int) -> MatrixCell:
     groups = {group: getattr(matrix, group) for group in GROUPS}
     config = CellConfig(variant.scheme, dict(variant.options), **groups, seed=seed)
-    return MatrixCell(variant.name, axes, config.changed(axes))
+    keys = {key: typed_key(matrix, key, value, f"variant {variant.name!r}") for key, value in variant.keys.items()}
+    if twice := sorted(keys.keys() & axes.keys()):
+        raise ConfigError(f"variant {variant.name!r}: {twice[0]} is an axis of this matrix, so no variant can set it")
+    return MatrixCell(variant.name, axes, config.changed(keys | axes))
+
+
+def typed_key(matrix: Matrix, key: str, value: Any, where: str) -> Any:
+    """A value of a dotted key of a cell, as the key itself would take it.
+
+    Raises:
+        ConfigError: for a key that no cell has, with the nearest, or a value that it does not take.
+    """
+    known = [f"{group}.{one.name}" for group, kind in GROUPS.items() for one in fields(kind)]
+    if key.startswith(("data.knobs.", "options.")):
+        return value
+    if key not in known:
+        raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, known)}")
+    group, _, name = key.partition(".")
+    plain = as_dict(getattr(matrix, group)) | {name: value}
+    return getattr(checked(GROUPS[group], plain, lambda place: where, group=group), name)
 
 
 def typed_axes(matrix: Matrix) -> dict[str, list[Any]]:
@@ -108,13 +130,13 @@ def typed_axes(matrix: Matrix) -> dict[str, list[Any]]:
 def _typed_axis(matrix: Matrix, key: str, values: list[Any]) -> list[Any]:
     where = f"axis {key!r} of matrix {matrix.name!r}"
     known = [f"{group}.{one.name}" for group, kind in GROUPS.items() for one in fields(kind)]
-    if key not in known and not key.startswith("options."):
+    if key not in known and not key.startswith(("options.", "data.knobs.")):
         raise ConfigError(f"unknown {where}{nearest(key, [*known, 'options.<an option of the schemes>'])}")
     if not values:
         raise ConfigError(f"{where} has no values")
     group, _, name = key.partition(".")
-    if group == "options":
-        return values  # a scheme declares the types of its options
+    if group == "options" or name.startswith("knobs."):
+        return values  # a scheme declares the types of its options, a task those of its knobs
     rest = as_dict(getattr(matrix, group))
     given = [rest | {name: value} for value in values]
     typed = [getattr(checked(GROUPS[group], one, lambda place: where, group=group), name) for one in given]
@@ -146,5 +168,5 @@ def row(cell: MatrixCell, id: str) -> Row:
         options=config.options,
         axes=cell.axes,
         backbone=config.backbone.name,
-        data="scenes" if config.data.source == "scenes" else data,
+        data=config.data.task or ("scenes" if config.data.source == "scenes" else data),
     )

@@ -70,15 +70,24 @@ class Backbone:
 class Data:
     """Images and what they are conditioned on.
 
-    `scenes` is rendered here. `huggingface` reads `path`: a dataset's name, or a folder or file of parquet, arrow,
+    `scenes` is rendered here, and so is a `task`, whose optimal denoiser is exact; a key of a task that is none of
+    these is a knob of it. `huggingface` reads `path`: a dataset's name, or a folder or file of parquet, arrow,
     images, webdataset, archives or tables of text, with the given columns and splits. Where both splits are the same,
     a tenth (or `heldout_count`) is held out of it.
     """
 
     __pydantic_config__ = STRICT
 
-    source: Literal["scenes", "huggingface"] = "scenes"
-    """Rendered scenes with captions, or a Hugging Face dataset."""
+    source: Literal["scenes", "huggingface", "task"] = "scenes"
+    """Rendered scenes with captions, a Hugging Face dataset, or a task."""
+    task: str | None = None
+    """task: its name, as `ditbench tasks` lists them."""
+    level: Literal["easy", "medium", "hard"] = "medium"
+    """task: values of its knobs."""
+    knobs: dict[str, Any] = field(default_factory=dict, hash=False)
+    """task: single knobs, over those of the level."""
+    words: Flag = False
+    """task: the prompt as text, for a caption encoder or a frozen encoder."""
     path: str | None = None
     """huggingface: name on the hub, folder or file."""
     subset: str | None = None
@@ -113,6 +122,11 @@ class Data:
     def __post_init__(self) -> None:
         if self.source == "huggingface" and not self.path:
             raise ValueError("data.path is needed: a dataset's name, folder or file (data.path=...)")
+        if self.source == "task" and not self.task:
+            raise ValueError("data.task is needed: the name of a task (data.task=...)")
+        if self.source != "task" and (self.task or self.knobs or self.words):
+            what = next(name for name in ("task", "knobs", "words") if getattr(self, name))
+            raise ValueError(f"data.{what} is of tasks alone, and data.source is {self.source} (data.source=task)")
 
 
 @dataclass(frozen=True)
@@ -121,8 +135,11 @@ class Prompt:
 
     __pydantic_config__ = STRICT
 
-    kind: Literal["auto", "labels", "captions", "features"] = "auto"
-    """A table of labels, a caption encoder trained along, or a frozen encoder's features; auto: what the data has."""
+    kind: Literal["auto", "labels", "captions", "features", "slots"] = "auto"
+    """A table of labels, a caption encoder trained along, a frozen encoder's features, or a task's slots; auto: what
+    the data has."""
+    arm: Literal["none", "blind", "oracle"] = "none"
+    """task: blind is the null prompt always, oracle the prompt as a map over the image's tokens."""
     length: Count = 64
     """Tokens at most."""
     depth: Annotated[Whole, Interval(ge=0, le=1000)] = 2
@@ -220,13 +237,19 @@ class Evaluate:
     labels: Literal["heldout", "uniform"] = "heldout"
     """Labels of the samples and of these images: shared out as in the held-out images, or every class alike."""
     extractor: str = "auto"
-    """Feature extractor; auto: inception if available, else efficientnet-lite0."""
+    """Feature extractor; auto: inception if available, else efficientnet-lite0; none: no FID."""
     heldout: Count = 2000
     """Held-out images of the validation loss."""
     bins: Count = 10
     """Bins of timesteps that the validation loss is split into."""
     seed: Seed = 1234
     """Seed of noise and prompts, equal in all cells."""
+    points: Count = 1024
+    """task: fixed points (x_t, t, prompt) of the excess error."""
+    curve_every: Length = 0
+    """task: steps between points of the capability curves; 0: none."""
+    curve_samples: Count = 128
+    """task: samples of each point of these curves."""
     unseen: Count = 200
     """scenes: samples of combinations that training lacks."""
     sweep: list[Number] = field(default_factory=list)

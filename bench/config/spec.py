@@ -46,6 +46,9 @@ class CellConfig:
         for key, value in changes.items():
             group, _, name = key.partition(".")
             old = groups.get(group, getattr(self, group))
+            outer, _, inner = name.partition(".")
+            if inner:  # data.knobs.labels
+                name, value = outer, getattr(old, outer) | {inner: value}
             groups[group] = old | {name: value} if isinstance(old, dict) else replace(old, **{name: value})
         return replace(self, **groups)
 

@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.config.schema import Data, as_dict
-from bench.data import prepared, scenes
+from bench.data import prepared, scenes, task_data
 from bench.data.errors import DataError
 from bench.data.prepared import DamagedError, Warn
 from bench.data.reading.files import KINDS
 from bench.data.subsets import chosen
+from bench.data.tasks.contract import Task
 from bench.store.files import digest
 
 __all__ = ["DataError", "Dataset", "Progress", "Split", "data_digest", "load", "prepare"]
@@ -40,9 +41,17 @@ class Split:
     images: np.ndarray
     labels: np.ndarray | None
     captions: list[str] | None
+    x_0: np.ndarray | None = None  # of a task: float32 (n, 3, S, S), not clipped
+    z: np.ndarray | None = None  # (n, M)
+    words: np.ndarray | None = None  # (n, L)
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def exact(self) -> np.ndarray:
+        """What the flow takes: x_0 of a task, images of other data."""
+        return self.images if self.x_0 is None else self.x_0
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,7 @@ class Dataset:
     unseen: Split | None = None
     rendered: bool = False
     about: dict[str, Any] = field(default_factory=dict)
+    task: Task | None = None  # that trained images are sampled of
 
     def subset(self, split: str, count: int, seed: int) -> NDArray[np.int64]:
         """Indices of `count` images of a split (all, if there are fewer): a sample by the rule of `subsets`."""
@@ -102,6 +112,8 @@ def data_digest(config: Data) -> str:
     Raises:
         DataError: if a path that is written as one is not there, or cannot be read.
     """
+    if config.source == "task":
+        return task_data.task_digest(config)
     if config.source == "scenes":
         rendering = [config.image_size, config.objects, config.seed]
         return digest(["scenes", scenes.VERSION, *rendering, _counts(config)], 16)
@@ -153,6 +165,8 @@ def prepare(config: Data, cache: Path, progress: Progress = _nothing, warn: Warn
         if config.source == "scenes":
             _render(config, temporary, progress)
             about: dict[str, Any] = {"classes": None}
+        elif config.source == "task":
+            about = task_data.fill(config, temporary, progress)
         else:
             from bench.data.reading import convert
 
@@ -173,8 +187,9 @@ def load(folder: Path) -> Dataset:
         about = prepared.read(folder)
         train, heldout = (_load_split(folder, name) for name in SPLITS)
         unseen = _load_split(folder, "unseen") if (folder / "unseen-images.npy").exists() else None
-        rendered = about["config"]["source"] == "scenes"
-        return Dataset(about["digest"], train, heldout, about["classes"], unseen, rendered, about)
+        source = about["config"]["source"]
+        task = task_data.task_of(Data(**about["config"])) if source == "task" else None
+        return Dataset(about["digest"], train, heldout, about["classes"], unseen, source == "scenes", about, task)
     except (DamagedError, OSError, ValueError, KeyError) as error:
         raise DataError(
             f"prepared data {folder.name} is damaged ({error}); `ditbench run` makes it again, "
@@ -186,10 +201,15 @@ def _load_split(folder: Path, name: str) -> Split:
     images = np.load(folder / f"{name}-images.npy", mmap_mode="r")
     labels = folder / f"{name}-labels.npy"
     captions = folder / f"{name}-captions.txt"
+    more = {one: folder / f"{name}-{one}.npy" for one in ("x0", "z", "words")}
+    arrays = {one: np.load(path, mmap_mode="r") if path.exists() else None for one, path in more.items()}
     return Split(
         images,
         np.load(labels) if labels.exists() else None,
         captions.read_text(encoding="utf-8").split("\n") if captions.exists() else None,
+        arrays["x0"],
+        arrays["z"],
+        arrays["words"],
     )
 
 

@@ -11,12 +11,12 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from architectures import Captions, FeatureBatch, Features, Labels, PromptKind
+from architectures import Captions, FeatureBatch, Features, Labels, PromptKind, Slots
 from bench.config.schema import Prompt
 from bench.data import prepared
 from bench.data.counts import about_words, notes
@@ -24,6 +24,7 @@ from bench.data.datasets import Dataset, Progress, Split
 from bench.data.encoders import PromptError, encoder_digest, frozen_features
 from bench.data.errors import listed
 from bench.data.prepared import DamagedError, Warn
+from bench.data.tasks.contract import Task
 from bench.data.words import VERSION, words
 from bench.store.files import digest
 
@@ -56,6 +57,12 @@ class Prompts:
     def rows(self, split: str, indices: np.ndarray) -> Any:
         """Prompts of the images `indices` of a split."""
         return self._lookup(self._array(split)[indices])
+
+    def of_words(self, task: Task, words: torch.Tensor) -> torch.Tensor:
+        """Prompts of a task's words (B, L); the null prompt of the blind arm."""
+        if self.meta.get("arm") == "blind":
+            return cast(torch.Tensor, self.kind.null(len(words)))
+        return task.ids(words)
 
     def _lookup(self, stored: np.ndarray) -> Any:
         if isinstance(self.kind, Features):
@@ -116,10 +123,12 @@ def prepare(
     if kind == "features":
         assert config.encoder is not None
         defining += [encoder_digest(config.encoder), config.template if data.classes else ""]
+    if kind == "slots":
+        defining += [config.arm]
     folder = cache / "prompts" / digest(defining, 16)
 
     def fill(temporary: Path) -> dict[str, Any]:
-        makers = {"labels": _make_labels, "captions": _make_captions, "features": _make_features}
+        makers = {"slots": _make_slots, "labels": _make_labels, "captions": _make_captions, "features": _make_features}
         return makers[kind](data, config, temporary, progress)
 
     prepared.make(folder, fill, what="cached prompts", warn=warn)
@@ -127,14 +136,21 @@ def prepare(
 
 
 def resolve_kind(data: Dataset, config: Prompt) -> str:
-    """`labels`, `captions` or `features`, for `auto` what the data has.
+    """`labels`, `captions`, `features` or `slots`, for `auto` what the data has.
 
     Raises:
         PromptError: if the data lacks what is requested.
     """
     kind = config.kind
     if kind == "auto":
-        kind = "labels" if data.classes else "captions"
+        kind = "slots" if data.task is not None else "labels" if data.classes else "captions"
+    if data.task is None and (kind == "slots" or config.arm != "none"):
+        what = "kind slots" if kind == "slots" else f"arm {config.arm}"
+        raise PromptError(f"prompt.{what} is of tasks alone (data.source=task)")
+    if data.task is not None and kind != "slots":
+        raise PromptError(f"prompt.kind {kind}: the prompts of a task are slots; choose auto or slots")
+    if config.arm == "oracle":
+        raise PromptError("prompt.arm oracle needs the scheme `oracle`, and there is none here yet")
     if kind == "captions" and data.train.captions is None:
         raise PromptError("prompt.kind captions: this data has labels; choose labels, or features with a template")
     if kind == "labels" and data.classes is None:
@@ -152,13 +168,28 @@ def load(folder: Path) -> Prompts:
     """
     try:
         meta = prepared.read(folder)
-        kinds: dict[str, type] = {"labels": Labels, "captions": Captions, "features": Features}
+        kinds: dict[str, type] = {"slots": Slots, "labels": Labels, "captions": Captions, "features": Features}
         return Prompts(kinds[meta["kind"]](**meta["arguments"]), folder, folder.name, meta)
     except (DamagedError, OSError, ValueError, KeyError, TypeError) as error:
         raise PromptError(
             f"cached prompts {folder.name} are damaged ({error}); `ditbench run` makes them again, "
             f"or delete {folder} and run again"
         ) from error
+
+
+# --- slots ---------------------------------------------------------------------------------------------------------
+
+
+def _make_slots(data: Dataset, config: Prompt, folder: Path, progress: Progress) -> dict[str, Any]:
+    """The ids of a task's words."""
+    task = data.task
+    assert task is not None
+    arguments = {"vocabulary": task.vocabulary, "length": len(task.slots)}
+    for name, split in data.splits.items():
+        assert split.words is not None
+        ids = task.ids(torch.from_numpy(np.array(split.words)))
+        np.save(folder / f"{name}.npy", np.zeros_like(ids) if config.arm == "blind" else ids.numpy())
+    return {"kind": "slots", "arguments": arguments, "arm": config.arm}
 
 
 # --- labels and captions --------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say)
 
     Nothing on data without scenes.
     """
-    if subject.data.unseen is None:
+    if subject.data.unseen is None or subject.data.task is not None:
         return Measured({})
     judge, card = judges.load()
     judge = judge.to(subject.device)

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from numpy.typing import NDArray
 
 from bench.measure import metrics, rows
 from bench.measure.heldout import heldout_loss
 from bench.measure.sampling import Say, generate_set, heldout_set
 from bench.store.metrics import Measurement
+from bench.training.flow import to_images
 from bench.training.model import LoadedCell
 from bench.training.stopwatch import median_iqr
 
@@ -39,6 +41,11 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say)
     quality = heldout_loss(subject)
     chosen = rows.sides(subject.data, evaluate)
     generated, rates = generate_set(subject, heldout_set(subject), folder, say, warn)
+    cost = median_iqr(rates, "sample_images_per_second")
+    if evaluate.extractor == "none":
+        return Measured(quality, cost, {"samples": len(generated)})
+    if subject.data.task is not None:
+        generated = to_images(torch.from_numpy(generated)).contiguous().numpy()
     extractor = metrics.resolve(evaluate.extractor, warn=warn)
     say(f"features of {extractor.name}")
     real = metrics.reference_features(
@@ -52,7 +59,6 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say)
     )
     features = extractor.features(generated, device=subject.device.type)
     quality |= metrics.set_metrics(features, real, slug=extractor.slug)
-    cost = median_iqr(rates, "sample_images_per_second")
     about: dict[str, Any] = {"extractor": extractor.name, "extractor_digest": extractor.digest, "dim": real.shape[1]}
     about |= {"samples": len(generated), "reference": len(chosen.real), **chosen.about}
     return Measured(quality, cost, about, _sampling(features, real, extractor.slug))

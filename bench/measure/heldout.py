@@ -27,7 +27,7 @@ def heldout_loss(subject: LoadedCell, *, batch: int = 256) -> dict[str, float]:
     losses = []
     for start in range(0, count, batch):
         rows = chosen[start : start + batch]
-        x_0 = from_images(torch.from_numpy(subject.data.heldout.images[rows]))
+        x_0 = from_images(torch.from_numpy(subject.data.heldout.exact[rows]))
         noise = torch.stack([torch.randn(subject.shape, generator=generator(seed, "heldout", int(i))) for i in rows])
         prompt = to_device(subject.prompts.rows("heldout", rows), subject.device)
         x_0, noise, times = (part.to(subject.device) for part in (x_0, noise, t[start : start + batch]))

@@ -109,8 +109,16 @@ def sample(
     model: Velocity, kind: PromptKind, prompt: Any, noise: Tensor, how: Sample, target: Target = "velocity"
 ) -> Tensor:
     """Samples uint8 (B, H, W, C) for prompts and noise (B, C, H, W), of a model with that target."""
+    return to_images(sample_exact(model, kind, prompt, noise, how, target))
+
+
+@torch.inference_mode()
+def sample_exact(
+    model: Velocity, kind: PromptKind, prompt: Any, noise: Tensor, how: Sample, target: Target = "velocity"
+) -> Tensor:
+    """Samples x_0 (B, C, H, W), not clipped, of a model with that target."""
     field = guided(velocity(model, target), kind, how.guidance)  # guidance acts on the velocity
-    return to_images(solver(how.sampler, target)(field, noise, prompt, how.steps))
+    return solver(how.sampler, target)(field, noise, prompt, how.steps)
 
 
 def prompt_texts(data: Dataset, indices: NDArray[np.int64], split: str = "heldout") -> list[str]:
@@ -142,9 +150,12 @@ def generate(
 
 
 def _generate_batches(
-    subject: LoadedCell, prompt: Any, noise: Tensor, batch: int, guidance: float | None = None
+    subject: LoadedCell, prompt: Any, noise: Tensor, batch: int, guidance: float | None = None, exact: bool = False
 ) -> Iterator[tuple[Images, tuple[int, float]]]:
-    """Yields (samples, (computed, seconds)) a batch; for a compiled model the last is filled up to the same shape."""
+    """Yields (samples, (computed, seconds)) a batch, `exact` ones as x_0 (B, C, H, W).
+
+    For a compiled model the last batch is filled up to the same shape.
+    """
     settings = subject.config.sample
     if guidance is not None:
         settings = replace(settings, guidance=guidance)
@@ -157,7 +168,8 @@ def _generate_batches(
         watch.start()
         with subject.autocast():
             start_noise, target = noise[members].to(subject.device), subject.config.train.target
-            samples = sample(subject.model, subject.prompts.kind, part, start_noise, settings, target)
+            how = sample_exact if exact else sample
+            samples = how(subject.model, subject.prompts.kind, part, start_noise, settings, target)
         kept = samples[:count].cpu()
         watch.stop()
         yield np.ascontiguousarray(kept.numpy()), (len(members), watch.seconds()[0])
@@ -207,6 +219,8 @@ def generate_set(
 ) -> tuple[Images, list[float]]:
     """The samples of a set, uint8 (n, H, W, 3), and images/s of each part after the first.
 
+    Of a task they are x_0, float32 (n, 3, H, W): white grain goes beyond what an image can show.
+
     Kept in parts as they are finished, so that a cell that dies here resumes. A part that is damaged, or of other
     weights, is generated again.
     """
@@ -235,5 +249,8 @@ def _generate_part(
     config = subject.config
     noise = initial_noise(config.evaluate.seed, members.tolist(), subject.shape)
     prompt = subject.prompts.rows(request.split, request.indices[members])
-    ((samples, (computed, seconds)),) = _generate_batches(subject, prompt, noise, config.sample.batch, request.guidance)
+    exact = subject.data.task is not None
+    ((samples, (computed, seconds)),) = _generate_batches(
+        subject, prompt, noise, config.sample.batch, request.guidance, exact
+    )
     return samples, {"computed": computed, "seconds": seconds}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from bench.measure import control, evaluate
+from bench.measure import control, curves, evaluate
 from bench.measure.sampling import write_sample_grid
 from bench.run.endings import classified
 from bench.run.outcome import result
@@ -69,10 +69,14 @@ def _work(folder: CellFolder, journal: Journal, attempt: int) -> None:
     cell = prepared(folder, journal, attempt, cache)
     train(cell)
     journal.event(cell.train.steps, "stage", "evaluate")
+    start = time.perf_counter()
     with cell.module.ema.swapped():
         journal.image(cell.train.steps, "samples", write_sample_grid(cell.loaded, folder.path, "grid"))
         measured = evaluate.measure(cell.loaded, folder.path, cache, say=say, warn=cell.warn)
         measured |= control.measure(cell.loaded, folder.path, cache, say, cell.warn)
+        if cell.loaded.data.task is not None:
+            measured |= curves.measure(cell.loaded, folder.path, cache, say, cell.warn)
+    journal.metrics(cell.train.steps, {"evaluate_seconds": time.perf_counter() - start})
     bad = [name for name, value in measured.quality.items() if not math.isfinite(value)]
     if bad:
         raise Diverged(f"{', '.join(bad)}: not a number")

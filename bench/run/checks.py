@@ -85,11 +85,26 @@ def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:
         )
     if evaluate.labels == "uniform":
         yield from _unequal(data, evaluate)
+    if evaluate.extractor == "none" and data.task is None:
+        yield "evaluate.extractor none is for tasks, which have other metrics (data.source=task)"
+    if data.task is not None:
+        yield from _unlike_task(config, data)
     scales = [f"{scale:g}" for scale in evaluate.sweep]
     if len(set(scales)) < len(scales):
         yield f"evaluate.sweep names a guidance scale twice: {', '.join(scales)}"
     if train.compile == "on" and train.device == "cpu" and not _compiler():
         yield f"train.compile on needs a C++ compiler ({', '.join(COMPILERS)}), and there is none; choose off"
+
+
+def _unlike_task(config: CellConfig, data: Dataset) -> Iterator[str]:
+    """What contradicts a task."""
+    from bench.training.model import backbone
+
+    assert data.task is not None
+    if (patch := backbone(config.backbone).patch) != data.task.patch:
+        yield f"backbone.patch {patch}: task {config.data.task} has tokens of {data.task.patch} pixels a side"
+    if config.data.words:
+        yield "data.words true: prompts of tasks as text are not read yet; choose data.words=false"
 
 
 def _unequal(data: Dataset, evaluate: Evaluate) -> Iterator[str]:

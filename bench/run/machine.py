@@ -11,7 +11,11 @@ from bench.config.schema import ConfigError, Data, Train
 
 
 def placed(data: Data) -> Data:
-    """The data with its path made absolute, where it is on this machine."""
+    """The data with its path made absolute, where it is on this machine; a task's with its knobs and image size."""
+    if data.source == "task":
+        from bench.data.task_data import resolved
+
+        return resolved(data)
     if data.path is None:
         return data
     path = Path(data.path).expanduser()

@@ -9,6 +9,7 @@ import torch
 
 import architectures
 from bench.config.schema import as_dict
+from bench.measure import curves as curves_of_task
 from bench.measure.cost import count, peak_flops
 from bench.measure.evaluate import Measured
 from bench.run.work import CellAtWork
@@ -29,11 +30,12 @@ def result(cell: CellAtWork, measured: Measured) -> Result:
     """Everything that was measured, with where it came from."""
     history = curves(cell.folder.journal)
     origin = _provenance(cell, measured)
+    reached = curves_of_task.reached(history, cell.train.batch, cell.train.steps)
     probes = {"dynamics": dynamics.heat_maps(history)}
     probes["times"] = dynamics.by_time(dynamics.Probe(cell.loaded).observe())
     return Result(
         cell.folder.id,
-        measured.quality,
+        measured.quality | reached,
         _cost(cell, history, measured.cost, origin["hardware"].get("gpu", "")),
         as_dict(cell.spec.config),
         origin,
@@ -52,6 +54,8 @@ def _cost(cell: CellAtWork, history: History, sampling: dict[str, float], gpu: s
     rates = list(history.get("train_images_per_second", {}).values())
     cost |= median_iqr(rates or [whole], "train_images_per_second")
     cost |= sampling | {"train_seconds": seconds}
+    last = history.get("evaluate_seconds", {}).get(cell.train.steps, 0.0)
+    cost["evaluate_seconds"] = last + sum(history.get("curve_seconds", {}).values())
     cost |= {name: max(points.values()) for name, points in history.items() if name.startswith("train_peak_")}
     peak = peak_flops(gpu)
     if peak and "train_images_per_second" in cost:

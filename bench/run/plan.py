@@ -148,6 +148,7 @@ class _Planner:
         data, prompts = self.prompts(config.data, config.prompt)
         built = self._built_or_reason(config, cell, prompts)
         self._check(built.config, data, cell.label)
+        self._points(built.config, data)
         id = identity(built.config, data=data.digest, code=built.code, plugin=built.plugin)
         digests = {"data": data.digest, "prompts": prompts.digest, "code": built.code, "plugin": built.plugin}
         files = self._plugin_of(built.config.scheme)
@@ -197,10 +198,23 @@ class _Planner:
             self.warnings += doubts(config)
             self.checked.add(shared)
 
+    def _points(self, config: CellConfig, data: Dataset) -> None:
+        """The fixed points of a task, with both optima: made once, here, for all cells."""
+        shared = _key("points", data.digest, repr(config.evaluate), config.train.t_mean, config.train.t_std)
+        if data.task is not None and shared not in self.checked:
+            from bench.measure import points
+
+            self.progress("optimal denoiser", 0, 1)
+            points.load(data, config, self.store.cache, self.warnings.append)
+            self.progress("optimal denoiser", 1, 1)
+            self.checked.add(shared)
+
     def _extractor(self, name: str) -> str:
         """The extractor's own name, its weights tried."""
         from bench.measure import metrics
 
+        if name == "none":
+            return name
         found = metrics.resolve(name, warn=self.warnings.append).name
         check_extractor(found)
         return found

@@ -13,6 +13,7 @@ from bench.config.identity import check_code
 from bench.config.schema import Train
 from bench.config.spec import CellSpec
 from bench.data import datasets, prompts
+from bench.measure import curves
 from bench.measure.sampling import write_sample_grid
 from bench.store import provenance
 from bench.store.folders import CellFolder
@@ -42,6 +43,7 @@ class CellAtWork:
         loaded: model, data and prompts.
         module: what trains the model.
         initial: digests of the weights before the first step.
+        cache: of what cells share.
     """
 
     folder: CellFolder
@@ -51,6 +53,7 @@ class CellAtWork:
     loaded: LoadedCell
     module: CellModule
     initial: dict[str, str]
+    cache: Path
 
     @property
     def train(self) -> Train:
@@ -87,7 +90,7 @@ def prepared(folder: CellFolder, journal: Journal, attempt: int, cache: Path) ->
         "initial_backbone_weights": weights_digest(model, names=COMMON.match),
     }
     return CellAtWork(
-        folder, spec, journal, attempt, LoadedCell(model, data, prompted, config, device), module, initial
+        folder, spec, journal, attempt, LoadedCell(model, data, prompted, config, device), module, initial, cache
     )
 
 
@@ -143,7 +146,8 @@ def _callback(cell: CellAtWork) -> CellCallback:
         path = write_sample_grid(cell.loaded, cell.folder.path, f"step-{step:09d}")
         cell.journal.image(step, "samples", path)
 
-    probe = dynamics.Probe(cell.loaded)
+    probe, evaluate = dynamics.Probe(cell.loaded), cell.spec.config.evaluate
+    curve = curves.curve(cell.loaded, cell.cache) if evaluate.curve_every and cell.loaded.data.task else dict
     return CellCallback(
         cell.train,
         cell.journal,
@@ -151,4 +155,6 @@ def _callback(cell: CellAtWork) -> CellCallback:
         grid_every=cell.spec.config.sample.grid_every,
         write_grid=write_grid,
         observe=lambda: dynamics.curves_of(probe.observe()),
+        curve_every=evaluate.curve_every if cell.loaded.data.task else 0,
+        curve=curve,
     )

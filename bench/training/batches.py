@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from bench.data.datasets import Dataset
 from bench.data.prompts import Prompts
+from bench.data.task_data import train_batch
 from bench.store.seeds import derive
 
 
@@ -58,6 +59,24 @@ class TrainImages(torch.utils.data.Dataset[Any]):
         return torch.from_numpy(np.stack([self.images[index] for index in order])), self.prompts.rows("train", order)
 
 
+class TaskBatches(torch.utils.data.IterableDataset[Any]):
+    """Batches of a task, sampled as they are needed: (x_0 float (B, C, H, W), prompts); never the same image again."""
+
+    def __init__(self, data: Dataset, prompts: Prompts, batch: int, steps: int, seed: int) -> None:
+        assert data.task is not None
+        self.task, self.prompts = data.task, prompts
+        self.batch, self.steps, self.seed = batch, steps, seed
+        self.start = 0
+
+    def __len__(self) -> int:
+        return self.steps  # all of them, also when resumed: Lightning ends the epoch here
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, Any]]:
+        for step in range(self.start, self.steps):
+            x_0, words = train_batch(self.task, self.batch, self.seed, step)
+            yield x_0, self.prompts.of_words(self.task, words)
+
+
 def _unchanged(batch: Any) -> Any:
     return batch
 
@@ -67,12 +86,15 @@ class Batches(lightning.LightningDataModule):
 
     def __init__(self, data: Dataset, prompts: Prompts, *, batch: int, steps: int, seed: int, workers: int = 0) -> None:
         super().__init__()
+        self.task = TaskBatches(data, prompts, batch, steps, seed) if data.task is not None else None
         self.images = TrainImages(data, prompts)
         self.sampler = StepSampler(len(self.images), batch, steps, seed)
         self.workers = workers
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Whole batches, as the sampler orders them."""
+        if self.task is not None:
+            return DataLoader(self.task, batch_size=None, collate_fn=_unchanged, pin_memory=torch.cuda.is_available())
         return DataLoader(
             self.images,
             batch_sampler=self.sampler,
@@ -90,3 +112,5 @@ class Batches(lightning.LightningDataModule):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Resumes there."""
         self.sampler.start = state["next_step"]
+        if self.task is not None:
+            self.task.start = state["next_step"]

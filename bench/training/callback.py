@@ -42,6 +42,8 @@ class CellCallback(lightning.Callback):
         grid_every: int,
         write_grid: Callable[[int], None],
         observe: Callable[[], dict[str, float]] = dict,
+        curve_every: int = 0,
+        curve: Callable[[], dict[str, float]] = dict,
     ) -> None:
         """What to do, and how often.
 
@@ -52,9 +54,12 @@ class CellCallback(lightning.Callback):
             grid_every: steps between sample grids.
             write_grid: samples and journals a grid for a step.
             observe: what `bench.training.dynamics` observes of the blocks now.
+            curve_every: steps between points of capability curves; 0: none.
+            curve: measures one, with the averaged weights in place.
         """
         self.config, self.journal, self.folder = config, journal, folder
         self.grid_every, self.write_grid, self.observe = grid_every, write_grid, observe
+        self.curve_every, self.curve = curve_every, curve
         self.stop = STOP
         self.throughput = Throughput(torch.device("cpu"), config.batch)
 
@@ -84,8 +89,9 @@ class CellCallback(lightning.Callback):
         keep = step % self.config.checkpoint_every == 0 or last or stop is not None
         grid = step % self.grid_every == 0 and not last
         probed = due(step, self.config.probe_every)
+        curve = self.curve_every > 0 and (step % self.curve_every == 0 or last)
         self.throughput.count()
-        if not (log or keep or grid or probed):
+        if not (log or keep or grid or probed or curve):
             return
         module.seconds += self.throughput.pause()
         if probed or last:
@@ -97,6 +103,9 @@ class CellCallback(lightning.Callback):
         if grid:
             with module.ema.swapped():
                 self.write_grid(step)
+        if curve:
+            with module.ema.swapped():
+                self.journal.metrics(step, self.curve())
         if keep:  # last of all: a cell that resumes here lacks nothing of this step
             self._checkpoint(trainer, module, step)
         if stop is not None and not last:

@@ -40,7 +40,7 @@ class Probe:
         heldout, seed, count = subject.data.heldout, subject.config.evaluate.seed, IMAGES * len(TIMES)
         rows = chosen(count, len(heldout), seed=seed, name="dynamics", labels=heldout.labels)
         rows = np.resize(np.random.default_rng(derive(seed, "dynamics rows")).permutation(rows), count)
-        x_0 = from_images(torch.from_numpy(np.asarray(subject.data.heldout.images[rows])))
+        x_0 = from_images(torch.from_numpy(np.asarray(subject.data.heldout.exact[rows])))
         noise = torch.randn(x_0.shape, generator=generator(subject.config.evaluate.seed, "dynamics"))
         self.t = torch.tensor(TIMES).repeat_interleave(IMAGES).to(subject.device)
         self.x = interpolate(x_0.to(subject.device), noise.to(subject.device), self.t)

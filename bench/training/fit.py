@@ -22,7 +22,8 @@ def fit(module: CellModule, batches: Batches, callback: CellCallback, *, resume:
     """
     config = module.config
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # tips and notices
-    warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|num_workers|`len`|litlogger).*")
+    quiet = "does not have many workers|LeafSpec|num_workers|`len`|litlogger|resuming from a checkpoint"
+    warnings.filterwarnings("ignore", message=f".*({quiet}).*")
     trainer = lightning.Trainer(
         accelerator="gpu" if config.device == "cuda" else "cpu",
         devices=1,

@@ -1,0 +1,71 @@
+"""A cell on its task: the whole measurement at the end, and a small one again and again over its training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from bench.data.prompts import to_device
+from bench.measure import points, task
+from bench.measure.evaluate import Measured
+from bench.measure.rows import sampled
+from bench.measure.sampling import SampleSet, Say, generate_set, heldout_set, initial_noise, sample_exact
+from bench.training.model import LoadedCell
+
+MASTERED = 0.9  # of `right`
+IN_CURVE = ("right", "local", "global")
+POINTS = 256  # of the excess error in a curve
+
+
+def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say) -> Measured:
+    """Excess error, score and control, over held-out and unseen prompts."""
+    say("excess error")
+    data, evaluate = subject.data, subject.config.evaluate
+    requests = [heldout_set(subject)]
+    if data.unseen is not None:
+        rows = sampled(data.unseen, evaluate.samples, seed=evaluate.seed, name="unseen")
+        requests.append(SampleSet("unseen", "unseen", rows))
+    samples = {}
+    for one in requests:
+        made, _ = generate_set(subject, one, folder, say, warn)
+        samples[one.split] = torch.from_numpy(made), one.indices
+    return task.measure(subject, points.load(data, subject.config, cache, warn), samples)
+
+
+def curve(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]]:
+    """What measures a point of the curves: excess error, score and control on fixed small sets, and its seconds."""
+    data, config = subject.data, subject.config
+    assert data.task is not None and data.heldout.z is not None
+    fixed, count = points.load(data, config, cache), config.evaluate.curve_samples
+    rows = heldout_set(subject).indices[:count]
+    z = torch.from_numpy(data.heldout.z[rows])
+    noise = initial_noise(config.evaluate.seed, range(len(rows)), subject.shape).to(subject.device)
+    prompt = to_device(subject.prompts.rows("heldout", rows), subject.device)
+    few = (fixed.blind[:POINTS] - fixed.conditional[:POINTS]).square().mean().item()
+
+    def now() -> dict[str, float]:
+        start, own = time.perf_counter(), data.task
+        assert own is not None
+        excess = task.errors(subject, fixed, POINTS).mean().item()
+        with subject.autocast():
+            samples = sample_exact(
+                subject.model, subject.prompts.kind, prompt, noise, config.sample, config.train.target
+            )
+        right = task.control(own, samples.float().cpu(), z)
+        found = {"excess_error": excess} | {name: right[name][0] for name in IN_CURVE if name in right}
+        found |= {"score": 1 - excess / few} if few > 0 else {}
+        return found | {"curve_seconds": time.perf_counter() - start}
+
+    return now
+
+
+def reached(history: Mapping[str, Mapping[int, float]], batch: int, steps: int) -> dict[str, float]:
+    """`images_to_90`, the budget where that is never reached, and `mastered`, 0 there; nothing without curves."""
+    right = history.get("right", {})
+    if not right:
+        return {}
+    first = min((step for step, value in right.items() if value >= MASTERED), default=None)
+    return {"images_to_90": float(batch * (first or steps)), "mastered": float(first is not None)}

@@ -1,0 +1,122 @@
+"""What a cell has learned of a task: excess error over the exact denoiser, its score, and control by nearest template.
+
+`excess_error` is E|x^ - x*|^2, a mean over pixels of fixed points, with x* = E[x_0 | x_t, prompt] exact; `score` is
+1 - excess / E|x*_blind - x*|^2: 0 ignores the prompt, 1 uses all of it. `right_template_512` is the share of samples
+whose attributes are all as requested, corrected for chance; `local_`, `global_` those of that reach.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.data.prompts import to_device
+from bench.data.tasks.contract import Attribute, Task
+from bench.measure.evaluate import Measured
+from bench.measure.points import BATCH, Points
+from bench.store.metrics import count_name
+from bench.training.flow import data_prediction
+from bench.training.model import LoadedCell
+
+BINS = 5  # of points, by t
+Z = 1.96
+Numbers = dict[str, float]
+Intervals = dict[str, list[float]]
+
+
+@torch.inference_mode()
+def errors(subject: LoadedCell, points: Points, count: int | None = None) -> Tensor:
+    """|x^ - x*|^2 (n, S, S), a mean over channels, with x^ the image that the model predicts."""
+    predict, parts = data_prediction(subject.model, subject.config.train.target), []
+    for index in torch.arange(len(points.t) if count is None else min(count, len(points.t))).split(BATCH):
+        x_t, t = points.x_t[index].to(subject.device), points.t[index].to(subject.device)
+        prompt = to_device(subject.prompts.rows("heldout", points.rows[index.numpy()]), subject.device)
+        with subject.autocast():
+            guess = predict(x_t, t, prompt).float().cpu()
+        parts.append((guess - points.conditional[index]).square().mean(1))
+    return torch.cat(parts)
+
+
+def excess(subject: LoadedCell, points: Points) -> tuple[Numbers, Intervals]:
+    """Excess error, of object and rest and by t, and the score; with intervals for the finite number of points."""
+    assert subject.data.task is not None and subject.data.heldout.z is not None
+    error, gap = errors(subject, points), points.gap
+    each = error.flatten(1).mean(1)  # (n,)
+    found, half = {"excess_error": float(each.mean())}, Z * float(each.std()) / math.sqrt(len(each))
+    z = torch.from_numpy(subject.data.heldout.z[points.rows])
+    shown = _pixels(subject.data.task, subject.data.task.object(z))
+    for name, part in (("object", shown), ("rest", ~shown)):
+        if bool(part.any()) and not bool(shown.all()):
+            found[f"excess_error_{name}"] = float(error[part].mean())
+    for k, index in enumerate(points.t.argsort().tensor_split(BINS)):
+        found[f"excess_error_bin{k}"] = float(each[index].mean())
+    mean = found["excess_error"]
+    intervals = {"excess_error": [max(0.0, mean - half), mean + half]}
+    if gap > 0:
+        found["score"] = 1 - mean / gap
+        intervals["score"] = [1 - (mean + half) / gap, 1 - max(0.0, mean - half) / gap]
+    return found, intervals
+
+
+def _pixels(task: Task, tokens: Tensor) -> Tensor:
+    """Tokens (n, N) as pixels (n, S, S)."""
+    side = task.size // task.patch
+    return tokens.view(-1, side, side).repeat_interleave(task.patch, 1).repeat_interleave(task.patch, 2)
+
+
+def control(task: Task, samples: Tensor, z: Tensor) -> dict[str, tuple[float, float, float]]:
+    """For each attribute and for `local`, `global`, `right`: share over chance, and the ends of its interval.
+
+    Args:
+        task: that the samples are of.
+        samples: x_0 (n, 3, S, S), not clipped.
+        z: what was requested (n, M).
+    """
+    right = task.right(task.read(samples), z)
+    found = {one.name: _over_chance(right[one.name], one.chance) for one in task.attributes}
+    for name, those in _groups([one for one in task.attributes if not getattr(one, "lower", False)]):
+        every = torch.stack([right[one.name].float() for one in those]).amin(0) == 1
+        found[name] = _over_chance(every, math.prod(one.chance for one in those))
+    return found
+
+
+def _groups(attributes: Sequence[Attribute]) -> Iterator[tuple[str, list[Attribute]]]:
+    for reach in ("local", "global"):
+        if those := [one for one in attributes if one.reach == reach]:
+            yield reach, those
+    yield "right", list(attributes)
+
+
+def _over_chance(right: Tensor, chance: float) -> tuple[float, float, float]:
+    """(a - c) / (1 - c) of the share a, and Wilson's interval likewise."""
+    n, share = len(right), float(right.float().mean())  # of parts, where an attribute has some: then it is too wide
+    middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2)) / (1 + Z**2 / n)
+    low, high = (min(1.0, max(0.0, end)) for end in (middle - half, middle + half))
+    value, low, high = ((one - chance) / (1 - chance) for one in (share, low, high))
+    return value, low, high
+
+
+def measure(subject: LoadedCell, points: Points, samples: dict[str, tuple[Tensor, np.ndarray]]) -> Measured:
+    """Excess error and score, and control on each set of samples.
+
+    Args:
+        subject: with averaged weights in place.
+        points: of the excess error.
+        samples: name of a split -> x_0 (n, 3, S, S) and the rows of that split whose prompts they have.
+    """
+    task = subject.data.task
+    assert task is not None
+    quality, sampling = excess(subject, points)
+    for name, (x_0, rows) in samples.items():
+        wanted = subject.data.splits[name].z
+        assert wanted is not None
+        for kind, (value, low, high) in control(task, x_0, torch.from_numpy(wanted[rows])).items():
+            prefix = "" if name == "heldout" else f"{name}_"
+            key = f"{prefix}{kind}_template_{count_name(len(x_0))}"
+            quality[key], sampling[key] = value, [low, high]
+    return Measured(quality, {}, {"points": len(points.t), "blind_gap": points.gap}, sampling)
