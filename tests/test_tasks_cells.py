@@ -19,7 +19,6 @@ from bench.config.matrix import expand
 from bench.config.schema import ConfigError, Data, Evaluate, Train
 from bench.data import datasets, prompts, task_data
 from bench.data.tasks.contract import Attribute, Slot, Task
-from bench.data.tasks.exact import denoise, denoise_blind
 from bench.measure import curves, points, task
 from bench.measure.sampling import sample_exact
 from bench.run import cell
@@ -108,7 +107,7 @@ def words_of(task: Task, ids: Tensor) -> Tensor:
 
 def test_the_exact_denoiser_has_no_excess_error_and_all_control(subject: Any, blob: Blob) -> None:
     def velocity(x: Tensor, t: Tensor, prompt: Tensor) -> Tensor:
-        return (x - denoise(blob, x, t, words_of(blob, prompt))) / t[:, None, None, None]
+        return (x - blob.denoise(x, t, words_of(blob, prompt))) / t[:, None, None, None]
 
     subject.model = velocity
     found, _ = task.excess(subject, subject.fixed)
@@ -118,7 +117,8 @@ def test_the_exact_denoiser_has_no_excess_error_and_all_control(subject: Any, bl
     noise = torch.randn(64, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     how = config_sample()
     samples = sample_exact(velocity, subject.prompts.kind, prompt, noise, how)
-    control = task.control(blob, samples, torch.from_numpy(np.array(subject.data.heldout.z[rows])))
+    z = torch.from_numpy(np.array(subject.data.heldout.z))
+    control = task.control(blob, samples, z[rows], z)
     assert set(control) == {"tone", "place", "local", "global", "right"}
     assert all(value == 1 for value, _, _ in control.values())
 
@@ -130,7 +130,7 @@ def config_sample() -> Any:
 
 
 def test_the_blind_optimum_scores_nothing(subject: Any, blob: Blob) -> None:
-    subject.model = lambda x, t, prompt: (x - denoise_blind(blob, x, t)) / t[:, None, None, None]
+    subject.model = lambda x, t, prompt: (x - blob.denoise_blind(x, t)) / t[:, None, None, None]
     found, intervals = task.excess(subject, subject.fixed)
     assert found["excess_error"] == pytest.approx(subject.fixed.gap, rel=1e-4)
     assert found["score"] == pytest.approx(0, abs=1e-4)
@@ -154,14 +154,6 @@ def test_points_are_the_same_from_the_cache_and_made_again_when_damaged(subject:
 def test_t_of_points_is_stratified_over_the_distribution_of_training(subject: Any) -> None:
     normal = torch.logit(subject.fixed.t)
     assert abs(float(normal.mean())) < 0.02 and float(normal.std()) == pytest.approx(1, abs=0.03)
-
-
-def test_a_batch_is_a_function_of_seed_and_step(blob: Blob) -> None:
-    first, words = task_data.train_batch(blob, 8, 3, 5)
-    again, _ = task_data.train_batch(blob, 8, 3, 5)
-    assert torch.equal(first, again) and words.shape == (8, 2)
-    assert not torch.equal(first, task_data.train_batch(blob, 8, 3, 6)[0])
-    assert not torch.equal(first, task_data.train_batch(blob, 8, 4, 5)[0])
 
 
 def test_the_blind_arm_gets_the_null_prompt_alone(subject: Any, blob: Blob, tmp_path: Any) -> None:

@@ -18,45 +18,30 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+import architectures
 from bench.config.schema import Data
 from bench.data.errors import DataError
+from bench.data.tasks import registry
 from bench.data.tasks.contract import Task
 from bench.store.files import digest
-from bench.store.seeds import generator
 
 VERSION = 1
 SHOWN = 256  # training images that are prepared, to be seen; those that are trained on are sampled
 HELDOUT, UNSEEN = 2048, 1024
-MOST = 2**30  # bytes of the images of all modes
 
 
 def task_of(config: Data) -> Task:
     """The task that a config names, its knobs set.
 
     Raises:
-        DataError: for an unknown task, level or knob, with the nearest; for one whose modes do not fit in memory.
+        DataError: for an unknown task, level or knob, with the nearest; for one whose images do not fit in memory.
     """
-    from bench.data.tasks import registry
-
     assert config.task is not None
     try:
-        task: Task = registry.make(config.task, config.level, config.knobs)
-        modes = task.modes(task.words(_few(task))).shape[1]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(str(error.args[0] if error.args else error)) from error
-    need = 4 * 3 * task.size**2 * modes
-    if need > MOST:
-        raise DataError(
-            f"data.task {config.task}: the {modes:,} modes of a prompt take {need / 2**30:.1f} GiB, above "
-            f"{MOST / 2**30:.0f} GiB; choose an easier level or smaller knobs"
-        )
-    return task
-
-
-def _few(task: Task) -> Tensor:
-    return task.sample(1, "heldout", generator("task", "modes"))
+        return registry.make(config.task, config.level, config.knobs)
+    except (registry.TaskError, architectures.PluginError) as error:
+        raise DataError(f"data.{error}" if str(error).startswith("task ") else str(error)) from error
 
 
 def resolved(config: Data) -> Data:
@@ -83,21 +68,6 @@ def counts(config: Data) -> dict[str, int]:
     return {"train": SHOWN, "heldout": config.heldout_count or HELDOUT, "unseen": config.unseen_count or UNSEEN}
 
 
-def images_of(task: Task, z: Tensor, chance: torch.Generator) -> Tensor:
-    """x_0 (B, 3, S, S) of z (B, M), with its grain."""
-    x_0, grain = task.paint(z), task.grain(z)
-    if not bool(grain.any()):
-        return x_0
-    return x_0 + grain[:, None, None, None] * torch.randn(x_0.shape, generator=chance)
-
-
-def train_batch(task: Task, count: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """x_0 (B, 3, S, S) and words (B, L) of the batch of a step: a function of (seed, step) alone."""
-    chance = generator(seed, "task", step)
-    z = task.sample(count, "train", chance)
-    return images_of(task, z, chance), task.words(z)
-
-
 def fill(config: Data, folder: Path, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
     """Writes a task's splits."""
     from bench.data.datasets import write_captions
@@ -106,13 +76,11 @@ def fill(config: Data, folder: Path, progress: Callable[[str, int, int], None]) 
     wanted = {name: count for name, count in counts(config).items() if name != "unseen" or task.has_unseen}
     for done, (split, count) in enumerate(wanted.items()):
         progress(f"task {config.task}", done, len(wanted))
-        chance = generator(config.seed, "task", split)
-        z = task.sample(count, split, chance)
-        x_0, words = images_of(task, z, chance), task.words(z)
+        x_0, words, z = registry.sample_batch(task, split, config.seed, 0, count)
         pixels = ((x_0.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
         np.save(folder / f"{split}-images.npy", np.ascontiguousarray(pixels.numpy()))
         for name, part in (("x0", x_0.float()), ("z", z), ("words", words)):
             np.save(folder / f"{split}-{name}.npy", part.numpy())
         write_captions(folder / f"{split}-captions.txt", [task.text(row) for row in words.tolist()])
     progress(f"task {config.task}", len(wanted), len(wanted))
-    return {"classes": None, "tokens": task.tokens, "entropy_bits": math.log2(len(task.world()))}
+    return {"classes": None, "tokens": task.tokens, "entropy_bits": math.log2(task.images)}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bench.data.prompts import to_device
@@ -41,7 +42,8 @@ def curve(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]]:
     assert data.task is not None and data.heldout.z is not None
     fixed, count = points.load(data, config, cache), config.evaluate.curve_samples
     rows = heldout_set(subject).indices[:count]
-    z = torch.from_numpy(data.heldout.z[rows])
+    every = torch.from_numpy(np.array(data.heldout.z))
+    z = every[rows]
     noise = initial_noise(config.evaluate.seed, range(len(rows)), subject.shape).to(subject.device)
     prompt = to_device(subject.prompts.rows("heldout", rows), subject.device)
     few = (fixed.blind[:POINTS] - fixed.conditional[:POINTS]).square().mean().item()
@@ -54,7 +56,7 @@ def curve(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]]:
             samples = sample_exact(
                 subject.model, subject.prompts.kind, prompt, noise, config.sample, config.train.target
             )
-        right = task.control(own, samples.float().cpu(), z)
+        right = task.control(own, samples.float().cpu(), z, every)
         found = {"excess_error": excess} | {name: right[name][0] for name in IN_CURVE if name in right}
         found |= {"score": 1 - excess / few} if few > 0 else {}
         return found | {"curve_seconds": time.perf_counter() - start}

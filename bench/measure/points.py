@@ -13,7 +13,6 @@ from torch import Tensor
 from bench.config.spec import CellConfig
 from bench.data.datasets import Dataset
 from bench.data.tasks.contract import Task
-from bench.data.tasks.exact import denoise, denoise_blind
 from bench.measure.rows import sampled
 from bench.store.files import digest, make_folder, sources
 from bench.store.kept import Warn, load_array, save_array
@@ -66,7 +65,7 @@ def load(data: Dataset, config: CellConfig, cache: Path, warn: Warn = lambda tex
     evaluate, train, code = config.evaluate, config.train, sources(Path(__file__).parents[1] / "data" / "tasks")
     named = digest([data.digest, code, evaluate.seed, evaluate.points, train.t_mean, train.t_std], 16)
     rows = sampled(data.heldout, evaluate.points, seed=evaluate.seed, name="points")
-    limits = getattr(data.task, "times", (0.0, 1.0))
+    limits = data.task.times
     t, x_0 = times(len(rows), config, limits), torch.from_numpy(data.heldout.exact[rows])
     noise = torch.randn(x_0.shape, generator=generator(evaluate.seed, "points noise"))
     x_t, file = interpolate(x_0, noise, t), cache / "points" / f"{named}.npy"
@@ -84,5 +83,5 @@ def load(data: Dataset, config: CellConfig, cache: Path, warn: Warn = lambda tex
 @torch.inference_mode()
 def _optima(task: Task, x_t: Tensor, t: Tensor, words: Tensor) -> np.ndarray:
     """Both optima (2, n, 3, S, S)."""
-    both: np.ndarray = torch.stack([denoise(task, x_t, t, words), denoise_blind(task, x_t, t)]).numpy()
+    both: np.ndarray = torch.stack([task.denoise(x_t, t, words), task.denoise_blind(x_t, t)]).numpy()
     return both

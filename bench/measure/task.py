@@ -23,6 +23,7 @@ from bench.training.flow import data_prediction
 from bench.training.model import LoadedCell
 
 BINS = 5  # of points, by t
+NEIGHBOURS = 16
 Z = 1.96
 Numbers = dict[str, float]
 Intervals = dict[str, list[float]]
@@ -68,20 +69,34 @@ def _pixels(task: Task, tokens: Tensor) -> Tensor:
     return tokens.view(-1, side, side).repeat_interleave(task.patch, 1).repeat_interleave(task.patch, 2)
 
 
-def control(task: Task, samples: Tensor, z: Tensor) -> dict[str, tuple[float, float, float]]:
+def control(task: Task, samples: Tensor, z: Tensor, others: Tensor) -> dict[str, tuple[float, float, float]]:
     """For each attribute and for `local`, `global`, `right`: share over chance, and the ends of its interval.
 
     Args:
         task: that the samples are of.
         samples: x_0 (n, 3, S, S), not clipped.
         z: what was requested (n, M).
+        others: z (m, M) of that split, by whose pairs it is known how often a guess is right.
     """
     right = task.right(task.read(samples), z)
     found = {one.name: _over_chance(right[one.name], one.chance) for one in task.attributes}
-    for name, those in _groups([one for one in task.attributes if not getattr(one, "lower", False)]):
-        every = torch.stack([right[one.name].float() for one in those]).amin(0) == 1
-        found[name] = _over_chance(every, math.prod(one.chance for one in those))
+    for name, those in _groups([one for one in task.attributes if not one.lower]):
+        found[name] = _over_chance(_every(right, those), guessed(task, others, those))
     return found
+
+
+def _every(right: dict[str, Tensor], attributes: Sequence[Attribute]) -> Tensor:
+    """Whether all of these attributes are right, (n,)."""
+    return torch.stack([right[one.name] for one in attributes]).amin(0) == 1
+
+
+def guessed(task: Task, z: Tensor, attributes: Sequence[Attribute]) -> float:
+    """How often all of these are right by chance: between every z (m, M) and each of its next neighbours in turn.
+
+    Measured, for attributes may depend on one another, as the places of several objects do.
+    """
+    turns = [_every(task.right(z.roll(k, 0), z), attributes).float().mean() for k in range(1, NEIGHBOURS + 1)]
+    return float(torch.stack(turns).mean())
 
 
 def _groups(attributes: Sequence[Attribute]) -> Iterator[tuple[str, list[Attribute]]]:
@@ -115,7 +130,9 @@ def measure(subject: LoadedCell, points: Points, samples: dict[str, tuple[Tensor
     for name, (x_0, rows) in samples.items():
         wanted = subject.data.splits[name].z
         assert wanted is not None
-        for kind, (value, low, high) in control(task, x_0, torch.from_numpy(wanted[rows])).items():
+        for kind, (value, low, high) in control(
+            task, x_0, torch.from_numpy(wanted[rows]), torch.from_numpy(wanted)
+        ).items():
             prefix = "" if name == "heldout" else f"{name}_"
             key = f"{prefix}{kind}_template_{count_name(len(x_0))}"
             quality[key], sampling[key] = value, [low, high]

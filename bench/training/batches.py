@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from bench.data.datasets import Dataset
 from bench.data.prompts import Prompts
-from bench.data.task_data import train_batch
+from bench.data.tasks.registry import sample_batch
 from bench.store.seeds import derive
 
 
@@ -73,7 +73,7 @@ class TaskBatches(torch.utils.data.IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, Any]]:
         for step in range(self.start, self.steps):
-            x_0, words = train_batch(self.task, self.batch, self.seed, step)
+            x_0, words, _ = sample_batch(self.task, "train", self.seed, step, self.batch)
             yield x_0, self.prompts.of_words(self.task, words)
 
 

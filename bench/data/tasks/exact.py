@@ -9,6 +9,8 @@ All in float64: at small t the distances are differences of large numbers over a
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -87,14 +89,21 @@ def _spread(t: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def nearest(task: Task, x: Tensor, least: float = 0.05) -> Tensor:
     """The most likely z (B, M) of images (B, 3, S, S), grain of at least `least`."""
-    z = task.readable()
-    means, std = task.paint(z).flatten(1), task.grain(z).clamp(min=least)
+    z, means, norms, std = _templates(task, least)
     found = []
     for rows in torch.arange(len(x)).split(max(1, CHUNK // len(z))):
         flat = x[rows].flatten(1)
-        distance = flat.square().sum(1)[:, None] - 2 * flat @ means.T + means.square().sum(1)
+        distance = flat.square().sum(1)[:, None] - 2 * flat @ means.T + norms
         found.append((distance / (2 * std.square()) + flat.shape[1] * std.log()).argmin(1))
     return z[torch.cat(found)]
+
+
+@lru_cache(maxsize=1)
+def _templates(task: Task, least: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Every readable z (W, M), its image (W, P), the squared norm of that, and its grain; painted once for a task."""
+    z = task.readable()
+    means = task.paint(z).flatten(1)
+    return z, means, means.square().sum(1), task.grain(z).clamp(min=least)
 
 
 def sample_exact(task: Task, words: Tensor, generator: torch.Generator) -> Tensor:
