@@ -18,6 +18,7 @@ FUNCTION, USUAL, MOST = 60, 300, 400  # lines
 
 # Modules above the usual length, each with what holds it together.
 LONG = {
+    "bench/run/plan.py": "a cell from its place in a matrix to its id: all that is worked out once for many cells",
     "architectures/layers.py": "the parts every block is composed of, one class each",
     "architectures/modulation.py": "one family of placements, side by side",
     "architectures/sublayer.py": "one update rule and all that its parts may be",

@@ -130,9 +130,8 @@ def measure(subject: LoadedCell, points: Points, samples: dict[str, tuple[Tensor
     for name, (x_0, rows) in samples.items():
         wanted = subject.data.splits[name].z
         assert wanted is not None
-        for kind, (value, low, high) in control(
-            task, x_0, torch.from_numpy(wanted[rows]), torch.from_numpy(wanted)
-        ).items():
+        every = torch.from_numpy(np.array(wanted))
+        for kind, (value, low, high) in control(task, x_0, every[rows], every).items():
             prefix = "" if name == "heldout" else f"{name}_"
             key = f"{prefix}{kind}_template_{count_name(len(x_0))}"
             quality[key], sampling[key] = value, [low, high]
