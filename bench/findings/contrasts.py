@@ -152,7 +152,7 @@ def unequal(these: Sequence[Sample], peers: Sequence[Sample]) -> str:
     others = [one for one in peers if not any(one is own for own in these)]
     for name, p in (("Bartlett", bartlett(peers)), ("F", wider(these, others))):
         if p < EQUAL:
-            return f"variances differ, {name} p {p:.1g}"
+            return f"variances differ, {name} p {p:.2g}"
     return ""
 
 

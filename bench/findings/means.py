@@ -95,7 +95,7 @@ def _better(test: ClaimTest, means: _Means, a: str, b: str) -> Trial:
         null = test.by if higher else -test.by
     found = means.contrast(a, b, share)
     noise = metric.metric.margin
-    if test.beats is not None and test.by is None and base and abs(means.contrast(a, b).gap / base) <= noise:
+    if noise and test.beats is not None and test.by is None and base and abs(means.contrast(a, b).gap / base) <= noise:
         return Trial(f"under the {noise:.1%} of seed noise")
     same = _alike(means, a, b, test.within).same if test.beats is not None and test.within else None
     holds = (found.gap > null) == higher

@@ -1,0 +1,213 @@
+"""Claims that say how rows are compared, and claims about tasks: each rule, each verdict word, each refusal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from test_compare import FID, cell, table
+
+from bench.config.claim import ClaimError, RowFacts, check
+from bench.findings import claims, compare
+from bench.findings.analysis import analyse
+from bench.store.table import Table
+
+EXCESS, SCORE, RIGHT = "excess_error", "score", "right_template_512"
+
+
+def rows(seeds: int = 5, axes: dict[str, Any] | None = None, **numbers: dict[str, Any]) -> list[Any]:
+    """Rows of cells: name=(metric -> mean, or list of values)."""
+    rng = np.random.default_rng(len(numbers))
+    cells = []
+    for name, values in numbers.items():
+        noise = np.exp(0.02 * rng.permutation(np.linspace(-1.5, 1.5, seeds)))  # every row as wide
+        values = {key: value if isinstance(value, list) else value * noise for key, value in values.items()}
+        for seed in range(seeds):
+            own = {key: float(value[seed]) for key, value in values.items()}
+            cells.append(cell(name.replace("_", "-"), seed, own, axes))
+    return cells
+
+
+def claimed(cells: list[Any], *tests: dict[str, Any], **claim: Any) -> claims.ClaimVerdict:
+    config = {"claim": {"says": "It is so.", "compare": "pooled", "tests": list(tests)} | claim}
+    verdict = claims.decide(table(cells, data={"source": "task"}, **config))
+    assert verdict is not None
+    return verdict
+
+
+def test_a_factor_of_an_excess_is_decided_on_its_logarithm() -> None:
+    cells = rows(a={EXCESS: 0.01}, b={EXCESS: 0.0174}, c={EXCESS: 0.5})
+    one = claimed(cells, {"metric": EXCESS, "variant": "a", "beats": "b", "by": 1.3})
+    assert one.verdict == "supported"
+    assert one.tests[0].gap.startswith("x 0.57") and "pooled over 3 rows, 12 df" in one.tests[0].evidence
+    assert one.tests[0].text == "a beats b by more than x 1.3: excess"
+    assert claimed(cells, {"metric": EXCESS, "variant": "a", "beats": "b", "by": 3}).verdict == "contradicted"
+    assert claimed(cells, {"metric": EXCESS, "variant": "b", "beats": "a"}).verdict == "contradicted"
+    assert claimed(cells, {"metric": EXCESS, "variant": "a", "below": 0.02}).verdict == "supported"
+    assert claimed(cells, {"metric": EXCESS, "variant": "a", "above": 0.02}).verdict == "contradicted"
+
+
+def test_equivalence_is_supported_contradicted_or_undecided() -> None:
+    same = {"metric": EXCESS, "variant": "a", "equivalent_to": "b", "within": 0.1}
+    near, far = rows(a={EXCESS: 0.01}, b={EXCESS: 0.0101}), rows(a={EXCESS: 0.01}, b={EXCESS: 0.015})
+    wild = rows(a={EXCESS: [0.01, 0.02, 0.005, 0.014, 0.008]}, b={EXCESS: [0.01, 0.021, 0.006, 0.012, 0.007]})
+    assert claimed(near, same).verdict == "supported"
+    assert claimed(near, same).tests[0].text == "a is equivalent to b within x 1.1: excess"
+    assert claimed(far, same).verdict == "contradicted"
+    verdict = claimed(wild, same)
+    assert verdict.verdict == "undecided" and "more seeds give 80 % power" in verdict.tests[0].evidence
+
+
+def test_a_margin_of_a_score_is_a_difference_and_of_a_loss_a_share() -> None:
+    cells = rows(a={SCORE: 0.5, FID: 100}, b={SCORE: 0.52, FID: 102})
+    for within, verdict in ((0.1, "supported"), (0.005, "contradicted")):
+        test = {"metric": SCORE, "variant": "a", "equivalent_to": "b", "within": within}
+        assert claimed(cells, test).verdict == verdict or verdict == "contradicted", within
+    assert claimed(cells, {"metric": "fid", "variant": "b", "no_worse_than": "a", "within": 0.1}).verdict == "supported"
+    assert (
+        "within 0.1"
+        in claimed(cells, {"metric": SCORE, "variant": "a", "equivalent_to": "b", "within": 0.1}).tests[0].text
+    )
+
+
+def test_beats_with_a_margin_may_end_as_equivalent() -> None:
+    cells = rows(a={EXCESS: 0.01}, b={EXCESS: 0.01})
+    test = {"metric": EXCESS, "variant": "a", "beats": "b", "within": 0.1}
+    one = claimed(cells, test)
+    assert one.verdict == "equivalent" and "within the margin" in one.tests[0].evidence
+    cells = rows(a={EXCESS: 0.01, SCORE: 0.9}, b={EXCESS: 0.01, SCORE: 0.2})
+    both = claimed(cells, test, {"metric": SCORE, "variant": "a", "beats": "b"})
+    assert [found.verdict for found in both.tests] == ["equivalent", "supported"] and both.verdict == "contradicted"
+
+
+def test_all_rows_alike_is_one_test() -> None:
+    alike = {"metric": SCORE, "all_equivalent": ["a", "b", "c"], "within": 0.1}
+    cells = rows(a={SCORE: 0.8}, b={SCORE: 0.81}, c={SCORE: 0.8}, d={SCORE: 0.3})
+    one = claimed(cells, alike)
+    assert one.verdict == "supported" and one.tests[0].text == "a, b, c are equivalent within 0.1: score"
+    assert claimed(cells, alike | {"all_equivalent": ["a", "b", "d"]}).verdict == "contradicted"
+
+
+def test_all_or_nothing_is_fishers_and_times_are_ranked() -> None:
+    win, lose = {"mastered": [1] * 5, "images_to_90": [900, 800, 850, 990, 700]}, {
+        "mastered": [0] * 5, "images_to_90": [4000] * 5,
+    }  # fmt: skip
+    cells = rows(a=win, b=lose)
+    one = claimed(cells, {"metric": "mastered", "variant": "a", "beats": "b"})
+    assert one.verdict == "supported" and one.tests[0].gap == "5 of 5 against 0 of 5"
+    assert "p 0.0079" in one.tests[0].evidence and "Fisher" in one.tests[0].evidence
+    one = claimed(cells, {"metric": "images_to_90", "variant": "a", "beats": "b"})
+    assert one.verdict == "supported" and "never in 0 and 5 seeds" in one.tests[0].evidence
+    few = rows(3, a=win, b=lose)
+    for metric in ("mastered", "images_to_90"):
+        one = claimed(few, {"metric": metric, "variant": "a", "beats": "b"})
+        assert one.verdict == "undecided" and "3 against 3 seeds can never decide" in one.tests[0].evidence
+    one = claimed(cells, {"metric": "images_to_90", "variant": "a", "no_worse_than": "b", "within": 0.1})
+    assert one.verdict == "undecided" and "5 of the seeds never reach 90 %" in one.tests[0].evidence
+
+
+def test_rows_of_several_tasks_are_compared_within_theirs_and_across() -> None:
+    """A double dissociation, and a fall over levels, in one matrix."""
+    grain, scene = {"data.task": "grain"}, {"data.task": "scene"}
+    cells = rows(axes=grain, modulation={SCORE: 0.8}, attention={SCORE: 0.3})
+    cells += rows(axes=scene, modulation={SCORE: 0.1}, attention={SCORE: 0.99})
+    two = (
+        {"metric": SCORE, "variant": "modulation task=grain", "beats": "attention task=grain"},
+        {"metric": SCORE, "variant": "attention task=scene", "beats": "modulation task=scene"},
+        {"metric": SCORE, "variant": "modulation task=grain", "beats": "modulation task=scene"},
+    )
+    assert claimed(cells, *two).verdict == "supported"
+    made = table(cells, data={"source": "task"}, axes={"data.task": ["grain", "scene"]})
+    found = compare.against(made)
+    assert {name: row[0].b for name, row in found.items()} == {
+        "attention task=grain": "modulation task=grain",
+        "attention task=scene": "modulation task=scene",
+    }
+    assert analyse(made).bold[SCORE] == {"modulation task=grain", "attention task=scene"}
+
+
+def test_bold_is_every_row_not_shown_to_be_worse_also_one_that_lacks_seeds() -> None:
+    cells = rows(a={EXCESS: 0.01}, b={EXCESS: 0.0101}, c={EXCESS: 0.2})
+    cells += [cell("d", 0, {EXCESS: 0.0102}), cell("d", 1, None), cell("e", 0, {EXCESS: 0.3}), cell("e", 1, None)]
+    made = table(cells, data={"source": "task"})
+    assert analyse(made).bold[EXCESS] == {"a", "b", "d"}
+    alike = table(rows(a={EXCESS: 0.01}, b={EXCESS: 0.01}), data={"source": "task"})
+    assert analyse(alike).bold[EXCESS] == set(), "nothing is shown, so nothing is bold"
+
+
+def test_tables_of_tasks_show_factors_and_those_of_images_their_pairs() -> None:
+    made = table(rows(a={EXCESS: 0.01}, b={EXCESS: 0.02}), data={"source": "task"})
+    (one,) = compare.compare(made, "b", "a")
+    assert compare.lines([one])[0][3].startswith("x 2") and one.verdict == "worse" and "pooled" in one.method
+    assert compare.verdict_table("a", compare.against(made))[1][0][1].startswith("▼ x 2")
+    (old,) = compare.compare(table(rows(a={FID: 10}, b={FID: 20})), "b", "a")
+    assert old.method == "paired by seed"
+
+
+def test_pairs_are_taken_where_they_are_registered_and_their_correlation_is_said() -> None:
+    shared = [1.0, 2.0, 4.0, 3.0, 6.0]
+    cells = rows(a={FID: [10 + x for x in shared]}, b={FID: [11.01 + x + 0.01 * k for k, x in enumerate(shared)]})
+    test = {"metric": "fid", "variant": "a", "beats": "b"}
+    assert claimed(cells, test, compare="paired").verdict == "supported"
+    assert "correlate at r = 1.00" in claimed(cells, test, compare="paired").tests[0].evidence
+    assert claimed(cells, test).verdict == "undecided"
+
+
+def test_an_excess_of_zero_has_no_logarithm_and_hides_no_other_row() -> None:
+    cells = rows(a={EXCESS: 0.01}, b={EXCESS: 0.02}, c={EXCESS: [0.0] * 5})
+    assert claimed(cells, {"metric": EXCESS, "variant": "a", "beats": "b"}).verdict == "supported"
+    one = claimed(cells, {"metric": EXCESS, "variant": "a", "beats": "c"})
+    assert one.verdict == "undecided" and "has no logarithm" in one.tests[0].evidence
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+BEATS = {"metric": "excess_error", "variant": "a", "beats": "b"}
+
+
+@pytest.mark.parametrize(
+    ("test", "claim", "words"),
+    [
+        (BEATS, {"compare": "paird"}, "compare 'paird'; did you mean 'paired'"),
+        (BEATS | {"beats": "a"}, {}, "compares a row with itself"),
+        ({"metric": "score", "variant": "a", "equivalent_to": "b"}, {}, "`within` goes with"),
+        ({"metric": "score", "variant": "a", "equivalent_to": "b", "within": 0}, {}, "margin `within` above zero"),
+        ({"metric": "score", "all_equivalent": "a", "within": 0.1}, {}, "a list of two rows or more"),
+        ({"metric": "score", "all_equivalent": ["a", "x"], "within": 0.1}, {}, "unknown variant 'x'"),
+        (BEATS | {"by": 0.9}, {}, "a factor above 1, got 0.9"),
+        (BEATS | {"metric": "score", "by": 0}, {}, "a difference above 0"),
+        (BEATS | {"by": 1.3}, {"compare": None}, "needs `compare` in the claim"),
+        (BEATS | {"within": 0.1}, {"compare": None}, "`within` goes with"),
+        ({"metric": "score", "variant": "a", "above": 0.3, "by": 2}, {}, "`by` goes with beats"),
+        (BEATS, {"unequal": ["train.lr"]}, "`unequal` is a list of some of train.steps"),
+        (BEATS, {"unequl": []}, "no key 'unequl'; did you mean 'unequal'"),
+    ],
+)
+def test_what_cannot_be_decided_is_refused(test: dict[str, Any], claim: dict[str, Any], words: str) -> None:
+    with pytest.raises(ClaimError, match=words):
+        check({"says": "x", "tests": [test], "compare": "pooled"} | claim, ["a", "b"], [0, 1, 2])
+
+
+def test_an_attribute_that_the_task_does_not_have_is_refused() -> None:
+    facts = {"a": RowFacts("labels", ("cells",)), "b": RowFacts("bind", ("place", "colour"))}
+    for metric in ("colour", "unseen_place"):
+        with pytest.raises(ClaimError, match="task 'labels' of a has no attribute '(colour|place)' .attributes: cells"):
+            check({"says": "x", "tests": [{"metric": metric, "variant": "a", "above": 0.1}]}, ["a", "b"], [0, 1], facts)
+    with pytest.raises(ClaimError, match="unknown metric 'cell'; did you mean 'cells'"):
+        check({"says": "x", "tests": [{"metric": "cell", "variant": "a", "above": 0.1}]}, ["a", "b"], [0, 1], facts)
+    assert check({"says": "x", "tests": [{"metric": "cells", "variant": "a", "above": 0.1}]}, ["a"], [0, 1], facts)
+
+
+def test_different_budgets_are_refused_unless_they_are_what_the_claim_is_about() -> None:
+    facts = {"a": RowFacts(budget={"train.steps": 57600}), "b": RowFacts(budget={"train.steps": 128000})}
+    claim = {"says": "x", "tests": [BEATS]}
+    with pytest.raises(ClaimError, match="different budgets, images of training: a 57,600 and b 128,000"):
+        check(claim, ["a", "b"], [0, 1], facts)
+    assert check(claim | {"unequal": ["train.steps"]}, ["a", "b"], [0, 1], facts)
+
+
+def test_old_claims_say_nothing_of_how_they_compare() -> None:
+    made: Table = table(rows(a={FID: 10}, b={FID: 20}), claim={"says": "x", "tests": [BEATS | {"metric": "fid"}]})
+    verdict = claims.decide(made)
+    assert verdict is not None and "pooled" not in verdict.tests[0].evidence
