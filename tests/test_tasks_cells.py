@@ -30,7 +30,7 @@ class Blob(Task):
     """A tone for the whole image, and a white cell in one of nine places."""
 
     name = "blob"
-    says = "global against local control"
+    says = "the whole image against one token"
     levels: ClassVar[Mapping[str, Mapping[str, Any]]] = {"easy": {}, "medium": {}, "hard": {}}
 
     @property
@@ -144,8 +144,8 @@ def test_points_are_the_same_from_the_cache_and_made_again_when_damaged(subject:
     (file,) = (subject.cache / "points").glob("*.npy")
     file.write_bytes(b"x")
     warned: list[str] = []
-    mended = points.load(subject.data, subject.config, subject.cache, warned.append)
-    assert warned and torch.equal(mended.blind, subject.fixed.blind)
+    made = points.load(subject.data, subject.config, subject.cache, warned.append)
+    assert warned and torch.equal(made.blind, subject.fixed.blind)
     later = replace(subject.config.evaluate, seed=1)
     other = SimpleNamespace(evaluate=later, train=Train(), data=subject.config.data)
     assert not torch.equal(points.load(subject.data, other, subject.cache).x_t, subject.fixed.x_t)  # type: ignore[arg-type]
