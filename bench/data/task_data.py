@@ -58,9 +58,12 @@ def resolved(config: Data) -> Data:
 
 
 def task_digest(config: Data) -> str:
-    """The digest of what defines a task's data: its code is in the digest of the code."""
+    """The digest of what defines a task's data, a plugin's code with it: what is prepared by other code is not its."""
     own = resolved(config)
-    return digest(["task", VERSION, own.task, own.knobs, own.seed, counts(own), own.words], 16)
+    plugin = registry.digest(str(own.task))  # empty of a built-in task, whose code is in the digest of the code
+    return digest(
+        ["task", VERSION, own.task, own.knobs, own.seed, counts(own), own.words, *([plugin] * bool(plugin))], 16
+    )
 
 
 def counts(config: Data) -> dict[str, int]:
