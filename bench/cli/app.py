@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run": (run.run, data.data, run.status, config.config, run.cell),
-    "Read results": (findings.report, findings.compare, findings.claims, findings.record),
+    "Read results": (findings.report, findings.compare, findings.claims, findings.choices, findings.record),
     "Schemes": (schemes.schemes, schemes.describe, schemes.check, schemes.new_scheme),
     "Tasks": (tasks.tasks, tasks.describe_task, tasks.check_task, tasks.new_task),
     "Generate images": (sample.sample, sample.sample_published),

@@ -1,4 +1,4 @@
-"""Commands that read results: `report`, `compare`, `claims`, `record`."""
+"""Commands that read results: `report`, `compare`, `claims`, `choices`, `record`."""
 
 from __future__ import annotations
 
@@ -64,17 +64,31 @@ def report(
 
 
 def compare(
-    a: Annotated[str, typer.Argument(help="A row of the table: a variant, with its axes where there are any.")],
-    b: Annotated[str, typer.Argument(help="The row it is compared with.")],
+    a: Annotated[
+        str | None, typer.Argument(help="A row of the table: a variant, with its axes where there are any.")
+    ] = None,
+    b: Annotated[str | None, typer.Argument(help="The row it is compared with.")] = None,
     name: NameOrRecord = None,
     root: Root = RUNS,
     metric: Annotated[list[str] | None, typer.Option(help="Only these, such as fid; may be repeated.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="A record: are your numbers its numbers? Instead of two rows.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Decide whether variant A is better than B, metric by metric: better, worse or undecided, and how sure.
+    """Decide whether variant A is better than B, metric by metric; or whether your numbers are a record's (--to).
 
     Example: ditbench compare adaln-zero adaln quickstart
+
+    Example: ditbench compare --to results/quickstart quickstart
     """
+    if to is not None:
+        if b is not None:
+            raise ValueError(f"--to compares a whole matrix: name it alone, not {a!r} and {b!r}")
+        _compare_to(root, a, to, metric, as_json)
+        return
+    if a is None or b is None:
+        raise ValueError("compare needs two rows of the table, or --to and a record: ditbench compare A B [MATRIX]")
     from bench.findings import compare as comparing
     from bench.store.metrics import find
 
@@ -91,9 +105,50 @@ def compare(
     rows = [list(row) for row in comparing.lines(results)]
     screen = console()
     screen.print(Grid(headings, rows, f"{a} against {b}: {table.name}", frozenset({0, 7})))
-    screen.print("Paired by seed; 95 %; Holm's correction over all that is shown.")
+    how = comparing.how(table)
+    screen.print(f"{how[0].upper()}{how[1:]}; 95 %; Holm's correction over all that is shown.")
     for note in caveats:
         screen.print(f"- {note}")
+
+
+def _compare_to(root: Path, name: str | None, to: Path, metrics: list[str] | None, as_json: bool) -> None:
+    """Prints whether the numbers of a matrix lie inside the bands of a record."""
+    from bench.findings import bands
+    from bench.store.metrics import find
+    from bench.views.grid import Grid
+    from bench.views.records import load_record
+
+    yours, record = chosen_table(root, name), load_record(_record_folder(to))
+    known = [key for cell in yours.done if cell.result for key in cell.result.quality | cell.result.cost]
+    found = bands.bands(yours, record, [find(known, one) for one in metrics] if metrics else None)
+    differing = bands.differing(yours, record)
+    if as_json:
+        lines = [asdict(one) | {"inside": one.inside} for one in found]
+        print(json.dumps({"bands": lines, "differing": differing}, indent=2))
+        return
+    screen = console()
+    title = f"{yours.name} against the record {near(_record_folder(to).resolve())}"
+    screen.print(Grid(list(bands.HEADINGS), bands.lines(found), title, frozenset({0, 1, 5}), least=12))
+    screen.print("All bands together hold at 95 %. Costs are left out: they are a machine's.")
+    screen.print(bands.closing(found, differing))
+
+
+def _record_folder(place: Path) -> Path:
+    """The folder of a record: itself, or the newest below a matrix's folder of records, as `results/quickstart`.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    from bench.views.records import newest_records
+
+    if is_record(str(place)):
+        return place
+    where = place if place.is_dir() else Path("results") / place
+    newest = newest_records(where.parent).get(where.name)
+    if newest is None:
+        known = ", ".join(newest_records(Path("results"))) or "none"
+        raise ValueError(f"no record in {str(place)!r} (records in results: {known})")
+    return newest
 
 
 def claims(
@@ -104,7 +159,7 @@ def claims(
     records: Records = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Print the verdict on each claim: supported, contradicted or undecided, with the numbers it rests on.
+    """Print the verdict on each claim: supported, contradicted, equivalent or undecided, with the numbers it rests on.
 
     Example: ditbench claims
     """
@@ -121,6 +176,42 @@ def claims(
         where = ", ".join(names) if names else near(records.resolve())
         raise ValueError(f"no claim in {where}; run one: configs/claims/")
     console().print(_claims_grid(verdicts))
+
+
+def choices(
+    name: NameOrRecord = None,
+    root: Root = RUNS,
+    write: Annotated[
+        Path | None, typer.Option("--write", "-w", help="Write the values to this file, for `tuned:` of a matrix.")
+    ] = None,
+) -> None:
+    """Print the value that each variant chose on the axis a matrix names under `choose`, beside the untuned one.
+
+    Example: ditbench choices tune-tasks --write configs/tuned/tasks.yaml
+    """
+    from bench.findings import ladder
+    from bench.findings.tuned import tuned_file
+    from bench.findings.words import number
+    from bench.views.grid import Grid
+
+    table = chosen_table(root, name)
+    text, warnings = tuned_file(table, f"ditbench choices {table.name}" + (f" --write {write}" if write else ""))
+    rows = [
+        [one.name, str(one.value), number(one.means[one.value], 4), str(one.own),
+         number(one.means[one.own], 4) if one.own in one.means else "not tried"]
+        for one in ladder.choices(table)
+    ]  # fmt: skip
+    metric = ladder.chosen_by(table).heading
+    headings = ["variant", "chosen", metric, "untuned", metric]
+    console().print(Grid(headings, rows, f"{table.manifest['config']['choose']}: {table.name}", frozenset({0})))
+    for warning in warnings:
+        warn(warning)
+    if write is not None:
+        from bench.store.files import write_atomic
+
+        write.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(write, text)
+        say(f"tuned      {near(write.resolve())}")
 
 
 def _whole(folders: Iterable[Path]) -> list[Table]:

@@ -315,7 +315,9 @@ class Matrix:
     run: Run = field(default_factory=Run)
     budget: Budget = field(default_factory=Budget)
     choose: str | None = None
-    """An axis, such as train.lr, whose value is chosen for each variant by validation loss."""
+    """An axis, such as train.lr, whose value is chosen for each variant, by `choose_by`."""
+    choose_by: str | None = None
+    """The metric that values are chosen by, as a claim would name it; null: validation loss, of tasks excess_error."""
     baseline: str | None = None
     """The row that others are compared with; null: the first."""
     claim: dict[str, Any] | None = None

@@ -77,12 +77,12 @@ def _hashed(cells: list[CellRecord], what: str, key: str, by_seed: bool) -> Stat
 
 def _config(cells: list[CellRecord]) -> Statement:
     """Keys of the resolved config that differ, apart from scheme, options and seed."""
-    flat = [
-        _flat({k: v for k, v in _result(cell).config.items() if k not in ("scheme", "options", "seed")})
+    every = [
+        flat({k: v for k, v in _result(cell).config.items() if k not in ("scheme", "options", "seed")})
         for cell in cells
     ]
-    keys = sorted({key for one in flat for key in one})
-    differing = {key: {repr(one.get(key)) for one in flat} for key in keys}
+    keys = sorted({key for one in every for key in one})
+    differing = {key: {repr(one.get(key)) for one in every} for key in keys}
     differing_text = [f"{key} ({', '.join(sorted(values))})" for key, values in differing.items() if len(values) > 1]
     what = "config but for scheme, options and seed"
     if differing_text:
@@ -90,11 +90,12 @@ def _config(cells: list[CellRecord]) -> Statement:
     return Statement(what, "equal", f"{len(keys)} values")
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested config by dotted key."""
+    found: dict[str, Any] = {}
     for key, value in config.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def _recorded(cells: list[CellRecord], what: str, read: Callable[[dict[str, Any]], Any]) -> Statement:

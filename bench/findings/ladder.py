@@ -1,15 +1,18 @@
 """Matrices that sweep a training value: which value each variant would choose, and how far up it trains at all.
 
-The choice is made by validation loss, never by a metric that is then reported. A run counts as *diverged* where its
+The choice is made by validation loss, or on tasks by the excess error of seeds that are reported nowhere else; a matrix
+may name another metric (`choose_by`). A run counts as *diverged* where its
 loss stopped being a number, or where its validation loss ended above `LOST` times the lowest of its variant and seed.
 """
 
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from bench.findings.peers import of_tasks
+from bench.store.metrics import Measurement, find, numbers
 from bench.store.table import CellRecord, Table
 
 LOST = 2.0
@@ -23,6 +26,8 @@ class Choice:
     Attributes:
         value: the chosen one; row: its row in the table. own: the matrix's value, own_row: its row, None if not tried.
         edge: whether the choice lies at an end of the axis, so that a better one may lie beyond.
+        name: the variant with its point of the other axes. metric: the key that it was chosen by. means: value -> the
+            mean of that over seeds, of values at which no seed was lost.
     """
 
     variant: str
@@ -31,6 +36,9 @@ class Choice:
     own: Any
     own_row: str | None
     edge: bool
+    name: str = ""
+    metric: str = LOSS
+    means: dict[Any, float] = field(default_factory=dict)
 
 
 def choices(table: Table) -> list[Choice]:
@@ -40,21 +48,37 @@ def choices(table: Table) -> list[Choice]:
     if not axis:
         return []
     own = config.get(axis.partition(".")[0], {}).get(axis.partition(".")[2])
-    chosen = []
-    for cells in _others(table, axis).values():
+    metric, chosen = chosen_by(table), []
+    for name, cells in _others(table, axis).items():
         means: dict[Any, float] = {}
         for value in config["axes"][axis]:
-            losses = [_loss(cell) for cell in cells if cell.row.axes[axis] == value]
-            known = [loss for loss in losses if loss is not None]
-            if known and len(known) == len(losses):  # a value at which a seed was lost is not chosen
-                means[value] = statistics.fmean(known)
+            found = [_number(cell, metric) for cell in cells if cell.row.axes[axis] == value]
+            known = [number for number in found if number is not None]
+            if known and len(known) == len(found):  # a value at which a seed was lost is not chosen
+                means[value] = statistics.geometric_mean(known) if metric.metric.log else statistics.fmean(known)
         if not means:
             continue
-        best = min(means, key=lambda value: means[value])
+        best = min(means, key=lambda value: -means[value] if metric.better == "higher" else means[value])
         rows = {cell.row.axes[axis]: cell.row.name for cell in cells}
         ends = (config["axes"][axis][0], config["axes"][axis][-1])
-        chosen.append(Choice(cells[0].row.variant, best, rows[best], own, rows.get(own), best in ends))
+        row = cells[0].row
+        chosen.append(Choice(row.variant, best, rows[best], own, rows.get(own), best in ends, name, metric.key, means))
     return chosen
+
+
+def chosen_by(table: Table) -> Measurement:
+    """The metric that values are chosen by.
+
+    Raises:
+        ValueError: if no cell has the one that the matrix names.
+    """
+    name = table.manifest["config"].get("choose_by") or ("excess_error" if of_tasks(table) else LOSS)
+    keys = {key for cell in table.done if cell.result for key in numbers(cell.result)}
+    return Measurement.parse(find(keys, name) if keys else name)
+
+
+def _number(cell: CellRecord, metric: Measurement) -> float | None:
+    return numbers(cell.result).get(metric.key) if cell.result else None
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from architectures import nearest
+from bench.config.claim import RowFacts
 from bench.config.claim import check as check_claim
 from bench.config.schema import ConfigError, Evaluate, Matrix
 from bench.config.spec import CellConfig
@@ -25,14 +26,19 @@ BUDGETED = {  # budget.match -> what it sets, so that no axis can
 }
 
 
-def check_names(matrix: Matrix, rows: Iterable[str]) -> None:
+def check_names(matrix: Matrix, rows: Iterable[str], facts: Mapping[str, RowFacts] | None = None) -> None:
     """Checks what names rows of the table: the claim and the baseline; and that no axis is set by the budget.
+
+    Args:
+        matrix: the matrix.
+        rows: of its table.
+        facts: what is known of them, for the claim.
 
     Raises:
         ConfigError, ClaimError: naming what is not there, and the nearest.
     """
     names = list(dict.fromkeys(rows))
-    check_claim(matrix.claim, names, matrix.seeds)
+    check_claim(matrix.claim, names, matrix.seeds, facts)
     if matrix.baseline is not None and matrix.baseline not in names:
         hint = nearest(matrix.baseline, names, f" (rows: {', '.join(names)})")
         raise ConfigError(f"baseline {matrix.baseline!r} is no row of this matrix{hint}")
@@ -41,6 +47,22 @@ def check_names(matrix: Matrix, rows: Iterable[str]) -> None:
     for axis in BUDGETED.get(matrix.budget.match or "", ()):
         if axis in matrix.axes:
             raise ConfigError(f"budget.match {matrix.budget.match} sets {axis}, so it cannot be an axis too")
+
+
+def facts_of(matrix: Matrix, config: CellConfig) -> RowFacts:
+    """What a claim must know of a row before it is run; what a budget sets is equal on purpose, and no fact."""
+    budget: dict[str, float] = {
+        "train.steps": float(config.train.steps * config.train.batch),
+        "backbone.width": float(config.backbone.width or 0),
+        "backbone.depth": float(config.backbone.depth or 0),
+    }
+    budget = {key: value for key, value in budget.items() if key not in BUDGETED.get(matrix.budget.match or "", ())}
+    if config.data.source != "task" or config.data.task is None:
+        return RowFacts(budget=budget)
+    from bench.data.tasks.registry import make
+
+    task = make(config.data.task, config.data.level, config.data.knobs)
+    return RowFacts(config.data.task, tuple(one.name for one in task.attributes), budget)
 
 
 def check_extractor(name: str) -> None:

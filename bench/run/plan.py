@@ -18,7 +18,7 @@ from bench.config.identity import code_digest, identity
 from bench.config.matrix import MatrixCell, Variant, expand, row, variants
 from bench.config.schema import ConfigError, Data, Matrix, Prompt
 from bench.config.spec import CellConfig, CellSpec
-from bench.run.checks import check_cell, check_extractor, check_names, doubts
+from bench.run.checks import check_cell, check_extractor, check_names, doubts, facts_of
 from bench.run.machine import on_device, placed
 from bench.run.plugins import Plugins, load_plugins, of_plugin
 from bench.store.files import digest
@@ -70,7 +70,11 @@ def plan(matrix: Matrix, store: Store, *, command: str, progress: Progress) -> P
         ConfigError, DataError, PromptError, ValueError: for what the user has to change, before anything is trained.
     """
     cells = expand(matrix)
-    check_names(matrix, (row(cell, "").name for cell in cells))
+    check_names(
+        matrix,
+        (row(cell, "").name for cell in cells),
+        {row(cell, "").name: facts_of(matrix, cell.config) for cell in cells if matrix.claim},
+    )
     planner = _Planner(matrix, store, command, progress)
     planned: dict[int, PlannedCell] = {}
     for index, cell in sorted(enumerate(cells), key=lambda one: not architectures.is_built_in(one[1].config.scheme)):

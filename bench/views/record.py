@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from bench.findings.analysis import analyse
+from bench.findings.bands import sigmas
 from bench.store import provenance
 from bench.store.files import whole_folder, write_atomic, write_json
 from bench.store.folders import Store
@@ -121,6 +122,8 @@ def _write(table: Table, folder: Path) -> None:
     head = json.dumps({"name": table.name, "manifest": table.manifest}, indent=1).removesuffix("\n}")
     lines = ",\n".join(json.dumps(cell, separators=(",", ":")) for cell in cells)  # a line a cell
     write_atomic(folder / "cells.json", f'{head},\n "cells": [\n{lines}\n ]\n}}\n')
+    spread = {row: {key: asdict(one) for key, one in own.items()} for row, own in sigmas(table).items()}
+    write_json(folder / "sigma.json", spread)
     result = table.done[0].result
     assert result is not None
     kept = ("commit", "dirty", "hardware", "threads", "versions", "digests", "measured")

@@ -56,10 +56,11 @@ def _tuned(analysis: Analysis) -> Sheet | None:
             if name is not None:
                 means = [written(analysis.row(name), column) for column in columns]
                 text = f"{value:g}" if isinstance(value, float) else str(value)
-                rows.append([f"{one.variant}, {kind}", text, *means])
+                rows.append([f"{one.name}, {kind}", text, *means])
         if one.edge:
-            notes.append(f"{one.variant} chose an end of the axis, {one.value}: a better value may lie beyond.")
-    text = f"{axis} chosen for each variant by the mean validation loss over seeds, never by a metric shown here."
+            notes.append(f"{one.name} chose an end of the axis, {one.value}: a better value may lie beyond.")
+    metric = Measurement.parse(analysis.choices[0].metric).heading
+    text = f"{axis} chosen for each variant by the mean {metric} over seeds; compare variants on other seeds."
     return Sheet("Tuned vs untuned", text, ["variant", axis, *(column.heading for column in columns)], rows, notes)
 
 
