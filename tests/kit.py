@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from bench.run.executors import Local, Process
-from bench.store.folders import CellFolder
+from bench.store.folders import CellFolder, Store
 from bench.store.result import Result
 
 MAIN = "from bench.cli import main; main()"
@@ -188,8 +188,12 @@ class _Child:
 class Warm(Local):
     """An executor whose cells start in no time. They have no guard: what is tested of guards is started as users do."""
 
-    def __init__(self, jobs: int, gpus: int = 0, *, warm: bool = False) -> None:
+    def __init__(self, jobs: int, gpus: int = 0, *, warm: object = False) -> None:
         super().__init__(jobs, gpus)
+
+    @staticmethod
+    def early(name: str, jobs: int, store: Store) -> None:
+        """Its cells are forked from the tests' own."""
 
     def _start(self, folder: CellFolder, share: int) -> Process:
         before = folder.state()

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +33,7 @@ from bench.cli.common import (
 if TYPE_CHECKING:
     from bench.run.loop import CellState
     from bench.run.plan import Plan, PlannedCell
+    from bench.run.warm import Server
     from bench.store.folders import Store
     from bench.views.beside import Beside
     from bench.views.grid import Grid
@@ -52,6 +54,7 @@ def run(
     Example: ditbench run configs/quickstart.yaml train.steps=200 name=short
     """
     from bench.config import load as config
+    from bench.run.executors import Local
     from bench.run.manifest import commit
     from bench.run.plan import plan
     from bench.store import provenance
@@ -59,30 +62,36 @@ def run(
     loaded = config.load(matrix, overrides)
     loaded = replace(loaded, plugins=[*loaded.plugins, *map(str, plugin or [])])
     store = open_store(root)
-    with progress_bars(quiet) as progress:
-        planned = plan(loaded, store, command=provenance.command(), progress=progress)
-    out = console()
-    for warning in planned.warnings:
-        out.print(f"warning: {warning}", style="bold")
-    if not quiet:
-        out.print(_plan_grid(planned))
-    if dry_run:
-        return
-    commit(planned, store, fresh=fresh)
-    sync = _sync(store, loaded.name) if track else None
-    states = _run_with_display(planned, store, sync or (lambda: None), quiet=quiet)
+    server = None if dry_run else Local.early(loaded.name, loaded.run.jobs, store)
+    with closing(server) if server is not None else nullcontext():
+        with progress_bars(quiet) as progress:
+            planned = plan(loaded, store, command=provenance.command(), progress=progress)
+        out = console()
+        for warning in planned.warnings:
+            out.print(f"warning: {warning}", style="bold")
+        if not quiet:
+            out.print(_plan_grid(planned))
+        if dry_run:
+            return
+        commit(planned, store, fresh=fresh)
+        sync = _sync(store, loaded.name) if track else None
+        states = _run_with_display(planned, store, sync or (lambda: None), quiet=quiet, server=server)
     _finish(loaded.name, store, sync)
     sys.exit(any(state.status != "done" for state in states))
 
 
-def _run_with_display(planned: Plan, store: Store, sync: Callable[[], None], *, quiet: bool) -> list[CellState]:
+def _run_with_display(
+    planned: Plan, store: Store, sync: Callable[[], None], *, quiet: bool, server: Server | None
+) -> list[CellState]:
     """Runs the cells: with a live table on a terminal, with plain lines in a log, silently if `quiet`."""
     import torch
 
     from bench.run.executors import Local
     from bench.run.loop import run as run_cells
 
-    executor = Local(planned.matrix.run.jobs, gpus=torch.cuda.device_count(), warm=True)
+    executor = Local(
+        planned.matrix.run.jobs, gpus=torch.cuda.device_count(), warm=server or _unfinished(planned, store)
+    )
     out = console()
     if quiet:
         return run_cells(planned, store, executor=executor, say=lambda text: None, sync=sync)
@@ -99,6 +108,11 @@ def _run_with_display(planned: Plan, store: Store, sync: Callable[[], None], *, 
             show=lambda states: live.update(_state_grid(states)),
             sync=sync,
         )
+
+
+def _unfinished(planned: Plan, store: Store) -> bool:
+    """Whether a cell is to be run."""
+    return any(not one.reason and store.cell(one.row.cell).result() is None for one in planned.cells)
 
 
 class _Ticker:

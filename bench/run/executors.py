@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from bench.run.slots import FILE, Slots
 from bench.run.warm import Server, Stale
 from bench.store.disk import writing
 from bench.store.files import make_folder
-from bench.store.folders import CellFolder
+from bench.store.folders import CellFolder, Store
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,42 @@ class Local:
     Args:
         jobs: cells at a time.
         gpus: of this machine.
-        warm: forks the cells from a process that has imported everything, where that can be done.
+        warm: forks the cells from a process that has imported everything, where that can be done; or that process.
     """
 
-    def __init__(self, jobs: int, gpus: int = 0, *, warm: bool = False) -> None:
+    def __init__(self, jobs: int, gpus: int = 0, *, warm: bool | Server = False) -> None:
         self.jobs, self.gpus = jobs, gpus
         self.running: list[Process] = []
-        self.server = Server(self._threads()) if warm else None
+        self.server = warm if isinstance(warm, Server) else Server(threads(jobs)) if warm else None
+
+    @staticmethod
+    def early(name: str, jobs: int, store: Store) -> Server | None:
+        """The process that cells will be forked from, which imports while they are planned.
+
+        None where a matrix of this name has run to its end: it may have nothing left to run.
+        """
+        with suppress(OSError, ValueError):
+            rows = store.rows(name)
+            if rows and all(store.cell(row.cell).result() is not None for row in rows):
+                return None
+        return Server(threads(jobs))
+
+    def wait(self, seconds: float) -> None:
+        """Waits until a cell ends or cells can be forked, at most `seconds`."""
+        if not hasattr(os, "pidfd_open"):
+            time.sleep(seconds)
+            return
+        files = [] if self.server is None else self.server.awaited()
+        with ExitStack() as stack:
+            for process in self.running:
+                try:
+                    file = os.pidfd_open(process.child.pid)
+                except OSError:  # it was waited for already, or the kernel has none: look again soon
+                    seconds = min(seconds, 0.05)
+                    continue
+                stack.callback(os.close, file)
+                files.append(file)
+            select.select(files, [], [], seconds)
 
     @property
     def free(self) -> int:
@@ -154,15 +184,8 @@ class Local:
         )
         return Process(folder, child, slot, before)
 
-    def _threads(self) -> dict[str, str]:
-        """What libraries read when they are loaded."""
-        share = {"PYTHONUNBUFFERED": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-        if "OMP_NUM_THREADS" not in os.environ:
-            share["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.jobs))
-        return share
-
     def _share(self, slot: int) -> dict[str, str]:
-        share = self._threads()
+        share = threads(self.jobs)
         if self.gpus and "CUDA_VISIBLE_DEVICES" not in os.environ:
             share["CUDA_VISIBLE_DEVICES"] = str(slot % self.gpus)
         return share
@@ -194,6 +217,14 @@ class Local:
         self.kill()
         for process in self.running:
             process.end()
+
+
+def threads(jobs: int) -> dict[str, str]:
+    """What libraries read when they are loaded, where `jobs` cells run at a time."""
+    share = {"PYTHONUNBUFFERED": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    if "OMP_NUM_THREADS" not in os.environ:
+        share["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    return share
 
 
 def log_tail(path: Path, lines: int = 3) -> str:

@@ -48,7 +48,7 @@ def run(
         say: prints a line.
         show: updates the live table; of many cells it is given those that run, the next ones and a count.
         sync: writes to the dashboard; must not raise.
-        poll: seconds between checks.
+        poll: seconds between checks; the end of a cell does not wait for one.
     """
     launch = _Launch(plan, store, executor, say, show, sync)
     with interrupts(executor) as interrupted:
@@ -121,7 +121,7 @@ class _Launch:
             with interrupted.outside():
                 self._views(now=bool(ended))
             if not interrupted:
-                time.sleep(poll)
+                self.executor.wait(poll)
 
     def stop(self, interrupted: Interrupts) -> None:
         """Stops every cell, in the time that it needs for its checkpoint."""

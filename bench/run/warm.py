@@ -68,6 +68,10 @@ class Server:
         """Whether it is there, or is starting."""
         return not self.trouble
 
+    def awaited(self) -> list[int]:
+        """The file, if any, on which it says that its imports are done."""
+        return [] if self.trouble or self._ready else [self._socket.fileno()]
+
     def starting(self) -> bool:
         """Whether it still imports; does not wait for it."""
         if self.trouble or self._ready:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, ClassVar
 
 import psutil
 import pytest
 from kit import assert_same
-from tiny import PLUGIN, planned
+from tiny import PLUGIN, matrix_file, planned
 
+from bench.cli import run as cli_run
 from bench.run import executors, server
 from bench.run.boot import environment
 from bench.run.executors import Local, Process
@@ -162,3 +167,52 @@ def test_without_a_server_cells_start_cold_and_it_is_said(tmp_path: Path, when: 
     executor.server._child.wait()
     (state,) = run(made, store, executor=executor, say=lines.append, poll=0.1)
     assert state.status == "done" and sum("imports its libraries itself" in line for line in lines) == 1
+
+
+class _Noted:
+    """In the place of the server: whether it was started and closed, without a process."""
+
+    made: ClassVar[list[_Noted]] = []
+
+    def __init__(self, variables: dict[str, str]) -> None:
+        self.closed = False
+        self.made.append(self)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("words", "started"),
+    [(["--dry-run"], False), (["train.steps=none"], False), (["data.image_size=15"], True)],
+    ids=["dry run", "an error in the file", "an error in the plan"],
+)
+def test_the_server_starts_before_the_plan_if_cells_may_run_and_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], started: bool
+) -> None:
+    monkeypatch.setattr(_Noted, "made", [])
+    monkeypatch.setattr(executors, "Server", _Noted)
+    with suppress(ValueError, SystemExit):
+        cli_run.run(matrix_file(tmp_path), [w for w in words if "=" in w], tmp_path, dry_run="--dry-run" in words)
+    assert [one.closed for one in _Noted.made] == [True] * started
+
+
+def test_a_matrix_that_has_run_to_its_end_starts_no_server_before_its_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, store = planned(tmp_path, **SHORT)
+    monkeypatch.setattr(executors, "Server", _Noted)
+    assert Local.early("tiny", 1, store) is not None and Local.early("other", 1, store) is not None
+    monkeypatch.setattr(executors.CellFolder, "result", lambda self: object())
+    assert Local.early("tiny", 1, store) is None
+
+
+def test_the_end_of_a_cell_is_seen_at_once() -> None:
+    executor = Local(1)
+    child: Any = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"])
+    executor.running = [Process(executors.CellFolder(Path("none")), child, 0)]
+    begun = time.monotonic()
+    executor.wait(60)
+    assert time.monotonic() - begun < 30 and child.wait(1) == 0
+    executor.running = []
+    executor.wait(0.01)
