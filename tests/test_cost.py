@@ -68,3 +68,12 @@ def test_warm_up_counts_in_seconds_and_not_in_rates(monkeypatch: pytest.MonkeyPa
         if step in (7, 12):
             assert clock.window() == 8.0
     assert total == 5 * 10.0 + 7 * 1.0
+
+
+def test_the_overhead_of_a_matrix_is_its_wall_time_over_its_training_and_its_parts_add_up() -> None:
+    from bench.studies.matrix import summary
+
+    cell = {"load": 1.0, "train": 10.0, "beside": 1.0, "evaluate": 2.0}
+    found = summary([cell] * 4, wall=30.0, jobs=2)
+    assert found["factor"] == 1.5 and sum(found["shares"].values()) == pytest.approx(1, abs=0.003)
+    assert found["shares"]["train"] == 0.667 and found["shares"]["outside"] == 0.067

@@ -1,0 +1,76 @@
+"""What a matrix of short cells costs beyond its training: wall time over training time, and where the rest is.
+
+    python -m bench.studies.matrix [MATRIX] [KEY=VALUE ...]
+
+Runs a matrix with two jobs, as `ditbench run` does, in a new results directory, and reads its journals. `factor` is
+wall time / (sum of train_seconds / jobs), with the plan and MLflow in it. The parts are shares of wall time times jobs:
+`load` up to the first line of training, `train`, `beside` (journal, observations, grids, checkpoints), `evaluate`
+(sampling and metrics), `outside` (plan, start, result, waits for a free job, MLflow, report).
+A benchmark, not a test: other work on the machine is in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.store.folders import CellFolder, Store
+from bench.store.journal import read_journal
+
+JOBS = 2
+CHANGES = ("train.steps=600", "train.log_every=50", "train.checkpoint_every=600", "sample.grid_every=600")
+
+
+def parts(folder: CellFolder) -> dict[str, float]:
+    """Seconds of each part of a cell that ran without a break.
+
+    Raises:
+        ValueError: if the cell is not done.
+    """
+    state, entries = folder.state(), list(read_journal(folder.journal))
+    if folder.result() is None:
+        raise ValueError(f"cell {folder.id} is {folder.status()[0]}, not done: {folder.status()[1]}")
+    begun = min(entry["time"] for entry in entries if entry.get("event") == "started")
+    trained = max(entry["time"] for entry in entries if entry.get("event") == "checkpoint")
+    seconds = max(entry["metrics"].get("train_seconds", 0.0) for entry in entries if "metrics" in entry)
+    return {
+        "load": begun - float(state["started"]) if "started" in state else 0.0,
+        "train": seconds,
+        "beside": trained - begun - seconds,
+        "evaluate": entries[-1]["time"] - trained,
+    }
+
+
+def summary(cells: list[dict[str, float]], wall: float, jobs: int) -> dict[str, Any]:
+    """The factor, and each part as a share of `wall` seconds of `jobs`."""
+    sums = {name: sum(cell[name] for cell in cells) for name in cells[0]}
+    sums["outside"] = wall * jobs - sum(sums.values())
+    shares = {name: round(value / (wall * jobs), 3) for name, value in sums.items()}
+    factor = wall / (sums["train"] / jobs)
+    return {"factor": round(factor, 3), "wall_seconds": round(wall, 1), "cells": len(cells), "shares": shares}
+
+
+def main() -> None:
+    """`python -m bench.studies.matrix`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("matrix", nargs="?", default="configs/smoke.yaml")
+    parser.add_argument("changes", nargs="*", default=list(CHANGES))
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        words = ["run", given.matrix, *given.changes, f"run.jobs={JOBS}", "name=matrix", "--root", name, "--quiet"]
+        begin = time.monotonic()
+        subprocess.run([sys.executable, "-c", "from bench.cli import main; main()", *words], check=True)
+        wall = time.monotonic() - begin
+        store = Store(Path(name))
+        cells = [parts(store.cell(row.cell)) for row in store.rows("matrix")]
+    print(json.dumps(summary(cells, wall, JOBS), indent=2))
+
+
+if __name__ == "__main__":
+    main()
