@@ -18,6 +18,7 @@ from bench.config import load as config
 from bench.config.matrix import expand
 from bench.config.schema import ConfigError, Data, Evaluate, Train
 from bench.data import datasets, prompts, task_data
+from bench.data.tasks import registry
 from bench.data.tasks.contract import Attribute, Slot, Task
 from bench.measure import curves, points, task
 from bench.measure.sampling import sample_exact
@@ -73,6 +74,7 @@ class Blob(Task):
 def blob(monkeypatch: pytest.MonkeyPatch) -> Blob:
     made = Blob()
     monkeypatch.setattr(task_data, "task_of", lambda config: made)
+    monkeypatch.setitem(registry._added, "blob", Blob)
     return made
 
 

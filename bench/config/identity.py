@@ -40,6 +40,11 @@ def identity(config: CellConfig, *, data: str, code: str, plugin: str = "") -> s
     return cell_id(as_dict(config), {"data": data, "code": code, "plugin": plugin})
 
 
+def plugin_digest(scheme: str, task: str) -> str:
+    """The digest of the plugins that a cell's scheme and its task come from; empty if both are built in."""
+    return "+".join(part for part in (scheme, f"task:{task}" if task else "") if part)
+
+
 def code_files(scheme_module: str | None) -> Iterator[Path]:
     """The sources that can change a cell's numbers.
 
@@ -92,8 +97,11 @@ def check_code(digests: Mapping[str, str], scheme: str, planned: Path | None = N
     origin = architectures.origin(scheme)
     module = origin["name"] if origin["kind"] == "built-in" else None
     plugin = "" if module else origin.get("sha256", "")
-    if plugin != digests["plugin"]:
+    theirs, _, task = digests["plugin"].partition("task:")
+    if plugin != theirs.rstrip("+"):
         raise CodeChanged(_sentence(f"its plugin {origin['name']}, or a module that this imports"))
+    if task:
+        _check_task(task)
     if code_digest(module) != digests["code"]:
         raise CodeChanged(_sentence(_different(planned, module)))
     package = architectures.plugin_files(scheme) if origin["kind"] == "package" else {}
@@ -104,6 +112,18 @@ def check_code(digests: Mapping[str, str], scheme: str, planned: Path | None = N
             raise CodeChanged(
                 _sentence(f"{_name(file)}, which Python had compiled from another text of its size and time")
             )
+
+
+def _check_task(planned: str) -> None:
+    """Checks a plugin's task, `NAME:DIGEST`, as its scheme is checked."""
+    from bench.data.tasks import registry  # not at the top: this room imports no torch
+
+    name, _, expected = planned.rpartition(":")
+    if registry.digest(name) != expected:
+        raise CodeChanged(_sentence(f"the plugin of its task {name!r}, or a module that this imports"))
+    for file in registry.plugin_files(name).values():
+        if file.stat().st_ctime > started() + SLACK:
+            raise CodeChanged(_sentence(f"{file}, changed while the cell started"))
 
 
 def _sentence(what: str) -> str:

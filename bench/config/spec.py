@@ -123,6 +123,11 @@ class CellSpec:
         return spec
 
 
+def subject(config: CellConfig) -> str:
+    """Whose code a cell runs: its scheme, and its task where it has one."""
+    return f"scheme {config.scheme!r}" + (f", task {config.data.task!r}," if config.data.task else "")
+
+
 PLACEMENT = {"data": ("path",)}  # keys that say where, not what
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from bench.config.spec import CellSpec
+from bench.config.spec import CellSpec, subject
 from bench.store.disk import DiskError, explained
 from bench.store.folders import CellFolder, Status
 from bench.training.callback import Diverged
@@ -61,5 +61,5 @@ def author(folder: CellFolder) -> str:
     with suppress(ValueError):
         spec = CellSpec.read(folder)
         if spec.plugins:
-            return f"scheme {spec.config.scheme!r} of plugin {', '.join(Path(file).name for file in spec.plugins)}"
+            return f"{subject(spec.config)} of plugin {', '.join(Path(file).name for file in spec.plugins)}"
     return ""

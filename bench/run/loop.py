@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from bench.config.spec import subject
 from bench.run.executors import Ended, Local, Process, last_lines
 from bench.run.interrupts import Interrupts, interrupts
 from bench.run.others import Others
@@ -238,7 +239,7 @@ class _Launch:
     def _who(self, folder: CellFolder) -> str:
         spec = self.cells[folder.id].spec
         plugins = ", ".join(Path(file).name for file in spec.plugins)
-        return f"scheme {spec.config.scheme!r}" + (f" of plugin {plugins}" if plugins else "")
+        return subject(spec.config) + (f" of plugin {plugins}" if plugins else "")
 
     def _note(self, folder: CellFolder, status: Status, reason: str) -> None:
         """Records how a cell ended; in memory at least, if its folder cannot be written."""

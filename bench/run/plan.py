@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import architectures
 from architectures import nearest
-from bench.config.identity import code_digest, identity
+from bench.config.identity import code_digest, identity, plugin_digest
 from bench.config.matrix import MatrixCell, Variant, expand, row, variants
 from bench.config.schema import ConfigError, Data, Matrix, Prompt
 from bench.config.spec import CellConfig, CellSpec
 from bench.run.checks import check_cell, check_extractor, check_names, doubts, facts_of
 from bench.run.machine import on_device, placed
 from bench.run.plugins import Plugins, load_plugins, of_plugin
+from bench.run.task_plugins import TaskPlugins, is_built_in
 from bench.store.files import digest
 from bench.store.folders import Row, Store
 
@@ -77,7 +78,7 @@ def plan(matrix: Matrix, store: Store, *, command: str, progress: Progress) -> P
     )
     planner = _Planner(matrix, store, command, progress)
     planned: dict[int, PlannedCell] = {}
-    for index, cell in sorted(enumerate(cells), key=lambda one: not architectures.is_built_in(one[1].config.scheme)):
+    for index, cell in sorted(enumerate(cells), key=lambda one: _needs_plugin(one[1].config)):
         planned[index] = planner.planned(cell)
         progress("plan cells", len(planned), len(cells))
     in_order = [planned[index] for index in range(len(cells))]
@@ -130,6 +131,7 @@ class _Planner:
         self.prompts = functools.cache(self._prompts)
         self.data = functools.cache(placed)
         self.extractor = functools.cache(self._extractor)
+        self.tasks = TaskPlugins(lambda: self.plugins)
         self.checked: set[str] = set()
         self.wrong: dict[str, str] = {}
         self.schemes: dict[str, _SchemeInfo] = {}
@@ -148,17 +150,27 @@ class _Planner:
             ConfigError: if it cannot be built; the sentence names the variant.
         """
         config = cell.config.changed({"evaluate.extractor": self.extractor(cell.config.evaluate.extractor)})
+        if reason := self.tasks.reason(config.data):
+            return self._unprepared(config, cell, reason)
         config = replace(config, data=self.data(config.data), train=on_device(config.train))
         data, prompts = self.prompts(config.data, config.prompt)
         built = self._built_or_reason(config, cell, prompts)
         self._check(built.config, data, cell.label)
         self._points(built.config, data)
-        id = identity(built.config, data=data.digest, code=built.code, plugin=built.plugin)
-        digests = {"data": data.digest, "prompts": prompts.digest, "code": built.code, "plugin": built.plugin}
-        files = self._plugin_of(built.config.scheme)
+        plugin = plugin_digest(built.plugin, self.tasks.named(config.data))
+        id = identity(built.config, data=data.digest, code=built.code, plugin=plugin)
+        digests = {"data": data.digest, "prompts": prompts.digest, "code": built.code, "plugin": plugin}
+        files = list(dict.fromkeys([*self._plugin_of(built.config.scheme), *self.tasks.files(config.data)]))
         spec = CellSpec(built.config, digests, files, self.matrix.run.workers, self.command)
         named = row(replace(cell, config=built.config, axes=_typed(cell.axes, built.config.options)), id)
         return PlannedCell(named, spec, built.cost, cell.label, built.reason, built.budget)
+
+    def _unprepared(self, config: CellConfig, cell: MatrixCell, reason: str) -> PlannedCell:
+        """A cell whose task cannot be run: it has no data, and so no number."""
+        digests = dict.fromkeys(("data", "prompts", "code", "plugin"), "")
+        spec = CellSpec(config, digests, self.tasks.files(config.data), self.matrix.run.workers, self.command)
+        named = row(replace(cell, config=config), identity(config, data="", code="", plugin=""))
+        return PlannedCell(named, spec, {}, cell.label, reason)
 
     def _plugin_of(self, scheme: str) -> list[str]:
         """The plugin file that a scheme comes from, and no other: what a plugin does harms its own cells alone."""
@@ -279,6 +291,10 @@ class _Planner:
             hint = nearest(name, known, f" (variants: {', '.join(known)})")
             raise ConfigError(f"budget.to {name!r} is no variant of this matrix{hint}")
         return target
+
+
+def _needs_plugin(config: CellConfig) -> bool:
+    return not (architectures.is_built_in(config.scheme) and is_built_in(config.data))
 
 
 def _key(*parts: Any) -> str:

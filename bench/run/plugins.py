@@ -43,10 +43,12 @@ class Plugins:
 
     Attributes:
         files: scheme -> the file that it comes from.
+        tasks: task -> the file that it comes from.
         wrong: why others cannot be imported, a sentence each.
     """
 
     files: dict[str, str] = field(default_factory=dict)
+    tasks: dict[str, str] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
 
@@ -65,7 +67,9 @@ def load_plugins(files: Sequence[str], known: Path, progress: Progress) -> Plugi
             if not _known(file, known):
                 _probe(file)
                 _mark(file, known)
-            found.files |= dict.fromkeys(architectures.load_plugin(file), str(Path(file).expanduser().resolve()))
+            path = str(Path(file).expanduser().resolve())
+            found.files |= dict.fromkeys(architectures.load_plugin(file), path)
+            found.tasks |= dict.fromkeys(_tasks_of(path), path)
         except architectures.PluginError as error:
             found.wrong.append(str(error))
     if files:
@@ -81,6 +85,12 @@ def of_plugin(scheme: str, passing: tuple[type[BaseException], ...] = ()) -> Abs
     if architectures.is_built_in(scheme):
         return nullcontext()
     return architectures.guarded(f"scheme {scheme!r}", passing=passing)
+
+
+def _tasks_of(path: str) -> list[str]:
+    """The tasks that a file registered; the room of data, which imports torch, is there only if it did."""
+    registry = sys.modules.get("bench.data.tasks.registry")
+    return [name for name in registry.tasks() if registry.plugin_file(name) == path] if registry else []
 
 
 def _mark_of(file: str, known: Path) -> Path:
