@@ -14,6 +14,9 @@ from test_compare import FID, cell, climb, table
 from typer.testing import CliRunner
 
 from bench.cli.app import app
+from bench.config.load import load
+from bench.config.matrix import expand
+from bench.config.schema import ConfigError
 from bench.findings import bands
 from bench.findings.ladder import choices
 from bench.findings.tuned import tuned_file
@@ -152,3 +155,22 @@ def test_json_of_a_comparison_with_a_record(monkeypatch: Any) -> None:
     arguments = ["compare", "--to", str(folder), str(folder), "--metric", "heldout_loss", "--json"]
     found = json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).output)
     assert {one["metric"] for one in found["bands"]} == {"heldout_loss"} and found["differing"] == []
+
+
+def test_a_matrix_takes_the_values_of_the_file_and_refuses_a_variant_without(tmp_path: Path) -> None:
+    made = swept({"data.task": ["bind", "scene"]}, {"sd3 task=bind": 1e-3, "sd3 task=scene": 9e-3})
+    (tmp_path / "rates.yaml").write_text(tuned_file(made, "x")[0])
+    matrix = {
+        "name": "m", "variants": ["sd3", {"name": "own", "scheme": "sd3", "train.lr": 5e-3}], "seeds": [0],
+        "tuned": "rates.yaml", "data": {"source": "task", "task": "bind"}, "axes": {"data.task": ["bind", "scene"]},
+    }  # fmt: skip
+    file = tmp_path / "m.yaml"
+    file.write_text(yaml.safe_dump(matrix))
+    rates = {(one.variant, one.axes["data.task"]): one.config.train.lr for one in expand(load(file))}
+    assert rates == {("sd3", "bind"): 1e-3, ("sd3", "scene"): 9e-3, ("own", "bind"): 5e-3, ("own", "scene"): 5e-3}
+    file.write_text(yaml.safe_dump(matrix | {"variants": ["sd3", "adaln-zero"]}))
+    with pytest.raises(ConfigError, match="tuned rates missing: no entry of 'adaln-zero'"):
+        expand(load(file))
+    file.write_text(yaml.safe_dump(matrix | {"tuned": "none.yaml"}))
+    with pytest.raises(ConfigError, match="none.yaml cannot be read .No such file or directory.; `ditbench choices"):
+        load(file)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from test_compare import FID, cell, table
 
 from bench.config.claim import ClaimError, RowFacts, check
+from bench.config.load import load
+from bench.config.matrix import expand, row
 from bench.findings import claims, compare
 from bench.findings.analysis import analyse
+from bench.run.checks import check_names, facts_of
 from bench.store.table import Table
 
 EXCESS, SCORE, RIGHT = "excess_error", "score", "right_template_512"
@@ -211,3 +217,21 @@ def test_old_claims_say_nothing_of_how_they_compare() -> None:
     made: Table = table(rows(a={FID: 10}, b={FID: 20}), claim={"says": "x", "tests": [BEATS | {"metric": "fid"}]})
     verdict = claims.decide(made)
     assert verdict is not None and "pooled" not in verdict.tests[0].evidence
+
+
+def test_a_plan_knows_the_attributes_and_budgets_of_its_rows(tmp_path: Path) -> None:
+    """As `ditbench run` checks them before anything is prepared."""
+    variants = ["adaln-zero", {"name": "long", "scheme": "adaln-zero", "train.steps": 5}]
+    plain = {"name": "x", "variants": variants, "seeds": [0, 1], "data": {"source": "task", "task": "bind"}}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(plain | {"axes": {"data.task": ["bind", "labels"]}}))
+
+    def planned(**test: Any) -> None:
+        matrix = replace(load(tmp_path / "x.yaml"), claim={"says": "x", "compare": "pooled", "tests": [test]})
+        named = {row(cell, "").name: facts_of(matrix, cell.config) for cell in expand(matrix)}
+        check_names(matrix, named, named)
+
+    planned(metric="colour", variant="adaln-zero task=bind", above=0.1)
+    with pytest.raises(ClaimError, match="task 'labels' of adaln-zero task=labels has no attribute 'colour'"):
+        planned(metric="colour", variant="adaln-zero task=labels", above=0.1)
+    with pytest.raises(ClaimError, match="different budgets, images of training"):
+        planned(metric="score", variant="adaln-zero task=bind", beats="long task=bind")

@@ -20,6 +20,7 @@ from bench.config.check import Place, checked
 from bench.config.claim import with_numbers
 from bench.config.matrix import typed_axes
 from bench.config.schema import ConfigError, Data, Matrix
+from bench.config.tuned import read_tuned
 from bench.config.written import NotPlain, read_yaml
 
 LARGEST_FILE = 1_000_000  # bytes: a matrix is written by hand
@@ -133,6 +134,8 @@ def _layers(path: Path, say: Say, above: tuple[Path, ...] = ()) -> list[Layer]:
         raise ConfigError(f"{path} is a base of itself")
     given = _read(path)
     _place_plugins(given, path, say)
+    if isinstance(given.get("tuned"), str):
+        given["tuned"] = read_tuned(path.parent / given["tuned"], str(path))
     base = _alone(given.pop("base", None), str(path))
     if base is None:
         return [(str(path), given)]

@@ -12,6 +12,7 @@ from architectures import nearest
 from bench.config.check import checked
 from bench.config.schema import ConfigError, Matrix, as_dict
 from bench.config.spec import GROUPS, CellConfig
+from bench.config.tuned import entry
 from bench.store.files import slug
 from bench.store.folders import Row
 
@@ -103,7 +104,12 @@ def _cell(matrix: Matrix, variant: Variant, axes: dict[str, Any], seed: int) -> 
     keys = {key: typed_key(matrix, key, value, f"variant {variant.name!r}") for key, value in variant.keys.items()}
     if twice := sorted(keys.keys() & axes.keys()):
         raise ConfigError(f"variant {variant.name!r}: {twice[0]} is an axis of this matrix, so no variant can set it")
-    return MatrixCell(variant.name, axes, config.changed(keys | axes))
+    name = " ".join([variant.name, *(f"{key.rpartition('.')[2]}={value}" for key, value in axes.items())])
+    tuned = {
+        key: typed_key(matrix, key, value, f"tuned {variant.name!r}")
+        for key, value in entry(matrix.tuned, name, variant.name, variant.scheme).items()
+    }
+    return MatrixCell(variant.name, axes, config.changed(tuned | keys | axes))
 
 
 def typed_key(matrix: Matrix, key: str, value: Any, where: str) -> Any:

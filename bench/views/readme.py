@@ -52,7 +52,10 @@ def claims_line(analyses: dict[str, Analysis], link: str) -> str:
     if not claims:
         return ""
     counts = Counter(one.claim.verdict for one in claims if one.claim)
-    verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("supported", "contradicted", "undecided"))
+    words = ("supported", "contradicted", "equivalent", "undecided")
+    verdicts = ", ".join(
+        f"{counts[verdict]} {verdict}" for verdict in words if counts[verdict] or verdict != "equivalent"
+    )
     return f"{len(claims)} pre-registered claims at {_size(claims)}: {verdicts} ([{link}]({link})).\n"
 
 
