@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,10 +59,8 @@ class Prompts:
         return self._lookup(self._array(split)[indices])
 
     def of_words(self, task: Task, words: torch.Tensor) -> torch.Tensor:
-        """Prompts of a task's words (B, L); the null prompt of the blind arm."""
-        if self.meta.get("arm") == "blind":
-            return cast(torch.Tensor, self.kind.null(len(words)))
-        return task.ids(words)
+        """Prompts of a task's words (B, L): their ids, or what the arm makes of them."""
+        return _slot_ids(task, words, self.meta.get("arm", "none"))
 
     def _lookup(self, stored: np.ndarray) -> Any:
         if isinstance(self.kind, Features):
@@ -149,8 +147,6 @@ def resolve_kind(data: Dataset, config: Prompt) -> str:
         raise PromptError(f"prompt.{what} is of tasks alone (data.source=task)")
     if data.task is not None and kind != "slots":
         raise PromptError(f"prompt.kind {kind}: the prompts of a task are slots; choose auto or slots")
-    if config.arm == "oracle":
-        raise PromptError("prompt.arm oracle needs the scheme `oracle`, and there is none here yet")
     if kind == "captions" and data.train.captions is None:
         raise PromptError("prompt.kind captions: this data has labels; choose labels, or features with a template")
     if kind == "labels" and data.classes is None:
@@ -187,9 +183,21 @@ def _make_slots(data: Dataset, config: Prompt, folder: Path, progress: Progress)
     arguments = {"vocabulary": task.vocabulary, "length": len(task.slots)}
     for name, split in data.splits.items():
         assert split.words is not None
-        ids = task.ids(torch.from_numpy(np.array(split.words)))
-        np.save(folder / f"{name}.npy", np.zeros_like(ids) if config.arm == "blind" else ids.numpy())
+        ids = _slot_ids(task, torch.from_numpy(np.array(split.words)), config.arm)
+        np.save(folder / f"{name}.npy", ids.numpy())
+        if config.arm == "oracle":
+            words = ids.shape[2] if ids.dim() == 3 else 1
+            arguments = {"vocabulary": task.layout_words, "length": task.tokens, "words": words}
     return {"kind": "slots", "arguments": arguments, "arm": config.arm}
+
+
+def _slot_ids(task: Task, words: torch.Tensor, arm: str) -> torch.Tensor:
+    """Ids of words (B, L): (B, L), all null in the blind arm; the map (B, N), or (B, N, A > 1), in the oracle's."""
+    if arm != "oracle":
+        ids = task.ids(words)
+        return torch.zeros_like(ids) if arm == "blind" else ids
+    shown = task.layout(words)
+    return shown[..., 0] if shown.shape[2] == 1 else shown
 
 
 # --- labels and captions --------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from architectures import nearest
+from architectures import nearest, scheme_class
 from bench.config.claim import RowFacts
 from bench.config.claim import check as check_claim
 from bench.config.schema import ConfigError, Evaluate, Matrix
@@ -125,6 +125,13 @@ def _unlike_task(config: CellConfig, data: Dataset) -> Iterator[str]:
     assert data.task is not None
     if (patch := backbone(config.backbone).patch) != data.task.patch:
         yield f"backbone.patch {patch}: task {config.data.task} has tokens of {data.task.patch} pixels a side"
+    mapped = scheme_class(config.scheme).facts.length == "tokens"
+    if mapped != (config.prompt.arm == "oracle"):
+        yield f"prompt.arm {config.prompt.arm}: scheme {config.scheme!r} " + (
+            "takes the prompt as a map; choose prompt.arm=oracle"
+            if mapped
+            else "takes no map; arm oracle is for `oracle`"
+        )
     if config.data.words:
         yield "data.words true: prompts of tasks as text are not read yet; choose data.words=false"
 

@@ -1,0 +1,55 @@
+"""The oracle's arm of a task: the prompt as a map, one position an image token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import planned
+
+from architectures import Slots
+from bench.config.schema import Data, Prompt
+from bench.data import datasets, prompts
+from bench.run import cell
+
+ORACLE: dict[str, Any] = {
+    "data": {"source": "task", "task": "scene", "heldout_count": 64},
+    "evaluate__extractor": "none",
+    "evaluate__points": 64,
+}
+
+
+def test_the_oracle_arm_gives_each_token_its_part_of_the_prompt(tmp_path: Any) -> None:
+    data = Data(source="task", task="scene", image_size=12, heldout_count=64)
+    loaded = datasets.load(datasets.prepare(data, tmp_path))
+    arm, plain = (prompts.prepare(loaded, Prompt(arm=one), tmp_path) for one in ("oracle", "none"))
+    task = loaded.task
+    assert task is not None
+    shown = task.layout(torch.from_numpy(np.array(loaded.heldout.words[:5])))
+    assert arm.digest != plain.digest
+    assert arm.kind == Slots(task.layout_words, task.tokens, shown.shape[2])
+    assert torch.equal(arm.rows("heldout", np.arange(5)).view(shown.shape), shown)
+    words = torch.from_numpy(np.array(loaded.heldout.words[:5]))
+    assert torch.equal(arm.of_words(task, words).view(shown.shape), shown)
+
+
+def test_a_cell_of_the_oracle_is_trained_and_measured(tmp_path: Any) -> None:
+    plan, store = planned(tmp_path, variants=["oracle"], prompt={"arm": "oracle"}, **ORACLE)
+    folder = store.cell(plan.cells[0].row.cell)
+    assert cell.run(folder.path) == "done", folder.state()
+    result = folder.result()
+    assert result is not None and {"excess_error", "score", "right_template_20"} <= set(result.quality)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "arm", "says"),
+    [
+        ("adaln-zero", "oracle", "scheme 'adaln-zero' takes no map"),
+        ("oracle", "none", "a prompt token for each of the image's 9"),
+    ],
+)
+def test_the_oracle_and_its_arm_go_together(tmp_path: Any, scheme: str, arm: str, says: str) -> None:
+    with pytest.raises(Exception, match=says):
+        planned(tmp_path, variants=[scheme], prompt={"arm": arm}, **ORACLE)
