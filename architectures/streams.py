@@ -12,6 +12,7 @@ from architectures.modulation import FinalNorm, Placement
 from architectures.options import Option
 from architectures.sublayer import (
     OPEN,
+    Block,
     Condition,
     Context,
     Equations,
@@ -26,6 +27,10 @@ from architectures.sublayer import (
 Pair = tuple[Tensor, Tensor]  # x (B, N, D) and y (B, L, D)
 
 TEXT = Option("the prompt's stream: modulated by a head of its own, or unmodulated", ("modulated", "plain"))
+POST = Option("a norm of each branch's output: RMS, or none", ("rms", "none"))
+CONTEXT = Option(
+    "the prompt's tokens in the blocks: updated by each, or static, the encoder's in every one", ("updated", "static")
+)
 
 
 def attention_of(sublayer: SubLayer) -> SelfAttention:
@@ -128,6 +133,40 @@ class LastDualBlock(Equations):
         ]
 
 
+class StaticBlock(Block):
+    """x -> x: attention over [x ; y], y the prompt's tokens c.tokens, of which x alone is updated; an MLP on x.
+
+    Every block attends to y as the encoder gives it. Its parts and arguments are those of `Block`.
+    """
+
+    def forward(self, x: Tensor, c: Condition) -> Tensor:
+        """x (B, N, D) -> (B, N, D)."""
+        assert c.tokens is not None
+        vectors = self.head(c.modulation) if self.head is not None else [Vectors()] * len(self.order)
+        attention, mlp = (getattr(self, name) for name in self.order)
+        z = attention(torch.cat([x, c.tokens], dim=1), c, vectors[0])  # (B, N + L, D)
+        updated: Tensor = mlp(z[:, : x.shape[1]], c, vectors[1])
+        return updated
+
+    def equations(self) -> list[str]:
+        """A block's, its attention's over [x ; y]; what it makes of y is discarded, written `_`."""
+        lines, count = super().equations(), len(getattr(self, self.order[0]).equations("x", ""))
+        joined = [line.replace("(x)", "([x ; y])").replace("<- x", "<- [x ; y]") for line in lines[:count]]
+        return [line.replace("x <-", "x, _ <-") for line in joined] + lines[count:]
+
+
+def token_block(context: str, head: nn.Module | None = None, *, attention: SubLayer, mlp: SubLayer) -> Block:
+    """A block over image and prompt as one sequence, with the prompt's tokens updated or static (`CONTEXT`)."""
+    kind = StaticBlock if context == "static" else Block
+    return kind(head, attention=attention, mlp=mlp)
+
+
+def join_tokens(context: str, x: Tensor, c: Condition) -> Tensor:
+    """What the first `token_block` receives: [x ; y] (B, N + L, D), or x alone where each block joins y itself."""
+    assert c.tokens is not None
+    return x if context == "static" else torch.cat([x, c.tokens], dim=1)
+
+
 class ParallelBlock(Equations):
     """z <- z + g (SA(u) + MLP(u)), u = LN(z) (1 + s) + b: attention beside MLP, one triple for both (FLUX).
 
@@ -166,6 +205,7 @@ def dual_block(
     mlp: Callable[[], nn.Module],
     plain: bool = False,
     context: Context = joint_mask,
+    modulation: str = "scale+shift",
 ) -> nn.Module:
     """A block of two streams, each with LN, shift and scale before each branch, given by a head of its own.
 
@@ -177,16 +217,17 @@ def dual_block(
         mlp: makes one.
         plain: y is unmodulated and ungated.
         context: which part of the condition the attention receives.
+        modulation: of every branch.
     """
     d = heads.width
 
     def branch(op: nn.Module, *, bare: bool = False, context: Context = no_context) -> SubLayer:
-        modulation, own = ("none", OPEN) if bare else ("scale+shift", gate)
-        return SubLayer(op=op, norm=LayerNorm(d), modulation=modulation, gate=own, context=context)
+        kind, own = ("none", OPEN) if bare else (modulation, gate)
+        return SubLayer(op=op, norm=LayerNorm(d), modulation=kind, gate=own, context=context)
 
     image, image_mlp = branch(attention, context=context), branch(mlp())
     if text_attention.out is None:
-        text_norm = FinalNorm(LayerNorm(d), "none" if plain else "scale+shift", d)
+        text_norm = FinalNorm(LayerNorm(d), "none" if plain else modulation, d)
         return LastDualBlock(heads.head(), text_norm, attention=image, mlp=image_mlp, text_attention=text_attention)
     return DualBlock(
         heads.head(),

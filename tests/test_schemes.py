@@ -260,3 +260,69 @@ def test_laws_change_the_prompts_length_for_no_scheme_that_takes_any() -> None:
         subject = SchemeUnderTest(name)
         kinds = [subject.kind(kind) for kind in laws.PROMPTS.values()]
         assert (kinds == list(laws.PROMPTS.values())) == (name != "oracle"), name
+
+
+STATIC = [("sd3", {}), ("sd3", {"text": "plain"}), ("lumina2", {}), ("z-image", {}), ("hdm", {}), ("in-context", {})]
+PARTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {"context": "static", **more}) for name, more in STATIC),
+    ("sd3", {"context": "static", "head": "shared"}),
+    ("sd3", {"modulation": "scale"}),
+    ("flux", {"modulation": "scale"}),
+    ("lumina2", {"post": "none"}),
+    ("lumina2", {"modulation": "scale+shift"}),
+    ("z-image", {"post": "none"}),
+]
+OF_PARTS = (
+    "builds",
+    "shapes",
+    "image and time",
+    "prompt",
+    "padding",
+    "batch",
+    "gradients",
+    "beginning",
+    "what it reads",
+)
+
+
+@pytest.mark.parametrize(("scheme", "options"), PARTS, ids=str)
+def test_a_scheme_without_one_of_its_parts_obeys_the_laws(scheme: str, options: dict[str, Any]) -> None:
+    broken = [one for one in laws.check(scheme, options, only=OF_PARTS) if one.outcome != "holds"]
+    assert not broken, broken
+
+
+@pytest.mark.parametrize(("scheme", "options"), STATIC, ids=str)
+def test_static_tokens_are_the_encoders_in_every_block(scheme: str, options: dict[str, Any]) -> None:
+    """Every block receives the same tokens beside the image; where they are updated, the second receives others."""
+    for context in ("static", "updated"):
+        subject = SchemeUnderTest(scheme, options | {"context": context})
+        model, (x, t, prompt) = subject.random(laws.SLOTS), subject.inputs(laws.SLOTS)
+        seen: list[Any] = []
+        for block in model.blocks:
+            block.register_forward_hook(lambda _, args, out: seen.append((args, out)))
+        model(x, t, prompt)
+        (first, c), (second, _) = seen[0][0], seen[1][0]
+        entered, later = ((h[1] if isinstance(h, tuple) else h[:, 16:]) for h in (first, second))
+        if context == "updated":
+            assert torch.equal(entered, c.tokens) and not torch.equal(later, entered)
+        else:
+            assert all(args[1].tokens is c.tokens for args, _ in seen)
+            kept = [h for h in (entered, later) if h.shape[1]]  # a sequence of x alone passes nothing on
+            assert all(torch.equal(h, c.tokens) for h in kept) and len(kept) == 2 * isinstance(first, tuple)
+
+
+def test_a_static_block_is_the_block_with_its_prompts_output_discarded() -> None:
+    """With the same weights, one block updates x alike in both; a second differs, for its tokens do."""
+    one = laws.CONFIG.with_changes(depth=1)
+    for config, same in ((one, True), (laws.CONFIG, False)):
+        models = [SchemeUnderTest("lumina2", {"context": c}).random(config=config) for c in ("static", "updated")]
+        models[1].load_state_dict(models[0].state_dict())
+        a, b = (model(*inputs()) for model in models)
+        assert torch.allclose(a, b, atol=1e-5) == same
+
+
+def test_a_static_block_prints_its_equations() -> None:
+    make = partial(architectures.create, image_size=16, in_channels=3, prompt=architectures.Labels(3))
+    plain, carried = (make(name, "DiT-XS/4", context="static").blocks[0].equations() for name in ("in-context", "hdm"))
+    assert plain == ["x, _ <- [x ; y] + SA(LN([x ; y]))", "x <- x + MLP(LN(x))"]
+    assert carried[:2] == ["u = RMS([x ; y]) (1 + s1) + b1", "x, _ <- u + (1 + g1) SA(u)"]

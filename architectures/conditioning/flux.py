@@ -10,7 +10,7 @@ from architectures.options import Option
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
 from architectures.streams import Pair, ParallelBlock, dual_block
-from architectures.sublayer import GATE, Adaptive, Condition, SubLayer, joint_mask, parse_gate
+from architectures.sublayer import GATE, MODULATION, Adaptive, Condition, SubLayer, joint_mask, parse_gate
 
 DUAL = Option("how many of the blocks, from the first on, have two streams", ("third", "none", "half", "all"))
 
@@ -55,12 +55,13 @@ class Flux(Scheme):
         gate: Annotated[str, GATE] = "zero",
         head: Annotated[str, HEAD] = "per-block",
         signals: Annotated[str, SIGNALS] = "timestep+pooled",
+        modulation: Annotated[str, MODULATION] = "scale+shift",
     ) -> None:
         super().__init__(backbone, image_size)
         d, n = backbone.width, backbone.depth
         self.set_signals(signals)
         self.dual = {"third": n // 3, "none": 0, "half": n // 2, "all": n}[dual]
-        self.modulation, self.gate = "scale+shift", parse_gate(gate)
+        self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)
         self.heads = parse_placement(head, d, [branch, branch])  # of a stream of two
         self.joint_heads = parse_placement(head, d, [branch])  # of the joined sequence
@@ -68,7 +69,7 @@ class Flux(Scheme):
         if self.dual < n:
             placements.append(self.joint_heads)
         self.trunks = nn.ModuleList(placement.trunk() for placement in placements)
-        self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
+        self.final = FinalNorm(LayerNorm(d), modulation, d)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
@@ -89,6 +90,7 @@ class Flux(Scheme):
                 attention=self.self_attention(),
                 text_attention=self.text_attention(last=index == self.backbone.depth - 1),
                 mlp=self.mlp,
+                modulation=self.modulation,
             )
         attention = SubLayer(
             op=self.self_attention(),

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from torch import Tensor, nn
 
 from architectures.layers import RMSNorm
 from architectures.modulation import SharedHead, SharedMLP
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
-from architectures.sublayer import GATE, Adaptive, Block, Condition, SubLayer, carry_modulated, joint_mask, parse_gate
+from architectures.streams import CONTEXT, join_tokens, token_block
+from architectures.sublayer import GATE, Adaptive, Condition, SubLayer, carry_modulated, joint_mask, parse_gate
 
 
 class HDM(Scheme):
@@ -28,7 +28,7 @@ class HDM(Scheme):
     RMS has a weight of each block's own, eps 1e-6. Since u is carried and not z, this is a post-norm transformer with
     the modulation inside its norms. KohakuBlueleaf/HDM, TechReport, as its code computes it. Its U-shaped skeleton,
     learned rotary positions and SwiGLU belong to its backbone; e_t takes the place of the time's own Mish embedding
-    here.
+    here. With `context=static` every block attends to the prompt's tokens as the encoder gives them.
     """
 
     facts = Facts(
@@ -47,9 +47,11 @@ class HDM(Scheme):
         *,
         gate: Annotated[str, GATE] = "one+zero",
         signals: Annotated[str, SIGNALS] = "timestep",
+        context: Annotated[str, CONTEXT] = "updated",
     ) -> None:
         super().__init__(backbone, image_size)
         self.set_signals(signals)
+        self.context = context
         self.modulation, self.gate = "scale+shift", parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)
         d, self.count = backbone.width, len(branch.slots)
@@ -61,12 +63,12 @@ class HDM(Scheme):
         return Condition(c, (self.attention_head(c), self.mlp_head(c)), tokens=prompt.tokens, mask=mask)
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
-        assert c.tokens is not None
-        return torch.cat([x, c.tokens], dim=1)  # (B, N + L, D)
+        return join_tokens(self.context, x, c)
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
-        return Block(
+        return token_block(
+            self.context,
             SharedHead(self.count),
             attention=SubLayer(
                 op=self.self_attention(),

@@ -9,7 +9,8 @@ from architectures.layers import NORM, init_with, normal, parse_norm
 from architectures.options import Option
 from architectures.prompt import Encoded, with_time
 from architectures.scheme import BackboneConfig, Facts, Scheme
-from architectures.sublayer import Block, Condition, SubLayer, joint_mask
+from architectures.streams import CONTEXT, join_tokens, token_block
+from architectures.sublayer import Condition, SubLayer, joint_mask
 
 
 class InContext(Scheme):
@@ -22,7 +23,8 @@ class InContext(Scheme):
         x = LN(z[:N])
 
     LN has no weights, the appended tokens no positions, and they are dropped after the last block; the paper leaves the
-    first two open. Peebles and Xie 2023 (DiT), section 3.2.
+    first two open; with `context=static` k is the same in every block, which updates x alone. Peebles and Xie 2023
+    (DiT), section 3.2.
     """
 
     facts = Facts(
@@ -40,12 +42,13 @@ class InContext(Scheme):
         *,
         norm: Annotated[str, NORM] = "layer",
         tokens: Annotated[int, Option("tokens a signal: how often time and each prompt token are repeated")] = 1,
+        context: Annotated[str, CONTEXT] = "updated",
     ) -> None:
         super().__init__(backbone, image_size)
         if tokens < 1:
             raise ValueError(f"tokens {tokens}: at least 1")
         self.norm = parse_norm(norm)
-        self.repeats = tokens
+        self.repeats, self.context = tokens, context
         if tokens > 1:
             self.places = nn.Parameter(torch.empty(tokens, backbone.width))
             init_with(self, places=normal(0.02))
@@ -58,12 +61,12 @@ class InContext(Scheme):
         return Condition(tokens=k, mask=self.joint_mask(mask))
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
-        assert c.tokens is not None
-        return torch.cat([x, c.tokens], dim=1)  # (B, N + 1 + L, D)
+        return join_tokens(self.context, x, c)  # (B, N + 1 + L, D)
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
-        return Block(
+        return token_block(
+            self.context,
             attention=SubLayer(op=self.self_attention(), norm=self.norm(d), context=joint_mask),
             mlp=SubLayer(op=self.mlp(), norm=self.norm(d)),
         )

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from torch import Tensor, nn
 
 from architectures.layers import LayerNorm, RMSNorm
 from architectures.modulation import HEAD, FinalNorm, parse_placement
+from architectures.options import choose
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
-from architectures.sublayer import GATE, Adaptive, Block, Condition, SubLayer, joint_mask, parse_gate
+from architectures.streams import CONTEXT, POST, join_tokens, token_block
+from architectures.sublayer import GATE, MODULATION, Adaptive, Condition, SubLayer, joint_mask, parse_gate
 
 
 class Lumina2(Scheme):
@@ -24,7 +25,9 @@ class Lumina2(Scheme):
         x = LN(z[:N]) (1 + s)
 
     Qin et al. 2025 (arXiv 2503.21758), eps 1e-5. Its refiner blocks, rotary positions, grouped queries and SwiGLU
-    belong to its backbone, not to its conditioning; there c has min(D, 1024) channels.
+    belong to its backbone, not to its conditioning; there c has min(D, 1024) channels. `post=none` leaves out
+    the second norm of each branch, `modulation=scale+shift` adds b1 and b2, and with `context=static` every block
+    attends to the prompt's tokens as the encoder gives them.
     """
 
     facts = Facts(
@@ -44,15 +47,19 @@ class Lumina2(Scheme):
         gate: Annotated[str, GATE] = "tanh",
         head: Annotated[str, HEAD] = "per-block",
         signals: Annotated[str, SIGNALS] = "timestep",
+        modulation: Annotated[str, MODULATION] = "scale",
+        post: Annotated[str, POST] = "rms",
+        context: Annotated[str, CONTEXT] = "updated",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
         self.set_signals(signals)
-        self.modulation, self.gate = "scale", parse_gate(gate)
+        self.modulation, self.gate = modulation, parse_gate(gate)
+        self.post, self.context = choose("post", post, POST.choices)[0], context
         branch = Adaptive(self.modulation, self.gate)
         self.heads = parse_placement(head, d, [branch, branch])
         self.trunk = self.heads.trunk()
-        self.final = FinalNorm(LayerNorm(d), "scale", d)
+        self.final = FinalNorm(LayerNorm(d), modulation, d)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
@@ -60,23 +67,21 @@ class Lumina2(Scheme):
         return Condition(vector=c, modulation=self.trunk(c), tokens=prompt.tokens, mask=mask)
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
-        assert c.tokens is not None
-        return torch.cat([x, c.tokens], dim=1)  # (B, N + L, D)
+        return join_tokens(self.context, x, c)
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
-        return Block(
-            self.heads.head(),
-            attention=SubLayer(
-                op=self.self_attention(),
-                norm=RMSNorm(d),
-                modulation=self.modulation,
-                gate=self.gate,
-                post=RMSNorm(d),
-                context=joint_mask,
-            ),
-            mlp=SubLayer(op=self.mlp(), norm=RMSNorm(d), modulation=self.modulation, gate=self.gate, post=RMSNorm(d)),
+        sandwich = [RMSNorm(d) if self.post == "rms" else None for _ in range(2)]
+        attention = SubLayer(
+            op=self.self_attention(),
+            norm=RMSNorm(d),
+            modulation=self.modulation,
+            gate=self.gate,
+            post=sandwich[0],
+            context=joint_mask,
         )
+        mlp = SubLayer(op=self.mlp(), norm=RMSNorm(d), modulation=self.modulation, gate=self.gate, post=sandwich[1])
+        return token_block(self.context, self.heads.head(), attention=attention, mlp=mlp)
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:
         return self.final(h[:, : self.grid**2], c.vector)

@@ -8,8 +8,18 @@ from architectures.layers import LayerNorm, SelfAttention
 from architectures.modulation import HEAD, FinalNorm, parse_placement
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
-from architectures.streams import TEXT, DualBlock, LastDualBlock, Pair
-from architectures.sublayer import GATE, OPEN, Adaptive, Condition, SubLayer, joint_mask, no_context, parse_gate
+from architectures.streams import CONTEXT, TEXT, DualBlock, LastDualBlock, Pair
+from architectures.sublayer import (
+    GATE,
+    MODULATION,
+    OPEN,
+    Adaptive,
+    Condition,
+    SubLayer,
+    joint_mask,
+    no_context,
+    parse_gate,
+)
 
 
 class SD3(Scheme):
@@ -27,7 +37,8 @@ class SD3(Scheme):
     y is initially the prompt's tokens; `prompt` is the pooled prompt. In the last block y is only attended to: two
     vectors, no output, no MLP. Esser et al. 2024 (arXiv 2403.03206), section 4. The released code leaves open how the
     heads are initialised: zero here, as in DiT, whose design the paper inherits. `head=shared` is DiT-Air's placement
-    (arXiv 2503.10618); with `text=plain` y is unmodulated.
+    (arXiv 2503.10618); with `text=plain` y is unmodulated; with `context=static` every block treats y as the last one
+    does, so that y stays the prompt's tokens.
     """
 
     facts = Facts(
@@ -48,16 +59,19 @@ class SD3(Scheme):
         head: Annotated[str, HEAD] = "per-block",
         signals: Annotated[str, SIGNALS] = "timestep+pooled",
         text: Annotated[str, TEXT] = "modulated",
+        context: Annotated[str, CONTEXT] = "updated",
+        modulation: Annotated[str, MODULATION] = "scale+shift",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
         self.set_signals(signals)
-        self.image = Adaptive("scale+shift", parse_gate(gate))
+        self.static = context == "static"
+        self.image = Adaptive(modulation, parse_gate(gate))
         self.text = self.image if text == "modulated" else Adaptive("none", OPEN)
         self.heads = parse_placement(head, d, [self.image, self.image])
         self.trunk = self.heads.trunk()
-        self.text_trunk = self.heads.trunk() if text == "modulated" else None
-        self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
+        self.text_trunk = self.heads.trunk() if text == "modulated" and not self.static else None
+        self.final = FinalNorm(LayerNorm(d), modulation, d)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
@@ -78,7 +92,7 @@ class SD3(Scheme):
     def block(self, index: int) -> nn.Module:
         d, head = self.backbone.width, self.heads.head()
         attention, mlp = self.branch(self.self_attention(), self.image), self.branch(self.mlp(), self.image)
-        if index == self.backbone.depth - 1:  # y is only attended to
+        if self.static or index == self.backbone.depth - 1:  # y is only attended to
             norm, read = FinalNorm(LayerNorm(d), self.text.modulation, d), self.text_attention(last=True)
             return LastDualBlock(head, norm, attention=attention, mlp=mlp, text_attention=read)
         text_head = self.heads.head() if self.text.slots else None

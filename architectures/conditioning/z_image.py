@@ -2,15 +2,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from torch import Tensor, nn
 
 from architectures.layers import LayerNorm, RMSNorm, zeros
 from architectures.modulation import FinalNorm, Projected
-from architectures.options import Option
+from architectures.options import Option, choose
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
-from architectures.sublayer import GATE, Adaptive, Block, Condition, SubLayer, joint_mask, parse_gate
+from architectures.streams import CONTEXT, POST, join_tokens, token_block
+from architectures.sublayer import GATE, MODULATION, Adaptive, Condition, SubLayer, joint_mask, parse_gate
 
 
 class ZImage(Scheme):
@@ -26,7 +26,7 @@ class ZImage(Scheme):
 
     Z-Image team 2025 (arXiv 2511.22699), eps 1e-5. The released code leaves open how the heads are initialised: zero
     here, as in Lumina-Image 2.0, whose block it is. Its refiner blocks, rotary positions, SwiGLU and learned padding
-    belong to its backbone, not to its conditioning.
+    belong to its backbone, not to its conditioning. `post`, `modulation` and `context` are those of `lumina2`.
     """
 
     facts = Facts(
@@ -46,17 +46,21 @@ class ZImage(Scheme):
         gate: Annotated[str, GATE] = "tanh",
         rank: Annotated[int, Option("channels of c")] = 256,
         signals: Annotated[str, SIGNALS] = "timestep",
+        modulation: Annotated[str, MODULATION] = "scale",
+        post: Annotated[str, POST] = "rms",
+        context: Annotated[str, CONTEXT] = "updated",
     ) -> None:
         super().__init__(backbone, image_size)
         if rank < 1:
             raise ValueError(f"rank {rank}: at least 1")
         d = backbone.width
         self.set_signals(signals)
-        self.modulation, self.gate = "scale", parse_gate(gate)
+        self.modulation, self.gate = modulation, parse_gate(gate)
+        self.post, self.context = choose("post", post, POST.choices)[0], context
         branch = Adaptive(self.modulation, self.gate)
         self.heads = Projected(d, [branch, branch], zeros, rank)
         self.trunk = self.heads.trunk()
-        self.final = FinalNorm(LayerNorm(d), "scale", d, cond_width=rank)
+        self.final = FinalNorm(LayerNorm(d), modulation, d, cond_width=rank)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.trunk(self.conditioning_vector(e_t, prompt))  # (B, 256)
@@ -64,23 +68,21 @@ class ZImage(Scheme):
         return Condition(vector=c, modulation=c, tokens=prompt.tokens, mask=mask)
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
-        assert c.tokens is not None
-        return torch.cat([x, c.tokens], dim=1)  # (B, N + L, D)
+        return join_tokens(self.context, x, c)
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
-        return Block(
-            self.heads.head(),
-            attention=SubLayer(
-                op=self.self_attention(),
-                norm=RMSNorm(d),
-                modulation=self.modulation,
-                gate=self.gate,
-                post=RMSNorm(d),
-                context=joint_mask,
-            ),
-            mlp=SubLayer(op=self.mlp(), norm=RMSNorm(d), modulation=self.modulation, gate=self.gate, post=RMSNorm(d)),
+        sandwich = [RMSNorm(d) if self.post == "rms" else None for _ in range(2)]
+        attention = SubLayer(
+            op=self.self_attention(),
+            norm=RMSNorm(d),
+            modulation=self.modulation,
+            gate=self.gate,
+            post=sandwich[0],
+            context=joint_mask,
         )
+        mlp = SubLayer(op=self.mlp(), norm=RMSNorm(d), modulation=self.modulation, gate=self.gate, post=sandwich[1])
+        return token_block(self.context, self.heads.head(), attention=attention, mlp=mlp)
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:
         return self.final(h[:, : self.grid**2], c.vector)
