@@ -299,7 +299,7 @@ def test_static_tokens_are_the_encoders_in_every_block(scheme: str, options: dic
         model, (x, t, prompt) = subject.random(laws.SLOTS), subject.inputs(laws.SLOTS)
         seen: list[Any] = []
         for block in model.blocks:
-            block.register_forward_hook(lambda _, args, out: seen.append((args, out)))
+            block.register_forward_hook(lambda _, args, out, to=seen: to.append((args, out)))
         model(x, t, prompt)
         (first, c), (second, _) = seen[0][0], seen[1][0]
         entered, later = ((h[1] if isinstance(h, tuple) else h[:, 16:]) for h in (first, second))
