@@ -109,9 +109,13 @@ def _what(table: Table) -> str:
     shown = (
         ", ".join(named) if len(named) <= SOURCES else f"{', '.join(named[:SOURCES])} and {len(named) - SOURCES} more"
     )
+    own = [cell.result.config["data"]["image_size"] for cell in table.cells if cell.result]  # a task sets its own
+    sizes = " and ".join(map(str, sorted({*own} or {data["image_size"]})))
+    changed = [f"{key} {backbone[key]}" for key in ("width", "depth") if backbone.get(key)]
+    model = backbone["name"] + (f" of {', '.join(changed)}" if changed else "")
     return (
-        f"{len(table.done)} of {len(table.cells)} cells done. {backbone['name']} on {shown} at "
-        f"{data['image_size']} px; {train['steps']:,} steps of {train['batch']}, learning rate {train['lr']:g}, EMA "
+        f"{len(table.done)} of {len(table.cells)} cells done. {model} on {shown} at "
+        f"{sizes} px; {train['steps']:,} steps of {train['batch']}, learning rate {train['lr']:g}, EMA "
         f"{train['ema']:g}; sampled by {sample['sampler']} in {sample['steps']} steps with guidance "
         f"{sample['guidance']:g}, EMA weights."
     )
