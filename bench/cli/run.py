@@ -53,6 +53,8 @@ def run(
 
     Example: ditbench run configs/quickstart.yaml train.steps=200 name=short
     """
+    import torch
+
     from bench.config import load as config
     from bench.run.executors import Local
     from bench.run.manifest import commit
@@ -62,7 +64,7 @@ def run(
     loaded = config.load(matrix, overrides)
     loaded = replace(loaded, plugins=[*loaded.plugins, *map(str, plugin or [])])
     store = open_store(root)
-    server = None if dry_run else Local.early(loaded.name, loaded.run.jobs, store)
+    server = None if dry_run or torch.cuda.is_available() else Local.early(loaded.name, loaded.run.jobs, store)
     with closing(server) if server is not None else nullcontext():
         with progress_bars(quiet) as progress:
             planned = plan(loaded, store, command=provenance.command(), progress=progress)
@@ -89,9 +91,9 @@ def _run_with_display(
     from bench.run.executors import Local
     from bench.run.loop import run as run_cells
 
-    executor = Local(
-        planned.matrix.run.jobs, gpus=torch.cuda.device_count(), warm=server or _unfinished(planned, store)
-    )
+    gpus = torch.cuda.device_count()
+    warm = server or (gpus == 0 and _unfinished(planned, store))  # of cells on a GPU: see results/gpu/README.md
+    executor = Local(planned.matrix.run.jobs, gpus=gpus, warm=warm)
     out = console()
     if quiet:
         return run_cells(planned, store, executor=executor, say=lambda text: None, sync=sync)
