@@ -287,7 +287,15 @@ def test_a_record_holds_the_matrix_and_no_place(tmp_path: Path, repository: Path
     folder = record.record(store, "made", repository=repository, destination=tmp_path / "results")
     assert folder.name == "20231114-cpu2-epyc-c0ffee00"
     files = {path.name for path in folder.iterdir()}
-    assert files == {"report.md", "cells.csv", "cells.json", "config.yaml", "environment.json", "samples.png"}
+    assert files == {
+        "report.md",
+        "cells.csv",
+        "cells.json",
+        "config.yaml",
+        "environment.json",
+        "samples.png",
+        "sigma.json",
+    }
     for path in folder.iterdir():
         if path.suffix != ".png":
             assert "secret-user" not in path.read_text(), path.name

@@ -121,7 +121,8 @@ def _check_task(planned: str) -> None:
     name, _, expected = planned.rpartition(":")
     if registry.digest(name) != expected:
         raise CodeChanged(_sentence(f"the plugin of its task {name!r}, or a module that this imports"))
-    for file in registry.plugin_files(name).values():
+    package = registry.plugin_files(name) if registry.of_package(name) else {}  # a file is imported by the cell itself
+    for file in package.values():
         if file.stat().st_ctime > started() + SLACK:
             raise CodeChanged(_sentence(f"{file}, changed while the cell started"))
 

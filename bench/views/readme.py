@@ -51,7 +51,7 @@ def claims_line(analyses: dict[str, Analysis], link: str) -> str:
     claims = [one for one in analyses.values() if one.claim]
     if not claims:
         return ""
-    counts = Counter(one.claim.verdict for one in claims if one.claim)
+    counts = Counter(str(one.claim.verdict) for one in claims if one.claim)
     words = ("supported", "contradicted", "equivalent", "undecided")
     verdicts = ", ".join(
         f"{counts[verdict]} {verdict}" for verdict in words if counts[verdict] or verdict != "equivalent"

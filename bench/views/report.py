@@ -109,8 +109,9 @@ def _what(table: Table) -> str:
     shown = (
         ", ".join(named) if len(named) <= SOURCES else f"{', '.join(named[:SOURCES])} and {len(named) - SOURCES} more"
     )
-    own = [cell.result.config["data"]["image_size"] for cell in table.cells if cell.result]  # a task sets its own
-    sizes = " and ".join(map(str, sorted({*own} or {data["image_size"]})))
+    known = [cell.result.config.get("data") for cell in table.cells if cell.result]  # a task sets its own size
+    own = {str(one["image_size"]) for one in known if isinstance(one, dict) and "image_size" in one}
+    sizes = " and ".join(sorted(own) or [str(data["image_size"])])
     changed = [f"{key} {backbone[key]}" for key in ("width", "depth") if backbone.get(key)]
     model = backbone["name"] + (f" of {', '.join(changed)}" if changed else "")
     return (

@@ -312,7 +312,7 @@ def test_guidance_of_a_sample_is_a_number() -> None:
         ({"says": "x", "tests": [{"metric": "fid", "variant": "a", "above": ".nan"}]}, "above must be a number"),
         ({"says": "x", "tests": [{"metric": "fid", "variant": "a", "above": True}]}, "above must be a number"),
         ({"says": "x", "tests": [{"metric": "fid", "variant": ["a"], "above": 1}]}, "variant must be text"),
-        ({"says": "x", "tests": [{"metric": "fid", "variant": "a", "no_worse_than": "a", "within": 5}]}, "a share"),
+        ({"says": "x", "tests": [{"metric": "fid", "variant": "a", "no_worse_than": "a", "within": 5}]}, "a margin"),
     ],
 )
 def test_a_claim_is_typed(claim: dict[str, Any], said: str) -> None:

@@ -83,6 +83,11 @@ def _entries() -> dict[str, Any]:
     return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in BUILT_IN}
 
 
+def of_package(name: str) -> bool:
+    """Whether a task comes from a package's entry point, and not from a plugin file."""
+    return name in _entries() and name not in _added
+
+
 def tasks() -> list[str]:
     """Names of all tasks: built in in their order, then of packages and plugin files."""
     return [*BUILT_IN, *sorted({*_entries(), *_added})]
