@@ -120,7 +120,7 @@ def test_the_exact_denoiser_has_no_excess_error_and_all_control(subject: Any, bl
     how = config_sample()
     samples = sample_exact(velocity, subject.prompts.kind, prompt, noise, how)
     z = torch.from_numpy(np.array(subject.data.heldout.z))
-    control = task.control(blob, samples, z[rows], z)
+    control = task.control(blob, samples, z[rows], task.guesses(blob, z))
     assert set(control) == {"tone", "place", "local", "global", "right"}
     assert all(value == 1 for value, _, _ in control.values())
 

@@ -11,10 +11,9 @@ import architectures
 from bench.config.schema import as_dict
 from bench.config.spec import CellConfig, cell_id
 from bench.store.files import file_digest
-from bench.store.provenance import started
+from bench.store.provenance import changed_since_start
 
 ROOT = Path(__file__).resolve().parents[2]
-SLACK = 1.0  # seconds; the start of a process is known to a second
 ROOMS = ("data", "training", "measure")  # of bench: whatever is in them makes numbers ...
 FILES = ("run/cell.py", "run/work.py", "run/outcome.py", "store/seeds.py")  # ... and so do these; nothing else does
 OBSERVERS = (
@@ -106,7 +105,7 @@ def check_code(digests: Mapping[str, str], scheme: str, planned: Path | None = N
         raise CodeChanged(_sentence(_different(planned, module)))
     package = architectures.plugin_files(scheme) if origin["kind"] == "package" else {}
     for file in (*code_files(module), *package.values()):
-        if file.stat().st_ctime > started() + SLACK:  # no tool sets back this time
+        if changed_since_start(file):
             raise CodeChanged(_sentence(f"{_name(file)}, changed while the cell started"))
         if architectures.drop_stale(file):
             raise CodeChanged(
@@ -123,7 +122,7 @@ def _check_task(planned: str) -> None:
         raise CodeChanged(_sentence(f"the plugin of its task {name!r}, or a module that this imports"))
     package = registry.plugin_files(name) if registry.of_package(name) else {}  # a file is imported by the cell itself
     for file in package.values():
-        if file.stat().st_ctime > started() + SLACK:
+        if changed_since_start(file):
             raise CodeChanged(_sentence(f"{file}, changed while the cell started"))
 
 

@@ -11,10 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.findings.contrasts import EQUAL, bartlett, pooled_variance, quantile
+from bench.findings.contrasts import EQUAL, bartlett, pooled_variance
 from bench.findings.fairness import flat
 from bench.findings.peers import groups, sample, samples
-from bench.findings.statistics import LEVEL
+from bench.findings.statistics import LEVEL, quantile
 from bench.findings.summary import VariantSummary, columns, summaries
 from bench.findings.words import few, number
 from bench.store.metrics import Measurement

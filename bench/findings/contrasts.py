@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.findings.statistics import LEVEL, MOST_SEEDS, POWER
+from bench.findings.statistics import LEVEL, MOST_SEEDS, POWER, quantile
 
 Rule = Literal["paired", "pooled", "welch"]
 EQUAL = 0.20  # below it variances count as unequal: to pool wrongly costs more than Welch's fewer degrees of freedom
@@ -91,14 +91,6 @@ class Contrast:
     def at(self, seeds: int) -> tuple[float, float]:
         """Standard error and degrees of freedom with so many seeds a row."""
         return math.sqrt(self.spread / seeds), self.tail * (seeds - 1)
-
-
-@functools.cache
-def quantile(p: float, freedom: float) -> float:
-    """Of the t distribution."""
-    from scipy.stats import t
-
-    return float(t.ppf(p, freedom))
 
 
 def _sf(value: float, freedom: float) -> float:

@@ -14,11 +14,11 @@ MOST_SEEDS = 1000
 
 def half_width(values: Sequence[float], level: float = LEVEL) -> float:
     """Half of the (1 - level) t-interval of the mean of two values or more."""
-    return _quantile(1 - level / 2, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return quantile(1 - level / 2, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
 
 
 @functools.cache
-def _quantile(p: float, freedom: int) -> float:
+def quantile(p: float, freedom: float) -> float:
     """Of the t distribution; a table asks for the same few again and again."""
     from scipy.stats import t
 

@@ -43,7 +43,7 @@ def curve(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]]:
     fixed, count = points.load(data, config, cache), config.evaluate.curve_samples
     rows = heldout_set(subject).indices[:count]
     every = torch.from_numpy(np.array(data.heldout.z))
-    z = every[rows]
+    z, guesses = every[rows], task.guesses(data.task, every)
     noise = initial_noise(config.evaluate.seed, range(len(rows)), subject.shape).to(subject.device)
     prompt = to_device(subject.prompts.rows("heldout", rows), subject.device)
     few = (fixed.blind[:POINTS] - fixed.conditional[:POINTS]).square().mean().item()
@@ -56,7 +56,7 @@ def curve(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]]:
             samples = sample_exact(
                 subject.model, subject.prompts.kind, prompt, noise, config.sample, config.train.target
             )
-        right = task.control(own, samples.float().cpu(), z, every)
+        right = task.control(own, samples.float().cpu(), z, guesses)
         found = {"excess_error": excess} | {name: right[name][0] for name in IN_CURVE if name in right}
         found |= {"score": 1 - excess / few} if few > 0 else {}
         return found | {"curve_seconds": time.perf_counter() - start}

@@ -8,7 +8,7 @@ whose attributes are all as requested, corrected for chance; `local_`, `global_`
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -69,19 +69,21 @@ def _pixels(task: Task, tokens: Tensor) -> Tensor:
     return tokens.view(-1, side, side).repeat_interleave(task.patch, 1).repeat_interleave(task.patch, 2)
 
 
-def control(task: Task, samples: Tensor, z: Tensor, others: Tensor) -> dict[str, tuple[float, float, float]]:
+def control(
+    task: Task, samples: Tensor, z: Tensor, guesses: Mapping[str, float]
+) -> dict[str, tuple[float, float, float]]:
     """For each attribute and for `local`, `global`, `right`: share over chance, and the ends of its interval.
 
     Args:
         task: that the samples are of.
         samples: x_0 (n, 3, S, S), not clipped.
         z: what was requested (n, M).
-        others: z (m, M) of that split, by whose pairs it is known how often a guess is right.
+        guesses: how often each group is right by chance, see `guesses`.
     """
     right = task.right(task.read(samples), z)
     found = {one.name: _over_chance(right[one.name], one.chance) for one in task.attributes}
-    for name, those in _groups([one for one in task.attributes if not one.lower]):
-        found[name] = _over_chance(_every(right, those), guessed(task, others, those))
+    for name, those in _groups(task):
+        found[name] = _over_chance(_every(right, those), guesses[name])
     return found
 
 
@@ -90,20 +92,25 @@ def _every(right: dict[str, Tensor], attributes: Sequence[Attribute]) -> Tensor:
     return torch.stack([right[one.name] for one in attributes]).amin(0) == 1
 
 
-def guessed(task: Task, z: Tensor, attributes: Sequence[Attribute]) -> float:
-    """How often all of these are right by chance: between every z (m, M) and each of its next neighbours in turn.
+def guesses(task: Task, z: Tensor) -> dict[str, float]:
+    """How often `local`, `global` and `right` are so by chance: every z (m, M) of a split against its next neighbours.
 
     Measured, for attributes may depend on one another, as the places of several objects do.
     """
-    turns = [_every(task.right(z.roll(k, 0), z), attributes).float().mean() for k in range(1, NEIGHBOURS + 1)]
-    return float(torch.stack(turns).mean())
+    turns = [task.right(z.roll(k, 0), z) for k in range(1, NEIGHBOURS + 1)]
+    return {
+        name: float(torch.stack([_every(right, those).float().mean() for right in turns]).mean())
+        for name, those in _groups(task)
+    }
 
 
-def _groups(attributes: Sequence[Attribute]) -> Iterator[tuple[str, list[Attribute]]]:
+def _groups(task: Task) -> Iterator[tuple[str, list[Attribute]]]:
+    """Attributes that are to be right together, under their name; those of which less is better are in none."""
+    attributes = [one for one in task.attributes if not one.lower]
     for reach in ("local", "global"):
         if those := [one for one in attributes if one.reach == reach]:
             yield reach, those
-    yield "right", list(attributes)
+    yield "right", attributes
 
 
 def _over_chance(right: Tensor, chance: float) -> tuple[float, float, float]:
@@ -131,7 +138,7 @@ def measure(subject: LoadedCell, points: Points, samples: dict[str, tuple[Tensor
         wanted = subject.data.splits[name].z
         assert wanted is not None
         every = torch.from_numpy(np.array(wanted))
-        for kind, (value, low, high) in control(task, x_0, every[rows], every).items():
+        for kind, (value, low, high) in control(task, x_0, every[rows], guesses(task, every)).items():
             prefix = "" if name == "heldout" else f"{name}_"
             key = f"{prefix}{kind}_template_{count_name(len(x_0))}"
             quality[key], sampling[key] = value, [low, high]

@@ -24,9 +24,8 @@ from bench.run import guard
 from bench.run.boot import ROOT, command
 from bench.run.processes import MARK, Child, Forked, adopt_orphans, follow_parent, watch_parent
 from bench.run.slots import FILE
-from bench.store.provenance import started
+from bench.store.provenance import changed_since_start
 
-SLACK = 1.0  # seconds; the start of a process is known to a second
 PRELOAD = (
     "bench.run.cell",
     "architectures.gallery",
@@ -82,7 +81,7 @@ def _sources() -> list[Path]:
 def _outdated(sources: list[Path]) -> bool:
     """Whether a file that was imported may have another text by now."""
     try:
-        return any(file.stat().st_ctime > started() + SLACK for file in sources)
+        return any(changed_since_start(file) for file in sources)
     except OSError:
         return True
 

@@ -90,6 +90,20 @@ def started() -> float:
     return _started
 
 
+SLACK = 1.0  # seconds; the start of a process is known to a second
+
+
+def changed_since_start(file: Path) -> bool:
+    """Whether a file may have had another text when this process, or the one it was forked from, imported it.
+
+    By its time of change, which no tool sets back.
+
+    Raises:
+        OSError: if it is gone.
+    """
+    return file.stat().st_ctime > started() + SLACK
+
+
 @functools.cache
 def _process(pid: int) -> psutil.Process:
     return psutil.Process(pid)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -60,9 +59,9 @@ def ranks(values: Sequence[float]) -> np.ndarray:
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     """The rank correlation; 0 where either side has one value only."""
-    x, y = ranks(a) - ranks(a).mean(), ranks(b) - ranks(b).mean()
-    scale = math.sqrt(float((x @ x) * (y @ y)))
-    return float(x @ y) / scale if scale else 0.0
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(a, b).statistic) if len(set(a)) > 1 and len(set(b)) > 1 else 0.0
 
 
 def permutation_p(a: Sequence[float], b: Sequence[float]) -> float:

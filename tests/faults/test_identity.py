@@ -19,9 +19,9 @@ from tiny import matrix_file, planned
 
 import architectures
 from architectures import registry
-from bench.config import identity as module
 from bench.config.identity import CodeChanged, check_code, code_table
 from bench.config.spec import CellSpec
+from bench.store import provenance
 from bench.store.folders import Store
 
 REPOSITORY = Path(__file__).parents[2]
@@ -187,7 +187,7 @@ def test_a_file_that_changed_while_the_process_ran_is_not_believed(tmp_path: Pat
     """Edited and restored around its import: the digest on disk is right, and what was imported may not be."""
     made, _ = planned(tmp_path)
     digests = made.cells[0].spec.digests
-    monkeypatch.setattr(module, "started", lambda: 0.0)
+    monkeypatch.setattr(provenance, "started", lambda: 0.0)
     with pytest.raises(CodeChanged, match=r"\.py, changed while the cell started"):
         check_code(digests, "adaln-zero")
 

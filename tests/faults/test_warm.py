@@ -24,6 +24,7 @@ from bench.run.executors import Local, Process
 from bench.run.loop import run
 from bench.run.processes import PARENT, Forked, marked
 from bench.run.warm import Server, Stale
+from bench.store import provenance
 
 SHORT = dict(train__steps=4, train__warmup=1, train__checkpoint_every=4, evaluate__samples=10, evaluate__reference=12)
 
@@ -128,9 +129,9 @@ def test_code_that_changed_since_the_import_is_imported_again(
     """The server's import counts, not the fork: a file that was edited in between is not believed."""
     sources = [tmp_path / "flow.py"]
     sources[0].write_text("")
-    monkeypatch.setattr(server, "started", lambda: time.time() - 100)
+    monkeypatch.setattr(provenance, "started", lambda: time.time() - 100)
     assert server._outdated(sources)
-    monkeypatch.setattr(server, "started", lambda: time.time() + 100)
+    monkeypatch.setattr(provenance, "started", lambda: time.time() + 100)
     assert not server._outdated(sources)
     assert server._outdated([tmp_path / "deleted.py"])
     monkeypatch.setattr(warm, "_ask", lambda *arguments: {"stale": True})
