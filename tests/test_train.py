@@ -204,7 +204,7 @@ def test_a_signal_while_a_step_is_logged_waits_for_a_checkpoint(tmp_path: Path) 
     cell = store.cell(made.cells[0].row.cell)
     code = "import os, signal, sys, pathlib\nfrom bench.run import cell\n"
     code += "from bench.training.callback import CellCallback\nlog = CellCallback._log\n"
-    code += "def logs(self, trainer, module, step):\n    log(self, trainer, module, step)\n"
+    code += "def logs(self, module, step):\n    log(self, module, step)\n"
     code += "    if step == 2: os.kill(os.getpid(), signal.SIGTERM)\n"
     code += "CellCallback._log = logs\nprint(cell.run(pathlib.Path(sys.argv[1])))"
     subprocess.run([sys.executable, "-c", code, str(cell.path)], check=True, capture_output=True)

@@ -20,7 +20,9 @@ def bare_step(model: nn.Module, loss: Callable[[], Tensor], config: Train) -> Ca
     """
     parameters = list(model.parameters())
     beta_1, beta_2 = config.betas
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(beta_1, beta_2), weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=config.lr, betas=(beta_1, beta_2), weight_decay=config.weight_decay, fused=True
+    )
 
     def step() -> None:
         optimizer.zero_grad()

@@ -77,6 +77,19 @@ class TaskBatches(torch.utils.data.IterableDataset[Any]):
             yield x_0, self.prompts.of_words(self.task, words)
 
 
+class _Here:
+    """The batches of a sampler, loaded in this process: what a `DataLoader` does besides weighs on a short step."""
+
+    def __init__(self, images: TrainImages, sampler: StepSampler) -> None:
+        self.images, self.sampler = images, sampler
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, Any]]:
+        return map(self.images.__getitems__, self.sampler)
+
+
 def _unchanged(batch: Any) -> Any:
     return batch
 
@@ -91,8 +104,10 @@ class Batches(lightning.LightningDataModule):
         self.sampler = StepSampler(len(self.images), batch, steps, seed)
         self.workers = workers
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[Any] | TaskBatches | _Here:
         """Whole batches, as the sampler orders them."""
+        if not self.workers and not torch.cuda.is_available():
+            return self.task or _Here(self.images, self.sampler)
         if self.task is not None:
             return DataLoader(self.task, batch_size=None, collate_fn=_unchanged, pin_memory=torch.cuda.is_available())
         return DataLoader(

@@ -19,7 +19,7 @@ from bench.training.checkpoints import AtomicCheckpoints
 from bench.training.digests import tensors_digest
 from bench.training.dynamics import due, gradient_curves
 from bench.training.flow import from_images
-from bench.training.module import CellModule
+from bench.training.module import CellModule, learning_rate
 from bench.training.signals import STOP, Stopped, beat
 from bench.training.stopwatch import Throughput, peak_memory
 
@@ -83,7 +83,8 @@ class CellCallback(lightning.Callback):
         Raises:
             Stopped, Diverged: where the training ends here.
         """
-        step, last = trainer.global_step, trainer.global_step == self.config.steps
+        step = trainer.global_step
+        last = step == self.config.steps
         stop = self.stop.number  # read once: one that comes below waits for the next step, and finds its checkpoint
         log = step % self.config.log_every == 0 or last
         keep = step % self.config.checkpoint_every == 0 or last or stop is not None
@@ -99,7 +100,7 @@ class CellCallback(lightning.Callback):
         if probed:
             self._digest(module, step, batch)
         if log:
-            self._log(trainer, module, step)
+            self._log(module, step)
         if grid:
             with module.ema.swapped():
                 self.write_grid(step)
@@ -127,7 +128,7 @@ class CellCallback(lightning.Callback):
         given["chance"] = tensors_digest(chance.t, chance.noise, chance.dropped)
         self.journal.digests(step, given)
 
-    def _log(self, trainer: lightning.Trainer, module: CellModule, step: int) -> None:
+    def _log(self, module: CellModule, step: int) -> None:
         losses, module.losses = torch.stack(module.losses), []
         loss = losses.mean().item()
         if not math.isfinite(loss):
@@ -135,7 +136,7 @@ class CellCallback(lightning.Callback):
         values = {
             "loss": loss,
             "grad_norm": float(module.gradient_norm),
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": learning_rate(step, self.config),
             "spikes": float((losses > SPIKE * module.level).sum()) if module.level is not None else 0.0,
         }
         module.level = losses.mean()

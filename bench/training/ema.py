@@ -18,14 +18,14 @@ class Ema:
     def __init__(self, model: torch.nn.Module, decay: float) -> None:
         self.decay = decay
         self.names = [name for name, p in model.named_parameters() if p.requires_grad]
-        self.live = [p for p in model.parameters() if p.requires_grad]
+        self.live: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self.mean = [p.detach().clone() for p in self.live]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """mean <- d mean + (1 - d) live, after optimiser step `step` (from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.mean, [p.detach() for p in self.live], 1 - decay)
+        torch._foreach_lerp_(self.mean, self.live, 1 - decay)
 
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:

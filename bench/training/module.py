@@ -55,25 +55,26 @@ class CellModule(lightning.LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a linear warm-up and cool-down."""
+        """AdamW as one kernel: a loop over parameters is a fifth of a short step on a CPU."""
         config = self.config
         beta_1, beta_2 = config.betas
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=config.lr, betas=(beta_1, beta_2), weight_decay=config.weight_decay
+        return torch.optim.AdamW(
+            self.parameters(), lr=config.lr, betas=(beta_1, beta_2), weight_decay=config.weight_decay, fused=True
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, config))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Any, *unused: Any, **also_unused: Any) -> None:
         """Clips the norm over all parameters, and keeps what it was before."""
         if due(self.global_step + 1, self.config.probe_every):
             self.block_gradients = gradient_norms(self.model)
-        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.clip)
+        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.ema.live, self.config.clip)
 
-    def optimizer_step(self, *arguments: Any, **more: Any) -> None:
-        """A step of the optimiser, and with it of the average: whatever runs after a step finds both done."""
-        super().optimizer_step(*arguments, **more)
-        self.ema.update(self.global_step + 1)  # Lightning counts the step when this returns
+    def optimizer_step(self, epoch: int, index: int, optimizer: Any, closure: Any = None) -> None:
+        """A step of the optimiser at its learning rate, and of the average: what runs after a step finds both done."""
+        step = self.global_step  # Lightning counts it when this returns
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.config)
+        super().optimizer_step(epoch, index, optimizer, closure)
+        self.ema.update(step + 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what an exact resume needs besides weights and optimiser."""
@@ -92,7 +93,7 @@ class CellModule(lightning.LightningModule):
 
 
 def learning_rate(step: int, config: Train) -> float:
-    """The share of `lr` at a step: up over `warmup` steps, flat, down to zero over the last `cooldown`."""
+    """The learning rate at a step: up over `warmup` steps, flat, down to zero over the last `cooldown`."""
     up = (step + 1) / max(1, config.warmup)
     down = (config.steps - step) / (config.cooldown + 1)
-    return max(0.0, min(1.0, up, down))
+    return config.lr * max(0.0, min(1.0, up, down))
