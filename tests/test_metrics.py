@@ -16,7 +16,15 @@ from torch.utils.data import Dataset
 
 from bench.data import scenes
 from bench.measure import metrics
-from bench.measure.metrics import MetricError, extractors, frechet_distance, kid_interval, moments, set_metrics
+from bench.measure.metrics import (
+    MetricError,
+    extractors,
+    features_distance,
+    frechet_distance,
+    kid_interval,
+    moments,
+    set_metrics,
+)
 from bench.measure.metrics.sets import fidelity_options
 from bench.store.metrics import count_name
 from bench.studies import bias
@@ -83,9 +91,17 @@ def test_equal_to_torch_fidelitys(n: int) -> None:
     assert frechet_distance(moments(a), moments(b)) == pytest.approx(expected, rel=1e-4 if n < 64 else 1e-8)
 
 
+@pytest.mark.parametrize(("n", "m"), [(20, 30), (20, 200), (200, 20), (200, 300)])
+def test_fewer_samples_than_features_have_the_same_distance_from_a_smaller_matrix(n: int, m: int) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(n, 64)), rng.normal(size=(m, 64)) * 1.3 + 0.1
+    assert features_distance(a, b) == pytest.approx(frechet_distance(moments(a), moments(b)), rel=1e-6)
+
+
 def test_too_few_samples() -> None:
-    with pytest.raises(ValueError, match="at least two"):
-        moments(np.zeros((1, 3)))
+    for of in (moments, lambda x: features_distance(x, x)):
+        with pytest.raises(ValueError, match="at least two"):
+            of(np.zeros((1, 3)))
     with pytest.raises(MetricError, match="at least 5 images a side, got 4"):
         set_metrics(np.zeros((4, 3)), np.zeros((9, 3)), slug="x")
 

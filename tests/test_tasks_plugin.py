@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from tiny import PLUGIN, planned, run_all
 
+import architectures.registry
 from bench.cli import scaffold
 from bench.config.identity import CodeChanged, check_code
+from bench.config.schema import ConfigError
 from bench.data.tasks import registry
 
 SMALL: dict[str, Any] = {
@@ -27,6 +29,7 @@ SMALL: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def _none_added(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_added", {})
+    monkeypatch.setattr(architectures.registry, "_registry", type(architectures.registry._registry)())
 
 
 def write(folder: Path, name: str = "my-rows", more: str = "") -> None:
@@ -49,6 +52,17 @@ def test_one_file_brings_a_scheme_and_a_task_that_train_together(tmp_path: Path)
     assert files == {"adaln-zero": ["my_rows.py"], "added": ["my_rows.py"]}
     states = run_all(made, store)
     assert [one.status for one in states] == ["done", "done"], states
+
+
+def test_a_plugin_that_fails_after_it_registered_its_task_leaves_none(tmp_path: Path) -> None:
+    """Its module is gone, so the task of another file of that name is none of its own."""
+    write(tmp_path, more="\nraise ValueError('late')\n")
+    with pytest.raises(architectures.PluginError, match="late"):
+        registry.load_plugin(tmp_path / "my_rows.py")
+    assert "my-rows" not in registry.tasks()
+    with pytest.raises(ConfigError, match="no cell of this matrix can be run: task 'my-rows' is missing: .*late"):
+        planned(tmp_path, plugins=["my_rows.py"], data=data("my-rows"), **SMALL)
+    assert not registry._added
 
 
 def test_the_code_of_a_task_is_in_the_id_of_its_cells_and_of_its_data(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def load_plugins(files: Sequence[str], known: Path, progress: Progress) -> Plugi
             found.tasks |= dict.fromkeys(_tasks_of(path), path)
         except architectures.PluginError as error:
             found.wrong.append(str(error))
+            _forget_failed()
     if files:
         progress("load plugins", len(files), len(files))
     for name in set(os.environ) - set(environment):
@@ -91,6 +92,11 @@ def _tasks_of(path: str) -> list[str]:
     """The tasks that a file registered; the room of data, which imports torch, is there only if it did."""
     registry = sys.modules.get("bench.data.tasks.registry")
     return [name for name in registry.tasks() if registry.plugin_file(name) == path] if registry else []
+
+
+def _forget_failed() -> None:
+    if registry := sys.modules.get("bench.data.tasks.registry"):
+        registry.forget_failed()
 
 
 def _mark_of(file: str, known: Path) -> Path:

@@ -171,15 +171,18 @@ def load_plugin(path: str | Path) -> list[str]:
     Raises:
         PluginError: naming the file, and its own error of whatever kind; then none of its tasks is there.
     """
-    before = dict(_added)
     try:
         architectures.load_plugin(path)
-    except BaseException:
-        _added.clear()
-        _added.update(before)
-        raise
+    finally:
+        forget_failed()
     file = str(Path(path).expanduser().resolve())
     return [name for name in _added if _file(_added[name]) == file]
+
+
+def forget_failed() -> None:
+    """Forgets the tasks of plugin files whose import failed after it had registered them."""
+    for name in [name for name, task in _added.items() if task.__module__ not in sys.modules]:
+        del _added[name]
 
 
 def plugin_files(name: str) -> dict[str, Path]:

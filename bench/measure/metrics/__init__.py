@@ -1,7 +1,13 @@
 """Quality of samples. The only door to torch-fidelity and torchmetrics."""
 
 from bench.measure.metrics.extractors import INCEPTION_WEIGHTS, Extractor, MetricError, inception_here, resolve
-from bench.measure.metrics.frechet import Moments, frechet_distance, frechet_interval, moments
+from bench.measure.metrics.frechet import (
+    Moments,
+    features_distance,
+    frechet_distance,
+    frechet_interval,
+    moments,
+)
 from bench.measure.metrics.sets import kid_interval, reference_features, set_metrics
 
 __all__ = [
@@ -9,6 +15,7 @@ __all__ = [
     "Extractor",
     "MetricError",
     "Moments",
+    "features_distance",
     "frechet_distance",
     "frechet_interval",
     "inception_here",

@@ -3,7 +3,9 @@
     d^2 = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)
 
 The last trace is the sum of the square roots of the eigenvalues of L^T S2 L with S1 = L L^T: symmetric, so one Cholesky
-and one symmetric eigenproblem instead of the square root of an unsymmetric matrix.
+and one symmetric eigenproblem instead of the square root of an unsymmetric matrix. Of fewer samples than features it is
+the sum of the singular values of X1 X2^T / sqrt((n - 1)(m - 1)), with X1 (n, d) and X2 (m, d) centred: the same number
+from a smaller matrix.
 """
 
 from __future__ import annotations
@@ -46,17 +48,31 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     return float(distance)
 
 
+def features_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """The squared Frechet distance of features (n, d) and (m, d): by the cheaper of both ways to the last trace.
+
+    Raises:
+        ValueError: for fewer than two on a side.
+    """
+    if min(len(a), len(b)) >= a.shape[1]:
+        return frechet_distance(moments(a), moments(b))
+    (x, m_1), (y, m_2) = _centred(a), _centred(b)
+    traces = x.square().sum() + y.square().sum()
+    return float((m_1 - m_2).square().sum() + traces - 2 * torch.linalg.svdvals(x @ y.T).sum())
+
+
 def frechet_interval(
-    features: np.ndarray, reference: Moments, *, replicates: int = 200, seed: int = 0
+    features: np.ndarray, reference: np.ndarray, *, replicates: int = 200, seed: int = 0
 ) -> tuple[float, float]:
-    """A 95 % interval of the distance of features (n, d) from a reference, for the chance of these n.
+    """A 95 % interval of the distance of features (n, d) from a reference (m, d), for the chance of these n.
 
     The pivotal bootstrap: resampling biases a distance upward once more, so that its percentiles need not even hold the
     estimate; 2 estimate - percentile does. With n < d the eigenvalues are those of an n x n matrix.
     """
-    x = torch.from_numpy(np.asarray(features)).double() - reference.mean
+    y, mean = _centred(reference)
+    x = torch.from_numpy(np.asarray(features)).double() - mean
     n = len(x)
-    factor = _factor(reference.covariance)
+    factor = y.T if len(y) < y.shape[1] else _factor(y.T @ y)  # L with L L^T = S
     inner, across = x @ x.T, (x @ factor) @ (x @ factor).T  # (n, n)
     generator = np.random.default_rng(seed)
 
@@ -66,12 +82,21 @@ def frechet_interval(
         trace = (plain.diagonal().sum() - n * shift) / (n - 1)
         projected = projected - projected.mean(0) - projected.mean(1, keepdim=True) + projected.mean()
         root = torch.linalg.eigvalsh(projected / (n - 1)).clamp(min=0).sqrt().sum()
-        return float(shift + trace + reference.covariance.trace() - 2 * root)
+        return float(shift + trace + y.square().sum() - 2 * root)
 
     distances = [distance(torch.from_numpy(generator.integers(0, n, n))) for _ in range(replicates)]
     low, high = np.quantile(distances, [0.025, 0.975])
     estimate = distance(torch.arange(n))
     return 2 * estimate - float(high), 2 * estimate - float(low)
+
+
+def _centred(features: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """X (n, d) with X^T X = S, and the mean (d,)."""
+    if len(features) < 2:
+        raise ValueError(f"moments need at least two samples, got {len(features)}")
+    x = torch.from_numpy(np.asarray(features)).double()
+    mean = x.mean(0)
+    return (x - mean) / (len(x) - 1) ** 0.5, mean
 
 
 def _factor(covariance: torch.Tensor) -> torch.Tensor:

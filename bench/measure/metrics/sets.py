@@ -14,7 +14,7 @@ from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metri
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
 from bench.measure.metrics.extractors import Extractor, MetricError, Warn
-from bench.measure.metrics.frechet import frechet_distance, moments
+from bench.measure.metrics.frechet import features_distance
 from bench.store.files import digest, sources, sweep
 from bench.store.kept import load_array, save_array
 from bench.store.metrics import Measurement
@@ -37,8 +37,9 @@ def fidelity_options(**options: Any) -> dict[str, Any]:
 def set_metrics(generated: np.ndarray, reference: np.ndarray, *, slug: str) -> dict[str, float]:
     """FID, KID, precision and recall of features (n, d) against (m, d), as `fid_<slug>_<n>` and so on.
 
-    KID is torch-fidelity's mean over 100 subsets of at most 1,000; precision and recall are its k-nearest-neighbour
-    estimates (k = 3) over at most 10,000 images a side; FID is this project's float64 distance, equal to its own.
+    KID is torch-fidelity's mean over 100 subsets of at most 1,000, or over one if that is all images; precision and
+    recall are its k-nearest-neighbour estimates (k = 3) over at most 10,000 images a side; FID is this project's
+    float64 distance, equal to its own.
 
     Raises:
         MetricError: for fewer than 5 images on a side.
@@ -46,10 +47,11 @@ def set_metrics(generated: np.ndarray, reference: np.ndarray, *, slug: str) -> d
     n, m = len(generated), len(reference)
     if min(n, m) < 5:
         raise MetricError(f"metrics need at least 5 images a side, got {n} generated and {m} real")
+    subset = min(1000, n, m)
     kid = kid_features_to_metric(
         torch.from_numpy(generated).double(),
         torch.from_numpy(reference).double(),
-        **fidelity_options(kid_subset_size=min(1000, n, m), kid_subsets=100, rng_seed=2020),
+        **fidelity_options(kid_subset_size=subset, kid_subsets=1 if subset == n == m else 100, rng_seed=2020),
     )
     near = prc_features_to_metric(
         torch.from_numpy(generated[:LARGEST_NEIGHBOURHOODS]),
@@ -58,7 +60,7 @@ def set_metrics(generated: np.ndarray, reference: np.ndarray, *, slug: str) -> d
     )
     values = {
         "kid": kid[KEY_METRIC_KID_MEAN],
-        "fid": frechet_distance(moments(generated), moments(reference)),
+        "fid": features_distance(generated, reference),
         "precision": near[KEY_METRIC_PRECISION],
         "recall": near[KEY_METRIC_RECALL],
     }
