@@ -90,11 +90,13 @@ def _spread(t: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def nearest(task: Task, x: Tensor, least: float = 0.05) -> Tensor:
     """The most likely z (B, M) of images (B, 3, S, S), grain of at least `least`."""
     z, means, norms, std = _templates(task, least)
-    found = []
+    found, one_grain = [], bool((std == std[0]).all())
     for rows in torch.arange(len(x)).split(max(1, CHUNK // len(z))):
         flat = x[rows].flatten(1)
-        distance = flat.square().sum(1)[:, None] - 2 * flat @ means.T + norms
-        found.append((distance / (2 * std.square()) + flat.shape[1] * std.log()).argmin(1))
+        distance = torch.addmm(norms, flat, means.T, alpha=-2)  # but for |x|^2
+        if not one_grain:
+            distance = (distance + flat.square().sum(1, keepdim=True)) / (2 * std.square()) + flat.shape[1] * std.log()
+        found.append(distance.argmin(1))
     return z[torch.cat(found)]
 
 
