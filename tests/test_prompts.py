@@ -10,8 +10,8 @@ import torch
 
 import architectures
 from architectures import Captions, FeatureBatch, Features, Labels, Slots
-from bench.config.schema import Prompt
-from bench.data import prompts
+from bench.config.schema import Data, Prompt
+from bench.data import datasets, prompts
 from bench.data.datasets import Dataset, Split
 from bench.data.prompts import PromptError
 from bench.measure.sampling import guided
@@ -133,6 +133,7 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "blue",
         "square",
         "night",
+        *("lowest", "low", "high", "highest"),
     ]
     core = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -144,13 +145,13 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         (
             "t5",
             transformers.T5Model,
-            transformers.T5Config(vocab_size=14, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2),
+            transformers.T5Config(vocab_size=len(words), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2),
         ),
         (
             "clip",
             transformers.CLIPTextModel,
             transformers.CLIPTextConfig(
-                vocab_size=14,
+                vocab_size=len(words),
                 hidden_size=16,
                 intermediate_size=32,
                 num_hidden_layers=1,
@@ -215,3 +216,34 @@ def test_numbers_that_are_names_are_no_places(tmp_path: Path) -> None:
     assert prepared.encode(["7"])[0].tolist() == [1]
     with pytest.raises(PromptError, match="'2': choose one of 1, 7, 9"):
         prepared.encode(["2"])
+
+
+def task_data(tmp_path: Path, task: str, **knobs) -> Dataset:
+    return datasets.load(
+        datasets.prepare(Data(source="task", task=task, words=True, heldout_count=32, **knobs), tmp_path)
+    )
+
+
+@pytest.mark.parametrize("name", ["t5", "clip"])
+def test_a_frozen_encoder_has_every_prompt_of_a_task(tmp_path: Path, encoders, name: str) -> None:
+    """Batches are sampled as they are needed, so features are looked up by the words, not by the image."""
+    data, frozen = task_data(tmp_path, "tone", knobs={"factors": 2}), str(encoders[name])
+    prepared = prompts.prepare(data, config(kind="features", encoder=frozen, length=8), tmp_path)
+    assert prepared.kind == Features(width=16, pooled_width=16, length=8) and prepared.meta["unique"] == 16
+    words = torch.from_numpy(np.array(data.heldout.words))
+    batch, rows = prepared.of_words(data.task, words), prepared.rows("heldout", np.arange(32))
+    assert all(torch.equal(one, other) for one, other in zip(batch, rows, strict=True))
+    typed, _ = prepared.encode([data.task.text(words[3].tolist())], data.task)
+    assert torch.allclose(typed.tokens[0], batch.tokens[3], atol=2e-3)
+    blind = prompts.prepare(data, config(kind="features", encoder=frozen, length=8, arm="blind"), tmp_path)
+    assert not blind.of_words(data.task, words).mask.any() and not blind.rows("heldout", np.arange(4)).mask.any()
+    with pytest.raises(
+        PromptError, match="prompt.length 3: .* has up to . tokens, and none is cut; set prompt.length="
+    ):
+        prompts.prepare(data, config(kind="features", encoder=frozen, length=3), tmp_path)
+
+
+def test_features_of_more_prompts_than_fit_are_refused(tmp_path: Path, encoders) -> None:
+    data = task_data(tmp_path, "facts")
+    with pytest.raises(PromptError, match="features of the 5,159,780,352 prompts of task 'facts' need .* captions"):
+        prompts.prepare(data, config(kind="features", encoder=str(encoders["t5"])), tmp_path)

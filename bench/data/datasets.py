@@ -83,6 +83,11 @@ class Dataset:
         return chosen(count, len(own), seed=seed, name=split, labels=own.labels)
 
     @property
+    def in_words(self) -> bool:
+        """Whether the prompts of a task are given as text."""
+        return bool(self.about.get("config", {}).get("words"))
+
+    @property
     def image_size(self) -> int:
         """Pixels a side."""
         return self.train.images.shape[1]

@@ -3,12 +3,14 @@
 cache/prompts/<digest>/   meta.json   labels and captions:  train.npy heldout.npy
                                       features:             tokens.npy mask.npy pooled.npy, and train.npy heldout.npy
                                                             with each image's row in them
+
+Of a task, ids of its slots; with `data.words` captions or features of what `task.text` says, of every prompt there is.
 """
 
 from __future__ import annotations
 
+import functools
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,19 +20,18 @@ import torch
 
 from architectures import Captions, FeatureBatch, Features, Labels, PromptKind, Slots
 from bench.config.schema import Prompt
-from bench.data import prepared
-from bench.data.counts import about_words, notes
-from bench.data.datasets import Dataset, Progress, Split
+from bench.data import prepared, prompt_files, task_prompts
+from bench.data.counts import notes
+from bench.data.datasets import Dataset, Progress
 from bench.data.encoders import PromptError, encoder_digest, frozen_features
 from bench.data.errors import listed
 from bench.data.prepared import DamagedError, Warn
+from bench.data.prompt_files import UNKNOWN
 from bench.data.tasks.contract import Task
 from bench.data.words import VERSION, words
 from bench.store.files import digest
 
-__all__ = ["PromptError", "Prompts", "load", "prepare", "resolve_kind", "to_device", "words"]
-
-UNKNOWN = 1  # the id of a word that training never saw; 0 is padding
+__all__ = ["UNKNOWN", "PromptError", "Prompts", "load", "prepare", "resolve_kind", "to_device", "words"]
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,22 @@ class Prompts:
         """Prompts of the images `indices` of a split."""
         return self._lookup(self._array(split)[indices])
 
-    def of_words(self, task: Task, words: torch.Tensor) -> torch.Tensor:
-        """Prompts of a task's words (B, L): their ids, or what the arm makes of them."""
-        return _slot_ids(task, words, self.meta.get("arm", "none"))
+    def of_words(self, task: Task, words: torch.Tensor) -> Any:
+        """Prompts of a task's words (B, L): ids, their text's ids or features, or what the arm makes of them."""
+        arm = self.meta.get("arm", "none")
+        if isinstance(self.kind, Slots):
+            return task_prompts.slot_ids(task, words, arm)
+        if arm == "blind":
+            return self.kind.null(len(words))
+        if isinstance(self.kind, Features):
+            return self._lookup(task_prompts.places(task, words).numpy())
+        ids = prompt_files.word_ids(task_prompts.texts(task, words), self._vocabulary, self.kind.length)  # type: ignore[union-attr]
+        return torch.from_numpy(ids).long()
+
+    @functools.cached_property
+    def _vocabulary(self) -> dict[str, int]:
+        """Of captions, the id of each word."""
+        return {word: index for index, word in enumerate(self.meta["vocabulary"])}
 
     def _lookup(self, stored: np.ndarray) -> Any:
         if isinstance(self.kind, Features):
@@ -75,28 +89,46 @@ class Prompts:
             self._arrays[name] = np.load(self.folder / f"{name}.npy", mmap_mode="r")
         return self._arrays[name]
 
-    def encode(self, texts: list[str]) -> tuple[Any, list[str]]:
+    def encode(self, texts: list[str], task: Task | None = None) -> tuple[Any, list[str]]:
         """Prompts from what a user types: class names or numbers, or captions; and the words that were not known.
 
-        An empty text is the null prompt.
+        Of a task a word for each slot, `tone=slate, place=row 1 column 2`. An empty text is the null prompt.
 
         Raises:
-            PromptError: for a class that is none, with the classes; for a text of which nothing would reach the model.
+            PromptError: for a class, slot or word that is none, with the choices; for a text of which nothing would
+                reach the model.
         """
+        prompt, unknown = self._encode(texts, task)
+        if self.meta.get("arm") == "blind":
+            prompt = self.kind.drop(prompt, torch.ones(len(texts), dtype=torch.bool))
+        return prompt, unknown
+
+    def _encode(self, texts: list[str], task: Task | None) -> tuple[Any, list[str]]:
+        if isinstance(self.kind, Slots):
+            assert task is not None
+            return self._of_slots(task, texts), []
+        if task is not None:
+            texts = [task.text(task_prompts.typed(task, text)) if "=" in text else text for text in texts]
         if isinstance(self.kind, Labels):
             return torch.tensor([_class_of(text, self.meta["classes"]) for text in texts]), []
         if isinstance(self.kind, Captions):
-            vocabulary = {word: index for index, word in enumerate(self.meta["vocabulary"])}
+            vocabulary = self._vocabulary
             for text in texts:
                 _refuse_empty(text, vocabulary)
             unknown = sorted({word for text in texts for word in words(text) if word not in vocabulary})
-            return torch.from_numpy(_word_ids(texts, vocabulary, self.kind.length)).long(), unknown
+            return torch.from_numpy(prompt_files.word_ids(texts, vocabulary, self.kind.length)).long(), unknown
         made = frozen_features(texts, self.meta["encoder"], self.kind.length, lambda *_: None)
         for text in texts:
             if words(text) and made.unknown.issuperset(words(text)):
                 raise PromptError(f"prompt {text!r}: no word of it is known to {self.meta['encoder']}")
         unknown = sorted(made.unknown)
         return FeatureBatch(*(torch.from_numpy(part) for part in (made.tokens, made.mask, made.pooled))), unknown
+
+    def _of_slots(self, task: Task, texts: list[str]) -> torch.Tensor:
+        none = [0] * len(task.slots)
+        words = torch.tensor([task_prompts.typed(task, text) if text.strip() else none for text in texts])
+        empty = torch.tensor([not text.strip() for text in texts])
+        return self.kind.drop(self.of_words(task, words), empty)  # type: ignore[return-value]
 
 
 def to_device(prompt: Any, device: torch.device) -> Any:
@@ -121,13 +153,12 @@ def prepare(
     if kind == "features":
         assert config.encoder is not None
         defining += [encoder_digest(config.encoder), config.template if data.classes else ""]
-    if kind == "slots":
+    if data.task is not None:
         defining += [config.arm]
     folder = cache / "prompts" / digest(defining, 16)
 
     def fill(temporary: Path) -> dict[str, Any]:
-        makers = {"slots": _make_slots, "labels": _make_labels, "captions": _make_captions, "features": _make_features}
-        return makers[kind](data, config, temporary, progress)
+        return prompt_files.MAKERS[kind](data, config, temporary, progress)
 
     prepared.make(folder, fill, what="cached prompts", warn=warn)
     return load(folder)
@@ -141,12 +172,14 @@ def resolve_kind(data: Dataset, config: Prompt) -> str:
     """
     kind = config.kind
     if kind == "auto":
-        kind = "slots" if data.task is not None else "labels" if data.classes else "captions"
+        kind = "labels" if data.classes else "captions"
+        if data.task is not None:
+            kind = "captions" if data.in_words else "slots"
     if data.task is None and (kind == "slots" or config.arm != "none"):
         what = "kind slots" if kind == "slots" else f"arm {config.arm}"
         raise PromptError(f"prompt.{what} is of tasks alone (data.source=task)")
-    if data.task is not None and kind != "slots":
-        raise PromptError(f"prompt.kind {kind}: the prompts of a task are slots; choose auto or slots")
+    if data.task is not None:
+        _check_kind_of_task(kind, config.arm, data.in_words)
     if kind == "captions" and data.train.captions is None:
         raise PromptError("prompt.kind captions: this data has labels; choose labels, or features with a template")
     if kind == "labels" and data.classes is None:
@@ -154,6 +187,18 @@ def resolve_kind(data: Dataset, config: Prompt) -> str:
     if kind == "features" and not config.encoder:
         raise PromptError("prompt.kind features: name prompt.encoder, a Hugging Face model or a local folder")
     return kind
+
+
+def _check_kind_of_task(kind: str, arm: str, in_words: bool) -> None:
+    if not in_words and kind != "slots":
+        raise PromptError(
+            f"prompt.kind {kind}: the prompts of a task are slots; choose auto or slots, or data.words=true, "
+            "which gives them as text to captions and features"
+        )
+    if in_words and kind not in ("captions", "features"):
+        raise PromptError(f"prompt.kind {kind}: data.words=true gives prompts as text; choose captions or features")
+    if in_words and arm == "oracle":
+        raise PromptError("prompt.arm oracle: its map is of slots, and data.words=true gives text; choose false")
 
 
 def load(folder: Path) -> Prompts:
@@ -173,70 +218,7 @@ def load(folder: Path) -> Prompts:
         ) from error
 
 
-# --- slots ---------------------------------------------------------------------------------------------------------
-
-
-def _make_slots(data: Dataset, config: Prompt, folder: Path, progress: Progress) -> dict[str, Any]:
-    """The ids of a task's words."""
-    task = data.task
-    assert task is not None
-    arguments = {"vocabulary": task.vocabulary, "length": len(task.slots)}
-    for name, split in data.splits.items():
-        assert split.words is not None
-        ids = _slot_ids(task, torch.from_numpy(np.array(split.words)), config.arm)
-        np.save(folder / f"{name}.npy", ids.numpy())
-        if config.arm == "oracle":
-            words = ids.shape[2] if ids.dim() == 3 else 1
-            arguments = {"vocabulary": task.layout_words, "length": task.tokens, "words": words}
-    return {"kind": "slots", "arguments": arguments, "arm": config.arm}
-
-
-def _slot_ids(task: Task, words: torch.Tensor, arm: str) -> torch.Tensor:
-    """Ids of words (B, L): (B, L), all null in the blind arm; the map (B, N), or (B, N, A > 1), in the oracle's."""
-    if arm != "oracle":
-        ids = task.ids(words)
-        return torch.zeros_like(ids) if arm == "blind" else ids
-    shown = task.layout(words)
-    return shown[..., 0] if shown.shape[2] == 1 else shown
-
-
-# --- labels and captions --------------------------------------------------------------------------------------------
-
-
-def _make_labels(data: Dataset, config: Prompt, folder: Path, progress: Progress) -> dict[str, Any]:
-    assert data.classes is not None
-    for name, split in data.splits.items():
-        np.save(folder / f"{name}.npy", np.asarray(split.labels))
-    return {"kind": "labels", "arguments": {"classes": len(data.classes)}, "classes": data.classes}
-
-
-def _make_captions(data: Dataset, config: Prompt, folder: Path, progress: Progress) -> dict[str, Any]:
-    split_into_words = {name: [words(text) for text in split.captions or []] for name, split in data.splits.items()}
-    train = split_into_words["train"]
-    vocabulary = ["", "?", *sorted({word for caption in train for word in caption})]
-    longest = max(map(len, train), default=0)
-    if not longest:
-        raise PromptError("no caption of the training set has a word: there is nothing to condition on")
-    length = min(config.length, longest)
-    index = {word: number for number, word in enumerate(vocabulary)}
-    about = {}
-    for name, captions in split_into_words.items():
-        np.save(folder / f"{name}.npy", _ids_of_words(captions, index, length))
-        about[name] = about_words(captions, index, [len(caption) for caption in captions], length)
-    arguments = {"vocabulary": len(vocabulary), "length": length, "depth": config.depth}
-    return {"kind": "captions", "arguments": arguments, "vocabulary": vocabulary, "splits": about}
-
-
-def _word_ids(texts: list[str], vocabulary: dict[str, int], length: int) -> np.ndarray:
-    return _ids_of_words([words(text) for text in texts], vocabulary, length)
-
-
-def _ids_of_words(captions: Sequence[list[str]], vocabulary: dict[str, int], length: int) -> np.ndarray:
-    ids = np.zeros((len(captions), length), dtype=np.int32)
-    for row, caption in zip(ids, captions, strict=True):
-        found = [vocabulary.get(word, UNKNOWN) for word in caption[:length]]
-        row[: len(found)] = found
-    return ids
+# --- what a user types ---------------------------------------------------------------------------------------------
 
 
 def _refuse_empty(text: str, vocabulary: dict[str, int]) -> None:
@@ -258,42 +240,3 @@ def _class_of(text: str, classes: list[str]) -> int:
     if name.isdecimal() and int(name) < len(classes) and not numbers:
         return int(name)
     raise PromptError(f"class {text!r}: choose one of {', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}")
-
-
-# --- features --------------------------------------------------------------------------------------------------------
-
-
-def _make_features(data: Dataset, config: Prompt, folder: Path, progress: Progress) -> dict[str, Any]:
-    texts = {name: _texts(data, split, config) for name, split in data.splits.items()}
-    unique = sorted({text for split in texts.values() for text in split})
-    row = {text: index for index, text in enumerate(unique)}
-    for name, split in texts.items():
-        np.save(folder / f"{name}.npy", np.array([row[text] for text in split], dtype=np.int64))
-    assert config.encoder is not None
-    made = frozen_features(unique, config.encoder, config.length, progress)
-    for name, part in (("tokens", made.tokens.astype(np.float16)), ("mask", made.mask), ("pooled", made.pooled)):
-        np.save(folder / f"{name}.npy", part)
-    arguments = {
-        "width": made.tokens.shape[2],
-        "pooled_width": made.pooled.shape[1],
-        "length": made.tokens.shape[1],
-    }
-    about = {}
-    for name, split in texts.items():
-        own = [words(text) for text in split]
-        known = {word for caption in own for word in caption} - made.unknown
-        about[name] = about_words(own, known, [int(made.lengths[row[text]]) for text in split], config.length)
-    return {
-        "kind": "features",
-        "arguments": arguments,
-        "encoder": config.encoder,
-        "unique": len(unique),
-        "splits": about,
-    }
-
-
-def _texts(data: Dataset, split: Split, config: Prompt) -> list[str]:
-    if split.captions is not None:
-        return split.captions
-    assert data.classes is not None and split.labels is not None
-    return [config.template.replace("{}", data.classes[label]) for label in split.labels]

@@ -132,8 +132,6 @@ def _unlike_task(config: CellConfig, data: Dataset) -> Iterator[str]:
             if mapped
             else "takes no map; arm oracle is for `oracle`"
         )
-    if config.data.words:
-        yield "data.words true: prompts of tasks as text are not read yet; choose data.words=false"
 
 
 def _unequal(data: Dataset, evaluate: Evaluate) -> Iterator[str]:

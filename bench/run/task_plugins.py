@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LAWS = ("is deterministic", "prompt is honest", "layout says as much")  # those that take no second
+IN_WORDS = "text says as much"  # where prompts are text
 COUNT = 64  # samples
 
 
@@ -37,7 +38,7 @@ class TaskPlugins:
         """Why a plugin's task cannot be run, or empty; what the user mistyped is an error of the data."""
         if is_built_in(data):
             return ""
-        key = repr((data.task, data.level, data.knobs))
+        key = repr((data.task, data.level, data.knobs, data.words))
         if key not in self._reasons:
             self._reasons[key] = self._wrong(data)
         return self._reasons[key]
@@ -51,7 +52,7 @@ class TaskPlugins:
         try:
             with registry.of_task(name, passing=(registry.TaskError,)):
                 task = registry.make(name, data.level, data.knobs)
-                found = {law: laws.LAWS[law](task, COUNT) for law in LAWS}
+                found = {law: laws.LAWS[law](task, COUNT) for law in (*LAWS, *[IN_WORDS] * data.words)}
         except registry.TaskError:
             return ""  # the preparation of the data says so
         except architectures.PluginError as error:

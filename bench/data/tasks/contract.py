@@ -14,6 +14,7 @@ A task is one file of at most 120 lines; leading dimensions of `paint`, `grain`,
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -178,16 +179,21 @@ class Task(ABC):
         """N, tokens of an image."""
         return (self.size // self.patch) ** 2
 
+    @functools.cached_property
+    def _slots(self) -> tuple[Slot, ...]:
+        """The slots, listed once: `labels` may have 200,000 words, and every batch asks."""
+        return self.slots
+
     @property
     def vocabulary(self) -> int:
         """Number of ids: 0 is none, the words of all slots follow."""
-        return 1 + sum(len(slot.words) for slot in self.slots)
+        return 1 + sum(len(slot.words) for slot in self._slots)
 
     def ids(self, words: Tensor) -> Tensor:
         """Words (..., L) of slots as ids (..., L) of one vocabulary."""
-        starts = torch.tensor([0, *(len(slot.words) for slot in self.slots)]).cumsum(0)[:-1]
+        starts = torch.tensor([0, *(len(slot.words) for slot in self._slots)]).cumsum(0)[:-1]
         return words + 1 + starts
 
     def text(self, words: Sequence[int]) -> str:
-        """A prompt (L,) in words, for a caption encoder."""
-        return ", ".join(f"{slot.name} {slot.words[word]}" for slot, word in zip(self.slots, words, strict=True))
+        """A prompt (L,) as text, for people and text encoders: of any words, other text for other words."""
+        return ", ".join(f"{slot.name} {slot.words[word]}" for slot, word in zip(self._slots, words, strict=True))

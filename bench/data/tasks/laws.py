@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.data import task_prompts
 from bench.data.tasks import exact
 from bench.data.tasks.contract import Task
 from bench.data.tasks.registry import TaskError, make, of_task, sample_batch
+from bench.data.words import words as split_words
 from bench.store import seeds
 
 SAMPLES, ENOUGH = 2048, 50  # of a Monte Carlo mean; samples that must have weight
+NEAR, VARIANTS = 4, 4096  # prompts that are varied slot by slot; words of a slot that are tried at most
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,24 @@ def layout_says_as_much(task: Task, count: int) -> tuple[bool, str]:
     return off < 1e-5, f"images of one layout differ by {off:.1e}"
 
 
+def text_says_as_much(task: Task, count: int) -> tuple[bool, str]:
+    """Different prompts are different as text, word by word, and all words are known: what `data.words` trains on."""
+    rows, fresh = (sample_batch(task, "train", 0, k, count)[1].tolist() for k in (0, 1))
+    near = [row for one in rows[:NEAR] for own in task_prompts.variants(task, one, VARIANTS) for row in own]
+    prompts, known = {tuple(row) for row in [*rows, *fresh, *near]}, set(task_prompts.vocabulary(task, rows)[0])
+    found: dict[tuple[str, ...], tuple[int, ...]] = {}
+    for prompt in sorted(prompts):
+        text = task.text(prompt)
+        own = tuple(split_words(text))
+        if text != task.text(prompt) or not own:
+            return False, f"text {text!r} of words {prompt}: empty, or another one the second time"
+        if (other := found.setdefault(own, prompt)) != prompt:
+            return False, f"words {other} and {prompt} are both {text!r}, but for signs"
+        if unknown := [word for word in own if word not in known]:
+            return False, f"{unknown[0]!r} in {text!r} is in none of {count} prompts, nor in one that differs by a word"
+    return True, f"{len(prompts)} prompts, of {max(map(len, found))} words at most"
+
+
 LAWS: dict[str, Callable[[Task, int], tuple[bool, str]]] = {
     "reads back": reads_back,
     "is the mean": is_the_mean,
@@ -203,6 +224,7 @@ LAWS: dict[str, Callable[[Task, int], tuple[bool, str]]] = {
     "reads paint": reads_paint,
     "withholds": withholds,
     "layout says as much": layout_says_as_much,
+    "text says as much": text_says_as_much,
 }
 
 

@@ -85,7 +85,9 @@ def generate_images(folder: CellFolder, texts: list[str], settings: SampleSettin
     changes: dict[str, Any] = {"sample.steps": settings.steps} if settings.steps else {}
     changes |= {} if settings.guidance is None else {"sample.guidance": settings.guidance}
     cell = replace(cell, config=cell.config.changed(changes))
-    prompt, unknown = cell.prompts.encode([text for text in texts for _ in range(settings.count)])
+    prompt, unknown = cell.prompts.encode([text for text in texts for _ in range(settings.count)], cell.data.task)
+    if cell.config.prompt.arm == "blind" and any(text.strip() for text in texts):
+        settings.warn(f"cell {folder.id} is of the arm blind: whatever the prompt, its images are of the null prompt")
     if unknown:
         settings.warn(f"not in this cell's vocabulary: {', '.join(unknown)}")
     noise = initial_noise(settings.seed, range(settings.count), cell.shape).repeat(len(texts), 1, 1, 1)
