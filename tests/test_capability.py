@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,19 @@ from synthetic import generate, generate_tasks
 
 from bench.cli import screen
 from bench.findings.analysis import Analysis, analyse
+from bench.findings.verdicts import ClaimVerdict
 from bench.store.table import collect
-from bench.views import report
+from bench.views import firstfigure, record, records, report
 from bench.views.answers import _Point, answers
 from bench.views.capability import Task, capability, short, value_text
 from bench.views.figures.capability import CAPABILITY, CAPABILITY_NARROW, CONTROL, LEARNING
 from bench.views.figures.tasksheet import GAP, TILE, task_sheet
+from bench.views.limits import OF_SMALL_SCENES, OF_TASKS, limits
+from bench.views.readme import claims_line, claims_page, readme_table
 from bench.views.short import short_names
-from bench.views.text import terminal
+from bench.views.text import capability_markdown, terminal
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +137,71 @@ def test_the_first_screen_answers_and_the_rest_is_folded(matrix: Analysis, tmp_p
     assert not re.findall(r"(?:src|href)=\"(?!data:)", text), "one file"
     assert '<details class="part"><summary><h2>Means over seeds' in text and (tmp_path / "capability.png").is_file()
     assert "aria-sort" in text and "Choose columns" in text
+
+
+def test_a_record_of_tasks_holds_its_capability(matrix: Analysis, tmp_path: Path) -> None:
+    """`report.md` shows the figure first, then what is found and its limits; README and record agree on the table."""
+    root = tmp_path / "results"
+    folder = root / "tasks" / "one"
+    folder.mkdir(parents=True)
+    record._write(matrix.table, folder)
+    assert {path.name for path in folder.glob("*.png")} == {"capability.png", "samples.png"}
+    text = (folder / "report.md").read_text()
+    places = [text.index(part) for part in ("(capability.png)", "**front**", OF_TASKS[0], "## Means over seeds")]
+    assert places == sorted(places) and "capability-narrow" not in text
+    again = analyse(records.load_record(folder))
+    assert capability_markdown(again) in text and capability_markdown(again) in readme_table(again, "x")
+    assert again.table.cells[0].curves["right"] == matrix.table.cells[0].curves["right"], "of `learning`"
+    shown = firstfigure.front_text(tmp_path)
+    assert f"]({firstfigure.FILE})" in shown and "(results/tasks/one/report.md)" in shown
+    assert (
+        "7 schemes" not in shown and "5 schemes" in shown and "`bind`" in shown and "84 cells of 2,000 steps" in shown
+    )
+    assert all(sentence in shown for sentence in OF_TASKS)
+
+
+def test_claims_on_tasks_come_first_and_the_older_under_what_their_size_could_not_show(matrix: Analysis) -> None:
+    older = analyse(records.load_record(next(ROOT.glob("results/claim-10*/*"))))
+    assert limits(older) == [OF_SMALL_SCENES] and limits(matrix) == list(OF_TASKS)
+    newer = replace(matrix, claim=ClaimVerdict("t-x", "Attention binds.", "supported", [], []))
+    both = {"old": older, "new": newer, "none": matrix}
+    page, line = claims_page(both), claims_line(both, "CLAIMS.md")
+    places = [page.index(part) for part in ("(new/report.md)", "could not show", OF_SMALL_SCENES, "(old/report.md)")]
+    assert places == sorted(places) and "none/report.md" not in page
+    assert "1 pre-registered claims at 30-170 thousand parameters: 1 supported" in line.splitlines()[0]
+    assert line.splitlines()[1].startswith("1 older claims at 1 M parameters on 32 px scenes: 0 supported")
+
+
+def test_the_first_figure_is_of_the_suite_else_of_the_quickstart_and_of_one_level(tmp_path: Path) -> None:
+    assert firstfigure.NONE in firstfigure.front_text(tmp_path)
+    for name, levels in (("quickstart", ()), ("tasks", ("easy", "medium", "hard"))):
+        store = generate_tasks(tmp_path / "runs", schemes=("sd3",), seeds=1, tasks=("bind",), levels=levels, name=name)
+        folder = tmp_path / "results" / name / "one"
+        folder.mkdir(parents=True)
+        record._write(collect(store, name), folder)
+        found = firstfigure.front_record(tmp_path / "results")
+        assert found is not None and found[0] == folder
+    analysis = analyse(found[1])
+    assert "bind (easy, medium, hard)" in capability_markdown(analysis)
+    assert "(shown: medium)" in firstfigure.front_text(tmp_path)
+    plot = CAPABILITY.plot(analysis)
+    assert plot is not None
+    one, whole = (Image.open(io.BytesIO(png)) for png in (firstfigure.front_figure(analysis), plot[0]))
+    assert one.width < whole.width
+
+
+def test_a_large_file_of_a_record_is_packed_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "LARGE", 1000)
+    monkeypatch.setattr(record, "write_record_files", lambda *_: (tmp_path / "cells.csv").write_text("a" * 1000))
+    store = generate_tasks(tmp_path / "runs", schemes=("sd3",), seeds=1, tasks=("bind",))
+    table = collect(store, "tasks")
+    record._write(table, tmp_path)
+    packed = tmp_path / "cells.json.gz"
+    assert packed.is_file() and (tmp_path / "cells.csv.gz").is_file() and not (tmp_path / "cells.csv").exists()
+    assert len(records.load_record(tmp_path).done) == len(table.done)
+    first = packed.read_bytes()
+    record._write(table, tmp_path)
+    assert packed.read_bytes() == first
 
 
 def test_the_front_needs_more_than_noise() -> None:

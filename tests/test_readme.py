@@ -11,7 +11,9 @@ import pytest
 import torch
 
 import architectures
+from bench.config.load import load
 from bench.views import frontpage
+from bench.views.limits import OF_TASKS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,6 +55,22 @@ def test_the_scheme_of_the_readme_is_sound(tmp_path: Path) -> None:
     (name,) = architectures.load_plugin(file)
     verdicts = list(architectures.check(name))
     assert not [one for one in verdicts if one.outcome != "holds"]
+
+
+def test_the_quickstart_of_readme_and_docs_is_the_one_in_configs() -> None:
+    """What it trains, on what, and how many cells."""
+    matrix = load(ROOT / "configs" / "quickstart.yaml")
+    tasks = matrix.axes["data.task"]
+    assert (len(matrix.variants), len(tasks), len(matrix.seeds)) == (5, 4, 3)
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    for text in (README, index, (ROOT / "Makefile").read_text(encoding="utf-8")):
+        assert "five schemes on four tasks" in text and "about 9 minutes" in text
+    assert all(f"`{task}`" in README for task in tasks) and f"{5 * len(tasks) * len(matrix.seeds)} cells" in index
+    assert "five schemes" in (ROOT / "configs" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_says_the_limits_that_a_report_says() -> None:
+    assert all(sentence in README for sentence in OF_TASKS)
 
 
 def test_images_of_the_readme_are_there() -> None:

@@ -16,6 +16,7 @@ from bench.store.metrics import Measurement
 BLIND_MOST, ORACLE_LEAST = 0.1, 0.9  # scores of the two arms; a task beyond either is void
 MEMORY = ("train_peak_allocated_bytes", "train_peak_resident_bytes")  # the first that was measured is shown
 ARMS = ("blind", "oracle")
+LEVELS = ("easy", "medium", "hard")
 
 
 @dataclass(frozen=True, order=True)
@@ -116,8 +117,7 @@ def capability_score(one: Capability) -> Capability:
 def _ordered(tasks: list[Task]) -> list[Task]:
     """Every task once, its levels together, from easy to hard."""
     names, levels = list(dict.fromkeys(task.name for task in tasks)), list(dict.fromkeys(task.level for task in tasks))
-    known = ["easy", "medium", "hard"]
-    levels.sort(key=lambda level: known.index(level) if level in known else len(known))
+    levels.sort(key=lambda level: LEVELS.index(level) if level in LEVELS else len(LEVELS))
     every = set(tasks)
     return [task for name in names for level in levels if (task := Task(name, level)) in every]
 

@@ -1,4 +1,4 @@
-"""The README's generated parts: published systems with their parity, schemes, the tree. `make readme` writes them.
+"""The README's generated parts: capability, published systems with parity, schemes, tree. `make readme` writes them.
 
 `tests/test_readme.py` holds the README to them, so that none of it goes stale.
 """
@@ -135,7 +135,19 @@ def _sentence(text: str) -> str:
     return re.split(r"\.(?:\s|$)", paragraph)[0].replace("|", "\\|")
 
 
-PARTS: dict[str, Callable[[Path], str]] = {"systems": systems, "schemes": schemes, "tree": tree}
+def capability(root: Path) -> str:
+    """Markdown: the figure of the newest record over tasks, what it is of, and its limits."""
+    from bench.views.firstfigure import front_text
+
+    return front_text(root)
+
+
+PARTS: dict[str, Callable[[Path], str]] = {
+    "capability": capability,
+    "systems": systems,
+    "schemes": schemes,
+    "tree": tree,
+}
 
 
 def replace_part(text: str, name: str, content: str) -> str:
@@ -151,13 +163,18 @@ def replace_part(text: str, name: str, content: str) -> str:
 
 
 def write(readme: Path) -> None:
-    """Writes every generated part into the README, and its two figures."""
+    """Writes every generated part into the README, and its figures."""
+    from bench.findings.analysis import analyse
+    from bench.views.firstfigure import FILE, front_figure, front_record
+
     text = readme.read_text(encoding="utf-8")
     for name, part in PARTS.items():
         text = replace_part(text, name, part(readme.parent))
     readme.write_text(text, encoding="utf-8")
     images = readme.parent / "docs" / "images"
     images.mkdir(parents=True, exist_ok=True)
+    if found := front_record(readme.parent / "results"):
+        (readme.parent / FILE).write_bytes(front_figure(analyse(found[1])))
     (images / "result.png").write_bytes(result(readme.parent))
     (images / "schemes.svg").write_text(scheme_figure(SHOWN), encoding="utf-8")
 

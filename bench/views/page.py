@@ -14,6 +14,7 @@ from bench.findings.analysis import Analysis
 from bench.store.inert import plain
 from bench.views.answers import answers
 from bench.views.figures.catalogue import Figure
+from bench.views.limits import limits
 from bench.views.text import Sheet, as_csv, csv_text, latex, means
 
 FIRST = ("capability.png", "capability-narrow.png")  # on the first screen
@@ -61,6 +62,7 @@ def html(
             before=[_sheet(sheet) for sheet in sheets[0]],
             after=[_sheet(sheet) for sheet in sheets[1]],
             answers=answers(analysis),
+            limits=limits(analysis),
             first=[_figure(figure) for figure in figures if figure.file in FIRST],
             figures=[_figure(figure) for figure in figures if figure.file not in FIRST],
             command=command,

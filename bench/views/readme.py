@@ -6,24 +6,36 @@ from collections import Counter
 from pathlib import Path
 
 from bench.findings.analysis import Analysis, analyse
+from bench.findings.claims import ClaimVerdict
 from bench.store.files import write_atomic
 from bench.views.escape import markdown_line, markdown_text
+from bench.views.firstfigure import FILE, front_figure, front_record, front_text
 from bench.views.frontpage import replace_part
+from bench.views.limits import OF_SMALL_SCENES, small_scenes
 from bench.views.records import load_record, newest_records
-from bench.views.text import claims_markdown, markdown
+from bench.views.text import capability_markdown, claims_markdown, markdown
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 CLAIMS = ("<!-- claims:begin -->", "<!-- claims:end -->")
 CLAIMS_FILE = "CLAIMS.md"
 HOW = """\
-Each is a matrix in `configs/claims/` whose decision rule was committed before it was run; differences are paired by
-seed with 95 % intervals, and p corrected by Holm over a claim's tests. They hold for the size and data of their record,
-and no further; `ditbench claims` prints the means, and how many more seeds give 80 % power.
+Each is a matrix in `configs/claims/` whose decision rule was committed before it was run; p is corrected by Holm over a
+claim's tests. They hold for the size and data of their record, and no further; `ditbench claims` prints the means, and
+how many more seeds give 80 % power.
+"""
+POOLED = """\
+Rows are compared with a variance pooled over all rows of a task (Welch's where variances differ), with 95 % intervals.
+A gap of an excess error is a factor, of a score or of control a difference. What is learned at once is decided by
+exact tests.
+"""
+OLDER = "What {size} on 32 px scenes could not show"
+PAIRED = f"""\
+{{count}} older claims, on rendered scenes, with differences paired by seed and 95 % intervals. {OF_SMALL_SCENES}
 """
 
 
 def update_readme(readme: Path, results: Path) -> bool:
-    """Writes the newest record of each matrix between the README's marks, and `results/CLAIMS.md`.
+    """Writes the newest records between the README's marks, its first figure, and `results/CLAIMS.md`.
 
     False if the README has no marks.
     """
@@ -35,6 +47,9 @@ def update_readme(readme: Path, results: Path) -> bool:
     if CLAIMS[0] in text and CLAIMS[1] in text:
         link = (results / CLAIMS_FILE).relative_to(readme.parent).as_posix()
         text = replace_part(text, "claims", claims_line(analyses, link))
+    if "<!-- capability:begin -->" in text and (found := front_record(results)):
+        text = replace_part(text, "capability", front_text(readme.parent))
+        write_atomic(readme.parent / FILE, front_figure(analyse(found[1])))
     write_atomic(readme, text)
     write_atomic(results / CLAIMS_FILE, claims_page(newest_analyses(results, results)))
     return True
@@ -47,31 +62,65 @@ def newest_analyses(results: Path, root: Path) -> dict[str, Analysis]:
 
 
 def claims_line(analyses: dict[str, Analysis], link: str) -> str:
-    """In one line, how many claims were tested, at what size, and what became of them; nothing without any."""
-    claims = [one for one in analyses.values() if one.claim]
-    if not claims:
-        return ""
-    counts = Counter(str(one.claim.verdict) for one in claims if one.claim)
+    """How many claims were tested, at what size, and what became of them, the older ones apart; nothing without any."""
+    newer, older = _claims(analyses)
+    page = f" ([{link}]({link}))"
+    lines = []
+    if newer:
+        lines.append(f"{_count(newer)} pre-registered claims at {_size(newer)}: {_verdicts(newer)}{page}.")
+    if older:
+        lines.append(
+            f"{_count(older)} {'older' if newer else 'pre-registered'} claims at {_size(older)} on 32 px scenes: "
+            f"{_verdicts(older)}{'' if newer else page}; what is undecided there, that size could not show."
+        )
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _claims(analyses: dict[str, Analysis]) -> tuple[dict[str, Analysis], dict[str, Analysis]]:
+    """The records that test a claim; apart those at the size of the older ones."""
+    every = {where: one for where, one in analyses.items() if one.claim}
+    older = {where: one for where, one in every.items() if small_scenes(one.table.manifest["config"])}
+    return {where: one for where, one in every.items() if where not in older}, older
+
+
+def _count(claims: dict[str, Analysis]) -> str:
+    return f"{len(claims):,}"
+
+
+def _verdicts(claims: dict[str, Analysis]) -> str:
+    counts = Counter(str(one.claim.verdict) for one in claims.values() if one.claim)
     words = ("supported", "contradicted", "equivalent", "undecided")
-    verdicts = ", ".join(
-        f"{counts[verdict]} {verdict}" for verdict in words if counts[verdict] or verdict != "equivalent"
-    )
-    return f"{len(claims)} pre-registered claims at {_size(claims)}: {verdicts} ([{link}]({link})).\n"
+    return ", ".join(f"{counts[word]} {word}" for word in words if counts[word] or word != "equivalent")
 
 
-def _size(analyses: list[Analysis]) -> str:
-    """`1-2 M parameters`, of all rows."""
-    totals = [mean / 1e6 for one in analyses for row in one.rows if (mean := row.mean("parameters_total")) is not None]
+def _size(claims: dict[str, Analysis]) -> str:
+    """`1-2 M parameters`, or of less than a million `105-249 thousand parameters`, of all rows."""
+    rows = [row for one in claims.values() for row in one.rows]
+    totals = [mean for row in rows if (mean := row.mean("parameters_total")) is not None]
     if not totals:
         return "unknown size"
-    least, most = round(min(totals)), round(max(totals))
-    return f"{least} M parameters" if least == most else f"{least}-{most} M parameters"
+    unit, name = (1e6, "M") if max(totals) >= 1e6 else (1e3, "thousand")
+    least, most = round(min(totals) / unit), round(max(totals) / unit)
+    return f"{least} {name} parameters" if least == most else f"{least}-{most} {name} parameters"
 
 
 def claims_page(analyses: dict[str, Analysis]) -> str:
-    """What became of every claim of which there is a record, each with a link to its newest, and how it was decided."""
-    verdicts = [(one.claim, f"{where}/report.md") for where, one in analyses.items() if one.claim]
-    return f"# Claims\n\n{HOW}\n{claims_markdown(verdicts)}"
+    """What became of every claim of which there is a record, each with a link to its newest, and how it was decided.
+
+    Those at the size of the older ones come last, under what that size could not show.
+    """
+    newer, older = _claims(analyses)
+    parts = [f"# Claims\n\n{HOW}"]
+    if newer:
+        parts.append(f"{POOLED}\n{claims_markdown(_linked(newer))}")
+    if older:
+        title = OLDER.format(size=_size(older))
+        parts.append(f"## {title}\n\n{PAIRED.format(count=len(older))}\n{claims_markdown(_linked(older))}")
+    return "\n".join(parts)
+
+
+def _linked(claims: dict[str, Analysis]) -> list[tuple[ClaimVerdict, str]]:
+    return [(one.claim, f"{where}/report.md") for where, one in claims.items() if one.claim]
 
 
 def readme_section(analyses: dict[str, Analysis]) -> str:
@@ -92,4 +141,5 @@ def readme_table(analysis: Analysis, where: str) -> str:
     """A record's brief table for the README, with a link to its folder `where`."""
     lines = [f"- {markdown_line(note)}" for note in analysis.notes]
     lines.append(f"- All columns, samples and the command: [{where}]({where}/report.md)")
-    return f"### {markdown_text(analysis.name)}\n\n{markdown(analysis, brief=True)}\n" + "\n".join(lines) + "\n"
+    table = capability_markdown(analysis) or markdown(analysis, brief=True)
+    return f"### {markdown_text(analysis.name)}\n\n{table}\n" + "\n".join(lines) + "\n"

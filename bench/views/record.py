@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import time
@@ -106,8 +107,23 @@ def _scrub(value: Any) -> Any:
     return value
 
 
+CURVES = ("loss", "grad_norm", "right", "score")  # that figures of a record are made of
+LARGE = 1_500_000  # characters; from there on a file is committed packed
+
+
+def _write_large(file: Path, text: str) -> None:
+    """Writes a file, or from `LARGE` on the same packed, with `.gz` behind its name and the same bytes each time."""
+    if len(text) < LARGE:
+        write_atomic(file, text)
+    else:
+        write_atomic(file.with_name(f"{file.name}.gz"), gzip.compress(text.encode(), mtime=0))
+
+
 def _write(table: Table, folder: Path) -> None:
     write_record_files(analyse(table), folder)
+    if (folder / "cells.csv").stat().st_size >= LARGE:
+        _write_large(folder / "cells.csv", (folder / "cells.csv").read_text(encoding="utf-8"))
+        (folder / "cells.csv").unlink()
     write_atomic(folder / "config.yaml", yaml.safe_dump(table.manifest["config"], sort_keys=False, width=100))
     cells = [
         {
@@ -115,13 +131,13 @@ def _write(table: Table, folder: Path) -> None:
             "status": cell.status,
             "reason": _scrub(cell.reason),
             "result": _scrub(asdict(cell.result)) if cell.result else None,
-            "curves": {name: cell.curves[name] for name in ("loss", "grad_norm") if name in cell.curves},
+            "curves": {name: cell.curves[name] for name in CURVES if name in cell.curves},
         }
         for cell in table.cells
     ]
     head = json.dumps({"name": table.name, "manifest": table.manifest}, indent=1).removesuffix("\n}")
     lines = ",\n".join(json.dumps(cell, separators=(",", ":")) for cell in cells)  # a line a cell
-    write_atomic(folder / "cells.json", f'{head},\n "cells": [\n{lines}\n ]\n}}\n')
+    _write_large(folder / "cells.json", f'{head},\n "cells": [\n{lines}\n ]\n}}\n')
     spread = {row: {key: asdict(one) for key, one in own.items()} for row, own in sigmas(table).items()}
     write_json(folder / "sigma.json", spread)
     result = table.done[0].result

@@ -6,7 +6,7 @@ Imports neither torch nor MLflow.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from bench.store.files import make_folder, write_atomic
 from bench.store.folders import Store
 from bench.store.result import is_number
 from bench.store.table import Table, collect
+from bench.views.answers import answers
 from bench.views.escape import markdown_code, markdown_line, markdown_text
 from bench.views.figures.catalogue import Figure, plot_all
-from bench.views.page import html
+from bench.views.limits import limits
+from bench.views.page import FIRST, html
 from bench.views.sheets import sheets
-from bench.views.text import as_csv, latex, markdown
+from bench.views.text import as_csv, capability_markdown, latex, markdown
 
 
 def write_report(store: Store, name: str) -> Path:
@@ -54,12 +56,12 @@ def write_files(analysis: Analysis, folder: Path, *, kept: Path | None = None) -
 
 
 def write_record_files(analysis: Analysis, folder: Path, *, kept: Path | None = None) -> None:
-    """Writes what of a report is committed: `report.md`, `cells.csv`, and the figures of images.
+    """Writes what of a report is committed: `report.md`, `cells.csv`, the capability, and the figures of images.
 
-    Those figures alone cannot be plotted again from the record's numbers.
+    Figures of images cannot be plotted again from the record's numbers; the capability is what a reader comes for.
     """
     every, analysis = _plotted(analysis, kept)
-    figures = [figure for figure in every if not figure.data]
+    figures = [figure for figure in every if not figure.data or figure.file == FIRST[0]]
     for figure in figures:
         write_atomic(folder / figure.file, figure.png)
     write_atomic(folder / "cells.csv", as_csv(analysis.table))
@@ -83,15 +85,24 @@ def text(analysis: Analysis, figures: Sequence[Figure]) -> str:
     """The report in Markdown."""
     before, after = sheets(analysis)
     parts = [f"# {markdown_text(analysis.name)}\n", f"{markdown_line(_what(analysis.table))}\n"]
+    parts += [_figure(one) for one in figures if one.file == FIRST[0]]
+    parts.append(capability_markdown(analysis))
+    parts += [_bullets(f"**{one.word}** {markdown_line(one.text)}" for one in answers(analysis))]
+    parts += [_bullets(markdown_line(one) for one in limits(analysis))]
     parts += [sheet.markdown() for sheet in before]
     parts += ["## Means over seeds\n", markdown(analysis)]
-    parts.append("\n".join(f"- {markdown_line(note)}" for note in analysis.notes) + "\n")
+    parts.append(_bullets(markdown_line(note) for note in analysis.notes))
     parts += [sheet.markdown() for sheet in after]
-    parts += [_figure(one) for one in figures]
+    parts += [_figure(one) for one in figures if one.file not in FIRST]
     parts.append(f"## Where the numbers come from\n\nCommand: {markdown_code(analysis.table.manifest['command'])}\n")
     provenance = _provenance(analysis.table)
     parts.append("".join(f"- {label}: {markdown_text('; '.join(values))}\n" for label, values in provenance))
-    return "\n".join(parts)
+    return "\n".join(part for part in parts if part)
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    """A list in Markdown; nothing without lines."""
+    return "".join(f"- {line}\n" for line in lines)
 
 
 def _figure(one: Figure) -> str:

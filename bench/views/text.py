@@ -13,7 +13,7 @@ from bench.findings.words import p_value
 from bench.store.inert import one_line
 from bench.store.metrics import ARROWS, Measurement, numbers
 from bench.store.table import CellRecord, Table
-from bench.views.capability import Capability, capability, value_text
+from bench.views.capability import Capability, capability, short, value_text
 from bench.views.escape import csv_value, markdown_line, markdown_text
 from bench.views.grid import Grid
 from bench.views.short import short_heading, short_name, short_names
@@ -116,6 +116,28 @@ def markdown(analysis: Analysis, *, brief: bool = False) -> str:
     """The table of means in Markdown."""
     table = means(analysis, brief=brief)
     return _pipes([markdown_text(one) for one in table.headings], table.marked(markdown_text), numeric=True)
+
+
+def capability_markdown(analysis: Analysis) -> str:
+    """Capability by scheme in Markdown: a column a task, its levels from easy to hard in one; nothing without tasks."""
+    table = capability(analysis) or capability(analysis, "right")
+    if table is None:
+        return ""
+    names = list(dict.fromkeys(task.name for task in table.tasks))
+    levels = {name: [task for task in table.tasks if task.name == name] for name in names}
+    heads = [f"{name} ({', '.join(task.level for task in own)})" if own[1:] else name for name, own in levels.items()]
+    rows = []
+    for scheme in (*table.schemes, *table.arms):
+        cells = [
+            value_text(table.value(scheme, own[0]))
+            if len(own) == 1
+            else " / ".join(short(value[0]) if (value := table.value(scheme, task)) else "-" for task in own)
+            for own in levels.values()
+        ]
+        spent = [(cost, table.cost(scheme, cost.key)) for cost in table.costs]
+        rows.append([scheme, *cells, *("" if value is None else cost.write(value) for cost, value in spent)])
+    costs = [short_heading(cost, short_name(cost)) + ARROWS[cost.better] for cost in table.costs]
+    return markdown_table(["scheme", *heads, *costs], rows, numeric=True)
 
 
 LATEX = str.maketrans({BOLD: r"\textbf{", END: "}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "±": r"$\pm$"})

@@ -1,0 +1,108 @@
+"""The README's first figure, of the newest record over tasks: capability by scheme, and the text below it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.findings.analysis import Analysis
+from bench.findings.peers import of_tasks
+from bench.store.table import Table
+from bench.views.capability import ARMS, LEVELS, capability
+from bench.views.figures.capability import capability_figure
+from bench.views.limits import OF_TASKS
+from bench.views.records import load_record, newest_records
+
+FILE = "docs/images/capability.png"
+RECORDS = ("tasks", "quickstart")  # the first that is a record over tasks is shown
+NONE = "No record of the suite is committed yet; `make quickstart` measures five schemes on four of its tasks here.\n"
+
+
+def front_record(results: Path) -> tuple[Path, Table] | None:
+    """The folder and table of the record that is shown; None without one over tasks."""
+    newest = newest_records(results)
+    for name in RECORDS:
+        if name in newest and of_tasks(table := load_record(newest[name])):
+            return newest[name], table
+    return None
+
+
+def front_figure(analysis: Analysis) -> bytes:
+    """A PNG of its capability; where it has several levels, of the middle one alone, so that it can be read."""
+    table = capability(analysis)
+    levels = [level for level in LEVELS if any(task.level == level for task in table.tasks)] if table else []
+    if len(levels) > 1:
+        kept = [row for row in analysis.rows if row.cells[0].row.axes.get("data.level") == _shown(levels)]
+        analysis = replace(analysis, rows=kept)
+    plot = capability_figure(analysis)
+    if plot is None:
+        raise ValueError(f"record {analysis.name!r} has no score of a task to show")
+    return plot[0]
+
+
+def _shown(levels: list[str]) -> str:
+    """The level of the first figure, of several."""
+    return "medium" if "medium" in levels else levels[len(levels) // 2]
+
+
+def front_text(root: Path) -> str:
+    """Markdown: the figure, what it is of, what it cost, and what it cannot say.
+
+    Args:
+        root: of the repository.
+    """
+    found = front_record(root / "results")
+    lines = [NONE]
+    if found is not None:
+        where = f"{found[0].relative_to(root).as_posix()}/report.md"
+        lines = [f"![Capability by scheme, tasks across: score S with intervals, cost beside it]({FILE})\n"]
+        lines += [f"{measured(found[1])} ([record]({where})).\n"]
+    return "\n".join([*lines, "".join(f"- {sentence}\n" for sentence in OF_TASKS)])
+
+
+def measured(table: Table) -> str:
+    """What was measured, on which tasks, and what it cost."""
+    config = table.manifest["config"]
+    results = [cell.result for cell in table.done if cell.result]
+    sizes = [one.cost["parameters_total"] / 1000 for one in results]
+    schemes = len({cell.row.scheme for cell in table.cells if cell.row.variant not in ARMS})
+    seeds = len({cell.row.seed for cell in table.cells})
+    train, shape = config["train"], config["backbone"]
+    size = "".join(f", {key} {shape[key]}" for key in ("width", "depth") if shape.get(key))
+    return (
+        f"Score S, mean over {_count(seeds, 'seed')} with half its 95 % interval: 1 is the exact denoiser, 0 the best "
+        f"that ignores the prompt, below 0 is worse than that. {_count(schemes, 'scheme')} of {min(sizes):.0f} to "
+        f"{max(sizes):.0f} thousand parameters{size}, on {_tasks(table)}; {_count(len(table.cells), 'cell')} of "
+        f"{train['steps']:,} steps of {train['batch']} images, {_time(_minutes(table))} on "
+        f"{_machine(results[0].provenance['hardware'])}"
+    )
+
+
+def _tasks(table: Table) -> str:
+    """Their names, with the levels where there are several."""
+    own = table.manifest["config"]["data"].get("task")
+    names = dict.fromkeys(str(cell.row.axes.get("data.task") or own) for cell in table.cells)
+    levels = [level for level in LEVELS if any(cell.row.axes.get("data.level") == level for cell in table.cells)]
+    text = f"{', '.join(f'`{name}`' for name in names)} ([what each isolates](docs/tasks.md))"
+    return text + (f" at the levels {', '.join(levels)} (shown: {_shown(levels)})" if levels[1:] else "")
+
+
+def _minutes(table: Table) -> float:
+    """Of all cells, so many at a time as the matrix says, without pauses between them."""
+    spans = [(one.result.provenance["started"], one.result.provenance["ended"]) for one in table.done if one.result]
+    jobs = (table.manifest["config"].get("run") or {}).get("jobs") or 1
+    whole = max(end for _, end in spans) - min(start for start, _ in spans)
+    return float(min(whole, sum(end - start for start, end in spans) / jobs)) / 60
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _time(minutes: float) -> str:
+    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+
+
+def _machine(hardware: dict[str, Any]) -> str:
+    return str(hardware["gpu"]) if hardware.get("gpu") else f"{hardware['cores']} cores of a CPU"

@@ -1,0 +1,37 @@
+"""What the numbers of a matrix cannot say, in sentences that README, report and record share. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.findings.analysis import Analysis
+from bench.findings.peers import of_tasks
+
+OF_TASKS = (
+    "Each number is a capability within a budget: these steps, this width, small images made for one question. None "
+    "says that a scheme is better.",
+    "Rankings of small models often do not carry over to large ones, to other data or to other metrics "
+    "(Tay et al. 2022; between ImageNet and text-to-image, rank correlations of -.38 to -.58 are reported).",
+    "A task decides for what it isolates. One that a reference fails is void, and one that every scheme masters, or "
+    "none, does not decide between them.",
+)
+OF_SMALL_SCENES = (
+    "At this size no scheme learns to place an object: DiT's sin-cos positions hardly separate the tokens of a small "
+    "grid, and a velocity target does not pass through so small a width. What is undecided here, this size could not "
+    "show."
+)
+NARROW = 128  # width up to which that was seen
+
+
+def limits(analysis: Analysis) -> list[str]:
+    """The sentences that hold for a matrix; none where nothing special does."""
+    if of_tasks(analysis.table):
+        return list(OF_TASKS)
+    return [OF_SMALL_SCENES] if small_scenes(analysis.table.manifest["config"]) else []
+
+
+def small_scenes(config: dict[str, Any]) -> bool:
+    """Whether a matrix is of scenes at the size of the older claims, with their positions and target."""
+    backbone, data, train = (config.get(group) or {} for group in ("backbone", "data", "train"))
+    plain = backbone.get("positions", "sincos") == "sincos" and train.get("target", "velocity") == "velocity"
+    return plain and data.get("source", "scenes") == "scenes" and 0 < (backbone.get("width") or 0) <= NARROW
