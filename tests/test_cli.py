@@ -109,7 +109,7 @@ def test_sample_generates_what_is_typed_and_every_variant_with_the_same_noise(tm
     done = ditbench("sample", "tiny/adaln-zero", "a small red ring, quux", "--count", "2", cwd=tmp_path, code=0)
     assert (tmp_path / "sample.png").read_bytes()[:4] == b"\x89PNG" and "quux" in done.stderr
     wrong = ditbench("sample", "tiny/adaln-zer", "x", cwd=tmp_path, code=2)
-    assert "variants: adaln, adaln-zero" in wrong.stderr and "Traceback" not in wrong.stderr
+    assert "rows: adaln-zero, adaln); did you mean" in wrong.stderr and "Traceback" not in wrong.stderr
     done = ditbench("sample", "tiny", "a small red ring", "--all", "-o", "all.png", cwd=tmp_path, code=0)
     assert (tmp_path / "all.png").read_bytes()[:4] == b"\x89PNG" and "has no checkpoint yet" in done.stderr
     two = ditbench("sample", "tiny", "a", "b", "--all", cwd=tmp_path, code=2)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import planned, run_all
+from PIL import Image
+from tiny import ditbench, planned, run_all
 
 from architectures import Captions
 from bench.config.schema import Data, Prompt
@@ -204,3 +205,36 @@ def test_the_map_of_the_oracle_is_made_of_what_is_typed(tmp_path: Path) -> None:
     made = prompts.prepare(data, Prompt(arm="oracle"), tmp_path)
     found, _ = made.encode(["place=row 1 column 2", ""], data.task)
     assert found[0].tolist() == [0, found[0, 1].item(), *[0] * 14] and not found[1].any()
+
+
+def test_a_cell_of_a_task_samples_what_is_typed(tmp_path: Path) -> None:
+    """A row by its name, the arm that sees no prompt, and of a matrix over tasks the rows that have such a prompt."""
+    made, store = planned(
+        tmp_path,
+        data={"source": "task", "task": "tone", "heldout_count": 32},
+        axes={"data.task": ["tone", "place"], "prompt.arm": ["none", "blind"]},
+        backbone__name="DiT-XS/4",
+        train__steps=2,
+        train__warmup=1,
+        train__checkpoint_every=2,
+        **{f"evaluate__{key}": 16 for key in ("points", "samples", "reference", "heldout")},
+        evaluate__extractor="none",
+    )
+    assert {one.status for one in run_all(made, store)} == {"done"}
+    rows = {(row.name.split("=")[1].split()[0], "blind" in row.name): row.name for row in store.rows("tiny")}
+    prompt, few = "place=row 1 column 2", ("--count", "2", "--steps", "1")
+    ditbench("sample", f"tiny/{rows['place', False]}", prompt, "place=3", "", *few, cwd=tmp_path, code=0)
+    with Image.open(tmp_path / "sample.png") as image:
+        pixels = np.asarray(image)
+    assert pixels.shape[0] > 3 * 90 and (pixels[:6, :6] == pixels[0, 0]).all(), "a pixel is a crisp square"
+    blind = ditbench("sample", f"tiny/{rows['place', True]}", prompt, *few, cwd=tmp_path, code=0)
+    assert "of the arm blind" in blind.stderr
+    every = ditbench("sample", "tiny", prompt, "--all", *few, "-o", "all.png", cwd=tmp_path, code=0)
+    assert "2 rows are of tasks with other prompts: adaln-zero task=tone" in every.stderr
+    for words, sentence in (
+        (("tiny", "place=row 9", "--all"), "place 'row 9': choose one of row 1 column 1, row 1 column 2"),
+        ((f"tiny/{rows['tone', False]}", prompt), "no slot 'place' (slots: red, green, blue)"),
+        (("tiny/adaln-zero task=tne", prompt), "has no row 'adaln-zero task=tne'"),
+    ):
+        said = ditbench("sample", *words, cwd=tmp_path, code=2).stderr
+        assert sentence in said.splitlines()[-1] and "Traceback" not in said

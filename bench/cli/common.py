@@ -127,22 +127,26 @@ def chosen_table(root: Path, name: str | None) -> Table:
 
 
 def chosen_cell(store: Store, text: str) -> CellFolder:
-    """The cell meant: a folder, MATRIX/VARIANT, or the beginning of an id.
+    """The cell meant: a folder, MATRIX/VARIANT or MATRIX/ROW, or the beginning of an id.
 
     Raises:
         ValueError: if there is none or more than one, with the choices.
     """
+    from architectures import nearest
     from bench.store.folders import CellFolder
 
     if (Path(text) / "config.json").is_file():
         return CellFolder(Path(text).resolve())
     matrix, slash, variant = text.partition("/")
     if slash and matrix in store.matrices():
-        rows = [row for row in store.rows(matrix) if row.variant == variant]
-        if rows:
-            return store.cell(rows[0].cell)
-        names = sorted({row.variant for row in store.rows(matrix)})
-        raise ValueError(f"matrix {matrix!r} has no variant {variant!r} (variants: {', '.join(names)})")
+        rows = store.rows(matrix)
+        found = next((row for row in rows if variant in (row.name, row.variant)), None)
+        if found is not None:
+            return store.cell(found.cell)
+        names = list(dict.fromkeys(row.name for row in rows))
+        raise ValueError(
+            f"matrix {matrix!r} has no row {variant!r} (rows: {', '.join(names)}){nearest(variant, names)}"
+        )
     ids = sorted(path.parent.name for path in (store.root / "cells").glob("*/config.json"))
     matching = [id for id in ids if id.startswith(text)]
     if len(matching) == 1:

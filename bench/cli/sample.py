@@ -50,10 +50,13 @@ def sample(
     cell: Annotated[
         str,
         typer.Argument(
-            help="A cell: its folder, its id, or MATRIX/VARIANT; with --all a matrix.", autocompletion=complete_matrix
+            help="A cell: its folder, its id, or MATRIX/ROW; with --all a matrix.", autocompletion=complete_matrix
         ),
     ],
-    prompts: Annotated[list[str], typer.Argument(help="Captions, or class names or numbers.")],
+    prompts: Annotated[
+        list[str],
+        typer.Argument(help="Captions, class names or numbers, or of a task words: 'tone=ice, place=1, ...'."),
+    ],
     root: Root = RUNS,
     out: Out = Path("sample.png"),
     everything: Annotated[bool, typer.Option("--all", help="Every variant of a matrix, a row each.")] = False,

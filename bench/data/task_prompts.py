@@ -21,6 +21,12 @@ from bench.data.words import words as split_words
 MOST_BYTES = 2**29  # of a frozen encoder's features of all prompts
 
 
+class TypedError(PromptError):
+    """What was typed is no prompt of this task; `fit` is the share of its slots that are named all the same."""
+
+    fit = 0.0
+
+
 def slot_ids(task: Task, words: Tensor, arm: str) -> Tensor:
     """Ids of words (B, L): (B, L), all null in the blind arm; the map (B, N), or (B, N, A > 1), in the oracle's."""
     if arm != "oracle":
@@ -97,17 +103,25 @@ def typed(task: Task, text: str) -> list[int]:
     Without any `=` the form of the sheets is read: `tone slate, place row 1 column 2`.
 
     Raises:
-        PromptError: for a slot or word that is none, with the choices and the nearest; for one missing or given twice.
+        TypedError: for a slot or word that is none, with the choices and the nearest; for one missing or given twice.
     """
+    try:
+        return _typed(task, text)
+    except TypedError as error:
+        error.fit = sum(name in text for name in _names(task)) / len(task.slots)
+        raise
+
+
+def _typed(task: Task, text: str) -> list[int]:
     slots = {slot.name: slot for slot in task.slots}
     found: dict[str, int] = {}
     for name, value in _pairs(task, text, slots):
         if name in found:
-            raise PromptError(f"prompt {text!r}: {name} is given twice")
+            raise TypedError(f"prompt {text!r}: {name} is given twice")
         found[name] = _word(text, slots[name], value)
     if missing := [name for name in slots if name not in found]:
         verb = "is" if len(missing) == 1 else "are"
-        raise PromptError(f"prompt {text!r}: {listed(missing)} {verb} missing; {_form(task)}")
+        raise TypedError(f"prompt {text!r}: {listed(missing)} {verb} missing; {_form(task)}")
     return [found[name] for name in slots]
 
 
@@ -118,13 +132,13 @@ def _pairs(task: Task, text: str, slots: Iterable[str]) -> Iterator[tuple[str, s
         for part in text.split(","):
             name = next((one for one in known if part.strip().casefold().startswith(f"{one.casefold()} ")), None)
             if name is None:
-                raise PromptError(f"prompt {text!r}: {part.strip()!r} names no slot; {_form(task)}")
+                raise TypedError(f"prompt {text!r}: {part.strip()!r} names no slot; {_form(task)}")
             yield name, part.strip()[len(name) :].strip()
         return
     before, *rest = text.split("=")
     name, left = _slot_at_end(task, text, before, known)
     if left:
-        raise PromptError(f"prompt {text!r}: {left!r} names no slot; {_form(task)}")
+        raise TypedError(f"prompt {text!r}: {left!r} names no slot; {_form(task)}")
     for piece in rest[:-1]:
         after, value = _slot_at_end(task, text, piece, known)
         yield name, value
@@ -140,7 +154,7 @@ def _slot_at_end(task: Task, text: str, piece: str, known: Sequence[str]) -> tup
         if piece.casefold().endswith(name.casefold()) and (cut == 0 or piece[cut - 1] in " ,;"):
             return name, piece[:cut].strip(" ,;")
     wrong = piece.rpartition("," if "," in piece else " ")[2].strip()
-    raise PromptError(f"prompt {text!r}: no slot {wrong!r} (slots: {listed(_names(task))}){nearest(wrong, known)}")
+    raise TypedError(f"prompt {text!r}: no slot {wrong!r} (slots: {listed(_names(task))}){nearest(wrong, known)}")
 
 
 def _word(text: str, slot: Slot, value: str) -> int:
@@ -153,9 +167,7 @@ def _word(text: str, slot: Slot, value: str) -> int:
         return int(folded)
     by_number = "" if numbers else f", or its number from 0 to {len(known) - 1}"
     hint = nearest(folded, slot.words)
-    raise PromptError(
-        f"prompt {text!r}: {slot.name} {value!r}: choose one of {listed(slot.words, 20)}{by_number}{hint}"
-    )
+    raise TypedError(f"prompt {text!r}: {slot.name} {value!r}: choose one of {listed(slot.words, 20)}{by_number}{hint}")
 
 
 def _names(task: Task) -> list[str]:

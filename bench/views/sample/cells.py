@@ -14,6 +14,8 @@ import torch
 from bench.config.spec import CellSpec
 from bench.data import datasets
 from bench.data import prompts as encoded_prompts
+from bench.data.errors import listed
+from bench.data.task_prompts import TypedError
 from bench.measure.images import png, tile
 from bench.measure.sampling import generate, initial_noise
 from bench.store.folders import CellFolder
@@ -112,17 +114,26 @@ def sample_prompts(folder: CellFolder, texts: list[str], settings: SampleSetting
 def sample_variants(cells: dict[str, CellFolder], text: str, settings: SampleSettings) -> bytes:
     """A PNG with a named row for each cell: one prompt, the same noise in every row.
 
+    Of a matrix over tasks the rows of tasks that have such a prompt.
+
     Raises:
-        ValueError: for a prompt that a cell cannot take, or if none has a checkpoint.
+        ValueError: for a prompt that no cell can take, or if none has a checkpoint.
     """
     from bench.views.figures.samples import image_rows
 
     rows: dict[str, list[np.ndarray]] = {}
+    others: dict[str, TypedError] = {}
     for name, folder in cells.items():
         try:
             rows[name] = list(generate_images(folder, [text], settings, name))
         except NoCheckpointError as error:
             settings.warn(str(error))
+        except TypedError as error:
+            others[name] = error
+    if others and not rows:
+        raise max(others.values(), key=lambda error: error.fit)
+    if others:
+        settings.warn(f"{len(others)} rows are of tasks with other prompts: {listed(list(others), 5)}")
     if not rows:
         raise ValueError("no cell of this matrix has a checkpoint yet; run it first")
     return image_rows(list(rows), list(rows.values()), [f"noise {k}" for k in range(settings.count)], size=8)
