@@ -11,21 +11,25 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.cells import cell_len
+from rich.console import Console
 from synthetic import generate, generate_tasks
 
 from bench.cli import screen
 from bench.findings.analysis import Analysis, analyse
 from bench.findings.verdicts import ClaimVerdict
 from bench.store.table import collect
-from bench.views import firstfigure, record, records, report
+from bench.views import firstfigure, rates, record, records, report
 from bench.views.answers import _Point, answers
 from bench.views.capability import Task, capability, short, value_text
+from bench.views.figures.adherence import PLANE
 from bench.views.figures.capability import CAPABILITY, CAPABILITY_NARROW, CONTROL, LEARNING
+from bench.views.figures.quality import QUALITY_COST
 from bench.views.figures.tasksheet import GAP, TILE, task_sheet
 from bench.views.limits import OF_SMALL_SCENES, OF_TASKS, limits
 from bench.views.readme import claims_line, claims_page, readme_table
+from bench.views.sheets import sheets
 from bench.views.short import short_names
-from bench.views.text import capability_markdown, terminal
+from bench.views.text import capability_markdown, means, terminal
 
 ROOT = Path(__file__).parent.parent
 
@@ -99,13 +103,16 @@ def test_the_terminal_s_table_never_wraps(
     screen.console().print(terminal(matrix))
     stream.flush()
     text = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
-    table = text.partition("- labels is void")[0].partition("No room")[0].splitlines()
+    table = text.partition("- Mean over seeds")[0].partition("No room")[0].splitlines()
     assert all(cell_len(line.rstrip()) <= min(width, 100) for line in table)
     rows = [line for line in table if re.search(r"(adaln-zero|cross-attention|shared-modulation|oracle) ", line)]
     assert len(rows) == 4 and all(re.search(r"\d?\.\d\d(±|\+/-)\.\d\d", row) for row in rows)
     headings = [" ".join(table), text.partition("No room")[2]]
     for heading in ("scene", "bind", "grain", "images/s"):
         assert any(heading in part for part in headings), heading
+    assert "void: labels: blind scores" in (whole := " ".join(text.split()))
+    assert "decided: bind, excess error beside adaln-zero" in whole
+    assert "Bold:" not in text and "FID over" not in text, "it shows neither"
     if width >= 100 and encoding == "utf-8":
         assert "No room" not in text and "params" in text
 
@@ -202,6 +209,47 @@ def test_a_large_file_of_a_record_is_packed_and_read(tmp_path: Path, monkeypatch
     first = packed.read_bytes()
     record._write(table, tmp_path)
     assert packed.read_bytes() == first
+
+
+def test_a_tuned_matrix_names_the_rate_of_each_row_and_shows_tuned_beside_untuned(tmp_path: Path) -> None:
+    store = generate_tasks(tmp_path, schemes=("sd3", "sd3-plain", "adaln-zero"), tasks=("bind",), seeds=2)
+    table = collect(store, "tasks")
+    rates_of = {"sd3": 0.006, "sd3-plain": 0.003, "adaln-zero": 0.0015}
+    for cell in table.cells:
+        assert cell.result is not None
+        cell.result.config["train"]["lr"] = rates_of.get(cell.row.variant, 0.003)
+        cell.result.config["scheme"] = cell.row.variant.removesuffix("-plain")
+    table.manifest["config"]["tuned"] = {
+        name: {"train.lr": rates_of.get(name, 0.003)} for name in ("sd3", "adaln-zero")
+    }
+    cells = [replace(one, row=replace(one.row, scheme=one.row.variant.removesuffix("-plain"))) for one in table.cells]
+    kept = [one for one in cells if one.row.variant not in ("blind", "oracle")]
+    analysis = analyse(replace(table, cells=kept))
+    assert [(one.name, other.name) for one, other in rates.pairs(analysis)] == [
+        ("sd3 task=bind", "sd3-plain task=bind")
+    ]
+    (sheet,) = [one for one in sheets(analysis)[1] if one.title == "Tuned vs untuned"]
+    assert [row[:2] for row in sheet.rows] == [
+        ["sd3 task=bind, tuned", "0.006"],
+        ["sd3-plain task=bind, untuned", "0.003"],
+    ]
+    table_of_means = means(analysis)
+    assert table_of_means.headings[:3] == ["variant", "seeds", "learning rate"]
+    assert [row[2] for row in table_of_means.rows] == ["0.006", "0.003", "0.0015"]
+    assert " 0.0015 |" in capability_markdown(analysis)
+    stream = io.StringIO()
+    Console(file=stream, width=100).print(terminal(analysis))
+    assert "rate" in stream.getvalue() and "0.0015" in stream.getvalue()
+    assert "learning rates tuned on other seeds" in report.text(analysis, [])
+
+
+def test_quality_against_cost_is_a_point_a_scheme_not_one_a_scheme_and_task(matrix: Analysis) -> None:
+    plot = QUALITY_COST.plot(matrix)
+    table = capability(matrix)
+    assert plot is not None and table is not None
+    assert [row["variant"] for row in plot[1]] == table.schemes
+    assert (plot[1][0]["score"], plot[1][0]["score_ci95"]) == table.mean(table.schemes[0])
+    assert PLANE.plot(matrix) is None, "tasks do not share their attributes: `control` shows them"
 
 
 def test_the_front_needs_more_than_noise() -> None:

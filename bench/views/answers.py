@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bench.findings.analysis import Analysis
 from bench.findings.compare import apart
+from bench.findings.words import number
 from bench.store.metrics import Measurement
 from bench.views.capability import Capability, capability
 from bench.views.short import short_name
@@ -13,7 +14,9 @@ from bench.views.short import short_name
 COSTS = ("train_images_per_second", "train_peak_allocated_bytes", "train_peak_resident_bytes")
 
 
-FRONT = "; no other is better in one beyond the intervals and not worse in the other."
+FRONT = " No other is better in one beyond the intervals and not worse in the other."
+MOST_TASKS = 6  # of which each has a sentence
+JUDGED = "excess_error"  # the metric that these are about
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ def answers(analysis: Analysis) -> list[Answer]:
         Answer("void", f"{task}: {why}; its column says nothing.")
         for task, why in (table.void if table else {}).items()
     ]
-    return [*_claims(analysis), *void, *_fronts(analysis, table)]
+    return [*_claims(analysis), *void, *_fronts(analysis, table), *_by_task(analysis, table)]
 
 
 def _claims(analysis: Analysis) -> list[Answer]:
@@ -81,7 +84,26 @@ def _fronts(analysis: Analysis, table: Capability | None) -> list[Answer]:
         note = "" if not Measurement.parse(key).metric.timed or _together(analysis, table) else (
             " The rates are of several runs: read them with care."
         )  # fmt: skip
-        found.append(Answer("front", f"{what} against {cost}: {', '.join(front)}{FRONT}{note}"))
+        found.append(Answer("front", f"{what} against {cost}: {', '.join(front)}.{note}"))
+    return [*found[:-1], Answer("front", found[-1].text + FRONT)] if found else []
+
+
+def _by_task(analysis: Analysis, table: Capability | None) -> list[Answer]:
+    """A sentence a task: which schemes are better and worse than the baseline by the excess error, and which open."""
+    if table is None or len(table.tasks) > MOST_TASKS:
+        return []
+    found, base = [], analysis.row(analysis.baseline).cells[0].row.variant
+    for task in table.tasks:
+        words: dict[str, list[str]] = {"better": [], "worse": [], "undecided": []}
+        for scheme in table.schemes:
+            row = table.rows.get((scheme, task))
+            for one in analysis.verdicts.get(row.name, []) if row else []:
+                if one.metric == JUDGED and one.seeds:
+                    gap = f" (x {number(one.gap, 2)})" if one.verdict != "undecided" else ""
+                    words[one.verdict].append(f"{scheme}{gap}")
+        parts = [f"{word}: {', '.join(names)}" for word, names in words.items() if names]
+        if parts and words["better"] + words["worse"]:
+            found.append(Answer("decided", f"{task}, excess error beside {base}: {'; '.join(parts)}."))
     return found
 
 

@@ -69,12 +69,13 @@ def measured(table: Table) -> str:
     schemes = len({cell.row.scheme for cell in table.cells if cell.row.variant not in ARMS})
     seeds = len({cell.row.seed for cell in table.cells})
     train, shape = config["train"], config["backbone"]
+    tuned = ", each scheme at the learning rate that it chose on other seeds" if config.get("tuned") else ""
     size = "".join(f", {key} {shape[key]}" for key in ("width", "depth") if shape.get(key))
     return (
         f"Score S, mean over {_count(seeds, 'seed')} with half its 95 % interval: 1 is the exact denoiser, 0 the best "
         f"that ignores the prompt, below 0 is worse than that. {_count(schemes, 'scheme')} of {min(sizes):.0f} to "
         f"{max(sizes):.0f} thousand parameters{size}, on {_tasks(table)}; {_count(len(table.cells), 'cell')} of "
-        f"{train['steps']:,} steps of {train['batch']} images, {_time(_minutes(table))} on "
+        f"{train['steps']:,} steps of {train['batch']} images{tuned}, {_time(_minutes(table))} on "
         f"{_machine(results[0].provenance['hardware'])}"
     )
 

@@ -83,23 +83,11 @@ def tree(root: Path) -> str:
     return "\n".join([*lines, "```"]) + "\n"
 
 
-def result(root: Path) -> bytes:
-    """A PNG: the validation loss of every claim's tests, as paired differences with intervals."""
-    from bench.findings.compare import difference
-    from bench.findings.summary import summaries
-    from bench.views.figures.forest import Line, forest
-    from bench.views.records import load_record, newest_records
+def result(root: Path) -> str:
+    """Markdown: the figure of the claims' differences, and how it is read."""
+    from bench.views.claimfigure import result_text
 
-    lines = []
-    for folder in newest_records(root / "results").values():
-        table = load_record(folder)
-        rows = {row.name: row for row in summaries(table)}
-        for test in (table.manifest["config"].get("claim") or {"tests": []})["tests"]:
-            rival = test.get("beats") or test.get("no_worse_than")
-            if rival and test["metric"] == "heldout_loss" and "per" not in test:
-                one = difference(rows[test["variant"]], rows[rival], "heldout_loss")
-                lines += [Line(one, test.get("within"))] if one.low is not None else []
-    return forest(lines, "validation loss")
+    return result_text(root)
 
 
 SHOWN = ("in-context", "cross-attention", "adaln-zero", "shared-modulation", "sd3", "lumina2")
@@ -144,6 +132,7 @@ def capability(root: Path) -> str:
 
 PARTS: dict[str, Callable[[Path], str]] = {
     "capability": capability,
+    "result": result,
     "systems": systems,
     "schemes": schemes,
     "tree": tree,
@@ -165,6 +154,7 @@ def replace_part(text: str, name: str, content: str) -> str:
 def write(readme: Path) -> None:
     """Writes every generated part into the README, and its figures."""
     from bench.findings.analysis import analyse
+    from bench.views.claimfigure import claim_figure
     from bench.views.firstfigure import FILE, front_figure, front_record
 
     text = readme.read_text(encoding="utf-8")
@@ -175,7 +165,7 @@ def write(readme: Path) -> None:
     images.mkdir(parents=True, exist_ok=True)
     if found := front_record(readme.parent / "results"):
         (readme.parent / FILE).write_bytes(front_figure(analyse(found[1])))
-    (images / "result.png").write_bytes(result(readme.parent))
+    (images / "result.png").write_bytes(claim_figure(readme.parent))
     (images / "schemes.svg").write_text(scheme_figure(SHOWN), encoding="utf-8")
 
 

@@ -125,9 +125,10 @@ def _what(table: Table) -> str:
     sizes = " and ".join(sorted(own) or [str(data["image_size"])])
     changed = [f"{key} {backbone[key]}" for key in ("width", "depth") if backbone.get(key)]
     model = backbone["name"] + (f" of {', '.join(changed)}" if changed else "")
+    rate = "learning rates tuned on other seeds" if config.get("tuned") else f"learning rate {train['lr']:g}"
     return (
         f"{len(table.done)} of {len(table.cells)} cells done. {model} on {shown} at "
-        f"{sizes} px; {train['steps']:,} steps of {train['batch']}, learning rate {train['lr']:g}, EMA "
+        f"{sizes} px; {train['steps']:,} steps of {train['batch']}, {rate}, EMA "
         f"{train['ema']:g}; sampled by {sample['sampler']} in {sample['steps']} steps with guidance "
         f"{sample['guidance']:g}, EMA weights."
     )

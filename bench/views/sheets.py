@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from bench.findings import compare
 from bench.findings.analysis import Analysis
 from bench.store.metrics import Measurement
+from bench.views.rates import pairs, rate_text
 from bench.views.text import Sheet, written
 
 TUNED_COLUMNS = 6
@@ -47,7 +48,7 @@ def _verdicts(analysis: Analysis) -> Sheet | None:
 
 def _tuned(analysis: Analysis) -> Sheet | None:
     if not analysis.choices:
-        return None
+        return _tuned_before(analysis)
     axis = analysis.table.manifest["config"]["choose"]
     columns = [column for column in analysis.columns if column.better][:TUNED_COLUMNS]
     rows, notes = [], []
@@ -62,6 +63,21 @@ def _tuned(analysis: Analysis) -> Sheet | None:
     metric = Measurement.parse(analysis.choices[0].metric).heading
     text = f"{axis} chosen for each variant by the mean {metric} over seeds; compare variants on other seeds."
     return Sheet("Tuned vs untuned", text, ["variant", axis, *(column.heading for column in columns)], rows, notes)
+
+
+def _tuned_before(analysis: Analysis) -> Sheet | None:
+    """Rows that were run at the values tuned on other seeds, and at others."""
+    found = pairs(analysis)
+    columns = [column for column in analysis.columns if column.better][:TUNED_COLUMNS]
+    shown: dict[str, list[str]] = {}
+    for tuned, other in found:
+        for row, kind in ((tuned, "tuned"), (other, "untuned")):
+            shown[row.name] = [f"{row.name}, {kind}", rate_text([row]), *(written(row, column) for column in columns)]
+    if not shown:
+        return None
+    text = "Each variant at the values that it chose on other seeds, beside the same at another."
+    headings = ["variant", "learning rate", *(column.heading for column in columns)]
+    return Sheet("Tuned vs untuned", text, headings, list(shown.values()), [])
 
 
 def _stable(analysis: Analysis) -> Sheet | None:

@@ -13,9 +13,11 @@ from bench.findings.words import p_value
 from bench.store.inert import one_line
 from bench.store.metrics import ARROWS, Measurement, numbers
 from bench.store.table import CellRecord, Table
+from bench.views.answers import answers
 from bench.views.capability import Capability, capability, short, value_text
 from bench.views.escape import csv_value, markdown_line, markdown_text
 from bench.views.grid import Grid
+from bench.views.rates import rate_text, tuned_values
 from bench.views.short import short_heading, short_name, short_names
 
 if TYPE_CHECKING:
@@ -81,10 +83,15 @@ def means(analysis: Analysis, minor: Literal["shown", "last", "left out"] = "sho
     columns = [one for one in columns if one.metric.brief or not brief]
     if minor == "last":
         columns.sort(key=lambda one: one.metric.minor)
+    tuned = ["learning rate"] if tuned_values(analysis) else []
+    before = 2 + len(tuned)
     return MeansTable(
-        ["variant", "seeds", *(one.heading + ARROWS[one.better] for one in columns)],
-        [[row.name, row.seeds, *(written(row, one) for one in columns)] for row in analysis.rows],
-        [{k + 2 for k, one in enumerate(columns) if row.name in analysis.bold[one.key]} for row in analysis.rows],
+        ["variant", "seeds", *tuned, *(one.heading + ARROWS[one.better] for one in columns)],
+        [
+            [row.name, row.seeds, *(rate_text([row]) for _ in tuned), *(written(row, one) for one in columns)]
+            for row in analysis.rows
+        ],
+        [{k + before for k, one in enumerate(columns) if row.name in analysis.bold[one.key]} for row in analysis.rows],
     )
 
 
@@ -135,9 +142,11 @@ def capability_markdown(analysis: Analysis) -> str:
             for own in levels.values()
         ]
         spent = [(cost, table.cost(scheme, cost.key)) for cost in table.costs]
-        rows.append([scheme, *cells, *("" if value is None else cost.write(value) for cost, value in spent)])
+        rates = [_rates(table, scheme)] if tuned_values(analysis) else []
+        rows.append([scheme, *cells, *("" if value is None else cost.write(value) for cost, value in spent), *rates])
     costs = [short_heading(cost, short_name(cost)) + ARROWS[cost.better] for cost in table.costs]
-    return markdown_table(["scheme", *heads, *costs], rows, numeric=True)
+    rate = ["learning rate"] if tuned_values(analysis) else []
+    return markdown_table(["scheme", *heads, *costs, *rate], rows, numeric=True)
 
 
 LATEX = str.maketrans({BOLD: r"\textbf{", END: "}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "±": r"$\pm$"})
@@ -164,11 +173,15 @@ def terminal(analysis: Analysis) -> RenderableType:
     from rich.text import Text
 
     table = capability(analysis) or capability(analysis, "right")
-    grid = _means_grid(analysis) if table is None else _capability_grid(analysis.name, table)
-    notes = [] if table is None else [f"{task} is void: {why}." for task, why in table.void.items()]
-    return Group(Constrain(grid, TERMINAL), *(Text(f"- {note}") for note in [*notes, *analysis.notes]))
+    if table is None:
+        return Group(Constrain(_means_grid(analysis), TERMINAL), *(Text(f"- {note}") for note in analysis.notes))
+    grid = _capability_grid(analysis.name, table, tuned=bool(tuned_values(analysis)))
+    found = [Constrain(Text(f"{one.word}: {one.text}"), TERMINAL) for one in answers(analysis)]
+    notes = [note for note in analysis.notes if not note.startswith(OF_MEANS)]
+    return Group(Constrain(grid, TERMINAL), *(Text(f"- {note}") for note in notes), *found)
 
 
+OF_MEANS = ("FID ", "Bold: ")  # how notes begin that are about columns which capability has not
 MORE = "A wider terminal or the report shows all"
 
 
@@ -176,13 +189,16 @@ def _means_grid(analysis: Analysis) -> Grid:
     table = means(analysis, minor="left out")
     names = short_names(column.key for column in analysis.columns)
     columns = [one for one in analysis.columns if not one.metric.minor]
-    headings = ["variant", "seeds", *(short_heading(one, names[one.key]) + ARROWS[one.better] for one in columns)]
+    headings = [
+        *table.headings[: len(table.headings) - len(columns)],
+        *(short_heading(one, names[one.key]) + ARROWS[one.better] for one in columns),
+    ]
     styles = {(i, k): "bold" for i, bold in enumerate(table.bold) for k in bold}
     return Grid(headings, table.rows, analysis.name, frozenset({0, 1}), droppable=True, styles=styles, more=MORE)
 
 
-def _capability_grid(name: str, table: Capability) -> Grid:
-    """A row a scheme: a column a task, then what it costs; the arms below."""
+def _capability_grid(name: str, table: Capability, *, tuned: bool) -> Grid:
+    """A row a scheme: a column a task, then what it costs and, where tuned, its learning rate; the arms below."""
     tasks = [f"{task} (void)" if task in table.void else str(task) for task in table.tasks]
     costs = [
         short_heading(cost, short_name(cost)).replace("parameters", "params")
@@ -194,9 +210,24 @@ def _capability_grid(name: str, table: Capability) -> Grid:
     for scheme in (*table.schemes, *table.arms):
         values = [value_text(table.value(scheme, task), "±") for task in table.tasks]
         numbers_ = [(key, table.cost(scheme, key)) for key in keys]
-        rows.append([scheme, *values, *("" if v is None else Measurement.parse(k).write(v) for k, v in numbers_)])
+        rates = [_rates(table, scheme)] if tuned else []
+        rows.append(
+            [scheme, *values, *("" if v is None else Measurement.parse(k).write(v) for k, v in numbers_), *rates]
+        )
     title = f"{name}: {'score S' if table.kind == 'score' else 'control'} by task (0 none, 1 all)"
-    return Grid(["scheme", *tasks, *costs], rows, title, droppable=True, more=MORE, least=24, fewest=2)
+    return Grid(
+        ["scheme", *tasks, *costs, *(["rate"] if tuned else [])],
+        rows,
+        title,
+        droppable=True,
+        more=MORE,
+        least=24,
+        fewest=2,
+    )
+
+
+def _rates(table: Capability, scheme: str) -> str:
+    return rate_text(row for (name, _), row in table.rows.items() if name == scheme)
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

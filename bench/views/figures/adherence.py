@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.findings.analysis import Analysis
+from bench.findings.peers import of_tasks
 from bench.findings.summary import VariantSummary
 from bench.store.metrics import ATTRIBUTES, GLOBAL_ATTRIBUTES, LOCAL_ATTRIBUTES, Measurement, find
 from bench.views.figures.style import (
@@ -32,7 +33,9 @@ FAINT = 1 / 20  # of the real images' change: a map below it is pale
 
 
 def plane(analysis: Analysis) -> Plot | None:
-    """Local against global adherence, with what real images reach."""
+    """Local against global adherence, with what real images reach; of tasks, whose attributes differ, nothing."""
+    if of_tasks(analysis.table):
+        return None
     rows = analysis.rows
     keys = [_key(rows, kind) for kind in ("global", "local")]
     x_key, y_key = keys

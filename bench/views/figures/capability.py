@@ -11,9 +11,9 @@ from bench.views.capability import Capability, Task, capability, value_text
 from bench.views.figures.style import HATCHES, FigureSpec, Plot, canvas, legend_below, render, style
 from bench.views.short import short_heading, short_name
 
-CELL, ROW, THIN, NAMES, COST = 0.74, 0.36, 0.24, 1.75, 0.95  # inches
+CELL, ROW, THIN, LOW, NAMES, COST = 0.74, 0.36, 0.24, 0.27, 1.75, 0.95  # inches
 TITLES = {
-    "score": "score S: 0 ignores the prompt, 1 uses all of it",
+    "score": "score S: 1 is the exact denoiser, 0 ignores the prompt, below is worse",
     "right": "control: 0 is a guess, 1 every attribute as the prompt says",
 }
 
@@ -51,7 +51,7 @@ def capability_figure(analysis: Analysis, kind: str = "score", *, narrow: bool =
         heat, bars = axes[0][0], list(axes[0][1:])
     _heat(heat, table, names, heights)
     for k, (axis, cost) in enumerate(zip(bars, costs, strict=True)):
-        _bars(axis, table, cost, k, sum(heights) if not narrow else _of_schemes(table))
+        _bars(axis, table, cost, k, *((_of_schemes(table), LOW) if narrow else (sum(heights), ROW)))
     return render(figure), _numbers(table)
 
 
@@ -69,7 +69,7 @@ def _heat(axis: Any, table: Capability, names: list[str], heights: list[float]) 
             value, void = table.value(name, task), task in table.void
             level = min(1.0, max(0.0, value[0])) if value else 0.0
             fill = "white" if void or value is None or name in table.arms else shades(0.05 + 0.9 * level)
-            box = Rectangle((j, top), 1, height, facecolor=fill, edgecolor="#888888", linewidth=0.6)
+            box = Rectangle((j, top), 1, height, facecolor=fill, edgecolor="#888888", linewidth=0.6, clip_on=False)
             box.set_hatch("////" if void else "")
             axis.add_patch(box)
             ink = "white" if level > 0.6 and fill != "white" else "black"
@@ -95,26 +95,34 @@ def _title(task: Task) -> str:
 
 
 def _of_schemes(table: Capability) -> float:
-    return ROW * len(table.schemes)
+    return LOW * len(table.schemes)
 
 
 def _name_only(axis: Any, table: Capability) -> None:
     """An axis that only names the schemes, for bars within it."""
     axis.set(xticks=[], ylim=(_of_schemes(table), 0))
-    axis.set_yticks([ROW * (k + 0.5) for k in range(len(table.schemes))], table.schemes, fontsize=8)
+    axis.set_yticks([LOW * (k + 0.5) for k in range(len(table.schemes))], table.schemes, fontsize=8)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
 
 
-def _bars(axis: Any, table: Capability, cost: Measurement, index: int, height: float) -> None:
-    """Bars of one cost, each with its number; `height` is that of the rows beside."""
+def _bars(axis: Any, table: Capability, cost: Measurement, index: int, height: float, step: float) -> None:
+    """Bars of one cost, each with its number; `height` is that of the rows beside, `step` that of one."""
     values = [table.cost(name, cost.key) for name in table.schemes]
     largest = max((value for value in values if value), default=1.0)
     for k, value in enumerate(values):
         if value is None:
             continue
-        hatch, y = HATCHES[index % len(HATCHES)], ROW * (k + 0.5)
-        axis.barh(y, value / largest, 0.5 * ROW, color="#DDDDDD", edgecolor="#777777", linewidth=0.6, hatch=hatch)
+        hatch, y = HATCHES[index % len(HATCHES)], step * (k + 0.5)
+        axis.barh(
+            y,
+            value / largest,
+            0.5 * ROW if step == ROW else 0.6 * step,
+            color="#DDDDDD",
+            edgecolor="#777777",
+            linewidth=0.6,
+            hatch=hatch,
+        )
         axis.text(
             0.03, y, _cost_text(cost, value), va="center", fontsize=7.5,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
@@ -143,8 +151,8 @@ def _numbers(table: Capability) -> list[dict[str, Any]]:
 
 
 CAPTION = (
-    "Mean over seeds ± half its 95 % interval; darker is more. Hatched: the task is void, since a reference fails "
-    "its rule (blind below .1, oracle above .9). Costs are means over tasks, memory the largest."
+    "Mean over seeds ± half its 95 % interval; darker is more. Hatched: void, since a reference fails its rule "
+    "(blind below .1, oracle above .9). Costs: means over tasks, the largest memory."
 )
 CAPABILITY = FigureSpec("capability.png", "Capability by scheme", CAPTION, capability_figure, whole=True)
 CAPABILITY_NARROW = FigureSpec(

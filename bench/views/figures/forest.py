@@ -1,55 +1,132 @@
-"""The forest plot: every paired difference of one metric over many records, with its interval. Needs no torch."""
+"""The forest plot: differences of rows over many records, each with its interval. Needs no torch.
+
+A panel a scale: factors of what is compared on its logarithm, differences of scores and control, shares of all else.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from bench.findings.compare import Difference
+from bench.findings.difference import Difference
+from bench.store.metrics import ARROWS, Measurement
 from bench.views.figures.style import COLOURS, canvas, render
+from bench.views.short import short_name
 
 COLOUR, MARGIN = COLOURS[0], "#999999"
+Scale = Literal["factor", "difference", "share"]
+NEUTRAL = {"factor": 1.0, "difference": 0.0, "share": 0.0}
+AXES = {
+    "factor": "factor of the {what}: the first row over the other, logarithmic (1: no difference)",
+    "difference": "difference of the {what}, the first row less the other (0: none)",
+    "share": "difference of the {what}, % of the other's mean",
+}
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the plot: a difference and, where its claim allows one, the largest gap that is no worse.
+    """One line of the plot: a difference with an interval and, where its claim has one, the margin.
 
     Attributes:
-        margin: a share of the rival's mean, or None.
+        margin: on the scale of a claim's `within`: of factors, differences or shares of the rival's mean.
+        both: whether the margin is one on either side, as of equivalence, or that of the worse side.
     """
 
     difference: Difference
     margin: float | None = None
+    both: bool = False
 
     @property
-    def label(self) -> str:
-        """`scale-only against adaln-zero (6 seeds)`."""
+    def metric(self) -> Measurement:
+        """What differs."""
+        return Measurement.parse(self.difference.metric)
+
+    @property
+    def scale(self) -> Scale:
+        """How the difference is shown."""
+        if self.difference.factor:
+            return "factor"
+        return "share" if self.metric.metric.relative else "difference"
+
+    @property
+    def ends(self) -> tuple[float, float, float]:
+        """Gap and both ends of its interval, on the scale."""
         one = self.difference
-        return f"{one.a} against {one.b} ({len(one.seeds)} seeds)"
+        assert one.low is not None and one.high is not None
+        unit = 100 / abs(one.mean_b) if self.scale == "share" else 1.0
+        return one.gap * unit, one.low * unit, one.high * unit
+
+    @property
+    def marks(self) -> list[float]:
+        """Where the margin lies."""
+        if self.margin is None:
+            return []
+        factor, higher = self.scale == "factor", self.metric.better == "higher"
+        size = self.margin * (100 if self.scale == "share" else 1)
+        above, below = (1 + size, 1 / (1 + size)) if factor else (size, -size)
+        return [above, below] if self.both else [below if higher else above]
+
+    def label(self, named: bool) -> str:
+        """`scene, local ↑: cross-attention against adaln-zero (3 seeds)`; the metric only where `named`."""
+        one = self.difference
+        (a, rest), (b, other) = (name.partition(" task=")[::2] for name in (one.a, one.b))
+        if rest != other:
+            a, b, rest = one.a, one.b, ""
+        what = short_name(self.metric) + ARROWS[self.metric.better]
+        before = ", ".join(part for part in (rest.replace(" level=", " "), what if named else "") if part)
+        return f"{before + ': ' if before else ''}{a} against {b} ({len(one.seeds)} seeds)"
 
 
-def forest(lines: Sequence[Line], what: str) -> bytes:
-    """A PNG: gaps as shares of the rival's mean with their 95 % t-intervals, the smallest on top.
+def forest(lines: Sequence[Line]) -> bytes:
+    """A PNG: a panel a scale, in it the best for the first row on top; filled where the interval excludes none.
 
     Args:
         lines: at least one, each with an interval.
-        what: the metric, for the axis.
     """
-    shown = sorted(lines, key=lambda line: -line.difference.relative)
-    figure, axis = canvas(8.2, 0.36 * len(shown) + 1.2)
+    panels = {scale: [line for line in lines if line.scale == scale] for scale in AXES}
+    panels = {scale: own for scale, own in panels.items() if own}
+    heights = [len(own) + 1.6 for own in panels.values()]
+    figure, axes = canvas(8.6, 0.36 * sum(heights) + 0.6, nrows=len(panels), height_ratios=heights, squeeze=False)
+    for axis, (scale, own) in zip(axes[:, 0], panels.items(), strict=True):
+        _panel(axis, scale, own)
+    return render(figure)
+
+
+def _panel(axis: Any, scale: str, lines: list[Line]) -> None:
+    metrics = list(dict.fromkeys(line.metric for line in lines))
+    ways = {metric.better for metric in metrics}
+    shown = sorted(lines, key=lambda line: (-1 if line.metric.better == "higher" else 1) * -line.ends[0])
     for y, line in enumerate(shown):
-        one = line.difference
-        assert one.low is not None and one.high is not None
-        low, high, gap = (100 * value / abs(one.mean_b) for value in (one.low, one.high, one.gap))
-        decided = low > 0 or high < 0
+        gap, low, high = line.ends
+        decided = low > NEUTRAL[scale] or high < NEUTRAL[scale]
         axis.plot([low, high], [y, y], color=COLOUR, linewidth=2, solid_capstyle="butt")
         axis.plot(gap, y, "o", color=COLOUR, markersize=7, markerfacecolor=COLOUR if decided else "white")
-        if line.margin is not None:
-            axis.plot([100 * line.margin] * 2, [y - 0.35, y + 0.35], color=MARGIN, linewidth=2)
-    axis.axvline(0, color="black", linewidth=1)
-    axis.set_yticks(range(len(shown)), [line.label for line in shown])
-    axis.set_xlabel(f"difference of the {what}, % of the other's mean (left is better)")
+        for mark in line.marks:
+            axis.plot([mark] * 2, [y - 0.35, y + 0.35], color=MARGIN, linewidth=2)
+    axis.axvline(NEUTRAL[scale], color="black", linewidth=1)
+    axis.set_yticks(range(len(shown)), [line.label(len(metrics) > 1) for line in shown], fontsize=8)
+    axis.set_ylim(-0.6, len(shown) - 0.4)
+    if scale == "factor":
+        _logarithmic(axis, [end for line in shown for end in (*line.ends, *line.marks)])
+    what = short_name(metrics[0]) if len(metrics) == 1 else "metric that is named"
+    way = next(iter(ways)) if len(ways) == 1 else ""
+    better = {"lower": "; left is better", "higher": "; right is better", "": ""}[way]
+    axis.set_xlabel(AXES[scale].format(what=what) + better, fontsize=8)
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
-    return render(figure)
+
+
+def _logarithmic(axis: Any, values: list[float]) -> None:
+    """A logarithmic axis with plain numbers, as few as can be read."""
+    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+    low, high = min(1.0, *values) / 1.1, max(1.0, *values) * 1.1
+    steps = (1.0, 2.0, 5.0) if high / low > 4 else (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
+    ticks = [step * 10.0**power for power in range(-6, 7) for step in steps]
+    axis.set_xscale("log")
+    axis.set_xlim(low, high)
+    axis.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_minor_formatter(NullFormatter())

@@ -10,6 +10,7 @@ from bench.findings.analysis import Analysis
 from bench.findings.compare import apart
 from bench.findings.summary import VariantSummary
 from bench.store.metrics import Measurement, measurements
+from bench.views.capability import Capability, capability
 from bench.views.figures.style import (
     COLOURS,
     FigureSpec,
@@ -33,7 +34,11 @@ def quality_cost(analysis: Analysis) -> Plot | None:
     """The first quality column against throughput and parameters.
 
     There is no line along the front: means that differ by seed noise would make one. Rates of another run are hollow.
+    Of tasks a point is a scheme, its quality the mean score over tasks.
     """
+    table = capability(analysis)
+    if table is not None:
+        return _of_tasks(table)
     rows = [row for row in analysis.rows if row.values]
     if not rows:
         return None
@@ -50,6 +55,37 @@ def quality_cost(analysis: Analysis) -> Plot | None:
             point[f"{cost.key}_comparable"] = point["variant"] not in hollow
     axes[0].set_ylabel(f"{quality.heading} ({quality.better} is better)")
     return render(figure), data
+
+
+def _of_tasks(table: Capability) -> Plot | None:
+    """Each scheme's mean score over tasks that are not void against its costs."""
+    means = {name: table.mean(name) for name in table.schemes}
+    known = {name: mean for name, mean in means.items() if mean is not None}
+    costs = [cost for cost in COSTS if any(table.cost(name, cost.key) for name in known)]
+    if not known or not costs:
+        return None
+    figure, axes = canvas(
+        5.6 * len(costs), max(3.6, 0.2 * len(known) + 1), ncols=len(costs), squeeze=False, sharey=True
+    )
+    for axis, cost in zip(axes[0], costs, strict=True):
+        note = "" if not cost.metric.timed or table.timed_together() else "\ntimed in several runs: not to be compared"
+        labels = []
+        for index, (name, (mean, half)) in enumerate(known.items()):
+            value = table.cost(name, cost.key)
+            if value is None:
+                continue
+            look = point_style(index, hollow=bool(note))
+            axis.errorbar(value / cost.metric.scale, mean, yerr=half or None, capsize=3, elinewidth=0.8, **look)
+            labels.append(Label(name, value / cost.metric.scale, mean, look["color"]))
+        axis.set_xlabel(f"{cost.heading} ({COSTS[cost]}){note}")
+        axis.margins(0.12)
+        axis.grid(alpha=0.3)
+        label_points(axis, labels)
+    axes[0][0].set_ylabel("mean score over tasks (higher is better)")
+    return render(figure), [
+        {"variant": name, "score": mean, "score_ci95": half} | {cost.key: table.cost(name, cost.key) for cost in costs}
+        for name, (mean, half) in known.items()
+    ]
 
 
 def _points(axis: Any, rows: list[VariantSummary], cost: Measurement, quality: Measurement, hollow: set[str]) -> None:
@@ -119,6 +155,11 @@ def _log_scale(axis: Any) -> None:
     """A logarithmic y-axis with plain numbers: the loss near the data is ten times that near the noise."""
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter("{x:g}")
+    low, high = axis.get_ylim()
+    if high > 30 * low:  # over more, every minor number would be written over the next
+        from matplotlib.ticker import LogLocator
+
+        axis.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
     axis.yaxis.set_minor_formatter("{x:g}")
     axis.tick_params(axis="y", which="minor", labelsize=7)
 

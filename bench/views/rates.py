@@ -1,0 +1,72 @@
+"""Matrices whose values were tuned (`tuned:`): the rate of each row, and rows that were run tuned and untuned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from bench.config.tuned import entry
+from bench.findings.analysis import Analysis
+from bench.findings.summary import VariantSummary
+
+RATE = "train.lr"
+
+
+def tuned_values(analysis: Analysis) -> dict[str, dict[str, Any]]:
+    """What the matrix's file of tuned values holds; nothing where it names none."""
+    return analysis.table.manifest["config"].get("tuned") or {}
+
+
+def rate(row: VariantSummary) -> float | None:
+    """The learning rate that its cells were trained at; None without a result."""
+    return next((_value(result.config, RATE) for result in row.results.values()), None)
+
+
+def rate_text(rows: Iterable[VariantSummary]) -> str:
+    """The learning rate of rows: `0.003`, `0.0015 to 0.006` where they differ, nothing without results."""
+    known = sorted({value for row in rows if (value := rate(row)) is not None})
+    return "" if not known else f"{known[0]:g}" if len(known) == 1 else f"{known[0]:g} to {known[-1]:g}"
+
+
+def pairs(analysis: Analysis) -> list[tuple[VariantSummary, VariantSummary]]:
+    """Rows that are the same but for what was tuned: with the tuned values first, then with others."""
+    tuned = tuned_values(analysis)
+    keys = sorted({key for values in tuned.values() for key in values})
+    alike: dict[str, list[VariantSummary]] = {}
+    for row in analysis.rows if tuned else []:
+        if row.results:
+            alike.setdefault(_but(row, keys), []).append(row)
+    found = []
+    for rows in alike.values():
+        best = [row for row in rows if _is_tuned(row, tuned)]
+        found += [(one, other) for one in best for other in rows if other not in best]
+    return found
+
+
+def _is_tuned(row: VariantSummary, tuned: dict[str, dict[str, Any]]) -> bool:
+    """Whether its cells have the values that the file gives it."""
+    cell, config = row.cells[0].row, next(iter(row.results.values())).config
+    values = entry(tuned, row.name, cell.variant, cell.scheme)
+    return all(_value(config, key) == value for key, value in values.items())
+
+
+def _but(row: VariantSummary, keys: list[str]) -> str:
+    """All that its first cell was configured with, but for the seed and these dotted keys."""
+    plain: dict[str, Any] = json.loads(json.dumps(next(iter(row.results.values())).config))
+    for key in (*keys, "seed"):
+        *groups, last = key.split(".")
+        place: Any = plain
+        for group in groups:
+            place = place.get(group) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place.pop(last, None)
+    return json.dumps(plain, sort_keys=True)
+
+
+def _value(config: dict[str, Any], key: str) -> Any:
+    """The value of a dotted key, None if it is not there."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
