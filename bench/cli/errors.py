@@ -20,7 +20,7 @@ from bench.cli.screen import prepare, warn
 from bench.store.disk import explained
 
 THEIRS, OURS, INTERRUPTED = 2, 70, 130
-PLUGINS = "ditbench.schemes"  # the group of entry points
+GROUPS = ("ditbench.schemes", "ditbench.tasks")  # of entry points
 OUR_FOLDERS = tuple(f"{Path(file).parent}{os.sep}" for file in (architectures.__file__, Path(__file__).parent))
 EXTRAS = {"mlflow": "track", "matplotlib": "report", "tabulate": "report", "transformers": "text"}  # module -> extra
 INPUT = ("yaml", "omegaconf", "antlr4", "safetensors", "PIL", "pyarrow", "datasets", "zipfile", "tarfile", "zlib")
@@ -148,7 +148,7 @@ def _author(trace: TracebackType | None) -> str:
 
 
 def _of_library(file: Path) -> bool:
-    """Whether it is Python's or an installed package's; a package that offers schemes is a plugin."""
+    """Whether it is Python's or an installed package's; one that offers schemes or tasks is a plugin."""
     places = {Path(path) for path in sysconfig.get_paths().values() if path} | {Path(os.__file__).parent}
     for place in (*places, *(path.resolve() for path in places)):
         if file.is_relative_to(place):
@@ -157,7 +157,7 @@ def _of_library(file: Path) -> bool:
 
 
 def _offering() -> set[str]:
-    modules = (entry.module.partition(".")[0] for entry in entry_points(group="ditbench.schemes"))
+    modules = (entry.module.partition(".")[0] for group in GROUPS for entry in entry_points(group=group))
     return {module for module in modules if module not in ("architectures", "bench")}
 
 

@@ -90,7 +90,8 @@ def describe_task(
     else:
         _print_about(task, about)
     if out is not None:
-        _write_sheet(task, f"{name}, {_setting(level, chosen)}", out)
+        with registry.of_task(name, passing=(registry.TaskError, OSError)):
+            _write_sheet(task, f"{name}, {_setting(level, chosen)}", out)
 
 
 def _setting(level: str, chosen: dict[str, Any]) -> str:

@@ -215,7 +215,9 @@ def _test(test: Any, names: list[str], compare: str, facts: Mapping[str, RowFact
     for key in ("metric", "per"):
         if key in test and not metrics.known(test[key]) and test[key].removeprefix("unseen_") not in own:
             choices = [*metrics.names(), *own]
-            raise ClaimError(f"test {_text(test)}: unknown metric {test[key]!r}{hint(test[key], choices)}")
+            listed = f" (attributes of its tasks: {', '.join(own)}; metrics such as score, right, local)" if own else ""
+            near = nearest(test[key], choices, listed) if own else hint(test[key], choices)
+            raise ClaimError(f"test {_text(test)}: unknown metric {test[key]!r}{near}")
     return ClaimTest(**{"variant": given[0]} | test)
 
 

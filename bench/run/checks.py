@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from architectures import nearest, scheme_class
+from architectures import PluginError, nearest, scheme_class
 from bench.config.claim import RowFacts
 from bench.config.claim import check as check_claim
 from bench.config.schema import ConfigError, Evaluate, Matrix
@@ -59,10 +59,15 @@ def facts_of(matrix: Matrix, config: CellConfig) -> RowFacts:
     budget = {key: value for key, value in budget.items() if key not in BUDGETED.get(matrix.budget.match or "", ())}
     if config.data.source != "task" or config.data.task is None:
         return RowFacts(budget=budget)
-    from bench.data.tasks.registry import make
+    from bench.data.tasks import registry
 
-    task = make(config.data.task, config.data.level, config.data.knobs)
-    return RowFacts(config.data.task, tuple(one.name for one in task.attributes), budget)
+    name = config.data.task
+    try:
+        with registry.of_task(name, passing=(registry.TaskError,)):
+            task = registry.make(name, config.data.level, config.data.knobs)
+            return RowFacts(name, tuple(one.name for one in task.attributes), budget)
+    except (registry.TaskError, PluginError):
+        return RowFacts(budget=budget)  # its cells say what is wrong
 
 
 def check_extractor(name: str) -> None:

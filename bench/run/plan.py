@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -71,12 +71,13 @@ def plan(matrix: Matrix, store: Store, *, command: str, progress: Progress) -> P
         ConfigError, DataError, PromptError, ValueError: for what the user has to change, before anything is trained.
     """
     cells = expand(matrix)
+    planner = _Planner(matrix, store, command, progress)
+    planner.check_tasks(cells)
     check_names(
         matrix,
         (row(cell, "").name for cell in cells),
         {row(cell, "").name: facts_of(matrix, cell.config) for cell in cells if matrix.claim},
     )
-    planner = _Planner(matrix, store, command, progress)
     planned: dict[int, PlannedCell] = {}
     for index, cell in sorted(enumerate(cells), key=lambda one: _needs_plugin(one[1].config)):
         planned[index] = planner.planned(cell)
@@ -142,6 +143,16 @@ class _Planner:
     def plugins(self) -> Plugins:
         """The matrix's plugins, imported now if they were not."""
         return load_plugins(self.matrix.plugins, self.store.cache / "plugins", self.progress)
+
+    def check_tasks(self, cells: Sequence[MatrixCell]) -> None:
+        """Finds what is wrong of any task before the data of one is prepared, and plugins' tasks that a claim needs.
+
+        Raises:
+            DataError: for an unknown task or knob, a value out of range, images beyond memory.
+        """
+        for data in dict.fromkeys(cell.config.data for cell in cells if cell.config.data.source == "task"):
+            if is_built_in(data) or ((self.matrix.claim or not self.matrix.plugins) and not self.tasks.reason(data)):
+                self.data(data)
 
     def planned(self, cell: MatrixCell) -> PlannedCell:
         """The cell with its id.

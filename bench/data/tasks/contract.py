@@ -53,6 +53,13 @@ class Attribute:
     chance: float
     lower: bool = False
 
+    def __post_init__(self) -> None:
+        if self.reach not in ("local", "global") or not 0 <= self.chance < 1:
+            raise ValueError(
+                f"attribute {self.name!r}: its reach is local or global and its chance in [0, 1), got {self.reach!r} "
+                f"and {self.chance!r}"
+            )
+
 
 class Task(ABC):
     """A task with its knobs set; see the module for the letters.

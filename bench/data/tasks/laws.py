@@ -137,7 +137,9 @@ def is_deterministic(task: Task, count: int) -> tuple[bool, str]:
     one, again, other, seed = (sample_batch(task, "train", s, k, 16)[0] for s, k in ((0, 3), (0, 3), (0, 4), (1, 3)))
     holds = bool((one == again).all()) and not torch.equal(one, other) and not torch.equal(one, seed)
     finite = bool(one.isfinite().all()) and one.shape[1:] == (3, task.size, task.size) and one.dtype == torch.float32
-    return holds and finite, "the same twice" if holds else "not a function of seed and index"
+    if not finite:
+        return False, f"x_0 of shape {tuple(one.shape)} and {one.dtype}, or not finite; size is {task.size}"
+    return holds, "the same twice" if holds else "not a function of seed and index"
 
 
 def prompt_is_honest(task: Task, count: int) -> tuple[bool, str]:

@@ -21,6 +21,7 @@ from bench.data.tasks.contract import LEVELS, Task
 from bench.store import seeds
 
 GROUP = "ditbench.tasks"
+TAKEN = ("local", "global", "right", "control", "score", "excess_error", "mastered")  # what else is measured
 MOST_BYTES = 2**30  # of a task's images in float32
 NAMES = ("scene", "bind", "labels", "grain", "tone", "place", "count", "clock", "facts")
 BUILT_IN = {name: f"bench.data.tasks.{name}" for name in NAMES}
@@ -57,14 +58,17 @@ def register(name: str) -> Callable[[type[Task]], type[Task]]:
     """A class decorator that gives a plugin's task its name; a plugin file that is imported twice replaces its own.
 
     Raises:
-        TaskError: if the name is taken or no slug.
+        TaskError: if the name is taken or no slug, or if the class is no task.
     """
+    if isinstance(name, type):
+        raise TaskError(f"@register needs the task's name: @register({name.__name__.lower()!r})")
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
+        raise TaskError(f"task name {name!r}: use lower-case letters, digits and '-'")
+    if name in BUILT_IN:
+        raise TaskError(f"task {name!r} is the name of a built-in task")
 
     def add(task: type[Task]) -> type[Task]:
-        if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
-            raise TaskError(f"task name {name!r}: use lower-case letters, digits and '-'")
-        if name in BUILT_IN:
-            raise TaskError(f"task {name!r} is the name of a built-in task")
+        _check_class(name, task)
         other = _added.get(name)
         if other is not None and _file(other) != _file(task):
             raise TaskError(f"task {name!r} is given by {_file(other)} and by {_file(task)}")
@@ -73,6 +77,18 @@ def register(name: str) -> Callable[[type[Task]], type[Task]]:
         return task
 
     return add
+
+
+def _check_class(name: str, task: Any) -> None:
+    """Refuses a class that is no task, or lacks what is read of it before it is made."""
+    if not (isinstance(task, type) and issubclass(task, Task)):
+        raise TaskError(f"task {name!r} is no subclass of bench.data.tasks.contract.Task, but {task!r}")
+    if not isinstance(getattr(task, "says", None), str):
+        raise TaskError(f"task {name!r} has no `says`, a sentence on what it isolates")
+    levels = getattr(task, "levels", None)
+    missing = [one for one in LEVELS if not isinstance(levels, Mapping) or not isinstance(levels.get(one), Mapping)]
+    if missing:
+        raise TaskError(f"task {name!r}: `levels` has no {', '.join(missing)}, each a mapping of knobs")
 
 
 def _file(task: type[Task]) -> str:
@@ -97,7 +113,7 @@ def task_class(name: str) -> type[Task]:
     """The class of a task, imported now if it was not.
 
     Raises:
-        TaskError: if there is none, with the nearest.
+        TaskError: if there is none, with the nearest; if what a package offers is no task.
         PluginError: if the package that offers it cannot be imported.
     """
     if name in BUILT_IN:
@@ -106,10 +122,12 @@ def task_class(name: str) -> type[Task]:
             one for one in vars(module).values() if isinstance(one, type) and getattr(one, "name", None) == name
         )
     if name in _added:
+        _check_class(name, _added[name])
         return _added[name]
     if name in _entries():
         with architectures.guarded(f"task {name!r}"):
             found: type[Task] = _entries()[name].load()
+        _check_class(name, found)
         return found
     raise _unknown(name)
 
@@ -143,13 +161,40 @@ def make(name: str, level: str = "medium", values: Mapping[str, Any] | None = No
         task = cls(**{key: known[key].check(f"task {name!r}: {key}", value) for key, value in chosen.items()})
     except ValueError as error:
         raise TaskError(str(error)) from error
-    needed = 12 * task.images * task.size**2
+    if task.size % task.patch:
+        raise TaskError(f"task {name!r}: size {task.size} is no multiple of patch {task.patch}, a token's side")
+    _check_attributes(task, name)
+    _check_memory(task, name, known)
+    return task
+
+
+def _check_attributes(task: Task, name: str) -> None:
+    """Refuses names of attributes that are no key of a metric, or another's."""
+    own = [one.name for one in task.attributes]
+    for one in own:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", one) or one in TAKEN or own.count(one) > 1:
+            raise TaskError(
+                f"task {name!r}: attribute {one!r}: use a name of its own of lower-case letters, digits and '_', other "
+                f"than {', '.join(TAKEN)}"
+            )
+
+
+def _check_memory(task: Task, name: str, known: Mapping[str, Option]) -> None:
+    """Refuses images that cannot be listed in memory, before any is painted."""
+    try:
+        needed = 12 * task.images * task.size**2
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise TaskError(
+            f"task {name!r}: the latents of its images do not fit in memory; lower a knob ({', '.join(known)}), or "
+            "define `images` and give `denoise` in closed form"
+        ) from error
     if task.enumerable and needed > MOST_BYTES:
         raise TaskError(
             f"task {name!r}: its {task.images:,} images need {needed / 2**30:.1f} GiB and the exact denoiser may take "
             f"{MOST_BYTES / 2**30:.0f}; lower a knob ({', '.join(known)})"
         )
-    return task
 
 
 def sample_batch(task: Task, split: str, seed: int, k: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
