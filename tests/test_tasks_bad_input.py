@@ -93,7 +93,7 @@ def test_a_matrix_that_cannot_be_is_one_sentence(changes: dict[str, Any], senten
 
 def _nested(changes: dict[str, Any]) -> dict[str, Any]:
     """`{train: {target: x}}` as `train__target`, over what is there."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in changes.items():
         within = isinstance(value, dict) and key in ("train", "prompt")
         flat |= {f"{key}__{name}": one for name, one in value.items()} if within else {key: value}

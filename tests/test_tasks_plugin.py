@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+import sysconfig
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import PLUGIN, planned, run_all
+from kit import cell_launch
+from tiny import PLUGIN, ditbench, planned, run_all
 
 import architectures.registry
-from bench.cli import scaffold
+from bench.cli import errors, scaffold
 from bench.config.identity import CodeChanged, check_code
 from bench.config.schema import ConfigError
 from bench.data.tasks import registry
@@ -103,3 +110,89 @@ def test_a_law_that_a_task_breaks_is_named_before_anything_is_trained(tmp_path: 
     made, _ = planned(tmp_path, plugins=["my_rows.py"], data=own, axes=axes, **SMALL)
     reasons = {cell.spec.config.data.task: cell.reason for cell in made.cells}
     assert reasons["tone"] == "" and "task 'my-rows' breaks the law 'layout says as much'" in reasons["my-rows"]
+
+
+# --- of an installed package ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The package that `new-task --package` writes, as pip would lay it out on sys.path: its module."""
+    scaffold.new_task("my-rows", tmp_path / "source", package=True)
+    about = tomllib.loads((tmp_path / "source/pyproject.toml").read_text())["project"]
+    site, version = tmp_path / "site", about["version"]
+    info = site / f"ditbench_my_rows-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {about['name']}\nVersion: {version}\n")
+    lines = [f"{name} = {place}" for name, place in about["entry-points"]["ditbench.tasks"].items()]
+    (info / "entry_points.txt").write_text("\n".join(["[ditbench.tasks]", *lines]) + "\n")
+    (info / "RECORD").write_text("ditbench_my_rows.py,,\n")
+    module = site / "ditbench_my_rows.py"
+    module.write_text((tmp_path / "source/ditbench_my_rows.py").read_text())
+    monkeypatch.syspath_prepend(str(site))
+    yield module
+    sys.modules.pop("ditbench_my_rows", None)
+
+
+def test_a_task_of_a_package_is_listed_described_checked_and_planned(installed: Path, tmp_path: Path) -> None:
+    """No `--plugin` anywhere: its entry point is enough."""
+    origin = {"kind": "package", "name": "ditbench-my-rows", "version": registry.origin("my-rows")["version"]}
+    assert registry.of_package("my-rows") and registry.origin("my-rows") == origin
+    listed = json.loads(ditbench("tasks", "--json", cwd=tmp_path, code=0).stdout)
+    assert list(listed)[-1] == "my-rows" and listed["my-rows"]["origin"] == origin
+    about = json.loads(ditbench("describe-task", "my-rows", "--json", cwd=tmp_path, code=0).stdout)
+    assert about["origin"] == origin and about["knobs"]["colours"]["value"] == 4
+    held = ditbench("check-task", "my-rows", "--level", "easy", "--count", "64", "--json", cwd=tmp_path, code=0).stdout
+    assert all(one["holds"] for one in json.loads(held)["my-rows (easy)"])
+    wrong = ditbench("describe-task", "my-row", cwd=tmp_path, code=2).stderr
+    assert "did you mean 'my-rows'?" in wrong and len(wrong.strip().splitlines()) == 1
+
+    made, _ = planned(tmp_path, data=data("my-rows"), **SMALL)
+    assert not made.cells[0].reason and made.cells[0].spec.plugins == []
+
+
+@pytest.mark.slow
+def test_a_cell_on_a_task_of_a_package_runs(installed: Path, tmp_path: Path) -> None:
+    """In a process of its own: one that was started before the package was written believes none of its files."""
+    made, store = planned(tmp_path, data=data("my-rows"), **SMALL)
+    folder = store.cell(made.cells[0].row.cell)
+    cell_launch(folder, PYTHONPATH=os.pathsep.join([str(installed.parent), *sys.path])).ended(0)
+    result = folder.result()
+    assert result is not None and "score" in result.quality
+
+
+def test_the_code_of_a_package_s_task_is_in_the_id_of_its_cells(installed: Path, tmp_path: Path) -> None:
+    found = []
+    for text in (installed.read_text(), installed.read_text() + "\nADDED = 1\n"):
+        installed.write_text(text)
+        sys.modules.pop("ditbench_my_rows", None)
+        (tmp_path / str(len(found))).mkdir()
+        made, _ = planned(tmp_path / str(len(found)), data=data("my-rows"), **SMALL)
+        found.append(made.cells[0])
+    assert found[0].row.cell != found[1].row.cell
+    assert found[0].spec.digests["data"] != found[1].spec.digests["data"]
+
+
+def test_an_error_of_a_package_s_task_is_the_package_s(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was called an error of ditbench, since an installed package counts as a library."""
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"purelib": str(installed.parent)})
+    installed.write_text(installed.read_text() + "\n\ndef late():\n    raise KeyError('boom')\n")
+    registry.task_class("my-rows")
+    with pytest.raises(KeyError) as error:
+        sys.modules["ditbench_my_rows"].late()
+    said, code = errors.explain(error.value)
+    assert code == errors.THEIRS and said.startswith("plugin ") and "ditbench_my_rows.py, line " in said
+    installed.write_text("raise ValueError('half')\n")
+    sys.modules.pop("ditbench_my_rows")
+    own = {"source": "task", "task": "tone", "heldout_count": 32}
+    made, _ = planned(tmp_path, data=own, axes={"data.task": ["tone", "my-rows"]}, **SMALL)
+    reasons = {cell.spec.config.data.task: cell.reason for cell in made.cells}
+    assert reasons["tone"] == "" and reasons["my-rows"] == "task 'my-rows': ValueError: half"
+
+
+def test_a_package_s_task_that_is_none_is_named(installed: Path) -> None:
+    installed.write_text("MyRows = 3\n")
+    with pytest.raises(registry.TaskError, match="task 'my-rows' is no subclass of .*Task, but 3"):
+        registry.task_class("my-rows")
