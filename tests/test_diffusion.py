@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from architectures import Labels
 from bench.config.schema import Sample
+from bench.data.pixels import from_images, to_images
 from bench.measure.sampling import SAMPLERS, euler, guided, heun, initial_noise, sample, solver
 from bench.store.seeds import derive
-from bench.training.flow import data_prediction, flow_loss, from_images, interpolate, sample_noise, to_images, velocity
+from bench.training.flow import data_prediction, flow_loss, interpolate, sample_noise, velocity
 
 
 def step(seed: int, k: int, batch: int = 64):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     from bench.store.folders import CellFolder, Store
     from bench.store.table import Table
+    from bench.views.grid import Grid
 
 __all__ = ["console", "say", "warn"]  # and all that is below
 RUNS = Path("runs")
+STYLES = {"holds": "green", "broken": "bold red", "not tried": "dim"}  # of what came of a law
 Progress = Callable[[str, int, int], None]  # what, done, total
 
 
@@ -40,7 +42,10 @@ def complete_matrix(context: typer.Context, incomplete: str) -> list[str]:
     names = store.matrices()
     matrix, slash, _ = incomplete.partition("/")
     if slash and matrix in names:
-        names = [f"{matrix}/{variant}" for variant in dict.fromkeys(row.variant for row in store.rows(matrix))]
+        names = [
+            f"{matrix}/{variant}"
+            for variant in dict.fromkeys(one for row in store.rows(matrix) for one in (row.variant, row.name))
+        ]
     return [name for name in names if name.startswith(incomplete)]
 
 
@@ -164,6 +169,28 @@ def near(path: Path) -> str:
 
 
 # --- output ---------------------------------------------------------------------------------------------------------
+
+
+def law_grid(title: str, rows: Iterable[tuple[str, str, str, str]]) -> Grid:
+    """Laws as a table: law, what came of it (`holds`, `broken`, `not tried`), what it says, what was observed."""
+    from bench.views.grid import Grid
+
+    listed = [list(one) for one in rows]
+    styles = {(k, 1): STYLES[one[1]] for k, one in enumerate(listed)}
+    return Grid(["law", "", "what it checks", "observed"], listed, title, frozenset(range(4)), styles=styles)
+
+
+def wrote(files: Iterable[Path], check: str, folder: Path | None) -> None:
+    """What was written, and what to type next.
+
+    Args:
+        files: that were written.
+        check: the command that checks what they define.
+        folder: of an installable package; None of files here.
+    """
+    for path in files:
+        say(f"wrote  {near(path)}")
+    say(f"next   pip install -e {folder} && {check}" if folder is not None else f"next   {check}")
 
 
 def missing_extra(error: ModuleNotFoundError) -> str:

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.common import Json, Plugins, Scheme, complete_scheme, console, load_plugins, near, progress_bars, say
+from bench.cli.common import (
+    Json,
+    Plugins,
+    Scheme,
+    complete_scheme,
+    console,
+    law_grid,
+    load_plugins,
+    near,
+    progress_bars,
+    say,
+    wrote,
+)
 from bench.cli.errors import of_scheme
 
 if TYPE_CHECKING:
@@ -237,13 +249,8 @@ def _check_grid(scheme: str, verdicts: list[Any]) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    from bench.views.grid import Grid
-
-    styles = {"holds": "green", "broken": "bold red", "not tried": "dim"}
-    rows = [[one.law, one.outcome, one.summary, one.observed] for one in verdicts]
-    coloured = {(k, 1): styles[one.outcome] for k, one in enumerate(verdicts)}
-    title = f"{scheme} against the laws"
-    grid = Grid(["law", "", "what it checks", "observed"], rows, title, frozenset(range(4)), styles=coloured)
+    rows = [(one.law, one.outcome, one.summary, one.observed) for one in verdicts]
+    grid = law_grid(f"{scheme} against the laws", rows)
     broken = [one.law for one in verdicts if one.outcome != "holds"]
     seconds = sum(one.seconds for one in verdicts)
     last = f"{len(verdicts) - len(broken)} of {len(verdicts)} laws hold ({seconds:.1f} s)"
@@ -265,10 +272,6 @@ def new_scheme(
     """
     from bench.cli import scaffold
 
-    folder = package or Path()
-    for path in scaffold.new_scheme(name, folder, package=package is not None):
-        say(f"wrote  {near(path)}")
-    if package is not None:
-        say(f"next   pip install -e {folder} && ditbench check {name}")
-    else:
-        say(f"next   ditbench check {name} --plugin {name.replace('-', '_')}.py")
+    files = scaffold.new_scheme(name, package or Path(), package=package is not None)
+    plugin = "" if package is not None else f" --plugin {name.replace('-', '_')}.py"
+    wrote(files, f"ditbench check {name}{plugin}", package)

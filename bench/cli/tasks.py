@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.common import Json, Plugins, console, near, progress_bars, say, warn
+from bench.cli.common import Json, Plugins, console, law_grid, near, progress_bars, say, warn, wrote
 
 if TYPE_CHECKING:
     from bench.data.tasks.contract import Task
@@ -238,11 +238,8 @@ def check_task(
 
 
 def _check_grid(title: str, verdicts: list[Verdict]) -> Grid:
-    from bench.views.grid import Grid
-
-    rows = [[one.law, "holds" if one.holds else "broken", one.summary, one.observed] for one in verdicts]
-    styles = {(k, 1): "green" if one.holds else "bold red" for k, one in enumerate(verdicts)}
-    return Grid(["law", "", "what it checks", "observed"], rows, title, frozenset(range(4)), styles=styles)
+    rows = ((one.law, "holds" if one.holds else "broken", one.summary, one.observed) for one in verdicts)
+    return law_grid(title, rows)
 
 
 # --- new-task -------------------------------------------------------------------------------------------------------
@@ -260,10 +257,6 @@ def new_task(
     """
     from bench.cli import scaffold
 
-    folder = package or Path()
-    for path in scaffold.new_task(name, folder, package=package is not None):
-        say(f"wrote  {near(path)}")
-    if package is not None:
-        say(f"next   pip install -e {folder} && ditbench check-task {name}")
-    else:
-        say(f"next   ditbench check-task {name.replace('-', '_')}.py")
+    files = scaffold.new_task(name, package or Path(), package=package is not None)
+    subject = name if package is not None else f"{name.replace('-', '_')}.py"
+    wrote(files, f"ditbench check-task {subject}", package)

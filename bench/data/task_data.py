@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import architectures
 from bench.config.schema import Data
 from bench.data.errors import DataError
+from bench.data.pixels import to_images
 from bench.data.tasks import registry
 from bench.data.tasks.contract import Task
 from bench.store.files import digest
@@ -80,8 +80,7 @@ def fill(config: Data, folder: Path, progress: Callable[[str, int, int], None]) 
     for done, (split, count) in enumerate(wanted.items()):
         progress(f"task {config.task}", done, len(wanted))
         x_0, words, z = registry.sample_batch(task, split, config.seed, 0, count)
-        pixels = ((x_0.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
-        np.save(folder / f"{split}-images.npy", np.ascontiguousarray(pixels.numpy()))
+        np.save(folder / f"{split}-images.npy", np.ascontiguousarray(to_images(x_0).numpy()))
         for name, part in (("x0", x_0.float()), ("z", z), ("words", words)):
             np.save(folder / f"{split}-{name}.npy", part.numpy())
         write_captions(folder / f"{split}-captions.txt", [task.text(row) for row in words.tolist()])

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from bench.data.pixels import to_images
 from bench.measure import metrics, rows
 from bench.measure.heldout import heldout_loss
 from bench.measure.sampling import Say, generate_set, heldout_set
 from bench.store.metrics import Measurement
-from bench.training.flow import to_images
 from bench.training.model import LoadedCell
 from bench.training.stopwatch import median_iqr
 

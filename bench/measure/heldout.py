@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from bench.data.pixels import from_images
 from bench.data.prompts import to_device
 from bench.measure.rows import sampled
 from bench.store.seeds import generator
-from bench.training.flow import flow_loss, from_images
+from bench.training.flow import flow_loss
 from bench.training.model import LoadedCell
 
 

@@ -20,13 +20,14 @@ from torch import Tensor
 from architectures import FeatureBatch, PromptKind, index_prompt
 from bench.config.schema import Sample
 from bench.data.datasets import Dataset
+from bench.data.pixels import to_images
 from bench.data.prompts import to_device
 from bench.measure import rows
 from bench.measure.images import Images, save_grid
 from bench.store.kept import load_array, save_array
 from bench.store.seeds import generator
 from bench.training.digests import weights_digest
-from bench.training.flow import Target, Velocity, to_images, velocity
+from bench.training.flow import Target, Velocity, velocity
 from bench.training.model import LoadedCell
 from bench.training.signals import beat
 from bench.training.stopwatch import Stopwatch

@@ -33,6 +33,7 @@ from bench.config.load import load
 from bench.config.matrix import expand
 from bench.config.spec import CellConfig
 from bench.data import datasets, prompts
+from bench.data.pixels import from_images
 from bench.data.prompts import to_device
 from bench.measure.cost import count, peak_flops
 from bench.run.machine import on_device
@@ -44,7 +45,7 @@ from bench.training.batches import Batches, TrainImages
 from bench.training.callback import CellCallback
 from bench.training.ema import Ema
 from bench.training.fit import fit
-from bench.training.flow import flow_loss, from_images, sample_noise
+from bench.training.flow import flow_loss, sample_noise
 from bench.training.model import LoadedCell, build
 from bench.training.module import CellModule
 from bench.training.stopwatch import Stopwatch, peak_memory

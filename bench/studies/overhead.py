@@ -30,6 +30,7 @@ from bench.config.matrix import expand
 from bench.config.spec import CellConfig
 from bench.data import datasets, prompts
 from bench.data.datasets import Dataset
+from bench.data.pixels import from_images
 from bench.data.prompts import Prompts
 from bench.measure import metrics
 from bench.store import provenance
@@ -41,7 +42,7 @@ from bench.training.callback import CellCallback
 from bench.training.digests import tensors_digest
 from bench.training.ema import Ema
 from bench.training.fit import fit
-from bench.training.flow import flow_loss, from_images, sample_noise
+from bench.training.flow import flow_loss, sample_noise
 from bench.training.model import LoadedCell, build
 from bench.training.module import CellModule
 

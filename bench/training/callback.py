@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from bench.config.schema import Train
+from bench.data.pixels import from_images
 from bench.store.journal import Journal
 from bench.store.provenance import usage
 from bench.training.checkpoints import AtomicCheckpoints
 from bench.training.digests import tensors_digest
 from bench.training.dynamics import due, gradient_curves
-from bench.training.flow import from_images
 from bench.training.module import CellModule, learning_rate
 from bench.training.signals import STOP, Stopped, beat
 from bench.training.stopwatch import Throughput, peak_memory

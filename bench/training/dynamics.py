@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from architectures import Branch, DiT, Observation, observe
+from bench.data.pixels import from_images
 from bench.data.prompts import to_device
 from bench.data.subsets import chosen
 from bench.store.seeds import derive, generator
-from bench.training.flow import from_images, interpolate
+from bench.training.flow import interpolate
 from bench.training.model import LoadedCell
 
 PREFIX = "dynamics/"

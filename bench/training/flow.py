@@ -95,15 +95,3 @@ def data_prediction(model: Velocity, target: Target) -> Velocity:
     if target == "data":
         return model
     return lambda x, t, prompt: x - t[:, None, None, None] * model(x, t, prompt)
-
-
-def to_images(x: Tensor) -> Tensor:
-    """(B, C, H, W) in [-1, 1] -> uint8 (B, H, W, C)."""
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
-
-
-def from_images(images: Tensor) -> Tensor:
-    """uint8 (B, H, W, C) -> (B, C, H, W) in [-1, 1]; float x_0 (B, C, H, W) is as it is."""
-    if images.is_floating_point():
-        return images
-    return images.permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from architectures import DiT
 from bench.config.schema import Train
+from bench.data.pixels import from_images
 from bench.training.dynamics import due, gradient_norms
 from bench.training.ema import Ema
-from bench.training.flow import StepNoise, flow_loss, from_images, sample_noise
+from bench.training.flow import StepNoise, flow_loss, sample_noise
 
 
 class CellModule(lightning.LightningModule):

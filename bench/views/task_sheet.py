@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench.data.pixels import to_images
 from bench.data.tasks.registry import sample_batch
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def tiles(task: Task, split: str, count: int) -> list[Tile]:
     from bench.views.understood import TILE
 
     x_0, words, _ = sample_batch(task, split, 0, 0, count)
-    pixels = ((x_0.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    pixels = to_images(x_0).numpy()
     scale = max(1, TILE // task.size)
     large = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
     return [(np.asarray(one), task.text(row)) for one, row in zip(large, words.tolist(), strict=True)]

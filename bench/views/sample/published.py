@@ -12,10 +12,10 @@ from torch import Tensor
 
 import architectures
 from architectures import FeatureBatch
+from bench.data.pixels import to_images
 from bench.measure.images import png, tile
 from bench.measure.sampling import SAMPLERS, initial_noise
 from bench.store.files import write_atomic
-from bench.training.flow import to_images
 from bench.views.sample.cells import SampleSettings
 from bench.views.sample.weightfiles import FileError, read
 
