@@ -70,7 +70,7 @@ def make_cell(store: Store, scheme: str, seed: int, steps: int, *, diverged: boo
             "commit": "c" * 40,
             "ended": 1.7e9 + 60,
             "hardware": {"cpu": "a cpu"},
-            "measured": {"extractor": "x"},
+            "measured": {"extractor": "x"} if seed else {"samples": 5},
         }
         artifacts = {"checkpoint": {"path": "checkpoints/step.ckpt", "sha256": "0" * 64, "bytes": 1}}
         cost = {"train_images_per_second": 100.0 + seed, "parameters_total": 5.0, "parameters_modulation": 1.0}
@@ -104,6 +104,7 @@ def test_what_an_experiment_holds(tmp_path: Path) -> None:
     status, params, tags, histories, files = seen["scheme-0 seed 1"]
     assert status == "FINISHED" and params["variant"] == "scheme-0" and params["seed"] == "1" and len(params) <= 20
     assert tags["ditbench.cell"].startswith("scheme-0-") and tags["matrix"] == "made" and tags["status"] == "done"
+    assert (seen["scheme-0 seed 0"][2]["extractor"], tags["extractor"]) == ("none", "x"), "no FID, no extractor"
     assert histories["validation loss"] == [(0, 0.5)], "a bar, not a curve"
     assert [step for step, _ in histories["train/loss"]] == [10, 60, 110, 160, 210, 260], "a point per 50 steps at most"
     assert {"config.json", "images", "100", "200"} <= set(files)

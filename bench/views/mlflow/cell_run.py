@@ -156,7 +156,7 @@ class CellRun(RunWriter):
                 "checkpoint.bytes": str(checkpoint["bytes"]),
                 "commit": provenance["commit"] + ("+" if provenance.get("dirty") else ""),
                 "hardware": provenance["hardware"].get("gpu", provenance["hardware"]["cpu"]),
-                "extractor": provenance["measured"]["extractor"],
+                "extractor": provenance["measured"].get("extractor", "none"),
             }
         )
 
