@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,14 @@ def test_each_task_has_its_value_and_a_variant_one_for_all() -> None:
     entries = yaml.safe_load(tuned_file(made, "x")[0])
     assert entries["sd3 task=bind"] == {"train.lr": 3e-3} and entries["sd3 task=scene"] == {"train.lr": 9e-3}
     assert entries["sd3"]["train.lr"] in (3e-3, 9e-3)
+
+
+def test_one_value_each_is_the_best_geometric_mean_over_the_points() -> None:
+    made = swept({"data.task": ["bind", "scene"]}, {"sd3 task=bind": 3e-3, "sd3 task=scene": 9e-3, "in-context": 1e-3})
+    text, warnings = tuned_file(made, "x", one_each=True)
+    assert list(yaml.safe_load(text)) == ["sd3", "in-context"]
+    assert re.search(r"# 0.001 [\d.]+, 0.003 [\d.]+, 0.009 [\d.]+ over 2 points", text)
+    assert any("in-context chose an end" in one for one in warnings) and not any("task=" in one for one in warnings)
 
 
 def test_images_are_still_chosen_by_validation_loss() -> None:

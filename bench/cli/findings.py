@@ -184,6 +184,9 @@ def choices(
     write: Annotated[
         Path | None, typer.Option("--write", "-w", help="Write the values to this file, for `tuned:` of a matrix.")
     ] = None,
+    one_each: Annotated[
+        bool, typer.Option("--one-each", help="One value a variant, the best over all points of the other axes.")
+    ] = False,
 ) -> None:
     """Print the value that each variant chose on the axis a matrix names under `choose`, beside the untuned one.
 
@@ -195,7 +198,8 @@ def choices(
     from bench.views.grid import Grid
 
     table = chosen_table(root, name)
-    text, warnings = tuned_file(table, f"ditbench choices {table.name}" + (f" --write {write}" if write else ""))
+    words = (["--one-each"] if one_each else []) + ([f"--write {write}"] if write else [])
+    text, warnings = tuned_file(table, " ".join(["ditbench choices", table.name, *words]), one_each=one_each)
     rows = [
         [one.name, str(one.value), number(one.means[one.value], 4), str(one.own),
          number(one.means[one.own], 4) if one.own in one.means else "not tried"]

@@ -7,10 +7,9 @@ adaln-zero: {train.lr: 0.003}              of all of them together, where a poin
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.findings.ladder import Choice, choices
@@ -19,25 +18,26 @@ from bench.store.metrics import Measurement
 from bench.store.table import Table
 
 
-def together(chosen: Sequence[Choice]) -> tuple[Any, bool] | None:
-    """The value that is best over several points, by the mean logarithm of a metric; and whether it is an end.
+def together(chosen: Sequence[Choice]) -> dict[Any, float]:
+    """Value -> the geometric mean of a metric over several points, the best first.
 
-    None where no value was tried at each of them, or a mean has no logarithm.
+    Empty where no value was tried at each of them, or a mean has no logarithm.
     """
     shared = set.intersection(*(set(one.means) for one in chosen))
-    if not shared or any(mean <= 0 for one in chosen for mean in one.means.values()):
-        return None
-    sign = -1 if Measurement.parse(chosen[0].metric).better == "higher" else 1
-    best = min(shared, key=lambda value: sign * statistics.fmean(math.log(one.means[value]) for one in chosen))
-    return best, best in (min(shared), max(shared))
+    if any(mean <= 0 for one in chosen for mean in one.means.values()):
+        return {}
+    means = {value: statistics.geometric_mean(one.means[value] for one in chosen) for value in shared}
+    higher = Measurement.parse(chosen[0].metric).better == "higher"
+    return dict(sorted(means.items(), key=lambda one: one[1], reverse=higher))
 
 
-def tuned_file(table: Table, command: str) -> tuple[str, list[str]]:
+def tuned_file(table: Table, command: str, *, one_each: bool = False) -> tuple[str, list[str]]:
     """The text of the file, and warnings: of variants that chose an end of the range, or nothing.
 
     Args:
         table: of a matrix with `choose`.
         command: that writes the file.
+        one_each: one value a variant, over all points of the other axes together, and none of a point.
 
     Raises:
         ValueError: if the matrix chooses nothing, or no cell has a result.
@@ -53,12 +53,15 @@ def tuned_file(table: Table, command: str) -> tuple[str, list[str]]:
         by_variant.setdefault(one.variant, []).append(one)
     lines, warnings = _head(table, axis, chosen[0].metric, command), []
     for variant, own in by_variant.items():
-        for one in own:
-            tried = ", ".join(f"{value} {number(mean, 4)}" for value, mean in one.means.items())
-            lines += _entry(one.name, axis, one.value, one.edge, tried)
+        means = together(own) if own[0].name != variant else {}
+        for one in own if not (one_each and means) else []:
+            lines += _entry(one.name, axis, one.value, one.edge, _tried(one.means))
             warnings += [_beyond(one.name, axis, one.value)] if one.edge else []
-        if own[0].name != variant and (best := together(own)):
-            lines += _entry(variant, axis, *best, f"of {len(own)} points together")
+        if means:
+            best = next(iter(means))
+            edge = best in (config["axes"][axis][0], config["axes"][axis][-1])
+            lines += _entry(variant, axis, best, edge, f"{_tried(means)} over {len(own)} points")
+            warnings += [_beyond(variant, axis, best)] if edge and one_each else []
     lost = sorted({cell.row.variant for cell in table.cells} - set(by_variant))
     warnings += [f"{name} has no value of {axis} at which every seed has a result" for name in lost]
     return "\n".join(lines) + "\n", warnings
@@ -80,6 +83,10 @@ def _head(table: Table, axis: str, metric: str, command: str) -> list[str]:
 def _entry(name: str, axis: str, value: Any, edge: bool, why: str) -> list[str]:
     end = "; an end of the range" if edge else ""
     return [f"# {why}{end}", f"{json.dumps(name)}: {{{axis}: {json.dumps(value)}}}"]
+
+
+def _tried(means: Mapping[Any, float]) -> str:
+    return ", ".join(f"{value} {number(means[value], 4)}" for value in sorted(means))
 
 
 def _beyond(name: str, axis: str, value: Any) -> str:
