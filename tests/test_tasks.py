@@ -179,3 +179,19 @@ def test_a_plugin_file_adds_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert make("my-grain").tokens == 9
     assert registry.digest("my-grain")
     assert registry.digest("grain") == ""
+
+
+def test_what_is_in_z_and_in_no_image_breaks_the_law() -> None:
+    """Its bits would be counted, though nobody can see them."""
+    task = make("tone")
+    assert laws.prompt_is_honest(task, 128)[0]
+    task._hidden = torch.zeros_like(task._hidden)  # type: ignore[attr-defined]
+    holds, observed = laws.prompt_is_honest(task, 128)
+    assert not holds and "two modes of a prompt are one image" in observed
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", registry.NAMES)
+def test_every_prompt_is_honest(name: str, level: str) -> None:
+    holds, observed = laws.prompt_is_honest(make(name, level), 256)
+    assert holds, observed

@@ -143,7 +143,7 @@ def is_deterministic(task: Task, count: int) -> tuple[bool, str]:
 
 
 def prompt_is_honest(task: Task, count: int) -> tuple[bool, str]:
-    """z is one of modes(words(z)), these share the prompt, all are different, and each is sampled as often."""
+    """z is one of modes(words(z)); these share the prompt, are sampled as often, and look different but for grain."""
     _, words, z = sample_batch(task, "train", 0, 0, count)
     sizes = torch.tensor([len(slot.words) for slot in task.slots])
     if words.shape != (count, len(sizes)) or bool((words < 0).any() or (words >= sizes).any()):
@@ -154,6 +154,13 @@ def prompt_is_honest(task: Task, count: int) -> tuple[bool, str]:
     hits = (modes == z[:, None]).all(2)
     if not bool((hits.sum(1) == 1).all()) or not bool((task.words(modes) == words[:, None]).all()):
         return False, "a sample is not one of the modes of its prompt, or a mode has another prompt"
+    few = modes[:NEAR][task.grain(modes[:NEAR]).amax(1) == 0]
+    for images in task.paint(few).flatten(2):
+        if len(images.unique(dim=0)) < len(images):
+            return (
+                False,
+                "two modes of a prompt are one image: a column of z is not visible in it, and its bits are counted",
+            )
     expected = count / modes.shape[1]
     chi = float(((hits.sum(0) - expected) ** 2 / expected).sum())
     degrees = modes.shape[1] - 1
