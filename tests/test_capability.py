@@ -16,10 +16,12 @@ from synthetic import generate, generate_tasks
 
 from bench.cli import screen
 from bench.findings.analysis import Analysis, analyse
+from bench.findings.summary import VariantSummary
 from bench.findings.verdicts import ClaimVerdict
+from bench.store.metrics import Measurement
 from bench.store.table import collect
 from bench.views import firstfigure, rates, record, records, report
-from bench.views.answers import _Point, answers
+from bench.views.answers import _brief, _Point, answers
 from bench.views.capability import Task, capability, short, value_text
 from bench.views.figures.adherence import PLANE
 from bench.views.figures.capability import CAPABILITY, CAPABILITY_NARROW, CONTROL, LEARNING
@@ -29,7 +31,7 @@ from bench.views.limits import OF_SMALL_SCENES, OF_TASKS, limits
 from bench.views.readme import claims_line, claims_page, readme_table
 from bench.views.sheets import sheets
 from bench.views.short import short_names
-from bench.views.text import capability_markdown, means, terminal
+from bench.views.text import capability_markdown, means, terminal, written
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,6 +79,35 @@ def test_the_figures_show_every_value(matrix: Analysis) -> None:
     assert plot is not None and {row["images"] for row in plot[1]} == set(range(6400, 128001, 6400))
     narrow, wide = (Image.open(io.BytesIO(spec.plot(matrix)[0])) for spec in (CAPABILITY_NARROW, CAPABILITY))  # type: ignore[index]
     assert narrow.width < 0.6 * wide.width
+
+
+def test_what_rounds_to_nothing_has_no_sign() -> None:
+    row = VariantSummary("a", [], {"local_template_128": {0: -0.0001, 1: -0.0002}, "score": {0: -0.2, 1: -0.4}})
+    assert written(row, Measurement.parse("local_template_128")).startswith("0.000 ±")
+    assert written(row, Measurement.parse("score")).startswith("-0.3")
+
+
+def test_each_task_says_who_is_better_than_the_baseline_and_who_worse(matrix: Analysis) -> None:
+    """By the excess error, Holm over the schemes: synthetic gaps are far wider than their noise, or far narrower."""
+    said = {one.text.partition(",")[0]: one for one in answers(matrix) if "excess error beside" in one.text}
+    assert list(said) == ["scene", "bind", "labels", "grain"]
+    for task, one in said.items():
+        means = {name: matrix.row(f"{name} task={task}").mean("excess_error") for name in ("adaln-zero", "sd3")}
+        factor = means["sd3"] / means["adaln-zero"]  # type: ignore[operator]
+        words = (
+            one.text.partition("better: ")[2].partition(";")[0] if factor < 0.8 else one.text.partition("worse: ")[2]
+        )
+        assert one.word == "decided" and (0.8 < factor < 1.25 or "sd3 (x" in words), (task, factor, one.text)
+    assert "Holm's correction over the schemes" in said["grain"].text
+
+
+def test_a_test_is_said_shortly() -> None:
+    assert (
+        _brief("sd3 task=bind level=hard beats adaln task=bind level=hard: score")
+        == "bind hard: sd3 beats adaln: score"
+    )
+    for other in ("sd3 beats adaln: score", "sd3 task=bind beats adaln task=scene: score"):
+        assert _brief(other) == other
 
 
 def test_numbers_as_they_are_written() -> None:
@@ -141,6 +172,7 @@ def test_the_first_screen_answers_and_the_rest_is_folded(matrix: Analysis, tmp_p
     text = report.write_files(matrix, tmp_path).read_text()
     first = text.partition("<details")[0]
     assert first.count("<img") == 2 and "labels: blind scores .30" in first and "mean score against images/s" in first
+    assert text.index("<h2>Samples") < text.index("<h2>Means over seeds"), "what anyone can read comes before numbers"
     assert not re.findall(r"(?:src|href)=\"(?!data:)", text), "one file"
     assert '<details class="part"><summary><h2>Means over seeds' in text and (tmp_path / "capability.png").is_file()
     assert "aria-sort" in text and "Choose columns" in text
@@ -175,8 +207,8 @@ def test_claims_on_tasks_come_first_and_the_older_under_what_their_size_could_no
     page, line = claims_page(both), claims_line(both, "CLAIMS.md")
     places = [page.index(part) for part in ("(new/report.md)", "could not show", OF_SMALL_SCENES, "(old/report.md)")]
     assert places == sorted(places) and "none/report.md" not in page
-    assert "1 pre-registered claims at 30-170 thousand parameters: 1 supported" in line.splitlines()[0]
-    assert line.splitlines()[1].startswith("1 older claims at 1 M parameters on 32 px scenes: 0 supported")
+    assert "1 pre-registered claim at 30-170 thousand parameters: 1 supported" in line.splitlines()[0]
+    assert line.splitlines()[1].startswith("1 older claim at 1 M parameters on 32 px scenes: 0 supported")
 
 
 def test_the_first_figure_is_of_the_suite_else_of_the_quickstart_and_of_one_level(tmp_path: Path) -> None:

@@ -67,10 +67,10 @@ def claims_line(analyses: dict[str, Analysis], link: str) -> str:
     page = f" ([{link}]({link}))"
     lines = []
     if newer:
-        lines.append(f"{_count(newer)} pre-registered claims at {_size(newer)}: {_verdicts(newer)}{page}.")
+        lines.append(f"{_count(newer, 'pre-registered')} at {_size(newer)}: {_verdicts(newer)}{page}.")
     if older:
         lines.append(
-            f"{_count(older)} {'older' if newer else 'pre-registered'} claims at {_size(older)} on 32 px scenes: "
+            f"{_count(older, 'older' if newer else 'pre-registered')} at {_size(older)} on 32 px scenes: "
             f"{_verdicts(older)}{'' if newer else page}; what is undecided there, that size could not show."
         )
     return "".join(f"{line}\n" for line in lines)
@@ -83,8 +83,8 @@ def _claims(analyses: dict[str, Analysis]) -> tuple[dict[str, Analysis], dict[st
     return {where: one for where, one in every.items() if where not in older}, older
 
 
-def _count(claims: dict[str, Analysis]) -> str:
-    return f"{len(claims):,}"
+def _count(claims: dict[str, Analysis], kind: str) -> str:
+    return f"{len(claims):,} {kind} claim{'' if len(claims) == 1 else 's'}"
 
 
 def _verdicts(claims: dict[str, Analysis]) -> str:

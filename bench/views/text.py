@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,9 +51,10 @@ def written(row: VariantSummary, column: Measurement) -> str:
     mean, half = row.mean(column.key), row.interval(column.key)
     if mean is None:
         return ""
+    text = re.sub(r"^-(0\.0+)$", r"\1", column.write(mean))  # what rounds to nothing has no sign
     if half is None or (half == 0 and column.metric.exact):
-        return column.write(mean)
-    return f"{column.write(mean)} ± {column.write(half)}"
+        return text
+    return f"{text} ± {column.write(half)}"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from bench.views.figures.style import HATCHES, FigureSpec, Plot, canvas, legend_
 from bench.views.short import short_heading, short_name
 
 CELL, ROW, THIN, LOW, NAMES, COST = 0.74, 0.36, 0.24, 0.27, 1.75, 0.95  # inches
+LARGER = 1.3  # letters of the figure for a phone
 TITLES = {
     "score": "score S: 1 is the exact denoiser, 0 ignores the prompt, below is worse",
     "right": "control: 0 is a guess, 1 every attribute as the prompt says",
@@ -31,27 +32,37 @@ def capability_figure(analysis: Analysis, kind: str = "score", *, narrow: bool =
         return None
     names = [*table.schemes, *table.arms]
     heights = [ROW if name not in table.arms else THIN for name in names]
-    width, height = NAMES + CELL * len(table.tasks), sum(heights)
-    costs = table.costs
     if narrow:
-        figure, axes = canvas(
-            max(width, 4.2),
-            height + _of_schemes(table) + 1.9,
-            nrows=2,
-            height_ratios=[height + 0.2, _of_schemes(table)],
-        )
-        _name_only(axes[1], table)
-        bars = [axes[1].inset_axes((k / len(costs), 0, 0.86 / len(costs), 1)) for k in range(len(costs))]
-        heat = axes[0]
-    else:
-        ratios = [CELL * len(table.tasks), *[COST] * len(costs)]
-        figure, axes = canvas(
-            width + COST * len(costs), height + 1.15, ncols=1 + len(costs), width_ratios=ratios, squeeze=False
-        )
-        heat, bars = axes[0][0], list(axes[0][1:])
-    _heat(heat, table, names, heights)
-    for k, (axis, cost) in enumerate(zip(bars, costs, strict=True)):
-        _bars(axis, table, cost, k, *((_of_schemes(table), LOW) if narrow else (sum(heights), ROW)))
+        return _narrow(table, names, heights)
+    costs, height = table.costs, sum(heights)
+    figure, axes = canvas(
+        NAMES + CELL * len(table.tasks) + COST * len(costs), height + 1.15, ncols=1 + len(costs),
+        width_ratios=[CELL * len(table.tasks), *[COST] * len(costs)], squeeze=False,
+    )  # fmt: skip
+    _heat(axes[0][0], table, table.tasks, names, heights)
+    axes[0][0].set_xlabel(TITLES.get(table.kind, table.kind), fontsize=7)
+    for k, (axis, cost) in enumerate(zip(axes[0][1:], costs, strict=True)):
+        _bars(axis, table, cost, k, height, ROW)
+    return render(figure), _numbers(table)
+
+
+def _narrow(table: Capability, names: list[str], heights: list[float]) -> Plot:
+    """For a phone: a few tasks at a time, one map below the other, costs below, in larger letters."""
+    most = 3 if any(task.level for task in table.tasks) else 4
+    parts = [table.tasks[k : k + most] for k in range(0, len(table.tasks), most)]
+    costs, height = table.costs, sum(heights)
+    figure, axes = canvas(
+        4.7, len(parts) * (height + 0.55) + _of_schemes(table) + 0.9, nrows=len(parts) + 1,
+        height_ratios=[*[height] * len(parts), _of_schemes(table)],
+    )  # fmt: skip
+    for axis, tasks in zip(axes, parts, strict=False):
+        _heat(axis, table, tasks, names, heights, LARGER)
+        axis.set_xlim(0, min(most, len(table.tasks)))
+    axes[len(parts) - 1].set_xlabel(TITLES.get(table.kind, table.kind), fontsize=8.5, loc="right")
+    _name_only(axes[-1], table)
+    for k, cost in enumerate(costs):
+        axis = axes[-1].inset_axes((k / len(costs), 0, 0.86 / len(costs), 1))
+        _bars(axis, table, cost, k, _of_schemes(table), LOW, 1.1)
     return render(figure), _numbers(table)
 
 
@@ -59,13 +70,16 @@ def _tops(heights: list[float]) -> list[float]:
     return [sum(heights[:k]) for k in range(len(heights))]
 
 
-def _heat(axis: Any, table: Capability, names: list[str], heights: list[float]) -> None:
+def _heat(
+    axis: Any, table: Capability, tasks: list[Task], names: list[str], heights: list[float], larger: float = 1.0
+) -> None:
+    """A map of these tasks; letters `larger` than on a wide page leave mean and interval a line each."""
     import matplotlib
     from matplotlib.patches import Rectangle
 
     tops, shades = _tops(heights), matplotlib.colormaps["Blues"]
     for name, top, height in zip(names, tops, heights, strict=True):
-        for j, task in enumerate(table.tasks):
+        for j, task in enumerate(tasks):
             value, void = table.value(name, task), task in table.void
             level = min(1.0, max(0.0, value[0])) if value else 0.0
             fill = "white" if void or value is None or name in table.arms else shades(0.05 + 0.9 * level)
@@ -73,21 +87,21 @@ def _heat(axis: Any, table: Capability, names: list[str], heights: list[float]) 
             box.set_hatch("////" if void else "")
             axis.add_patch(box)
             ink = "white" if level > 0.6 and fill != "white" else "black"
-            size = 8 if name not in table.arms else 6.5
-            middle = (j + 0.5, top + height / 2)
-            text = axis.text(*middle, value_text(value), ha="center", va="center", fontsize=size, color=ink)
+            size = 8 * larger if name not in table.arms else 6.5
+            look = {"ha": "center", "va": "center", "fontsize": size, "color": ink, "linespacing": 0.95}
+            words = value_text(value, "\n±" if larger > 1 and name not in table.arms else " ±")
+            text = axis.text(j + 0.5, top + height / 2, words, **look)
             if void:
                 text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.8})
-    axis.set(xlim=(0, len(table.tasks)), ylim=(sum(heights), 0))
+    axis.set(xlim=(0, len(tasks)), ylim=(sum(heights), 0))
     labels = [name if name not in table.arms else f"{name} (reference)" for name in names]
-    axis.set_yticks([top + h / 2 for top, h in zip(tops, heights, strict=True)], labels, fontsize=8)
+    axis.set_yticks([top + h / 2 for top, h in zip(tops, heights, strict=True)], labels)
     for label, name in zip(axis.get_yticklabels(), names, strict=True):
-        label.set_fontsize(6.5 if name in table.arms else 8)
-    titles = [_title(task) + ("\nvoid" if task in table.void else "") for task in table.tasks]
-    axis.set_xticks([j + 0.5 for j in range(len(titles))], titles, fontsize=8)
+        label.set_fontsize(6.5 if name in table.arms else 8 * larger)
+    titles = [_title(task) + ("\nvoid" if task in table.void else "") for task in tasks]
+    axis.set_xticks([j + 0.5 for j in range(len(titles))], titles, fontsize=8 * larger)
     axis.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
     axis.spines[:].set_visible(False)
-    axis.set_xlabel(TITLES.get(table.kind, table.kind), fontsize=7)
 
 
 def _title(task: Task) -> str:
@@ -101,12 +115,14 @@ def _of_schemes(table: Capability) -> float:
 def _name_only(axis: Any, table: Capability) -> None:
     """An axis that only names the schemes, for bars within it."""
     axis.set(xticks=[], ylim=(_of_schemes(table), 0))
-    axis.set_yticks([LOW * (k + 0.5) for k in range(len(table.schemes))], table.schemes, fontsize=8)
+    axis.set_yticks([LOW * (k + 0.5) for k in range(len(table.schemes))], table.schemes, fontsize=8 * LARGER)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
 
 
-def _bars(axis: Any, table: Capability, cost: Measurement, index: int, height: float, step: float) -> None:
+def _bars(
+    axis: Any, table: Capability, cost: Measurement, index: int, height: float, step: float, larger: float = 1.0
+) -> None:
     """Bars of one cost, each with its number; `height` is that of the rows beside, `step` that of one."""
     values = [table.cost(name, cost.key) for name in table.schemes]
     largest = max((value for value in values if value), default=1.0)
@@ -124,11 +140,11 @@ def _bars(axis: Any, table: Capability, cost: Measurement, index: int, height: f
             hatch=hatch,
         )
         axis.text(
-            0.03, y, _cost_text(cost, value), va="center", fontsize=7.5,
+            0.03, y, _cost_text(cost, value), va="center", fontsize=7.5 * larger,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
         )  # fmt: skip
     arrow = {"lower": " ↓", "higher": " ↑"}.get(cost.better, "")
-    axis.set_title(short_heading(cost, short_name(cost)).replace(", ", ",\n") + arrow, fontsize=7.5)
+    axis.set_title(short_heading(cost, short_name(cost)).replace(", ", ",\n") + arrow, fontsize=7.5 * larger)
     axis.set(xlim=(0, 1.08), ylim=(height, 0), xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
 
