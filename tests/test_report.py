@@ -373,7 +373,7 @@ def test_the_readme_shows_the_newest_records(tmp_path: Path) -> None:
     assert shown == readme_section(records)
     first, last = CLAIMS
     line = (root / "README.md").read_text().partition(first)[2].partition(last)[0].lstrip("\n")
-    assert line == claims_line(records, "results/CLAIMS.md") and "14 pre-registered claims at" in line
+    assert line == claims_line(records, "results/CLAIMS.md") and "14 older claims at" in line
     page = (root / "results" / CLAIMS_FILE).read_text()
     assert page == claims_page(newest_analyses(root / "results", root / "results"))
     (tmp_path / "README.md").write_text("nothing to fill")

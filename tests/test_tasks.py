@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,13 @@ class Restless(Grain):
         return torch.cat([(found[:, :1] + 1) % 6, found[:, 1:]], 1)
 
 
+class Mute(Grain):
+    """Its prompts are all the same as text."""
+
+    def text(self, words: Sequence[int]) -> str:
+        return "an image"
+
+
 class Leaky(Scene):
     """Its unseen pairs are those of training."""
 
@@ -87,6 +95,7 @@ class Leaky(Scene):
         ("is deterministic", Restless(), Grain()),
         ("reads paint", Restless(), Grain()),
         ("withholds", Leaky(colours=3, glyphs=2), Scene(colours=3, glyphs=2)),
+        ("text says as much", Mute(), Grain()),
     ],
 )
 def test_a_law_finds_its_own_wrong(law: str, wrong: Task, right: Task) -> None:
