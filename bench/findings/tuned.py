@@ -53,8 +53,9 @@ def tuned_file(table: Table, command: str, *, one_each: bool = False) -> tuple[s
         by_variant.setdefault(one.variant, []).append(one)
     lines, warnings = _head(table, axis, chosen[0].metric, command), []
     for variant, own in by_variant.items():
-        means = together(own) if own[0].name != variant else {}
-        for one in own if not (one_each and means) else []:
+        several = own[0].name != variant
+        means = together(own) if several else {}
+        for one in own if not (one_each and several) else []:
             lines += _entry(one.name, axis, one.value, one.edge, _tried(one.means))
             warnings += [_beyond(one.name, axis, one.value)] if one.edge else []
         if means:
@@ -62,6 +63,8 @@ def tuned_file(table: Table, command: str, *, one_each: bool = False) -> tuple[s
             edge = best in (config["axes"][axis][0], config["axes"][axis][-1])
             lines += _entry(variant, axis, best, edge, f"{_tried(means)} over {len(own)} points")
             warnings += [_beyond(variant, axis, best)] if edge and one_each else []
+        elif one_each and several:
+            warnings.append(f"{variant} has no value of {axis} that every point has a mean above 0 at")
     lost = sorted({cell.row.variant for cell in table.cells} - set(by_variant))
     warnings += [f"{name} has no value of {axis} at which every seed has a result" for name in lost]
     return "\n".join(lines) + "\n", warnings

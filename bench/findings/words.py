@@ -12,6 +12,11 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
 
 
+def counted(count: int, what: str) -> str:
+    """`3 seeds`, `1 seed`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def bounds(values: Sequence[float]) -> str:
     """The interval of the mean of two values or more: `[0.77, 0.87]`."""
     ends = interval(values)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import architectures
 
@@ -88,14 +89,19 @@ def of_plugin(scheme: str, passing: tuple[type[BaseException], ...] = ()) -> Abs
     return architectures.guarded(f"scheme {scheme!r}", passing=passing)
 
 
+def _task_registry() -> ModuleType | None:
+    """It is there only if something imported it: it imports torch."""
+    return sys.modules.get("bench.data.tasks.registry")
+
+
 def _tasks_of(path: str) -> list[str]:
-    """The tasks that a file registered; the room of data, which imports torch, is there only if it did."""
-    registry = sys.modules.get("bench.data.tasks.registry")
+    """The tasks that a file registered."""
+    registry = _task_registry()
     return [name for name in registry.tasks() if registry.plugin_file(name) == path] if registry else []
 
 
 def _forget_failed() -> None:
-    if registry := sys.modules.get("bench.data.tasks.registry"):
+    if registry := _task_registry():
         registry.forget_failed()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.findings.analysis import Analysis
 from bench.findings.peers import of_tasks
+from bench.findings.words import counted
 from bench.store.table import Table
 from bench.views.capability import ARMS, LEVELS, capability
 from bench.views.figures.capability import capability_figure
@@ -72,9 +73,9 @@ def measured(table: Table) -> str:
     tuned = ", each scheme at the learning rate that it chose on other seeds" if config.get("tuned") else ""
     size = "".join(f", {key} {shape[key]}" for key in ("width", "depth") if shape.get(key))
     return (
-        f"Score S, mean over {_count(seeds, 'seed')} with half its 95 % interval: 1 is the exact denoiser, 0 the best "
-        f"that ignores the prompt, below 0 is worse than that. {_count(schemes, 'scheme')} of {min(sizes):.0f} to "
-        f"{max(sizes):.0f} thousand parameters{size}, on {_tasks(table)}; {_count(len(table.cells), 'cell')} of "
+        f"Score S, mean over {counted(seeds, 'seed')} with half its 95 % interval: 1 is the exact denoiser, 0 the best "
+        f"that ignores the prompt, below 0 is worse than that. {counted(schemes, 'scheme')} of {min(sizes):.0f} to "
+        f"{max(sizes):.0f} thousand parameters{size}, on {_tasks(table)}; {counted(len(table.cells), 'cell')} of "
         f"{train['steps']:,} steps of {train['batch']} images{tuned}, {_time(_minutes(table))} on "
         f"{_machine(results[0].provenance['hardware'])}"
     )
@@ -95,10 +96,6 @@ def _minutes(table: Table) -> float:
     jobs = (table.manifest["config"].get("run") or {}).get("jobs") or 1
     whole = max(end for _, end in spans) - min(start for start, _ in spans)
     return float(min(whole, sum(end - start for start, end in spans) / jobs)) / 60
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _time(minutes: float) -> str:

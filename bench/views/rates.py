@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
 from bench.config.tuned import entry
 from bench.findings.analysis import Analysis
+from bench.findings.fairness import flat
 from bench.findings.summary import VariantSummary
 
 RATE = "train.lr"
@@ -20,7 +20,7 @@ def tuned_values(analysis: Analysis) -> dict[str, dict[str, Any]]:
 
 def rate(row: VariantSummary) -> float | None:
     """The learning rate that its cells were trained at; None without a result."""
-    return next((_value(result.config, RATE) for result in row.results.values()), None)
+    return next((flat(result.config).get(RATE) for result in row.results.values()), None)
 
 
 def rate_text(rows: Iterable[VariantSummary]) -> str:
@@ -46,27 +46,16 @@ def pairs(analysis: Analysis) -> list[tuple[VariantSummary, VariantSummary]]:
 
 def _is_tuned(row: VariantSummary, tuned: dict[str, dict[str, Any]]) -> bool:
     """Whether its cells have the values that the file gives it."""
-    cell, config = row.cells[0].row, next(iter(row.results.values())).config
+    cell, config = row.cells[0].row, _config(row)
     values = entry(tuned, row.name, cell.variant, cell.scheme)
-    return all(_value(config, key) == value for key, value in values.items())
+    return all(config.get(key) == value for key, value in values.items())
 
 
 def _but(row: VariantSummary, keys: list[str]) -> str:
     """All that its first cell was configured with, but for the seed and these dotted keys."""
-    plain: dict[str, Any] = json.loads(json.dumps(next(iter(row.results.values())).config))
-    for key in (*keys, "seed"):
-        *groups, last = key.split(".")
-        place: Any = plain
-        for group in groups:
-            place = place.get(group) if isinstance(place, dict) else None
-        if isinstance(place, dict):
-            place.pop(last, None)
-    return json.dumps(plain, sort_keys=True)
+    return repr(sorted((key, value) for key, value in _config(row).items() if key not in (*keys, "seed")))
 
 
-def _value(config: dict[str, Any], key: str) -> Any:
-    """The value of a dotted key, None if it is not there."""
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
+def _config(row: VariantSummary) -> dict[str, Any]:
+    """Of its first cell with a result, by dotted key."""
+    return flat(next(iter(row.results.values())).config)

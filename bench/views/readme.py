@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.findings.analysis import Analysis, analyse
 from bench.findings.claims import ClaimVerdict
+from bench.findings.words import counted
 from bench.store.files import write_atomic
 from bench.views.escape import markdown_line, markdown_text
 from bench.views.firstfigure import FILE, front_figure, front_record, front_text
@@ -67,11 +68,12 @@ def claims_line(analyses: dict[str, Analysis], link: str) -> str:
     page = f" ([{link}]({link}))"
     lines = []
     if newer:
-        lines.append(f"{_count(newer, 'pre-registered')} at {_size(newer)}: {_verdicts(newer)}{page}.")
+        lines.append(f"{counted(len(newer), 'pre-registered claim')} at {_size(newer)}: {_verdicts(newer)}{page}.")
     if older:
+        which = counted(len(older), "older claim" if newer else "pre-registered claim")
         lines.append(
-            f"{_count(older, 'older' if newer else 'pre-registered')} at {_size(older)} on 32 px scenes: "
-            f"{_verdicts(older)}{'' if newer else page}; what is undecided there, that size could not show."
+            f"{which} at {_size(older)} on 32 px scenes: {_verdicts(older)}{'' if newer else page}; what is undecided "
+            "there, that size could not show."
         )
     return "".join(f"{line}\n" for line in lines)
 
@@ -81,10 +83,6 @@ def _claims(analyses: dict[str, Analysis]) -> tuple[dict[str, Analysis], dict[st
     every = {where: one for where, one in analyses.items() if one.claim}
     older = {where: one for where, one in every.items() if small_scenes(one.table.manifest["config"])}
     return {where: one for where, one in every.items() if where not in older}, older
-
-
-def _count(claims: dict[str, Analysis], kind: str) -> str:
-    return f"{len(claims):,} {kind} claim{'' if len(claims) == 1 else 's'}"
 
 
 def _verdicts(claims: dict[str, Analysis]) -> str:

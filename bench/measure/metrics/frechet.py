@@ -31,12 +31,8 @@ def moments(features: np.ndarray) -> Moments:
     Raises:
         ValueError: for fewer than two.
     """
-    if len(features) < 2:
-        raise ValueError(f"moments need at least two samples, got {len(features)}")
-    x = torch.from_numpy(np.asarray(features)).double()
-    mean = x.mean(0)
-    centred = x - mean
-    return Moments(len(x), mean, centred.T @ centred / (len(x) - 1))
+    centred, mean = _centred(features)
+    return Moments(len(centred), mean, centred.T @ centred / (len(centred) - 1))
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -54,9 +50,9 @@ def features_distance(a: np.ndarray, b: np.ndarray) -> float:
     Raises:
         ValueError: for fewer than two on a side.
     """
-    if min(len(a), len(b)) >= a.shape[1]:
+    if max(len(a), len(b)) >= a.shape[1]:  # X1 X2^T would be no smaller than a covariance
         return frechet_distance(moments(a), moments(b))
-    (x, m_1), (y, m_2) = _centred(a), _centred(b)
+    (x, m_1), (y, m_2) = _root(a), _root(b)
     traces = x.square().sum() + y.square().sum()
     return float((m_1 - m_2).square().sum() + traces - 2 * torch.linalg.svdvals(x @ y.T).sum())
 
@@ -69,7 +65,7 @@ def frechet_interval(
     The pivotal bootstrap: resampling biases a distance upward once more, so that its percentiles need not even hold the
     estimate; 2 estimate - percentile does. With n < d the eigenvalues are those of an n x n matrix.
     """
-    y, mean = _centred(reference)
+    y, mean = _root(reference)
     x = torch.from_numpy(np.asarray(features)).double() - mean
     n = len(x)
     factor = y.T if len(y) < y.shape[1] else _factor(y.T @ y)  # L with L L^T = S
@@ -91,12 +87,18 @@ def frechet_interval(
 
 
 def _centred(features: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """X (n, d) with X^T X = S, and the mean (d,)."""
+    """Features (n, d) less their mean, and the mean (d,)."""
     if len(features) < 2:
         raise ValueError(f"moments need at least two samples, got {len(features)}")
     x = torch.from_numpy(np.asarray(features)).double()
     mean = x.mean(0)
-    return (x - mean) / (len(x) - 1) ** 0.5, mean
+    return x - mean, mean
+
+
+def _root(features: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """X (n, d) with X^T X = S, and the mean (d,)."""
+    centred, mean = _centred(features)
+    return centred / (len(centred) - 1) ** 0.5, mean
 
 
 def _factor(covariance: torch.Tensor) -> torch.Tensor:
