@@ -18,7 +18,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[test]'
 	@touch $@
 
-quickstart: setup           ## train and compare five schemes on four tasks (about 9 minutes on two cores)
+quickstart: setup           ## train and compare five schemes on four tasks (about 10 minutes on two cores)
 	$(BIN)/ditbench run configs/quickstart.yaml
 
 test: setup                 ## the tests that take no GPU and no minutes

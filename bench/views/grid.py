@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from bench.findings.words import counted
 from bench.store.inert import one_line, plain
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Grid:
             return
         yield shown._table(kept, options.max_width)
         if left := [heading for k, heading in enumerate(shown.headings) if k not in kept]:
-            yield _text(f"No room for {len(left)} columns: {'; '.join(left)}. {self.more}.")
+            yield _text(f"No room for {counted(len(left), 'column')}: {'; '.join(left)}. {self.more}.")
 
     def _in(self, encoding: str) -> Grid:
         """The same in signs of an encoding, and inert."""
