@@ -151,6 +151,30 @@ def test_tables_of_tasks_show_factors_and_those_of_images_their_pairs() -> None:
     assert old.method == "paired by seed"
 
 
+def test_a_gap_is_written_in_the_unit_of_its_heading() -> None:
+    memory, mib = "train_peak_resident_bytes", 2**20
+    cells = rows(a={memory: 833 * mib}, b={memory: 1000 * mib})
+    tests = ({"metric": memory, "variant": "a", "beats": "b"}, {"metric": memory, "variant": "a", "below": 900 * mib})
+    for compare_by in ("pooled", "paired"):
+        less, below = claimed(cells, *tests, compare=compare_by).tests
+        assert less.text.endswith("peak memory (resident), MiB") and less.gap.startswith("-167 [-"), less.gap
+        assert less.evidence.startswith("833.2 against 1,000") and below.text.startswith("a is below 900: peak memory")
+        assert below.gap.startswith("833 [")
+    old = claims.decide(table(cells, claim={"says": "x", "tests": list(tests)}))
+    assert old is not None and old.tests[0].gap.startswith("-167 [-") and old.tests[1].gap.startswith("833 [")
+
+
+def test_a_verdict_of_tasks_is_corrected_over_its_own_metric_alone() -> None:
+    """That other metrics of other questions show nothing makes no gap undecided; rows of the same metric do."""
+    shown = {EXCESS: [0.010, 0.011, 0.012], SCORE: 0.5, FID: 10}
+    cells = rows(3, a={EXCESS: [0.0110, 0.0120, 0.0131], SCORE: 0.5, FID: 10}, b=shown)
+    made = table(cells, data={"source": "task"}, baseline="b")
+    ((alone, *_),) = [[one for one in row if one.metric == EXCESS] for row in compare.against(made).values()]
+    assert alone.corrected == alone.p and len(compare.against(made)["a"]) == 3
+    images = compare.against(table(cells, baseline="b"))["a"]
+    assert any(one.corrected > one.p for one in images), "of images over the whole table, as records have it"
+
+
 def test_pairs_are_taken_where_they_are_registered_and_their_correlation_is_said() -> None:
     shared = [1.0, 2.0, 4.0, 3.0, 6.0]
     cells = rows(a={FID: [10 + x for x in shared]}, b={FID: [11.01 + x + 0.01 * k for k, x in enumerate(shared)]})
@@ -203,6 +227,20 @@ def test_an_attribute_that_the_task_does_not_have_is_refused() -> None:
     with pytest.raises(ClaimError, match="unknown metric 'cell'; did you mean 'cells'"):
         check({"says": "x", "tests": [{"metric": "cell", "variant": "a", "above": 0.1}]}, ["a", "b"], [0, 1], facts)
     assert check({"says": "x", "tests": [{"metric": "cells", "variant": "a", "above": 0.1}]}, ["a"], [0, 1], facts)
+
+
+def test_errors_of_two_tasks_are_refused_and_scores_are_not() -> None:
+    facts = {"a": RowFacts("scene"), "b": RowFacts("grain")}
+
+    def claim(metric: str) -> dict[str, Any]:
+        return {"says": "x", "compare": "pooled", "tests": [BEATS | {"metric": metric}]}
+
+    for metric in ("excess_error", "excess_error_object", "heldout_loss", "fid"):
+        with pytest.raises(ClaimError, match=f"{metric} of scene and grain have no common scale; .* take `score`"):
+            check(claim(metric), ["a", "b"], [0, 1], facts)
+    for metric in ("score", "control", "train_ms", "images_to_90"):
+        assert check(claim(metric), ["a", "b"], [0, 1], facts)
+    assert check(claim("excess_error"), ["a", "b"], [0, 1], {"a": RowFacts("scene"), "b": RowFacts("scene")})
 
 
 def test_different_budgets_are_refused_unless_they_are_what_the_claim_is_about() -> None:

@@ -18,6 +18,7 @@ NUMBERS = ("above", "below", "within", "by")
 KEYS = {"metric", "variant", "per", "within", "by", *RULES}
 CLAIM_KEYS = ("says", "tests", "compare", "unequal")
 COMPARE = ("pooled", "paired", "welch")
+ERRORS = ("kid", "fid", "excess_error", "heldout_loss")  # prefixes of metrics that each task has on its own scale
 BUDGETS = {"train.steps": "images of training", "backbone.width": "width", "backbone.depth": "depth"}
 
 
@@ -118,7 +119,7 @@ def check(
 
     Raises:
         ClaimError: for an unknown variant or key, no rule or two, fewer than two seeds, an attribute that a task does
-            not have, or rows of different budgets.
+            not have, errors of different tasks, or rows of different budgets.
     """
     if claim is None:
         return None
@@ -168,6 +169,12 @@ def _fits(test: ClaimTest, claim: ClaimSpec, facts: Mapping[str, RowFacts]) -> N
                 f"test {test}: task {fact.task!r} of {name} has no attribute {test.metric.removeprefix('unseen_')!r} "
                 f"(attributes: {', '.join(fact.attributes)})"
             )
+    tasks = dict.fromkeys(fact.task for _, fact in known if fact.task)
+    if len(tasks) > 1 and test.metric.startswith(ERRORS):
+        raise ClaimError(
+            f"test {test}: {test.metric} of {' and '.join(tasks)} have no common scale; compare rows of one task, or "
+            "take `score` or `control`, which are 0 at a guess and 1 at best of every task"
+        )
     for key, what in BUDGETS.items():
         values = {name: fact.budget[key] for name, fact in known if key in fact.budget}
         if len(set(values.values())) > 1 and key not in claim.unequal:

@@ -29,7 +29,8 @@ class Analysis:
         columns: of the table of means.
         bold: a column's key -> the rows not significantly worse than its best; empty where nothing is decided.
         baseline: the row that the others are compared with. verdicts: row -> its differences to that, judged.
-        fairness: what was equal between cells. notes: sentences without which the table could be read wrongly.
+        fairness: what was equal between cells. row_notes: sentences without which the rows could be read wrongly.
+        column_notes: likewise the columns of the table of means.
     """
 
     table: Table
@@ -42,12 +43,18 @@ class Analysis:
     ladders: list[Ladder]
     choices: list[Choice]
     fairness: list[fairness.Statement]
-    notes: list[str]
+    row_notes: list[str]
+    column_notes: list[str]
 
     @property
     def name(self) -> str:
         """The matrix's name."""
         return self.table.name
+
+    @property
+    def notes(self) -> list[str]:
+        """All sentences without which the table of means could be read wrongly."""
+        return [*self.row_notes, *self.column_notes]
 
     @cached_property
     def first_cells(self) -> dict[str, CellRecord]:
@@ -86,11 +93,12 @@ def analyse(table: Table) -> Analysis:
         ladders(table),
         choices(table),
         fairness.statement(table),
-        _notes(table, rows, any(bold.values())),
+        _row_notes(table, rows),
+        _column_notes(table, rows, any(bold.values())),
     )
 
 
-def _notes(table: Table, rows: list[VariantSummary], bold: bool) -> list[str]:
+def _row_notes(table: Table, rows: list[VariantSummary]) -> list[str]:
     text = []
     if not table.done:
         text.append("No cell has a result yet.")
@@ -98,18 +106,19 @@ def _notes(table: Table, rows: list[VariantSummary], bold: bool) -> list[str]:
         text.append("One seed: there is no spread, and differences between rows are not established.")
     else:
         text.append("Mean over seeds ± half the 95 % t-interval of that mean.")
-    text += caveats((key for row in rows for key in row.by_seed), _dimensions(rows))
-    text += sorted({labels for one in _measured(rows) if (labels := one.get("labels"))})
     text += [f"{row.name}, {reason}" for row in rows for reason in row.reasons]
-    text += [
+    return text + [
         f"{row.name}, seed {seed}, was trained on {' and then '.join(on)}: not one machine's number."
         for row in rows
         for seed, result in row.results.items()
         if len(on := result.provenance.get("trained_on", [])) > 1
     ]
-    if bold:
-        text.append(_bold_note(table))
-    return text
+
+
+def _column_notes(table: Table, rows: list[VariantSummary], bold: bool) -> list[str]:
+    text = caveats((key for row in rows for key in row.by_seed), _dimensions(rows))
+    text += sorted({labels for one in _measured(rows) if (labels := one.get("labels"))})
+    return [*text, _bold_note(table)] if bold else text
 
 
 def _bold_note(table: Table) -> str:

@@ -234,7 +234,8 @@ def _sentence(test: ClaimTest, metric: Measurement) -> str:
     per = f" per {_per(test.per)[1]}" if test.per else ""
     if test.equivalent_to or test.all_equivalent or test.by or (test.beats and test.within) or metric.metric.log:
         return f"{_asserted(test, metric)}: {metric.heading}{per}"
-    return f"{test.variant} {verbs[test.rule]} {getattr(test, test.rule)}{share}: {metric.heading}{per}"
+    than = test.rival or f"{test.bound / metric.metric.scale:g}"
+    return f"{test.variant} {verbs[test.rule]} {than}{share}: {metric.heading}{per}"
 
 
 def _asserted(test: ClaimTest, metric: Measurement) -> str:
@@ -255,18 +256,19 @@ def _asserted(test: ClaimTest, metric: Measurement) -> str:
         return f"{test.variant} beats {test.rival}{by}" + (f" (equivalent{within})" if within else "")
     if test.no_worse_than is not None:
         return f"{test.variant} is no worse than {test.rival} by more than {size(test.within or 0.0, 0)}"
-    return f"{test.variant} is {test.rule} {test.bound:g}"
+    return f"{test.variant} is {test.rule} {test.bound / metric.metric.scale:g}"
 
 
 def _evidence(one: _Values) -> tuple[str, str]:
     """The gap (or the mean) with its interval, and the same with what it is a gap of."""
+    ours, theirs, gaps = ([x / one.metric.metric.scale for x in own] for own in (one.ours, one.theirs, one.gaps))
     if one.test.rival is None:
-        gap = f"{number(statistics.fmean(one.ours))} {bounds(one.ours)}"
+        gap = f"{number(statistics.fmean(ours))} {bounds(ours)}"
         return gap, gap
-    base, mean_gap = statistics.fmean(one.theirs), statistics.fmean(one.gaps)
-    gap = f"{number(mean_gap)} {bounds(one.gaps)}"
+    base, mean_gap = statistics.fmean(theirs), statistics.fmean(gaps)
+    gap = f"{number(mean_gap)} {bounds(gaps)}"
     gap += f" ({mean_gap / abs(base):+.1%})" if base and one.metric.metric.relative else ""
-    return gap, f"{number(statistics.fmean(one.ours), 4)} against {number(base, 4)}, gap {gap}"
+    return gap, f"{number(statistics.fmean(ours), 4)} against {number(base, 4)}, gap {gap}"
 
 
 def _within(one: _Values, margin: float) -> bool:

@@ -29,6 +29,10 @@ class _Means:
     rule: Rule
     seeds: int
 
+    def text(self, value: float, digits: int = 3) -> str:
+        """A value of the metric, in its unit."""
+        return number(value / self.metric.metric.scale, digits)
+
     def contrast(self, a: str, b: str | None = None, share: float = 1.0) -> Contrast:
         """Of the named rows.
 
@@ -152,7 +156,7 @@ def _beyond(test: ClaimTest, means: _Means) -> Trial:
     null = math.log(test.bound) if log else test.bound
     back = math.exp if log else float
     low, high = (back(end) for end in found.interval())
-    gap = f"{number(back(found.gap))} [{number(low)}, {number(high)}]"
+    gap = f"{means.text(back(found.gap))} [{means.text(low)}, {means.text(high)}]"
 
     def more(level: float) -> str:
         count = more_seeds(found, means.seeds, null, level)
@@ -173,13 +177,13 @@ def _gap(means: _Means, a: str, b: str) -> str:
         return factor_text(math.exp(found.gap), math.exp(low), math.exp(high))
     base = means.named[b].mean
     share = f" ({found.gap / abs(base):+.1%})" if base and means.metric.metric.relative else ""
-    return f"{number(found.gap)} [{number(low)}, {number(high)}]{share}"
+    return f"{means.text(found.gap)} [{means.text(low)}, {means.text(high)}]{share}"
 
 
 def _evidence(test: ClaimTest, means: _Means, data: Rows) -> tuple[str, str]:
     a, b = test.variant, test.rival or ""
     gap, back = _gap(means, a, b), math.exp if means.metric.metric.log else float
-    values = " against ".join(number(back(means.named[name].mean), 4) for name in (a, b))
+    values = " against ".join(means.text(back(means.named[name].mean), 4) for name in (a, b))
     counts = [len(data.named[name]) for name in (a, b)]
     seeds = f"{counts[0]} seeds" if counts[0] == counts[1] else f"{counts[0]} and {counts[1]} seeds"
     method = means.contrast(a, b).method

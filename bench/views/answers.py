@@ -105,7 +105,7 @@ def _fronts(analysis: Analysis, table: Capability | None) -> list[Answer]:
 def _by_task(analysis: Analysis, table: Capability | None) -> list[Answer]:
     """A sentence a task: which schemes are better and worse than the baseline by the excess error, and which open.
 
-    That one metric is what tasks are for, so Holm's correction is over the schemes; the table of verdicts has them all.
+    That one metric is what tasks are for; the table of verdicts has the others, each corrected over the schemes too.
     """
     if table is None or len(table.tasks) > MOST_TASKS:
         return []

@@ -72,7 +72,7 @@ def _plotted(analysis: Analysis, kept: Path | None) -> tuple[list[Figure], Analy
     """The figures, and the analysis with a note on each that could not be plotted whole."""
     notes: list[str] = []
     figures = plot_all(analysis, kept, notes.append)
-    return figures, replace(analysis, notes=[*analysis.notes, *notes])
+    return figures, replace(analysis, row_notes=[*analysis.row_notes, *notes])
 
 
 MORE = (

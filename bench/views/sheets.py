@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from bench.findings import compare
+from bench.findings import compare, peers
 from bench.findings.analysis import Analysis
 from bench.store.metrics import Measurement
 from bench.views.rates import pairs, rate_text
@@ -37,7 +37,7 @@ def _verdicts(analysis: Analysis) -> Sheet | None:
     headings, rows = compare.verdict_table(base, analysis.verdicts)
     if not rows:
         return None
-    family = "the whole table" if base == analysis.baseline else "a task"
+    family = "a column, within a task" if peers.of_tasks(analysis.table) else "the whole table"
     text = (
         f"▲ better, ▼ worse, · undecided than {base}, and the gap (a share; of prompt adherence, the difference; of an "
         f"excess, the factor): {compare.how(analysis.table)}, 95 % after Holm's correction over {family}; gaps of FID "

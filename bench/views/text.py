@@ -179,11 +179,9 @@ def terminal(analysis: Analysis) -> RenderableType:
         return Group(Constrain(_means_grid(analysis), TERMINAL), *(Text(f"- {note}") for note in analysis.notes))
     grid = _capability_grid(analysis.name, table, tuned=bool(tuned_values(analysis)))
     found = [Constrain(Text(f"{one.word}: {one.text}"), TERMINAL) for one in answers(analysis)]
-    notes = [note for note in analysis.notes if not note.startswith(OF_MEANS)]
-    return Group(Constrain(grid, TERMINAL), *(Text(f"- {note}") for note in notes), *found)
+    return Group(Constrain(grid, TERMINAL), *(Text(f"- {note}") for note in analysis.row_notes), *found)
 
 
-OF_MEANS = ("FID ", "Bold: ")  # how notes begin that are about columns which capability has not
 MORE = "A wider terminal or the report shows all"
 
 
