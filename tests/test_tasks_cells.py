@@ -23,6 +23,8 @@ from bench.data.tasks.contract import Attribute, Slot, Task
 from bench.measure import curves, points, task
 from bench.measure.sampling import sample_exact
 from bench.run import cell
+from bench.run.checks import check_cell
+from bench.store import journal
 
 SIZES = (3, 9, 4)  # tone, place, brightness (which the prompt does not name)
 
@@ -224,6 +226,25 @@ def test_a_cell_that_died_between_checkpoints_gives_the_same_numbers(
     assert calm.quality["images_to_90"] == 96 and calm.quality["mastered"] == 0
     assert {"right_template_20", "tone_template_20", "excess_error", "score"} <= set(calm.quality)
     assert calm.cost["evaluate_seconds"] > 0
+
+
+def test_curves_of_scenes_end_where_the_judge_reads_the_same_samples_at_the_end(tmp_path: Any) -> None:
+    plan, store = planned(tmp_path, evaluate__curve_every=5, evaluate__curve_samples=20)
+    folder = store.cell(plan.cells[0].row.cell)
+    assert cell.run(folder.path) == "done", folder.state()
+    result, points = folder.result(), journal.curves(folder.journal)
+    assert result is not None and list(points["local"]) == [5, 10, 12]
+    for kind in ("right", "local", "global"):
+        assert points[kind][12] == pytest.approx(result.quality[f"{kind}_judge1_20"]), kind
+    assert {"images_to_90", "mastered"} <= set(result.quality)
+
+
+def test_curves_are_refused_where_nothing_reads_control(tmp_path: Any) -> None:
+    made = expand(config.load(matrix_file(tmp_path, evaluate__curve_every=5)))[0].config
+    scenes = datasets.load(datasets.prepare(made.data, tmp_path))
+    check_cell(made, scenes, "a cell")
+    with pytest.raises(ConfigError, match="a cell: evaluate.curve_every 5: only tasks and scenes are read for control"):
+        check_cell(made, replace(scenes, unseen=None), "a cell")
 
 
 def _dying(real: Any) -> Any:

@@ -247,9 +247,9 @@ class Evaluate:
     points: Count = 1024
     """task: fixed points (x_t, t, prompt) of the excess error."""
     curve_every: Length = 0
-    """task: steps between points of the capability curves; 0: none."""
+    """task, scenes: steps between points of the capability curves; 0: none."""
     curve_samples: Count = 128
-    """task: samples of each point of these curves."""
+    """task, scenes: samples of each point of these curves."""
     unseen: Count = 200
     """scenes: samples of combinations that training lacks."""
     sweep: list[Number] = field(default_factory=list)

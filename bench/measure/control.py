@@ -8,6 +8,8 @@ that falls inside the object's cell: 1 all of it, 0 no more than anywhere.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from bench.store.seeds import derive
 from bench.training.model import LoadedCell
 
 MAIN = tuple(metric.kind for metric in METRICS if metric.every_set)
+IN_CURVE = ("right", "local", "global")
 MOST_REAL = 2000  # real images that ceiling and floor are read from
 GRID = 9  # squares a side of a heat map, three for each place
 
@@ -40,7 +43,7 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say)
 
     Nothing on data without scenes.
     """
-    if subject.data.unseen is None or subject.data.task is not None:
+    if not judged(subject):
         return Measured({})
     judge, card = judges.load()
     judge = judge.to(subject.device)
@@ -62,6 +65,30 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say)
     swapped = swaps(subject, evaluate.swaps, say)
     about = {"judge": slug, "judge_digest": card["digest"], "chance": floor}
     return Measured(quality | swapped.quality, {}, about, sampling, swapped.probes)
+
+
+def judged(subject: LoadedCell) -> bool:
+    """Whether the judge reads its samples: those of scenes."""
+    return subject.data.unseen is not None and subject.data.task is None
+
+
+def curve(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]]:
+    """What measures a point of the curves: adherence on a fixed small set of held-out prompts, and its seconds."""
+    judge, card = judges.load()
+    judge, evaluate = judge.to(subject.device), subject.config.evaluate
+    _, floor = _real(subject, judge, card["digest"], cache, say=lambda text: None, warn=lambda text: None)
+    rows = heldout_set(subject).indices[: evaluate.curve_samples]
+    requested = [scenes.parse(text) for text in prompt_texts(subject.data, rows)]
+    noise = initial_noise(evaluate.seed, range(len(rows)), subject.shape)
+    prompt, batch = subject.prompts.rows("heldout", rows), subject.config.sample.batch
+
+    def now() -> dict[str, float]:
+        start = time.perf_counter()
+        samples = generate(subject, prompt, noise, batch=batch)
+        found = judges.summary(judges.score(requested, judges.read(judge, samples)), floor)
+        return {name: found[name] for name in IN_CURVE} | {"curve_seconds": time.perf_counter() - start}
+
+    return now
 
 
 def _sets(subject: LoadedCell) -> list[SampleSet]:

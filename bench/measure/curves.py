@@ -10,14 +10,13 @@ import numpy as np
 import torch
 
 from bench.data.prompts import to_device
-from bench.measure import points, task
+from bench.measure import control, points, task
 from bench.measure.evaluate import Measured
 from bench.measure.rows import sampled
 from bench.measure.sampling import SampleSet, Say, generate_set, heldout_set, initial_noise, sample_exact
 from bench.training.model import LoadedCell
 
 MASTERED = 0.9  # of `right`
-IN_CURVE = ("right", "local", "global")
 POINTS = 256  # of the excess error in a curve
 
 
@@ -36,7 +35,14 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say)
     return task.measure(subject, points.load(data, subject.config, cache, warn), samples)
 
 
-def curve(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]]:
+def curve(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]] | None:
+    """What measures a point of the curves of a cell on a task or on scenes; None on other data."""
+    if subject.data.task is not None:
+        return _of_task(subject, cache)
+    return control.curve(subject, cache) if control.judged(subject) else None
+
+
+def _of_task(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]]:
     """What measures a point of the curves: excess error, score and control on fixed small sets, and its seconds."""
     data, config = subject.data, subject.config
     assert data.task is not None and data.heldout.z is not None
@@ -57,7 +63,7 @@ def curve(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]]:
                 subject.model, subject.prompts.kind, prompt, noise, config.sample, config.train.target
             )
         right = task.control(own, samples.float().cpu(), z, guesses)
-        found = {"excess_error": excess} | {name: right[name][0] for name in IN_CURVE if name in right}
+        found = {"excess_error": excess} | {name: right[name][0] for name in control.IN_CURVE if name in right}
         found |= {"score": 1 - excess / few} if few > 0 else {}
         return found | {"curve_seconds": time.perf_counter() - start}
 

@@ -112,15 +112,20 @@ def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:
         )
     if evaluate.labels == "uniform":
         yield from _unequal(data, evaluate)
-    if evaluate.extractor == "none" and data.task is None:
-        yield "evaluate.extractor none is for tasks, which have other metrics (data.source=task)"
-    if data.task is not None:
-        yield from _unlike_task(config, data)
+    yield from _unlike_images(data, evaluate) if data.task is None else _unlike_task(config, data)
     scales = [f"{scale:g}" for scale in evaluate.sweep]
     if len(set(scales)) < len(scales):
         yield f"evaluate.sweep names a guidance scale twice: {', '.join(scales)}"
     if train.compile == "on" and train.device == "cpu" and not _compiler():
         yield f"train.compile on needs a C++ compiler ({', '.join(COMPILERS)}), and there is none; choose off"
+
+
+def _unlike_images(data: Dataset, evaluate: Evaluate) -> Iterator[str]:
+    """What images that are no task's do not have."""
+    if evaluate.extractor == "none":
+        yield "evaluate.extractor none is for tasks, which have other metrics (data.source=task)"
+    if evaluate.curve_every and data.unseen is None:
+        yield f"evaluate.curve_every {evaluate.curve_every}: only tasks and scenes are read for control; set it to 0"
 
 
 def _unlike_task(config: CellConfig, data: Dataset) -> Iterator[str]:

@@ -147,7 +147,7 @@ def _callback(cell: CellAtWork) -> CellCallback:
         cell.journal.image(step, "samples", path)
 
     probe, evaluate = dynamics.Probe(cell.loaded), cell.spec.config.evaluate
-    curve = curves.curve(cell.loaded, cell.cache) if evaluate.curve_every and cell.loaded.data.task else dict
+    curve = curves.curve(cell.loaded, cell.cache) if evaluate.curve_every else None
     return CellCallback(
         cell.train,
         cell.journal,
@@ -155,6 +155,6 @@ def _callback(cell: CellAtWork) -> CellCallback:
         grid_every=cell.spec.config.sample.grid_every,
         write_grid=write_grid,
         observe=lambda: dynamics.curves_of(probe.observe()),
-        curve_every=evaluate.curve_every if cell.loaded.data.task else 0,
-        curve=curve,
+        curve_every=evaluate.curve_every if curve else 0,
+        curve=curve or dict,
     )
