@@ -22,9 +22,9 @@ from bench.store.metrics import Measurement
 from bench.store.table import collect
 from bench.views import firstfigure, rates, record, records, report
 from bench.views.answers import _brief, _Point, answers
-from bench.views.capability import Task, capability, short, value_text
+from bench.views.capability import Task, at_level, capability, short, shown_level, value_text
 from bench.views.figures.adherence import PLANE
-from bench.views.figures.capability import CAPABILITY, CAPABILITY_NARROW, CONTROL, LEARNING
+from bench.views.figures.capability import CAPABILITY, CAPABILITY_NARROW, CONTROL, EVERY_LEVEL, LEARNING
 from bench.views.figures.quality import QUALITY_COST
 from bench.views.figures.tasksheet import GAP, TILE, task_sheet
 from bench.views.limits import OF_SMALL_SCENES, OF_TASKS, limits
@@ -90,7 +90,7 @@ def test_what_rounds_to_nothing_has_no_sign() -> None:
 def test_each_task_says_who_is_better_than_the_baseline_and_who_worse(matrix: Analysis) -> None:
     """By the excess error, Holm over the schemes: each but the baseline once, better where its factor is below 1."""
     said = {one.text.partition(",")[0]: one for one in answers(matrix) if "excess error beside" in one.text}
-    assert list(said) == ["scene", "bind", "labels", "grain"]
+    assert list(said) == ["scene", "bind", "grain"], "labels is void"
     others = {"cross-attention", "in-context", "sd3", "shared-modulation"}
     for one in said.values():
         found = re.findall(r"([\w-]+) \(x ([\d.e-]+)\)", one.text)
@@ -99,6 +99,33 @@ def test_each_task_says_who_is_better_than_the_baseline_and_who_worse(matrix: An
             factors = [float(factor) for factor in re.findall(r"\(x ([\d.e-]+)\)", part[1])]
             assert all(factor <= 1 if part[0] == "better" else factor >= 1 for factor in factors)
     assert "Holm's correction over the schemes" in said["grain"].text
+
+
+def test_of_many_tasks_one_sentence_counts_and_the_middle_level_is_shown(tmp_path: Path) -> None:
+    tasks, levels = ("scene", "bind", "labels", "grain", "tone"), ("easy", "medium", "hard")
+    store = generate_tasks(tmp_path, schemes=("adaln-zero", "sd3", "flux"), tasks=tasks, levels=levels, void="tone")
+    analysis = analyse(collect(store, "tasks"))
+    (said,) = [one for one in answers(analysis) if "excess error beside" in one.text]
+    counts = {
+        name: list(map(int, numbers.split("/"))) for name, numbers in re.findall(r"(sd3|flux) ([\d/]+)", said.text)
+    }
+    assert "adaln-zero on 12 tasks and levels" in said.text and all(sum(own) == 12 for own in counts.values())
+    table = capability(analysis)
+    assert table is not None
+    for name, (better, worse, _) in counts.items():
+        rows = [
+            (table.rows[name, task].mean("excess_error"), table.rows["adaln-zero", task].mean("excess_error"))
+            for task in table.tasks
+            if task not in table.void
+        ]
+        assert better <= sum(a < b for a, b in rows) and worse <= sum(a > b for a, b in rows)  # type: ignore[operator]
+    first, every = CAPABILITY.plot(analysis), EVERY_LEVEL.plot(analysis)
+    assert first is not None and {(row["task"], row["level"]) for row in first[1]} == {(t, "medium") for t in tasks}
+    assert every is not None and {row["level"] for row in every[1]} == {*levels}
+    heights = [Image.open(io.BytesIO(png)).height for png, _ in (first, every)]
+    assert heights[1] == pytest.approx(3 * heights[0], rel=0.1)
+    few = at_level(table, "easy")
+    assert not shown_level(few) and len(few.rows) == 5 * 5
 
 
 def test_a_test_is_said_shortly() -> None:
@@ -213,20 +240,19 @@ def test_claims_on_tasks_come_first_and_the_older_under_what_their_size_could_no
 
 def test_the_first_figure_is_of_the_suite_else_of_the_quickstart_and_of_one_level(tmp_path: Path) -> None:
     assert firstfigure.NONE in firstfigure.front_text(tmp_path)
-    for name, levels in (("quickstart", ()), ("tasks", ("easy", "medium", "hard"))):
-        store = generate_tasks(tmp_path / "runs", schemes=("sd3",), seeds=1, tasks=("bind",), levels=levels, name=name)
+    five, three = ("bind", "scene", "labels", "grain", "tone"), ("easy", "medium", "hard")
+    for name, tasks, levels in (("quickstart", ("bind",), ()), ("tasks", five, three)):
+        store = generate_tasks(tmp_path / "runs", schemes=("sd3",), seeds=1, tasks=tasks, levels=levels, name=name)
         folder = tmp_path / "results" / name / "one"
         folder.mkdir(parents=True)
         record._write(collect(store, name), folder)
         found = firstfigure.front_record(tmp_path / "results")
         assert found is not None and found[0] == folder
-    analysis = analyse(found[1])
-    assert "bind (easy, medium, hard)" in capability_markdown(analysis)
-    assert "(shown: medium)" in firstfigure.front_text(tmp_path)
-    plot = CAPABILITY.plot(analysis)
-    assert plot is not None
-    one, whole = (Image.open(io.BytesIO(png)) for png in (firstfigure.front_figure(analysis), plot[0]))
-    assert one.width < whole.width
+    assert found[1] is firstfigure.front_record(tmp_path / "results")[1], "read once"  # type: ignore[index]
+    assert "bind (easy, medium, hard)" in capability_markdown(found[1])
+    assert "at the levels easy, medium, hard (shown: medium)" in firstfigure.front_text(tmp_path)
+    plot = CAPABILITY.plot(found[1])
+    assert plot is not None and firstfigure.front_figure(found[1]) == plot[0]
 
 
 def test_a_large_file_of_a_record_is_packed_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

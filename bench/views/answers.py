@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from bench.findings.analysis import Analysis
@@ -10,7 +11,7 @@ from bench.findings.compare import Difference, apart, difference, judged
 from bench.findings.peers import rule_of
 from bench.findings.words import number
 from bench.store.metrics import Measurement
-from bench.views.capability import Capability, capability
+from bench.views.capability import Capability, Task, capability
 from bench.views.short import short_name
 
 COSTS = ("train_images_per_second", "train_peak_allocated_bytes", "train_peak_resident_bytes")
@@ -105,23 +106,46 @@ def _fronts(analysis: Analysis, table: Capability | None) -> list[Answer]:
 def _by_task(analysis: Analysis, table: Capability | None) -> list[Answer]:
     """A sentence a task: which schemes are better and worse than the baseline by the excess error, and which open.
 
-    That one metric is what tasks are for; the table of verdicts has the others, each corrected over the schemes too.
+    Of many tasks one sentence, with how often each scheme is. That one metric is what tasks are for; the table of
+    verdicts has the others, each corrected over the schemes too.
     """
-    if table is None or len(table.tasks) > MOST_TASKS:
+    if table is None:
         return []
-    baseline, found = analysis.row(analysis.baseline), []
+    baseline = analysis.row(analysis.baseline)
     base = next((name for (name, _), row in table.rows.items() if row is baseline), "")
-    for task in table.tasks:
-        own = {name: row for (name, at), row in table.rows.items() if at == task and name not in table.arms}
-        if base not in own or len(own) < 2:
-            continue
-        rule, rows = rule_of(analysis.table), list(own.values())
-        pairs = [difference(row, own[base], JUDGED, rule, rows) for name, row in own.items() if name != base]
-        words = _sorted_out(dict(zip((name for name in own if name != base), judged(pairs), strict=True)))
-        if words:
+    verdicts = {task: _beside(analysis, table, task, base) for task in table.tasks if task not in table.void}
+    if len(table.tasks) > MOST_TASKS:
+        return _counted(list(verdicts.values()), base)
+    found = []
+    for task, own in verdicts.items():
+        if words := _sorted_out(own):
             word = "undecided" if words.startswith("undecided") else "decided"
             found.append(Answer(word, f"{task}, excess error beside {base}: {words}."))
     return [*found[:-1], Answer(found[-1].word, found[-1].text + FAMILY)] if found else []
+
+
+def _beside(analysis: Analysis, table: Capability, task: Task, base: str) -> dict[str, Difference]:
+    """Every other scheme on a task -> its excess error beside that of `base`, judged; nothing without `base`."""
+    own = {name: row for (name, at), row in table.rows.items() if at == task and name not in table.arms}
+    if base not in own:
+        return {}
+    rule, rows = rule_of(analysis.table), list(own.values())
+    pairs = {name: difference(row, own[base], JUDGED, rule, rows) for name, row in own.items() if name != base}
+    return dict(zip(pairs, judged(list(pairs.values())), strict=True))
+
+
+def _counted(verdicts: list[dict[str, Difference]], base: str) -> list[Answer]:
+    """On how many tasks each scheme is better, worse and open, those that are better most often first."""
+    names = dict.fromkeys(name for own in verdicts for name in own)
+    words = ("better", "worse", "undecided")
+    every = {name: Counter[str](own[name].verdict for own in verdicts if name in own) for name in names}
+    counts = {name: tuple(every[name][word] for word in words) for name in names}
+    if not any(sum(one[:2]) for one in counts.values()):
+        return []
+    order = sorted(counts, key=lambda name: counts[name][1] - counts[name][0])
+    text = ", ".join(f"{name} {'/'.join(map(str, counts[name]))}" for name in order)
+    what = f"excess error beside {base} on {len(verdicts)} tasks and levels that are not void, better/worse/undecided"
+    return [Answer("decided", f"{what}: {text}.{FAMILY}")]
 
 
 def _sorted_out(verdicts: dict[str, Difference]) -> str:

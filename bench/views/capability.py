@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -17,6 +17,7 @@ BLIND_MOST, ORACLE_LEAST = 0.1, 0.9  # scores of the two arms; a task beyond eit
 MEMORY = ("train_peak_allocated_bytes", "train_peak_resident_bytes")  # the first that was measured is shown
 ARMS = ("blind", "oracle")
 LEVELS = ("easy", "medium", "hard")
+MOST_ACROSS = 12  # columns of a figure that can be read
 
 
 @dataclass(frozen=True, order=True)
@@ -107,6 +108,21 @@ def capability(analysis: Analysis, kind: str = "score") -> Capability | None:
     schemes = [name for name in names if name not in arms]
     found = Capability(kind, schemes, arms, _ordered([task for _, task in places]), places, {})
     return Capability(kind, schemes, arms, found.tasks, places, _void(capability_score(found)))
+
+
+def shown_level(one: Capability) -> str:
+    """The level that a figure shows first where all would be too many columns to read; empty where all are shown."""
+    levels = [level for level in LEVELS if any(task.level == level for task in one.tasks)]
+    if len(one.tasks) <= MOST_ACROSS or len(levels) < 2:
+        return ""
+    return "medium" if "medium" in levels else levels[len(levels) // 2]
+
+
+def at_level(one: Capability, level: str) -> Capability:
+    """The same of one level; of all where it is empty."""
+    tasks = [task for task in one.tasks if not level or task.level == level]
+    rows = {place: row for place, row in one.rows.items() if place[1] in tasks}
+    return replace(one, tasks=tasks, rows=rows)
 
 
 def capability_score(one: Capability) -> Capability:

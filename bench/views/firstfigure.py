@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import functools
 from pathlib import Path
 from typing import Any
 
-from bench.findings.analysis import Analysis
+from bench.findings.analysis import Analysis, analyse
 from bench.findings.peers import of_tasks
 from bench.findings.words import counted
 from bench.store.table import Table
-from bench.views.capability import ARMS, LEVELS, capability
+from bench.views.capability import ARMS, LEVELS, capability, shown_level
 from bench.views.figures.capability import capability_figure
 from bench.views.limits import OF_TASKS
 from bench.views.records import load_record, newest_records
@@ -20,31 +20,31 @@ RECORDS = ("tasks", "quickstart")  # the first that is a record over tasks is sh
 NONE = "No record of the suite is committed yet; `make quickstart` measures five schemes on four of its tasks here.\n"
 
 
-def front_record(results: Path) -> tuple[Path, Table] | None:
-    """The folder and table of the record that is shown; None without one over tasks."""
+def front_record(results: Path) -> tuple[Path, Analysis] | None:
+    """The folder and analysis of the record that is shown; None without one over tasks."""
     newest = newest_records(results)
     for name in RECORDS:
-        if name in newest and of_tasks(table := load_record(newest[name])):
-            return newest[name], table
+        if name in newest and of_tasks((one := _analysed(newest[name])).table):
+            return newest[name], one
     return None
 
 
+@functools.lru_cache(maxsize=len(RECORDS))
+def _analysed(folder: Path) -> Analysis:
+    """A record, which nobody writes again, once for the figure and the text below it."""
+    return analyse(load_record(folder))
+
+
 def front_figure(analysis: Analysis) -> bytes:
-    """A PNG of its capability; where it has several levels, of the middle one alone, so that it can be read."""
-    table = capability(analysis)
-    levels = [level for level in LEVELS if any(task.level == level for task in table.tasks)] if table else []
-    if len(levels) > 1:
-        kept = [row for row in analysis.rows if row.cells[0].row.axes.get("data.level") == _shown(levels)]
-        analysis = replace(analysis, rows=kept)
+    """A PNG of its capability.
+
+    Raises:
+        ValueError: if it has no score of a task.
+    """
     plot = capability_figure(analysis)
     if plot is None:
         raise ValueError(f"record {analysis.name!r} has no score of a task to show")
     return plot[0]
-
-
-def _shown(levels: list[str]) -> str:
-    """The level of the first figure, of several."""
-    return "medium" if "medium" in levels else levels[len(levels) // 2]
 
 
 def front_text(root: Path) -> str:
@@ -62,8 +62,9 @@ def front_text(root: Path) -> str:
     return "\n".join([*lines, "".join(f"- {sentence}\n" for sentence in OF_TASKS)])
 
 
-def measured(table: Table) -> str:
+def measured(analysis: Analysis) -> str:
     """What was measured, on which tasks, and what it cost."""
+    table = analysis.table
     config = table.manifest["config"]
     results = [cell.result for cell in table.done if cell.result]
     sizes = [one.cost["parameters_total"] / 1000 for one in results]
@@ -75,19 +76,24 @@ def measured(table: Table) -> str:
     return (
         f"Score S, mean over {counted(seeds, 'seed')} with half its 95 % interval: 1 is the exact denoiser, 0 the best "
         f"that ignores the prompt, below 0 is worse than that. {counted(schemes, 'scheme')} of {min(sizes):.0f} to "
-        f"{max(sizes):.0f} thousand parameters{size}, on {_tasks(table)}; {counted(len(table.cells), 'cell')} of "
+        f"{max(sizes):.0f} thousand parameters{size}, on {_tasks(analysis)}; {counted(len(table.cells), 'cell')} of "
         f"{train['steps']:,} steps of {train['batch']} images{tuned}, {_time(_minutes(table))} on "
         f"{_machine(results[0].provenance['hardware'])}"
     )
 
 
-def _tasks(table: Table) -> str:
+def _tasks(analysis: Analysis) -> str:
     """Their names, with the levels where there are several."""
+    table = analysis.table
     own = table.manifest["config"]["data"].get("task")
     names = dict.fromkeys(str(cell.row.axes.get("data.task") or own) for cell in table.cells)
     levels = [level for level in LEVELS if any(cell.row.axes.get("data.level") == level for cell in table.cells)]
     text = f"{', '.join(f'`{name}`' for name in names)} ([what each isolates](docs/tasks.md))"
-    return text + (f" at the levels {', '.join(levels)} (shown: {_shown(levels)})" if levels[1:] else "")
+    capable = capability(analysis)
+    shown = shown_level(capable) if capable else ""
+    return (
+        text + (f" at the levels {', '.join(levels)}" if levels[1:] else "") + (f" (shown: {shown})" if shown else "")
+    )
 
 
 def _minutes(table: Table) -> float:

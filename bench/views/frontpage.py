@@ -153,7 +153,6 @@ def replace_part(text: str, name: str, content: str) -> str:
 
 def write(readme: Path) -> None:
     """Writes every generated part into the README, and its figures."""
-    from bench.findings.analysis import analyse
     from bench.views.claimfigure import claim_figure
     from bench.views.firstfigure import FILE, front_figure, front_record
 
@@ -164,7 +163,7 @@ def write(readme: Path) -> None:
     images = readme.parent / "docs" / "images"
     images.mkdir(parents=True, exist_ok=True)
     if found := front_record(readme.parent / "results"):
-        (readme.parent / FILE).write_bytes(front_figure(analyse(found[1])))
+        (readme.parent / FILE).write_bytes(front_figure(found[1]))
     (images / "result.png").write_bytes(claim_figure(readme.parent))
     (images / "schemes.svg").write_text(scheme_figure(SHOWN), encoding="utf-8")
 

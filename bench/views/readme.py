@@ -50,7 +50,7 @@ def update_readme(readme: Path, results: Path) -> bool:
         text = replace_part(text, "claims", claims_line(analyses, link))
     if "<!-- capability:begin -->" in text and (found := front_record(results)):
         text = replace_part(text, "capability", front_text(readme.parent))
-        write_atomic(readme.parent / FILE, front_figure(analyse(found[1])))
+        write_atomic(readme.parent / FILE, front_figure(found[1]))
     write_atomic(readme, text)
     write_atomic(results / CLAIMS_FILE, claims_page(newest_analyses(results, results)))
     return True

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.findings.analysis import Analysis
 from bench.store.metrics import Measurement
-from bench.views.capability import Capability, Task, capability, value_text
+from bench.views.capability import Capability, Task, at_level, capability, shown_level, value_text
 from bench.views.figures.style import HATCHES, FigureSpec, Plot, canvas, legend_below, render, style
 from bench.views.short import short_heading, short_name
 
@@ -22,6 +22,8 @@ TITLES = {
 def capability_figure(analysis: Analysis, kind: str = "score", *, narrow: bool = False) -> Plot | None:
     """Schemes down, tasks across: capacity with its interval in each cell, and what a scheme costs.
 
+    Of more columns than can be read, the middle level alone.
+
     Args:
         analysis: of a matrix over tasks.
         kind: `score` or `right`.
@@ -30,24 +32,50 @@ def capability_figure(analysis: Analysis, kind: str = "score", *, narrow: bool =
     table = capability(analysis, kind)
     if table is None or not table.tasks:
         return None
-    names = [*table.schemes, *table.arms]
-    heights = [ROW if name not in table.arms else THIN for name in names]
-    if narrow:
-        return _narrow(table, names, heights)
-    costs, height = table.costs, sum(heights)
+    level = shown_level(table)
+    table = at_level(table, level)
+    return (_narrow if narrow else _wide)(table, [level])
+
+
+def every_level(analysis: Analysis, kind: str = "score") -> Plot | None:
+    """All levels, one below the other, where `capability_figure` shows one of them; else nothing."""
+    table = capability(analysis, kind)
+    if table is None or not shown_level(table):
+        return None
+    return _wide(table, list(dict.fromkeys(task.level for task in table.tasks)))
+
+
+def _wide(table: Capability, levels: list[str]) -> Plot:
+    """A map a level, with the costs beside."""
+    names, heights = _rows(table)
+    parts = [at_level(table, level) for level in levels]
+    costs, height, most = table.costs, sum(heights), max(len(part.tasks) for part in parts)
     figure, axes = canvas(
-        NAMES + CELL * len(table.tasks) + COST * len(costs), height + 1.15, ncols=1 + len(costs),
-        width_ratios=[CELL * len(table.tasks), *[COST] * len(costs)], squeeze=False,
+        NAMES + CELL * most + COST * len(costs), (height + 1.15) * len(parts), nrows=len(parts), ncols=1 + len(costs),
+        width_ratios=[CELL * most, *[COST] * len(costs)], squeeze=False,
     )  # fmt: skip
-    _heat(axes[0][0], table, table.tasks, names, heights)
-    axes[0][0].set_xlabel(TITLES.get(table.kind, table.kind), fontsize=7)
-    for k, (axis, cost) in enumerate(zip(axes[0][1:], costs, strict=True)):
-        _bars(axis, table, cost, k, height, ROW)
+    for row, part, level in zip(axes, parts, levels, strict=True):
+        _heat(row[0], part, part.tasks, names, heights)
+        row[0].set_xlim(0, most)
+        row[0].set_xlabel(_unit(table, level), fontsize=7)
+        for k, (axis, cost) in enumerate(zip(row[1:], costs, strict=True)):
+            _bars(axis, part, cost, k, height, ROW)
     return render(figure), _numbers(table)
 
 
-def _narrow(table: Capability, names: list[str], heights: list[float]) -> Plot:
+def _rows(table: Capability) -> tuple[list[str], list[float]]:
+    """Names and heights, in inches, of the rows of a map."""
+    names = [*table.schemes, *table.arms]
+    return names, [ROW if name not in table.arms else THIN for name in names]
+
+
+def _unit(table: Capability, level: str) -> str:
+    return TITLES.get(table.kind, table.kind) + (f"; level {level}" if level else "")
+
+
+def _narrow(table: Capability, levels: list[str]) -> Plot:
     """For a phone: a few tasks at a time, one map below the other, costs below, in larger letters."""
+    names, heights = _rows(table)
     most = 3 if any(task.level for task in table.tasks) else 4
     parts = [table.tasks[k : k + most] for k in range(0, len(table.tasks), most)]
     costs, height = table.costs, sum(heights)
@@ -58,7 +86,7 @@ def _narrow(table: Capability, names: list[str], heights: list[float]) -> Plot:
     for axis, tasks in zip(axes, parts, strict=False):
         _heat(axis, table, tasks, names, heights, LARGER)
         axis.set_xlim(0, min(most, len(table.tasks)))
-    axes[len(parts) - 1].set_xlabel(TITLES.get(table.kind, table.kind), fontsize=8.5, loc="right")
+    axes[len(parts) - 1].set_xlabel(_unit(table, levels[0]), fontsize=8.5, loc="right")
     _name_only(axes[-1], table)
     for k, cost in enumerate(costs):
         axis = axes[-1].inset_axes((k / len(costs), 0, 0.86 / len(costs), 1))
@@ -168,16 +196,17 @@ def _numbers(table: Capability) -> list[dict[str, Any]]:
 
 CAPTION = (
     "Mean over seeds ± half its 95 % interval; darker is more. Hatched: void, since a reference fails its rule "
-    "(blind below .1, oracle above .9). Costs: means over tasks, the largest memory."
+    "(blind below .1, oracle above .9). Costs: means over tasks, the largest memory. Of many levels the middle one."
 )
 CAPABILITY = FigureSpec("capability.png", "Capability by scheme", CAPTION, capability_figure, whole=True)
 CAPABILITY_NARROW = FigureSpec(
     "capability-narrow.png", "Capability by scheme, for a narrow page", CAPTION,
     lambda analysis: capability_figure(analysis, narrow=True), whole=True,
 )  # fmt: skip
+EVERY_LEVEL = FigureSpec("capability-levels.png", "Capability by scheme, every level", CAPTION, every_level, whole=True)
 CONTROL = FigureSpec(
     "control.png", "Control by scheme, read off the samples", CAPTION,
-    lambda analysis: capability_figure(analysis, "right"), whole=True,
+    lambda analysis: every_level(analysis, "right") or capability_figure(analysis, "right"), whole=True,
 )  # fmt: skip
 
 

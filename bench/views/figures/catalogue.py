@@ -15,6 +15,7 @@ from bench.views.figures.style import FigureSpec
 FIGURES: tuple[FigureSpec, ...] = (
     capability.CAPABILITY,
     capability.CAPABILITY_NARROW,
+    capability.EVERY_LEVEL,
     capability.CONTROL,
     capability.LEARNING,
     quality.QUALITY_COST,

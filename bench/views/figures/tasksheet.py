@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.findings.analysis import Analysis
 from bench.store.table import CellRecord
-from bench.views.capability import Capability, Task, capability
+from bench.views.capability import Capability, Task, at_level, capability, shown_level
 
 Images = NDArray[np.uint8]  # (n, H, W, 3)
 TILE, GAP, NAMES, LINE = 72, 8, 150, 13  # pixels: an image, between two, of the names, of a line of text
@@ -22,10 +22,11 @@ TRUE = "true.npy"  # beside `grid.npy`: what the prompts' images really are
 
 
 def task_sheet(analysis: Analysis) -> bytes | None:
-    """A PNG of the first seed's samples of every scheme and task; None where no task has any."""
+    """A PNG of the first seed's samples of every scheme and task, of many levels the middle one; None without any."""
     table = capability(analysis) or capability(analysis, "right")
     if table is None:
         return None
+    table = at_level(table, shown_level(table))
     tasks = [task for task in table.tasks if any(_images(table, name, task) is not None for name in table.schemes)]
     blocks = [_block(table, some) for some in _parts(tasks)]
     if not blocks:
@@ -39,7 +40,10 @@ def task_sheet(analysis: Analysis) -> bytes | None:
 
 
 def _parts(tasks: list[Task]) -> list[list[Task]]:
-    return [tasks[k : k + ACROSS] for k in range(0, len(tasks), ACROSS)]
+    """At most so many side by side, and parts alike."""
+    parts = -(-len(tasks) // ACROSS)
+    across = -(-len(tasks) // parts) if parts else ACROSS
+    return [tasks[k : k + across] for k in range(0, len(tasks), across)]
 
 
 def _block(table: Capability, tasks: list[Task]) -> Images:
