@@ -86,7 +86,8 @@ def _narrow(table: Capability, levels: list[str]) -> Plot:
     for axis, tasks in zip(axes, parts, strict=False):
         _heat(axis, table, tasks, names, heights, LARGER)
         axis.set_xlim(0, min(most, len(table.tasks)))
-    axes[len(parts) - 1].set_xlabel(_unit(table, levels[0]), fontsize=8.5, loc="right")
+    unit = _unit(table, levels[0]).replace(", below", ",\nbelow")
+    axes[len(parts) - 1].set_xlabel(unit, fontsize=8.5, loc="right")
     _name_only(axes[-1], table)
     for k, cost in enumerate(costs):
         axis = axes[-1].inset_axes((k / len(costs), 0, 0.86 / len(costs), 1))
