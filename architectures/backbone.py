@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from architectures.layers import TimestepEmbedding, fixed_positions, init_with, initialise, patchify, unpatchify, zeros
 from architectures.modulation import FinalNorm
-from architectures.prompt import PromptKind, length_of, of_length
+from architectures.prompt import Encoded, PromptKind, length_of, of_length
 from architectures.registry import origin, scheme_class
 from architectures.scheme import BackboneConfig, Description, Scheme
 from architectures.sublayer import Equations, SubLayer
@@ -23,7 +23,13 @@ class DiT(nn.Module):
         scheme: how conditions enter.
         prompt: what a prompt is.
         in_channels, out_channels: of the image.
+
+    Attributes:
+        residual: dtype of the streams between blocks, equal for every scheme: `fp32`, that of the parameters, or
+            `bf16`, that of the arithmetic, which autocast sets.
     """
+
+    residual: Literal["fp32", "bf16"] = "fp32"
 
     def __init__(self, scheme: Scheme, prompt: PromptKind, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -44,20 +50,35 @@ class DiT(nn.Module):
             self.register_buffer("positions", table, persistent=False)
 
     def forward(self, x: Tensor, t: Tensor, prompt: Any) -> Tensor:
-        """Velocity (B, C_out, H, W) of x (B, C, H, W), t (B,) in [0, 1] (0 data, 1 noise) and a prompt of its kind."""
+        """Velocity (B, C_out, H, W) of x (B, C, H, W) at t (B,) in [0, 1] (0 data, 1 noise).
+
+        The prompt is of its kind, or what `encode` made of it.
+        """
         x = self.patches(patchify(x, self.patch))  # (B, N, D)
+        dtype = self.patches.weight.dtype if self.residual == "fp32" else x.dtype
         if hasattr(self, "positions"):
             x = x + self.positions
-        c = self.scheme.embed(self.time(t), self.prompt(prompt))  # once a pass
-        h = self.scheme.enter(x, c)
+        encoded = prompt if isinstance(prompt, Encoded) else self.encode(prompt)
+        c = self.scheme.embed(self.time(t), encoded)  # once a pass
+        h = stream(self.scheme.enter(x.to(dtype), c), dtype)
         for block in self.blocks:
             h = block(h, c)
         x = self.scheme.leave(h, c)  # (B, N, D), normalised
         return unpatchify(self.head(x), self.patch, self.out_channels)
 
+    def encode(self, prompt: Any) -> Encoded:
+        """An encoded prompt, which `forward` takes too: a sampler needs it once."""
+        encoded: Encoded = self.prompt(prompt)
+        return encoded
+
     def parameter_split(self) -> dict[str, int]:
         """Trainable parameters by what they serve, see `parameter_split`."""
         return parameter_split(self)
+
+
+def stream(h: Any, dtype: torch.dtype) -> Any:
+    """What blocks pass on, one stream or several, in one dtype: a prompt's tokens come in that of their encoder."""
+    return h.to(dtype) if isinstance(h, Tensor) else tuple(part.to(dtype) for part in h)
 
 
 ROLES = ("backbone", "modulation", "prompt", "scheme")

@@ -28,7 +28,14 @@ from architectures.sublayer import Adaptive, Vectors, modulate
 # --- the maps -------------------------------------------------------------------------------------------------------
 
 
-class SiLULinear(nn.Linear):
+class Affine(nn.Linear):
+    """W a + b in the dtype of W, also under autocast: in bf16 1 + s would be 1 for s up to 0.003."""
+
+    def forward(self, a: Tensor) -> Tensor:
+        return super().forward(a).to(self.weight.dtype)
+
+
+class SiLULinear(Affine):
     """W a(c) + b."""
 
     role = "modulation"
@@ -152,7 +159,7 @@ class PerBlock(Placement):
 
     def affine(self) -> nn.Module:
         """W_i a + b_i."""
-        return self._initialised(nn.Linear(self.width, self.out))
+        return self._initialised(Affine(self.width, self.out))
 
 
 class Bottleneck(Placement):
@@ -166,7 +173,7 @@ class Bottleneck(Placement):
         return LinearSiLU(self.width, self.rank)
 
     def affine(self) -> nn.Module:
-        return self._initialised(nn.Linear(self.rank, self.out))
+        return self._initialised(Affine(self.rank, self.out))
 
 
 class ModulationLinear(nn.Linear):
@@ -262,7 +269,7 @@ class SharedMLP(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-5)
         self.up = nn.Linear(width, 4 * width)
-        self.out = init_with(nn.Linear(4 * width, count * width), weight=zeros)
+        self.out = init_with(Affine(4 * width, count * width), weight=zeros)
 
     def forward(self, c: Tensor) -> Tensor:
         return self.out(F.mish(self.up(self.norm(c))))

@@ -237,7 +237,7 @@ class SubLayer(nn.Module):
         y = self.post(y)
         if self.gate.function is not None and m.gate is not None:
             y = self.gate.function(m.gate).unsqueeze(1) * y
-        out = self.carry(x, u) + y
+        out = (self.carry(x, u) + y).to(x.dtype)  # vectors are float32 under autocast; the stream keeps its own
         if self.observer is not None:
             self.observer(x, u, out, m)
         return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from tiny import ditbench
 
 from bench.config.keys import keys, markdown
 from bench.config.load import load, to_yaml
-from bench.config.schema import ConfigError, as_dict
+from bench.config.schema import ConfigError, Train, as_dict
+from bench.run.machine import on_device
 
 
 def written(folder: Path, text: str) -> Path:
@@ -128,6 +130,13 @@ MATRICES = sorted(
 def test_every_shipped_config_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DITBENCH_CIFAR10", "somewhere")
     assert load(path).variants
+
+
+def test_a_low_stream_in_high_arithmetic_is_refused() -> None:
+    low = Train(device="cpu", residual="bf16")
+    with pytest.raises(ConfigError, match="train.residual bf16: the arithmetic is 32; choose train.precision=bf16"):
+        on_device(low)
+    assert on_device(replace(low, precision="bf16")).residual == "bf16"
 
 
 # --- keys carry their meaning -----------------------------------------------------------------------------------------

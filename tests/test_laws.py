@@ -223,6 +223,24 @@ class Dropout(AdaLNZero):
         return nn.functional.dropout(x, 0.5)
 
 
+class LowStream(AdaLNZero):
+    """x <- bf16(x)"""
+
+    def block(self, index):
+        made = super().block(index)
+        made.register_forward_hook(lambda block, args, out: out.bfloat16())
+        return made
+
+
+class LowVectors(AdaLNZero):
+    """s = bf16(s)"""
+
+    def block(self, index):
+        made = super().block(index)
+        made.head.affine = nn.Linear(self.backbone.width, 6 * self.backbone.width)
+        return made
+
+
 CASES: list[tuple[str, type, str]] = [
     ("builds", Signature, "Error"),
     ("builds", NoFacts, "no `facts"),
@@ -243,6 +261,8 @@ CASES: list[tuple[str, type, str]] = [
     ("fair beginning", Global, "scheme.r depends on torch's global seed"),
     ("options", BadChoice, "offers 'instance'"),
     ("low precision", Rounds, "bf16 differs"),
+    ("precision of the stream", LowStream, "residual fp32 and positions sincos a stream is torch.bfloat16"),
+    ("precision of the stream", LowVectors, "a head gives torch.bfloat16"),
     ("compiles", Breaks, "."),
     ("saves and loads", Unsaved, "computes something else"),
     ("no memory", Remembers, "after another call"),

@@ -37,6 +37,15 @@ def test_law(law: laws.Law, scheme: str) -> None:
     assert law.assert_holds(scheme)
 
 
+STATIC = [(name, {"context": "static"}) for name in SCHEMES if "context" in architectures.describe(name).options]
+PLACED = [("adaln-zero", {"head": head}) for head in ("shared", "shared+table", "bottleneck(8)", "low-rank(4)")]
+
+
+@pytest.mark.parametrize(("scheme", "options"), [*STATIC, *PLACED], ids=str)
+def test_options_keep_the_precision_of_the_stream(scheme: str, options: dict[str, str]) -> None:
+    next(law for law in laws.LAWS if law.name == "precision of the stream").assert_holds(scheme, **options)
+
+
 @pytest.mark.parametrize("scheme", [name for name in SCHEMES if architectures.describe(name).facts.length == "any"])
 def test_a_caption_is_the_same_in_a_longer_table(scheme: str) -> None:
     captions, longer = laws.CAPTIONS, SchemeUnderTest(scheme).random(Captions(20, 9, depth=1))

@@ -47,6 +47,7 @@ LAWS += [
     facts.fair_beginning,
     facts.options,
     runtime.low_precision,
+    runtime.stream,
     runtime.compiles,
     runtime.saves,
     runtime.no_memory,

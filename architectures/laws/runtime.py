@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 
-from architectures.laws.core import CAPTIONS, LawViolation, SchemeUnderTest, distance, few, law, require
+from architectures.backbone import DiT
+from architectures.laws.core import (
+    CAPTIONS,
+    CONFIG,
+    FEATURES,
+    LawViolation,
+    SchemeUnderTest,
+    distance,
+    few,
+    law,
+    require,
+)
+from architectures.observation import observe
+from architectures.prompt import PromptKind
 
 
 @law("low precision")
@@ -20,6 +38,43 @@ def low_precision(s: SchemeUnderTest) -> str:
     error = ((low - high).norm() / high.norm()).item()
     require(error < 0.05, f"bf16 differs from fp32 by {error:.1%}")
     return f"they differ by {error:.1%}"
+
+
+@law("precision of the stream")
+def stream(s: SchemeUnderTest) -> str:
+    """Under bf16 autocast every stream has the dtype that is stated, and shift, scale and gate are float32."""
+    kinds: tuple[PromptKind, ...] = (CAPTIONS, FEATURES)
+    for kind, positions, (residual, due) in itertools.product(kinds, ("sincos", "rope"), DTYPES.items()):
+        model, (x, t, prompt) = s.random(kind, config=CONFIG.with_changes(positions=positions)), s.inputs(kind)
+        model.residual = residual
+        with observe(model) as observed, passed(model) as streams, torch.autocast("cpu", dtype=torch.bfloat16):
+            model(x, t, prompt)
+        other = {str(tensor.dtype) for tensor in streams} - {str(due)}
+        require(not other, f"with residual {residual} and positions {positions} a stream is {few(sorted(other))}")
+        given = [v for branch in observed.branches.values() for v in (branch.scale, branch.g) if v is not None]
+        low = {str(v.dtype) for v in given} - {"torch.float32"}
+        require(not low, f"a head gives {few(sorted(low))}: 1 + s is rounded; make its map an `Affine`")
+    return "streams fp32 or bf16 as stated, vectors float32"
+
+
+DTYPES: dict[Literal["fp32", "bf16"], torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@contextmanager
+def passed(model: DiT) -> Iterator[list[Tensor]]:
+    """The streams that blocks receive and give in the passes within."""
+    streams: list[Tensor] = []
+
+    def hook(block: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        for h in (args[0], out):
+            streams.extend([h] if isinstance(h, Tensor) else h)
+
+    handles = [block.register_forward_hook(hook) for block in model.blocks]
+    try:
+        yield streams
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @law("compiles")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures.layers import GatedMLP, PrecomputedRoPE, RMSNorm, SelfAttention, sinusoid
-from architectures.modulation import Head
+from architectures.modulation import Affine, Head
 from architectures.sublayer import PLAIN, Adaptive, Block, Context, SubLayer, mask_and_positions, no_context, parse_gate
 
 
@@ -179,7 +179,7 @@ class Sandwich(Block):
             )
 
         super().__init__(
-            Head(nn.Linear(cond_width, 4 * width), [branches.slots] * 2) if cond_width else None,
+            Head(Affine(cond_width, 4 * width), [branches.slots] * 2) if cond_width else None,
             attention=branch(attention, mask_and_positions),
             mlp=branch(mlp, no_context),
         )

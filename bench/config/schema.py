@@ -192,6 +192,8 @@ class Train:
     """Where a cell trains; auto: a GPU if there is one."""
     precision: Annotated[Literal["auto", "32", "bf16"], SWITCH] = "auto"
     """Arithmetic; auto: bf16 on a GPU, 32 on a CPU."""
+    residual: Literal["fp32", "bf16"] = "fp32"
+    """bf16: dtype of the streams between blocks, the same for every scheme; bf16 halves what norms read and write."""
     compile: Annotated[Literal["auto", "on", "off"], SWITCH] = "auto"
     """torch.compile; auto: on on a GPU."""
     exact: Flag = False

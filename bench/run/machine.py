@@ -26,7 +26,7 @@ def on_device(train: Train) -> Train:
     """The same with no `auto` left.
 
     Raises:
-        ConfigError: for a device that is not here.
+        ConfigError: for a device that is not here, or a low stream in high arithmetic.
     """
     device = train.device
     if device == "auto":
@@ -37,7 +37,10 @@ def on_device(train: Train) -> Train:
     changes: dict[str, Any] = {"device": device}
     changes |= {"precision": precision} if train.precision == "auto" else {}
     changes |= {"compile": compiled} if train.compile == "auto" else {}
-    return replace(train, **changes)
+    resolved = replace(train, **changes)
+    if resolved.residual == "bf16" and resolved.precision != "bf16":
+        raise ConfigError("train.residual bf16: the arithmetic is 32; choose train.precision=bf16 or residual fp32")
+    return resolved
 
 
 @functools.cache

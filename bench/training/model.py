@@ -29,7 +29,7 @@ def build(config: CellConfig, prompt: PromptKind, *, seed: int = 0) -> DiT:
     Raises:
         ValueError: for an unknown scheme, option or backbone, or sizes that do not fit, in one sentence.
     """
-    return architectures.create(
+    model = architectures.create(
         config.scheme,
         backbone(config.backbone),
         image_size=config.data.image_size,
@@ -38,6 +38,8 @@ def build(config: CellConfig, prompt: PromptKind, *, seed: int = 0) -> DiT:
         seed=seed,
         **config.options,
     )
+    model.residual = config.train.residual
+    return model
 
 
 @dataclass(frozen=True)
