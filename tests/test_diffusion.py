@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from gaussians import gaussian
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from architectures import Labels
+import architectures
+from architectures import Labels, laws
 from bench.config.schema import Sample
 from bench.data.pixels import from_images, to_images
-from bench.measure.sampling import SAMPLERS, euler, guided, heun, initial_noise, sample, solver
+from bench.measure.sampling import SAMPLERS, euler, guided, heun, initial_noise, sample, sample_exact, solver, with_null
 from bench.store.seeds import derive
 from bench.training.flow import data_prediction, flow_loss, interpolate, sample_noise, velocity
 
@@ -78,9 +80,9 @@ def test_guidance_extrapolates_from_null() -> None:
         return prompt.float()[:, None, None, None].expand_as(x)
 
     x, t = torch.zeros(2, 1, 2, 2), torch.zeros(2)
-    v = guided(model, Labels(10), 3.0)(x, t, torch.tensor([1, 4]))
+    v = guided(model, 3.0)(x, t, with_null(Labels(10), torch.tensor([1, 4]), x, 3.0))
     assert v[:, 0, 0, 0].tolist() == [10 + 3 * (1 - 10), 10 + 3 * (4 - 10)]
-    assert guided(model, Labels(10), 1.0) is model
+    assert guided(model, 1.0) is model
 
 
 # --- what the output is ---------------------------------------------------------------------------------------------
@@ -151,8 +153,54 @@ def test_guidance_acts_on_the_velocity() -> None:
         return prompt.to(x)[:, None, None, None].expand_as(x)
 
     x, t = torch.ones(1, 1, 2, 2), torch.tensor([0.5])
-    v = guided(velocity(model, "data"), Labels(10), 3.0)(x, t, torch.tensor([4]))
+    v = guided(velocity(model, "data"), 3.0)(x, t, with_null(Labels(10), torch.tensor([4]), x, 3.0))
     assert torch.allclose(v, (x - (10 + 3.0 * (4 - 10))) / 0.5)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_guidance_and_solver_compute_in_float32_what_a_model_gives_in_bf16(name: str, guidance: float) -> None:
+    noise, slope = gaussian(4, 3, 4, 4), gaussian(2, 3, 4, 4, seed=1)
+
+    def low(x, t, prompt):
+        return (slope[prompt] + x * t[:, None, None, None]).bfloat16()
+
+    prompt, how = torch.zeros(4, dtype=torch.long), Sample(sampler=name, steps=5, guidance=guidance)
+    found = sample_exact(low, Labels(1), prompt, noise, how)
+    due = sample_exact(lambda x, t, p: low(x, t, p).float(), Labels(1), prompt, noise, how)
+    assert found.dtype == torch.float32 and torch.equal(found, due)
+
+
+# --- a prompt is encoded once ---------------------------------------------------------------------------------------
+
+
+def every_time(model, kind, guidance: float):
+    """Guidance that encodes prompt and null at every step."""
+
+    def velocity(x, t, prompt):
+        if guidance == 1.0:
+            return model(x, t, prompt)
+        both = with_null(kind, prompt, x, guidance)
+        v, v_null = model(x.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
+        return v_null + guidance * (v - v_null)
+
+    return velocity
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("kind", laws.PROMPTS)
+@pytest.mark.parametrize("scheme", architectures.schemes())
+def test_a_sampling_encodes_its_prompt_once_and_samples_the_same_bits(scheme: str, kind: str, guidance: float) -> None:
+    subject = laws.SchemeUnderTest(scheme)
+    model, prompt = subject.random(laws.PROMPTS[kind]), subject.inputs(laws.PROMPTS[kind])[2]
+    calls: list[object] = []
+    model.prompt.register_forward_hook(lambda *given: calls.append(given))
+    noise, how = gaussian(4, 3, 16, 16), Sample(sampler="heun", steps=2, guidance=guidance)
+    found = sample_exact(model, model.prompt_kind, prompt, noise, how)
+    assert len(calls) == 1
+    with torch.no_grad():
+        assert torch.equal(found, heun(every_time(model, model.prompt_kind, guidance), noise, prompt, 2))
+    assert len(calls) == 5
 
 
 def test_images_survive_the_round_trip() -> None:

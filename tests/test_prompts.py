@@ -14,7 +14,7 @@ from bench.config.schema import Data, Prompt
 from bench.data import datasets, prompts
 from bench.data.datasets import Dataset, Split
 from bench.data.prompts import PromptError
-from bench.measure.sampling import guided
+from bench.measure.sampling import guided, with_null
 
 
 def labelled() -> Dataset:
@@ -89,7 +89,7 @@ def test_slots_count_as_the_prompt_and_are_guided(kind: Slots) -> None:
     model = architectures.create("adaln-zero", "DiT-XS/4", image_size=16, in_channels=3, prompt=kind, seed=0)
     assert model.parameter_split()["prompt"] == 256 * (10 + 3 + 2)
     x, ids = torch.randn(2, 3, 16, 16), torch.ones_like(kind.null(2))
-    v = guided(model, kind, 2.0)(x, torch.full((2,), 0.5), ids)
+    v = guided(model, 2.0)(x, torch.full((2,), 0.5), with_null(kind, ids, x, 2.0))
     assert v.shape == x.shape
 
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from architectures import FeatureBatch, PromptKind, index_prompt
+from architectures import DiT, FeatureBatch, PromptKind, index_prompt
 from bench.config.schema import Sample
 from bench.data.datasets import Dataset
 from bench.data.pixels import to_images
@@ -33,17 +33,29 @@ from bench.training.signals import beat
 from bench.training.stopwatch import Stopwatch
 
 
-def guided(model: Velocity, kind: PromptKind, guidance: float) -> Velocity:
-    """v_null + w (v - v_null), both in one pass; w = 1 needs no second half (Ho and Salimans, arXiv 2207.12598)."""
+def guided(model: Velocity, guidance: float) -> Velocity:
+    """v_null + w (v - v_null), both in one pass of `with_null` prompts (Ho and Salimans, arXiv 2207.12598).
+
+    w = 1 needs no second half.
+    """
     if guidance == 1.0:
         return model
 
-    def velocity(x: Tensor, t: Tensor, prompt: Any) -> Tensor:
-        both = _join(prompt, kind.null(len(x), x.device))
+    def velocity(x: Tensor, t: Tensor, both: Any) -> Tensor:
         v, v_null = model(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
         return v_null + guidance * (v - v_null)
 
     return velocity
+
+
+def with_null(kind: PromptKind, prompt: Any, noise: Tensor, guidance: float) -> Any:
+    """What `guided` gives a model: [prompt ; null], or the prompt alone where w = 1."""
+    return prompt if guidance == 1.0 else _join(prompt, kind.null(len(noise), noise.device))
+
+
+def exact(model: Velocity) -> Velocity:
+    """The model with its output in the dtype of x: guidance and solver do not compute in bf16."""
+    return lambda x, t, prompt: model(x, t, prompt).to(x.dtype)
 
 
 def _join(a: Any, b: Any) -> Any:
@@ -118,8 +130,10 @@ def sample_exact(
     model: Velocity, kind: PromptKind, prompt: Any, noise: Tensor, how: Sample, target: Target = "velocity"
 ) -> Tensor:
     """Samples x_0 (B, C, H, W), not clipped, of a model with that target."""
-    field = guided(velocity(model, target), kind, how.guidance)  # guidance acts on the velocity
-    return solver(how.sampler, target)(field, noise, prompt, how.steps)
+    prompts = with_null(kind, prompt, noise, how.guidance)
+    given = model.encode(prompts) if isinstance(model, DiT) else prompts  # once: it is the same at every step
+    field = guided(velocity(exact(model), target), how.guidance)  # guidance acts on the velocity
+    return solver(how.sampler, target)(field, noise.clone(), given, how.steps)  # made here: one graph for all steps
 
 
 def prompt_texts(data: Dataset, indices: NDArray[np.int64], split: str = "heldout") -> list[str]:
