@@ -56,7 +56,8 @@ DOORS = {  # library -> the only modules, or rooms, that import it
     "lightning": {"training", "studies.gpu"},  # the second counts what its loop waits for
     "datasets": {"data.reading.hub"},
     "pyarrow": {"data.reading.tables"},
-    "transformers": {"data.encoders"},
+    "transformers": {"data.encoders", "measure.metrics.vision"},
+    "huggingface_hub": {"measure.metrics.vision"},
     "safetensors": {"views.sample", "measure.judge"},
     "diffusers": {"views.sample", "studies.peers"},
     "typer": {"cli"},

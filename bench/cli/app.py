@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import config, data, errors, findings, run, sample, schemes, serve, tasks
+from bench.cli import config, data, errors, evaluate, findings, run, sample, schemes, serve, tasks
 from bench.cli.screen import say
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Read results": (findings.report, findings.compare, findings.claims, findings.choices, findings.record),
     "Schemes": (schemes.schemes, schemes.describe, schemes.check, schemes.new_scheme),
     "Tasks": (tasks.tasks, tasks.describe_task, tasks.check_task, tasks.new_task),
-    "Generate images": (sample.sample, sample.sample_published),
+    "Generate and measure images": (sample.sample, sample.sample_published, evaluate.evaluate),
     "Dashboard and machine": (serve.dashboard, serve.sync, serve.doctor),
 }
 CLASSES = {sample.sample: sample.SampleCommand}

@@ -129,6 +129,8 @@ MI, GI = 2.0**20, 2.0**30
 METRICS: tuple[Metric, ...] = (
     _distance("kid", "KID", "lower", ",.4f", brief=True),
     _distance("fid", "FID", "lower", ",.1f", margin=0.013),
+    _distance("sfid", "sFID", "lower", ",.1f", margin=0.013),
+    _distance("inception_score", "Inception score", "higher", ",.1f"),
     _distance("precision", "precision", "higher", ",.3f"),
     _distance("recall", "recall", "higher", ",.3f"),
     _judged("local", "local adherence", columns=("", "unseen"), every_set=True),

@@ -84,6 +84,17 @@ def decode(stored: Any, size: int) -> Decoded:
     return done
 
 
+def rgb_of(content: bytes) -> Uint8:
+    """An image file by the same rules in its own size, uint8 (H, W, 3).
+
+    Raises:
+        ValueError, OSError: as `decode`.
+    """
+    done = Decoded()
+    with _opened(content) as opened:
+        return np.asarray(_rgb(_upright(opened, done.conversions), done.conversions))
+
+
 def _say_of_size(found: tuple[int, int], size: int, conversions: list[str]) -> None:
     small, large = sorted(found)
     if small < size:

