@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -188,25 +188,25 @@ class _Child:
 class Warm(Local):
     """An executor whose cells start in no time. They have no guard: what is tested of guards is started as users do."""
 
-    def __init__(self, jobs: int, gpus: int = 0, *, warm: object = False) -> None:
+    def __init__(self, jobs: int, gpus: Sequence[str] = (), *, warm: object = False) -> None:
         super().__init__(jobs, gpus)
 
     @staticmethod
     def early(name: str, jobs: int, store: Store) -> None:
         """Its cells are forked from the tests' own."""
 
-    def _start(self, folder: CellFolder, share: int) -> Process:
+    def _start(self, folder: CellFolder, share: int, gpu: str) -> Process:
         before = folder.state()
         forked = multiprocessing.parent_process() is not None
         child: Any = _Child(warm_cell(folder, _Inherited(share) if forked else DupFd(share)))
-        return Process(folder, child, 0, before)
+        return Process(folder, child, gpu, before)
 
 
 def _run_command(words: tuple[str, ...], cwd: Path, env: dict[str, str], out: Any, err: Any) -> None:
     from bench.cli import main
-    from bench.run import executors
+    from bench.run import executors, placement
 
-    executors.Local = Warm  # type: ignore[misc]
+    executors.Local = placement.Local = Warm  # type: ignore[misc]
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)

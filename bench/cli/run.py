@@ -6,10 +6,10 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,9 +31,10 @@ from bench.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from bench.config.schema import Matrix
+    from bench.run.executor import Executor
     from bench.run.loop import CellState
     from bench.run.plan import Plan, PlannedCell
-    from bench.run.warm import Server
     from bench.store.folders import Store
     from bench.views.beside import Beside
     from bench.views.grid import Grid
@@ -53,47 +54,47 @@ def run(
 
     Example: ditbench run configs/quickstart.yaml train.steps=200 name=short
     """
-    import torch
-
     from bench.config import load as config
-    from bench.run.executors import Local
+    from bench.run import placement
     from bench.run.manifest import commit
-    from bench.run.plan import plan
-    from bench.store import provenance
 
     loaded = config.load(matrix, overrides)
     loaded = replace(loaded, plugins=[*loaded.plugins, *map(str, plugin or [])])
     store = open_store(root)
-    server = None if dry_run or torch.cuda.is_available() else Local.early(loaded.name, loaded.run.jobs, store)
-    with closing(server) if server is not None else nullcontext():
-        with progress_bars(quiet) as progress:
-            planned = plan(loaded, store, command=provenance.command(), progress=progress)
-        out = console()
-        for warning in planned.warnings:
-            out.print(f"warning: {warning}", style="bold")
-        if not quiet:
-            out.print(_plan_grid(planned))
-        if dry_run:
-            return
+    if dry_run:
+        _planned(loaded, store, quiet=quiet)
+        return
+    with closing(placement.opened(loaded, store)) as place:
+        planned = _planned(loaded, store, quiet=quiet)
+        place.check(planned)
         commit(planned, store, fresh=fresh)
         sync = _sync(store, loaded.name) if track else None
-        states = _run_with_display(planned, store, sync or (lambda: None), quiet=quiet, server=server)
+        states = _run_with_display(planned, store, place.executor(planned), sync or (lambda: None), quiet=quiet)
     _finish(loaded.name, store, sync)
     sys.exit(any(state.status != "done" for state in states))
 
 
+def _planned(loaded: Matrix, store: Store, *, quiet: bool) -> Plan:
+    """Plans the cells and prints them with their cost."""
+    from bench.run.plan import plan
+    from bench.store import provenance
+
+    with progress_bars(quiet) as progress:
+        planned = plan(loaded, store, command=provenance.command(), progress=progress)
+    out = console()
+    for warning in planned.warnings:
+        out.print(f"warning: {warning}", style="bold")
+    if not quiet:
+        out.print(_plan_grid(planned))
+    return planned
+
+
 def _run_with_display(
-    planned: Plan, store: Store, sync: Callable[[], None], *, quiet: bool, server: Server | None
+    planned: Plan, store: Store, executor: Executor[Any], sync: Callable[[], None], *, quiet: bool
 ) -> list[CellState]:
     """Runs the cells: with a live table on a terminal, with plain lines in a log, silently if `quiet`."""
-    import torch
-
-    from bench.run.executors import Local
     from bench.run.loop import run as run_cells
 
-    gpus = torch.cuda.device_count()
-    warm = server or (gpus == 0 and _unfinished(planned, store))  # of cells on a GPU: see results/gpu/README.md
-    executor = Local(planned.matrix.run.jobs, gpus=gpus, warm=warm)
     out = console()
     if quiet:
         return run_cells(planned, store, executor=executor, say=lambda text: None, sync=sync)
@@ -110,11 +111,6 @@ def _run_with_display(
             show=lambda states: live.update(_state_grid(states)),
             sync=sync,
         )
-
-
-def _unfinished(planned: Plan, store: Store) -> bool:
-    """Whether a cell is to be run."""
-    return any(not one.reason and store.cell(one.row.cell).result() is None for one in planned.cells)
 
 
 class _Ticker:

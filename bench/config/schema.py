@@ -282,8 +282,8 @@ class Run:
 
     executor: Literal["local"] = "local"
     """Kept for older files: cells run on this machine."""
-    jobs: Count = 1
-    """Cells at a time."""
+    jobs: Count | None = None
+    """Cells at a time; null: one, or one for each GPU."""
     timeout: Positive | None = None
     """Seconds a cell may take; null: no limit."""
     silence: Positive | None = 1800.0

@@ -1,4 +1,4 @@
-"""Where cells run. A cell is one command below a guard, in a session of its own; an executor decides only where."""
+"""The executor of this machine: each cell in a session of its own, below its guard."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from bench.run import executor
 from bench.run.boot import command, environment
-from bench.run.processes import GRACE, PARENT, Child
+from bench.run.processes import PARENT, Child, is_stopped
 from bench.run.slots import FILE, Slots
 from bench.run.warm import Server, Stale
 from bench.store.disk import writing
@@ -23,31 +23,31 @@ from bench.store.files import make_folder
 from bench.store.folders import CellFolder, Store
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a process ended: its exit code (negative: the signal), and the last that it printed."""
-
-    code: int
-    tail: str = ""
-
-
 @dataclass
-class Process:
+class Process(executor.Process):
     """A cell's guard, and the cell below it.
 
     Attributes:
         folder: the cell's.
         child: the guard.
-        slot: which of the cells at a time.
+        gpu: that it has to itself, as `CUDA_VISIBLE_DEVICES` names it, or empty.
         before: the cell's state before it was started.
         started: on the monotonic clock.
     """
 
     folder: CellFolder
     child: Child
-    slot: int
+    gpu: str = ""
     before: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+
+    def alive(self) -> bool:
+        """Whether its guard lives."""
+        return self.child.poll() is None
+
+    def paused(self) -> bool:
+        """Whether its guard or something below is stopped."""
+        return is_stopped(self.child.pid)
 
     def stop(self) -> None:
         """Has the cell write its checkpoint and end."""
@@ -67,32 +67,32 @@ class Process:
                 os.killpg(self.child.pid, signal.SIGKILL)
             self.child.wait()
 
-    def ended(self) -> Ended:
+    def ended(self) -> executor.Ended:
         """How the cell ended; call it when the guard has."""
         report = b""
         if self.child.stdout is not None:
             with self.child.stdout as output:
                 report = output.read()
         with suppress(ValueError, TypeError):
-            return Ended(**json.loads(report))
+            return executor.Ended(**json.loads(report))
         with suppress(ProcessLookupError):  # the guard was killed, or failed: nothing of the cell may live on
             os.killpg(self.child.pid, signal.SIGKILL)
-        return Ended(self.child.wait(), report.decode(errors="replace"))
+        return executor.Ended(self.child.wait(), report.decode(errors="replace"))
 
 
-class Local:
-    """This machine: `jobs` cells at a time, each with its share of the cores, and its own GPU where there are any.
+class Local(executor.Executor[Process]):
+    """This machine: `jobs` cells at a time, each with its share of the cores, and a GPU of its own where it needs one.
 
     Args:
         jobs: cells at a time.
-        gpus: of this machine.
+        gpus: that cells are shared out over, as `visible` lists them; none if they train on processors.
         warm: forks the cells from a process that has imported everything, where that can be done; or that process.
     """
 
-    def __init__(self, jobs: int, gpus: int = 0, *, warm: bool | Server = False) -> None:
-        self.jobs, self.gpus = jobs, gpus
+    def __init__(self, jobs: int, gpus: Sequence[str] = (), *, warm: bool | Server = False) -> None:
+        self.jobs, self.gpus = jobs, list(gpus)
         self.running: list[Process] = []
-        self.server = warm if isinstance(warm, Server) else Server(threads(jobs)) if warm else None
+        self.server = warm if isinstance(warm, Server) else Server(executor.threads(cores(jobs))) if warm else None
 
     @staticmethod
     def early(name: str, jobs: int, store: Store) -> Server | None:
@@ -104,7 +104,7 @@ class Local:
             rows = store.rows(name)
             if rows and all(store.cell(row.cell).result() is not None for row in rows):
                 return None
-        return Server(threads(jobs))
+        return Server(executor.threads(cores(jobs)))
 
     def wait(self, seconds: float) -> None:
         """Waits until a cell ends or cells can be forked, at most `seconds`."""
@@ -154,11 +154,11 @@ class Local:
         with writing(folder.log, "the log"), open(folder.log, "ab"):
             pass
         with writing(folder.path.parents[1] / "slots", "the share of the machine"):
-            share = Slots(folder.path.parents[1]).claim(folder.id, 1 / self.jobs)
+            share, gpu = self._claim(folder)
         if share is None:
             return None
         try:
-            process = self._start(folder, share)
+            process = self._start(folder, share, gpu)
         except Stale:  # it is started again; so is this cell, a little later
             return None
         finally:
@@ -166,10 +166,23 @@ class Local:
         self.running.append(process)
         return process
 
-    def _start(self, folder: CellFolder, share: int) -> Process:
-        slot = min(set(range(self.jobs)) - {process.slot for process in self.running})
+    def _claim(self, folder: CellFolder) -> tuple[int | None, str]:
+        """A share of the machine, and a GPU that no cell of this or another launch uses; no share if there is none."""
+        slots, part = Slots(folder.path.parents[1]), 1 / self.jobs
+        if not self.gpus:
+            return slots.claim(folder.id, part), ""
+        for gpu in [one for one in self.gpus if one not in {process.gpu for process in self.running}]:
+            share = slots.claim(folder.id, part, gpu=gpu)
+            if share is not None:
+                return share, gpu
+        return None, ""
+
+    def _start(self, folder: CellFolder, share: int, gpu: str) -> Process:
         before = folder.state()
-        variables = environment(**self._share(slot), **{PARENT: str(os.getpid()), FILE: str(share)})
+        own = {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
+        variables = environment(
+            **executor.threads(cores(self.jobs)), **own, **{PARENT: str(os.getpid()), FILE: str(share)}
+        )
         child: Child | None = None
         if self.server is not None and self.server.usable and not self.server.starting():
             child = self.server.fork(folder.path, share, variables)
@@ -182,61 +195,19 @@ class Local:
             pass_fds=[share],
             env=variables,
         )
-        return Process(folder, child, slot, before)
-
-    def _share(self, slot: int) -> dict[str, str]:
-        share = threads(self.jobs)
-        if self.gpus and "CUDA_VISIBLE_DEVICES" not in os.environ:
-            share["CUDA_VISIBLE_DEVICES"] = str(slot % self.gpus)
-        return share
-
-    def ended(self) -> list[Process]:
-        """Processes that ended since the last call."""
-        over = [process for process in self.running if process.child.poll() is not None]
-        self.running = [process for process in self.running if process not in over]
-        return over
-
-    def stop(self) -> None:
-        """Has every cell write its checkpoint and end."""
-        for process in self.running:
-            process.stop()
-
-    def kill(self) -> None:
-        """Has every cell end at once."""
-        for process in self.running:
-            process.kill()
-
-    def stop_all(self, grace: float = GRACE, hurry: Callable[[], bool] = lambda: False) -> None:
-        """Stops every cell and waits; kills those that have not ended after `grace` seconds, or once `hurry()`."""
-        self.stop()
-        end = time.monotonic() + grace + 5  # the guards end their cells after `GRACE` themselves
-        while any(process.child.poll() is None for process in self.running) and time.monotonic() < end:
-            if hurry():
-                break
-            time.sleep(0.1)
-        self.kill()
-        for process in self.running:
-            process.end()
+        return Process(folder, child, gpu, before)
 
 
-def threads(jobs: int) -> dict[str, str]:
-    """What libraries read when they are loaded, where `jobs` cells run at a time."""
-    share = {"PYTHONUNBUFFERED": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-    if "OMP_NUM_THREADS" not in os.environ:
-        share["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
-    return share
+def cores(jobs: int) -> int:
+    """The cores of a cell where `jobs` cells share the machine."""
+    return max(1, (os.cpu_count() or 1) // jobs)
 
 
-def log_tail(path: Path, lines: int = 3) -> str:
-    """The last lines of a log, of which only the end is read."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 4000))
-            return last_lines(file.read(4000).decode(errors="replace"), lines)
-    except OSError:
-        return ""
+def visible(gpus: int) -> list[str]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them.
 
-
-def last_lines(text: str, lines: int = 1) -> str:
-    """The last lines of a text that are not empty."""
-    return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
+    Args:
+        gpus: how many torch sees.
+    """
+    named = [one.strip() for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one.strip()]
+    return named[:gpus] if named else [str(k) for k in range(gpus)]

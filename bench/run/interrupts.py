@@ -6,8 +6,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from bench.run.executors import Local
+from bench.run.executor import Executor
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -18,7 +19,7 @@ class Interrupts:
     No handler raises, but for the second Ctrl-C while something outside of the loop is waited for (`outside`).
     """
 
-    def __init__(self, executor: Local) -> None:
+    def __init__(self, executor: Executor[Any]) -> None:
         self.executor = executor
         self.caught: list[int] = []
         self.waiting = False
@@ -55,7 +56,7 @@ class Interrupts:
 
 
 @contextmanager
-def interrupts(executor: Local) -> Iterator[Interrupts]:
+def interrupts(executor: Executor[Any]) -> Iterator[Interrupts]:
     """Takes SIGINT, SIGTERM, SIGQUIT and, unless it is ignored (nohup), SIGHUP over from Python."""
     given = Interrupts(executor)
     before = {}

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bench.config.spec import subject
-from bench.run.executors import Ended, Local, Process, last_lines
+from bench.run.executor import Ended, Executor, Process, last_lines
 from bench.run.interrupts import Interrupts, interrupts
 from bench.run.others import Others
 from bench.run.plan import Plan, PlannedCell
-from bench.run.processes import is_stopped
 from bench.run.states import CellState, Life, States, shortened
 from bench.store.disk import explained
 from bench.store.folders import CellFolder, Status, Store
@@ -34,7 +34,7 @@ def run(
     plan: Plan,
     store: Store,
     *,
-    executor: Local,
+    executor: Executor[Any],
     say: Callable[[str], None],
     show: Callable[[list[CellState]], None] = lambda states: None,
     sync: Callable[[], None] = lambda: None,
@@ -83,7 +83,7 @@ class _Launch:
         self,
         plan: Plan,
         store: Store,
-        executor: Local,
+        executor: Executor[Any],
         say: Callable[[str], None],
         show: Callable[[list[CellState]], None],
         sync: Callable[[], None],
@@ -260,13 +260,13 @@ class _Launch:
         """Ends a cell that takes longer than `run.timeout`, or gave no sign of life for `run.silence`."""
         folder, limits = process.folder, self.plan.matrix.run
         life = self.watched.setdefault(folder.id, Life(folder))
-        if process.child.poll() is not None:
+        if not process.alive():
             return
         if limits.timeout is not None and time.monotonic() - process.started > limits.timeout:
             process.end()
             self._note(folder, "timeout", f"longer than run.timeout, {limits.timeout:g} s; run again to resume")
         elif limits.silence is not None and life.silent() > limits.silence:
-            if is_stopped(process.child.pid):
+            if process.paused():
                 life.renew()
                 return
             process.end()

@@ -40,6 +40,7 @@ class Share:
         host: where it runs.
         processors: that it may use; none listed: all.
         gpus: `CUDA_VISIBLE_DEVICES` of its launch, or empty.
+        gpu: the one that the cell has to itself, or empty.
     """
 
     cell: str
@@ -48,13 +49,18 @@ class Share:
     host: str = field(default_factory=socket.gethostname)
     processors: list[int] = field(default_factory=_processors)
     gpus: str = field(default_factory=lambda: os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    gpu: str = ""
 
     def shares_with(self, other: Share) -> bool:
         """Whether both need the same processors or GPUs."""
-        if self.host != other.host or (self.gpus and other.gpus and self.gpus != other.gpus):
+        if self.host != other.host or (self.gpus and other.gpus and not _named(self.gpus) & _named(other.gpus)):
             return False
         ours, theirs = set(self.processors), set(other.processors)
         return not ours or not theirs or bool(ours & theirs)
+
+    def same_gpu(self, other: Share) -> bool:
+        """Whether both have the same GPU to themselves."""
+        return self.host == other.host and bool(self.gpu) and self.gpu == other.gpu
 
 
 class Slots:
@@ -67,24 +73,26 @@ class Slots:
     def __init__(self, root: Path) -> None:
         self.folder = root / "slots"
 
-    def claim(self, cell: str, share: float, *, force: bool = False) -> int | None:
+    def claim(self, cell: str, share: float, *, gpu: str = "", force: bool = False) -> int | None:
         """An open file that holds a share for a cell as long as it is open, or None if there is not enough.
 
         Args:
             cell: its id.
             share: of the machine, up to 1.
+            gpu: that it needs to itself, as `CUDA_VISIBLE_DEVICES` names it; empty: none.
             force: takes it even so: for a cell that was started by hand.
 
         Raises:
             OSError: if the folder cannot be written.
         """
-        wanted = Share(cell, share)
+        wanted = Share(cell, share, gpu=gpu)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / "lock", timeout=5):
-                used = [one for one in self._living() if one.shares_with(wanted)]
-                full = sum(one.share for one in used) + share > 1 + 1e-6
-                if not force and (full or any(one.cell == cell for one in self._living())):
+                living = self._living()
+                used = [one for one in living if one.shares_with(wanted)]
+                full = sum(one.share for one in used) + share > 1 + 1e-6 or any(wanted.same_gpu(one) for one in living)
+                if not force and (full or any(one.cell == cell for one in living)):
                     return None
                 return self._hold(wanted)
         except Timeout:  # a process was stopped while it held the lock
@@ -142,6 +150,10 @@ def machine_share(folder: CellFolder) -> Iterator[None]:
         if share is not None:
             with suppress(OSError):
                 os.close(share)
+
+
+def _named(gpus: str) -> set[str]:
+    return {one.strip() for one in gpus.split(",")}
 
 
 def _read(content: bytes) -> list[Share]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.run.executors import log_tail
+from bench.run.executor import log_tail
 from bench.run.plan import Plan, PlannedCell
 from bench.store.folders import CellFolder, Status, Store
 from bench.store.journal import Tail

@@ -54,7 +54,7 @@ def forked(warm: Server, folder: Path, **more: str) -> Process:
     finally:
         os.close(share)
     assert isinstance(child, Forked)
-    return Process(executors.CellFolder(folder), child, 0)
+    return Process(executors.CellFolder(folder), child)
 
 
 def test_a_server_has_one_thread_when_it_forks(warm: Server) -> None:
@@ -211,7 +211,7 @@ def test_a_matrix_that_has_run_to_its_end_starts_no_server_before_its_plan(
 def test_the_end_of_a_cell_is_seen_at_once() -> None:
     executor = Local(1)
     child: Any = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"])
-    executor.running = [Process(executors.CellFolder(Path("none")), child, 0)]
+    executor.running = [Process(executors.CellFolder(Path("none")), child)]
     begun = time.monotonic()
     executor.wait(60)
     assert time.monotonic() - begun < 30 and child.wait(1) == 0

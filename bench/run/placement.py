@@ -1,0 +1,79 @@
+"""Which executor a launch uses: where its cells run, how many at a time, on which GPUs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bench.config.schema import ConfigError, Matrix
+from bench.run.executors import Local, visible
+
+if TYPE_CHECKING:
+    from bench.run.executor import Executor
+    from bench.run.plan import Plan
+    from bench.store.folders import Store
+
+
+class Place(Protocol):
+    """Where the cells of a matrix will run; it is opened before they are planned."""
+
+    def check(self, plan: Plan) -> None:
+        """Whether the plan fits here, before anything of it is written.
+
+        Raises:
+            ConfigError: with the way out.
+        """
+
+    def executor(self, plan: Plan) -> Executor[Any]:
+        """The executor of a plan that was checked."""
+
+    def close(self) -> None:
+        """Gives back what was opened."""
+
+
+def opened(matrix: Matrix, store: Store) -> Place:
+    """The place that a matrix asks for.
+
+    Raises:
+        ConfigError: if it does not answer, or its machines do not share the results directory.
+    """
+    return Here(matrix, store)
+
+
+class Here:
+    """This machine."""
+
+    def __init__(self, matrix: Matrix, store: Store) -> None:
+        import torch
+
+        self.store, self.gpus = store, torch.cuda.device_count()
+        self.server = None if self.gpus else Local.early(matrix.name, matrix.run.jobs or 1, store)
+
+    def check(self, plan: Plan) -> None:
+        """Refuses more cells at a time than GPUs, where each needs one."""
+        devices, jobs = self._devices(plan), plan.matrix.run.jobs
+        if devices and jobs is not None and jobs > len(devices):
+            one = f"one GPU, {devices[0]}" if len(devices) == 1 else f"{len(devices)} GPUs, {', '.join(devices)}"
+            raise ConfigError(
+                f"run.jobs {jobs}: this machine has {one}, and cells that share a GPU have wrong rates; "
+                f"take run.jobs={len(devices)}, or run.jobs=null for a cell on each"
+            )
+
+    def executor(self, plan: Plan) -> Local:
+        """So many cells at a time as was asked for; by default one for each GPU, or one."""
+        devices = self._devices(plan)
+        jobs = plan.matrix.run.jobs or max(1, len(devices))
+        warm = self.server or (self.gpus == 0 and _unfinished(plan, self.store))  # on a GPU: see results/gpu/README.md
+        return Local(jobs, devices, warm=warm)
+
+    def close(self) -> None:
+        """Ends the process that cells are forked from."""
+        if self.server is not None:
+            self.server.close()
+
+    def _devices(self, plan: Plan) -> list[str]:
+        return visible(self.gpus) if any(one.spec.config.train.device == "cuda" for one in plan.cells) else []
+
+
+def _unfinished(plan: Plan, store: Store) -> bool:
+    """Whether a cell is to be run."""
+    return any(not one.reason and store.cell(one.row.cell).result() is None for one in plan.cells)
