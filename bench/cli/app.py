@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import config, data, errors, evaluate, findings, run, sample, schemes, serve, tasks
+from bench.cli import config, data, encode, errors, evaluate, findings, run, sample, schemes, serve, tasks
 from bench.cli.screen import say
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Run": (run.run, data.data, run.status, config.config, run.cell),
+    "Run": (run.run, data.data, encode.encode, run.status, config.config, run.cell),
     "Read results": (findings.report, findings.compare, findings.claims, findings.choices, findings.record),
     "Schemes": (schemes.schemes, schemes.describe, schemes.check, schemes.new_scheme),
     "Tasks": (tasks.tasks, tasks.describe_task, tasks.check_task, tasks.new_task),

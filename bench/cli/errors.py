@@ -22,7 +22,13 @@ from bench.store.disk import explained
 THEIRS, OURS, INTERRUPTED = 2, 70, 130
 GROUPS = ("ditbench.schemes", "ditbench.tasks")  # of entry points
 OUR_FOLDERS = tuple(f"{Path(file).parent}{os.sep}" for file in (architectures.__file__, Path(__file__).parent))
-EXTRAS = {"mlflow": "track", "matplotlib": "report", "tabulate": "report", "transformers": "text"}  # module -> extra
+EXTRAS = {
+    "mlflow": "track",
+    "matplotlib": "report",
+    "tabulate": "report",
+    "transformers": "text",
+    "diffusers": "latents",
+}  # module -> extra
 INPUT = ("yaml", "omegaconf", "antlr4", "safetensors", "PIL", "pyarrow", "datasets", "zipfile", "tarfile", "zlib")
 LONGEST = 2000  # characters of a message: a plugin's may be a gigabyte
 

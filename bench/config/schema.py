@@ -78,8 +78,8 @@ class Data:
 
     __pydantic_config__ = STRICT
 
-    source: Literal["scenes", "huggingface", "task"] = "scenes"
-    """Rendered scenes with captions, a Hugging Face dataset, or a task."""
+    source: Literal["scenes", "huggingface", "task", "latents"] = "scenes"
+    """Rendered scenes with captions, a Hugging Face dataset, a task, or what `ditbench encode` wrote."""
     task: str | None = None
     """task: its name, as `ditbench tasks` lists them."""
     level: Literal["easy", "medium", "hard"] = "medium"
@@ -89,13 +89,15 @@ class Data:
     words: Flag = False
     """task: the prompt as text, for a caption encoder or a frozen encoder."""
     path: str | None = None
-    """huggingface: name on the hub, folder or file."""
+    """huggingface: name on the hub, folder or file. latents: the folder."""
     subset: str | None = None
     """huggingface: configuration of the dataset."""
     revision: str | None = None
     """huggingface: branch, tag or commit."""
     image_size: Count = 32
-    """Pixels of an image's side."""
+    """Pixels of an image's side; of latents, which know it, latents a side."""
+    channels: Count | None = None
+    """latents: their channels, which they know; null: 3 of images."""
     train_split: str = "train"
     """huggingface: split that is trained on."""
     heldout_split: str = "test"
@@ -122,11 +124,20 @@ class Data:
     def __post_init__(self) -> None:
         if self.source == "huggingface" and not self.path:
             raise ValueError("data.path is needed: a dataset's name, folder or file (data.path=...)")
+        if self.source == "latents" and not self.path:
+            raise ValueError("data.path is needed: the folder that `ditbench encode` wrote (data.path=...)")
+        if self.channels is not None and self.source != "latents":
+            raise ValueError(f"data.channels {self.channels} is of latents alone (data.source=latents)")
         if self.source == "task" and not self.task:
             raise ValueError("data.task is needed: the name of a task (data.task=...)")
         if self.source != "task" and (self.task or self.knobs or self.words):
             what = next(name for name in ("task", "knobs", "words") if getattr(self, name))
             raise ValueError(f"data.{what} is of tasks alone, and data.source is {self.source} (data.source=task)")
+
+    @property
+    def in_channels(self) -> int:
+        """Of what the model sees."""
+        return self.channels or 3
 
 
 @dataclass(frozen=True)

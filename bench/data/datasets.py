@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bench.config.schema import Data, as_dict
-from bench.data import prepared, scenes, task_data
+from bench.data import latents, prepared, scenes, task_data
 from bench.data.errors import DataError
+from bench.data.pixels import to_images
 from bench.data.prepared import DamagedError, Warn
 from bench.data.reading.files import KINDS
 from bench.data.subsets import chosen
@@ -36,21 +38,24 @@ SPLITS = ("train", "heldout")
 
 @dataclass(frozen=True)
 class Split:
-    """One split: images uint8 (n, H, W, 3), memory-mapped, and one label or caption for each."""
+    """One split: images uint8 (n, H, W, 3), memory-mapped, and one label or caption for each.
+
+    Of latents the training split has no images: n is of x_0.
+    """
 
     images: np.ndarray
     labels: np.ndarray | None
     captions: list[str] | None
-    x_0: np.ndarray | None = None  # of a task: float32 (n, 3, S, S), not clipped
+    x_0: np.ndarray | None = None  # of a task: float32 (n, 3, S, S), not clipped; latents: float16 (n, C, S, S)
     z: np.ndarray | None = None  # (n, M)
     words: np.ndarray | None = None  # (n, L)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.exact)
 
     @property
     def exact(self) -> np.ndarray:
-        """What the flow takes: x_0 of a task, images of other data."""
+        """What the flow takes: x_0 of a task and of latents, images of other data."""
         return self.images if self.x_0 is None else self.x_0
 
 
@@ -74,6 +79,7 @@ class Dataset:
     rendered: bool = False
     about: dict[str, Any] = field(default_factory=dict)
     task: Task | None = None  # that trained images are sampled of
+    folder: Path | None = None  # of what is prepared, where the decoder of latents is
 
     def subset(self, split: str, count: int, seed: int) -> NDArray[np.int64]:
         """Indices of `count` images of a split (all, if there are fewer): a sample by the rule of `subsets`."""
@@ -91,6 +97,26 @@ class Dataset:
     def image_size(self) -> int:
         """Pixels a side."""
         return self.train.images.shape[1]
+
+    @property
+    def latents(self) -> dict[str, Any]:
+        """What is known of latents; empty for images."""
+        return dict(self.about.get("latents", {}))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the model sees."""
+        own, size = self.latents, self.image_size
+        return (own["channels"], own["size"], own["size"]) if own else (3, size, size)
+
+    def images_of(self, x_0: torch.Tensor) -> torch.Tensor:
+        """Images uint8 (B, H, W, 3), on the CPU, of what the model generates (B, C, h, w): latents are decoded."""
+        if not self.latents:
+            return to_images(x_0).cpu()
+        from bench.data import vae
+
+        assert self.folder is not None
+        return vae.of_folder(self.folder, x_0.device).decode(x_0)
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -122,9 +148,11 @@ def data_digest(config: Data) -> str:
     if config.source == "scenes":
         rendering = [config.image_size, config.objects, config.seed]
         return digest(["scenes", scenes.VERSION, *rendering, _counts(config)], 16)
+    if config.source == "latents":
+        return latents.latents_digest(config)
     from bench.data.reading import convert
 
-    defining = {key: value for key, value in as_dict(config).items() if key != "path"}
+    defining = {key: value for key, value in as_dict(config).items() if key not in ("path", "channels")}
     path = local_path(config)
     if path is None:
         return digest(["hub", convert.VERSION, config.path, defining], 16)
@@ -172,6 +200,8 @@ def prepare(config: Data, cache: Path, progress: Progress = _nothing, warn: Warn
             about: dict[str, Any] = {"classes": None}
         elif config.source == "task":
             about = task_data.fill(config, temporary, progress)
+        elif config.source == "latents":
+            about = latents.fill(config, temporary, progress)
         else:
             from bench.data.reading import convert
 
@@ -194,7 +224,9 @@ def load(folder: Path) -> Dataset:
         unseen = _load_split(folder, "unseen") if (folder / "unseen-images.npy").exists() else None
         source = about["config"]["source"]
         task = task_data.task_of(Data(**about["config"])) if source == "task" else None
-        return Dataset(about["digest"], train, heldout, about["classes"], unseen, source == "scenes", about, task)
+        return Dataset(
+            about["digest"], train, heldout, about["classes"], unseen, source == "scenes", about, task, folder
+        )
     except (DamagedError, OSError, ValueError, KeyError) as error:
         raise DataError(
             f"prepared data {folder.name} is damaged ({error}); `ditbench run` makes it again, "

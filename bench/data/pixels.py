@@ -12,7 +12,7 @@ def to_images(x: Tensor) -> Tensor:
 
 
 def from_images(images: Tensor) -> Tensor:
-    """uint8 (B, H, W, C) -> (B, C, H, W) in [-1, 1]; float x_0 (B, C, H, W) is as it is."""
+    """uint8 (B, H, W, C) -> (B, C, H, W) in [-1, 1]; float x_0 (B, C, H, W) is as it is, in float32."""
     if images.is_floating_point():
-        return images
+        return images.float()
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1

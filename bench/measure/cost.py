@@ -35,7 +35,7 @@ def count(config: CellConfig, prompt: PromptKind) -> dict[str, float]:
     with torch.device("meta"):
         model = build(config, prompt)
         with FlopCounterMode(display=False) as counter:
-            model(torch.empty(1, 3, size, size), torch.empty(1), prompt.null(1, "meta"))
+            model(torch.empty(1, config.data.in_channels, size, size), torch.empty(1), prompt.null(1, "meta"))
     macs = counter.get_total_flops() / 2
     split = {f"parameters_{part}": float(number) for part, number in model.parameter_split().items()}
     return split | {"macs_forward": macs, "flops_train_per_image": 6 * macs}

@@ -136,8 +136,9 @@ def _seconds_a_step(target: CellConfig, config: CellConfig, prompt: PromptKind) 
 def _noise_step(config: CellConfig, prompt: PromptKind) -> Callable[[], None]:
     """A training step of a variant on images of noise."""
     device, batch, size = torch.device(config.train.device), config.train.batch, config.data.image_size
+    channels = config.data.in_channels
     model = build(config, prompt).to(device)
-    x, noise = (torch.randn(batch, 3, size, size, device=device) for _ in range(2))
+    x, noise = (torch.randn(batch, channels, size, size, device=device) for _ in range(2))
     t, null = torch.rand(batch, device=device), prompt.null(batch, device)
     low = config.train.precision == "bf16"
 

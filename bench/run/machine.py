@@ -11,7 +11,7 @@ from bench.config.schema import ConfigError, Data, Train
 
 
 def placed(data: Data) -> Data:
-    """The data with its path made absolute, where it is on this machine; a task's with its knobs and image size."""
+    """The data with its path made absolute, where it is on this machine; a task's and latents' with their size."""
     if data.source == "task":
         from bench.data.task_data import resolved
 
@@ -19,7 +19,12 @@ def placed(data: Data) -> Data:
     if data.path is None:
         return data
     path = Path(data.path).expanduser()
-    return replace(data, path=str(path.resolve())) if path.exists() else data
+    data = replace(data, path=str(path.resolve())) if path.exists() else data
+    if data.source == "latents":
+        from bench.data import latents
+
+        return latents.resolved(data)
+    return data
 
 
 def on_device(train: Train) -> Train:

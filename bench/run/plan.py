@@ -275,7 +275,7 @@ class _Planner:
     def _cost(self, config: CellConfig, prompts: Prompts) -> dict[str, float]:
         from bench.measure.cost import count
 
-        key = _key(config.scheme, config.options, repr(config.backbone), config.data.image_size, repr(prompts.kind))
+        key = _key(config.scheme, config.options, repr(config.backbone), repr(config.data), repr(prompts.kind))
         if key not in self.costs:
             self.costs[key] = count(config, prompts.kind)
         return self.costs[key]

@@ -48,7 +48,7 @@ class TrainImages(torch.utils.data.Dataset[Any]):
     """The training split, a whole batch at a time: (uint8 (B, H, W, C), prompts)."""
 
     def __init__(self, data: Dataset, prompts: Prompts) -> None:
-        self.images, self.prompts = data.train.images, prompts
+        self.images, self.prompts = data.train.exact, prompts
 
     def __len__(self) -> int:
         return len(self.images)

@@ -33,7 +33,7 @@ def build(config: CellConfig, prompt: PromptKind, *, seed: int = 0) -> DiT:
         config.scheme,
         backbone(config.backbone),
         image_size=config.data.image_size,
-        in_channels=3,
+        in_channels=config.data.in_channels,
         prompt=prompt,
         seed=seed,
         **config.options,
@@ -60,8 +60,8 @@ class LoadedCell:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of an image."""
-        return (3, self.data.image_size, self.data.image_size)
+        """(C, H, W) of what the model sees: an image, or its latents."""
+        return self.data.shape
 
     def autocast(self) -> torch.autocast:
         """The cell's arithmetic."""

@@ -144,6 +144,8 @@ def tiles(data: Dataset, count: int = 12, seed: int = 0) -> list[tuple[str, list
     """Rows of the sheet: a sample of each split with its prompts, and an image of each conversion."""
     rows = []
     for name, split in data.splits.items():
+        if not len(split.images):  # of latents
+            continue
         chosen = data.subset(name, count, seed)
         rows.append((f"{name}, a sample", [(split.images[k], _prompt(data, split, int(k))) for k in chosen]))
     for name in data.splits:

@@ -1,0 +1,166 @@
+"""Latents from images to FID: encoded once, trained on, decoded, measured; with a tiny random autoencoder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import MATRIX, ditbench, matrix_file, planned, run_all
+
+from bench.config.schema import Data
+from bench.data import datasets, encode, latents, vae
+from bench.data.errors import DataError
+from bench.measure import metrics, protocol
+
+SIZE, FACTOR, CHANNELS = 16, 2, 4
+IMAGES = Data(image_size=SIZE, train_count=48, heldout_count=30, unseen_count=8)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random AutoencoderKL of 4 channels and 2 pixels a latent, scaled and shifted as FLUX's is."""
+    import diffusers
+
+    torch.manual_seed(0)
+    network = diffusers.AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        latent_channels=CHANNELS,
+        scaling_factor=0.5,
+        shift_factor=0.25,
+    )
+    folder = tmp_path_factory.mktemp("vae")
+    network.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> datasets.Dataset:
+    return datasets.load(datasets.prepare(IMAGES, tmp_path_factory.mktemp("images")))
+
+
+def request(images: datasets.Dataset, weights: Path, out: Path, **more: Any) -> encode.Request:
+    return encode.Request(images, vae.load(str(weights)), out, **({"batch": 8, "shard": 20} | more))
+
+
+def shard_bytes(out: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(out.glob("*.safetensors")) if "diffusion" not in file.name}
+
+
+def test_a_latent_is_diffusers_own_scaled_and_shifted(images, weights: Path, tmp_path: Path) -> None:
+    import diffusers
+
+    said = encode.encode(request(images, weights, tmp_path / "mean", posterior="mean")).about
+    own = np.concatenate([part for _, part in latents.shards(tmp_path / "mean", "heldout")])
+    network = diffusers.AutoencoderKL.from_pretrained(weights)
+    x = torch.from_numpy(np.array(images.heldout.images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.inference_mode():
+        expected = (network.encode(x).latent_dist.mean - 0.25) * 0.5
+        back = network.decode(expected / 0.5 + 0.25).sample
+    assert own.dtype == np.float16 and own.shape == (30, CHANNELS, SIZE // FACTOR, SIZE // FACTOR)
+    assert np.abs(own - expected.numpy()).max() < 2e-3 * expected.abs().max()
+    decoded = vae.load(str(weights)).decode(expected)
+    error = ((decoded.numpy().astype(float) - images.heldout.images) ** 2).mean((1, 2, 3))[:20]  # the first shard
+    assert said["psnr"] == pytest.approx(np.mean(10 * np.log10(255**2 / error)), abs=0.05)
+    assert said["deviation"] == pytest.approx(expected.std().item(), rel=0.1)
+    assert (decoded.float() - ((back.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1)).abs().max() <= 1
+    encode.encode(request(images, weights, tmp_path / "sample"))
+    sampled = np.concatenate([part for _, part in latents.shards(tmp_path / "sample", "heldout")])
+    with torch.inference_mode():
+        deviation = (network.encode(x).latent_dist.std * 0.5).numpy()
+    z = (sampled - expected.numpy()) / deviation
+    assert abs(z.mean()) < 0.05 and abs(z.std() - 1) < 0.05
+
+
+def test_interrupted_parted_and_damaged_runs_give_the_bytes_of_a_calm_one(
+    images, weights: Path, tmp_path: Path
+) -> None:
+    calm = encode.encode(request(images, weights, tmp_path / "calm"))
+    expected = shard_bytes(tmp_path / "calm")
+    assert (calm.shards, calm.missing, calm.made) == (5, 0, 5) and len(expected) == 5
+    assert calm.about["counts"] == {"train": 48, "heldout": 30} and calm.about["channels"] == CHANNELS
+
+    def stop(what: str, done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode.encode(request(images, weights, tmp_path / "torn"), stop)
+    broken = tmp_path / "torn" / "train-00000.safetensors"
+    broken.write_bytes(broken.read_bytes()[:-1])
+    said: list[str] = []
+    with pytest.raises(DataError, match=r"is not finished \(2 shards\)"):
+        latents.about(Data("latents", path=str(tmp_path / "torn")))
+    assert encode.encode(request(images, weights, tmp_path / "torn"), warn=said.append).made == 4
+    assert shard_bytes(tmp_path / "torn") == expected and "train-00000.safetensors is damaged" in said[0]
+    first = encode.encode(request(images, weights, tmp_path / "parts", part=(0, 2)))
+    assert (first.made, first.missing, first.about) == (3, 2, {})
+    second = encode.encode(request(images, weights, tmp_path / "parts", part=(1, 2)))
+    assert second.missing == 0 and second.about["key"] == calm.about["key"]
+    assert shard_bytes(tmp_path / "parts") == expected
+    assert encode.encode(request(images, weights, tmp_path / "parts")).made == 0
+
+
+def test_what_does_not_fit_is_one_sentence(images, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    encode.encode(request(images, weights, out))
+    own = Data("latents", path=str(out))
+    assert latents.resolved(own) == replace(own, image_size=8, channels=CHANNELS)
+    other = datasets.load(datasets.prepare(replace(IMAGES, seed=1), tmp_path / "other"))
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"}))
+    for make, message in (
+        (lambda: latents.resolved(replace(own, channels=16)), "data.channels 16: the latents of .* have 4"),
+        (lambda: latents.resolved(replace(own, image_size=64)), "data.image_size 64: the latents of .* have 8 a side"),
+        (lambda: latents.resolved(Data("latents", path=str(tmp_path / "absent"))), "no such folder; `ditbench encode"),
+        (lambda: latents.resolved(Data("latents", path=str(tmp_path / "bare"))), "holds no latents"),
+        (lambda: encode.encode(request(other, weights, out)), "holds latents of another data"),
+        (lambda: encode.encode(request(images, weights, out, posterior="mean")), "holds latents of another posterior"),
+        (lambda: encode.encode(request(images, weights, out, part=(2, 2))), "part 2/2: parts of 2 are 0/2 to 1/2"),
+        (lambda: vae.load(str(tmp_path / "unet")), "is a UNet2DModel; AutoencoderKL or AutoencoderDC is needed"),
+        (lambda: vae.load(str(tmp_path / "bare")), "VAE .*: .* a name on the hub, or sd, sd-mse, dc-ae, flux"),
+    ):
+        with pytest.raises(DataError, match=message) as caught:
+            make()
+        assert len(str(caught.value).splitlines()) == 1
+    (out / "train-00001.safetensors").unlink()
+    with pytest.raises(DataError, match="train-00001.safetensors is missing; `ditbench encode` on it"):
+        datasets.prepare(latents.resolved(own), tmp_path / "cache")
+    for message, words in (("of latents alone", {"channels": 4}), ("data.path is needed", {"source": "latents"})):
+        with pytest.raises(ValueError, match=message):
+            Data(**words)
+
+
+def test_encode_train_decode_and_fid_of_the_folder(weights: Path, tmp_path: Path) -> None:
+    """The whole way, by the commands; FID of the cell's samples on disk is the cell's own."""
+    file = matrix_file(tmp_path, name="images")
+    out = tmp_path / "latents"
+    words = ("encode", str(file), "--vae", str(weights), "--out", str(out), "--shard", "40")
+    said = ditbench(*words, cwd=tmp_path, code=0).stdout
+    assert "latents 4 x 8 x 8 of 16 px images" in said and "dB PSNR" in said
+    evaluate = MATRIX["evaluate"] | {"reference": 40}
+    made, store = planned(tmp_path, name="latents", data={"source": "latents", "path": str(out)}, evaluate=evaluate)
+    cell = made.cells[0]
+    assert (cell.spec.config.data.channels, cell.spec.config.data.image_size) == (CHANNELS, 8)
+    (done,) = run_all(made, store)
+    folder = store.cell(cell.row.cell)
+    result = folder.result()
+    assert result is not None, done
+    grid = np.load(folder.path / "samples" / "grid.npy")
+    assert grid.shape[1:] == (SIZE, SIZE, 3) and result.cost["parameters_total"] > 0
+    data = datasets.load(store.cache / "data" / cell.spec.digests["data"])
+    assert data.shape == (CHANNELS, 8, 8) and len(data.train) == 96 and len(data.train.images) == 0
+    how = protocol.Features(metrics.resolve("efficientnet-lite0"), tmp_path / "cache")
+    found = protocol.evaluate(folder.path / "generated" / "heldout", out / "heldout-images.npy", how)
+    key = "fid_efficientnet_lite0_20"
+    assert found.values[key] == pytest.approx(result.quality[key], rel=1e-4)
+    shown = ditbench("data", str(file), "data.source=latents", f"data.path={out}", cwd=tmp_path)
+    assert "latents of" in shown.stdout, shown.stderr
