@@ -80,13 +80,13 @@ class Features:
 
     def _part(self, part: StoredPart, file: Path) -> tuple[np.ndarray, list[int]]:
         kept = load_array(file, self.warn)
-        if kept is None or len(kept[0]) != part.count:
-            found = self.extractor.outputs(part.read(), device=self.device)
-            every = [np.zeros((part.count, 0), np.float32) if one is None else one for one in _listed(found)]
-            about = {"widths": [one.shape[1] for one in every], "extractor": self.extractor.name}
-            save_array(file, np.concatenate(every, 1), **about)
-            kept = np.concatenate(every, 1), about
-        return kept[0], kept[1]["widths"]
+        if kept is not None and len(kept[0]) == part.count:
+            return kept[0], list(kept[1]["widths"])
+        found = self.extractor.outputs(part.read(), device=self.device)
+        every = [np.zeros((part.count, 0), np.float32) if one is None else one for one in _listed(found)]
+        array, widths = np.concatenate(every, 1), [one.shape[1] for one in every]
+        save_array(file, array, widths=widths, extractor=self.extractor.name)
+        return array, widths
 
 
 def _listed(found: Outputs) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:

@@ -80,11 +80,11 @@ def read_statistics(path: Path, extractor: Extractor) -> Statistics:
 def write_statistics(path: Path, extractor: Extractor, features: Moments, spatial: Moments | None) -> None:
     """Writes statistics as `read_statistics` and ADM's evaluator read them."""
     arrays: dict[str, Any] = {"mu": features.mean.numpy(), "sigma": features.covariance.numpy()}
+    arrays |= {"extractor": np.array(extractor.name), "digest": np.array(extractor.digest)}
     if spatial is not None:
         arrays |= {"mu_s": spatial.mean.numpy(), "sigma_s": spatial.covariance.numpy()}
     buffer = io.BytesIO()
-    about = {"extractor": np.array(extractor.name), "digest": np.array(extractor.digest)}
-    np.savez(buffer, **arrays, **about, count=np.array(features.count))
+    np.savez(buffer, **arrays, count=np.array(features.count))
     write_atomic(path, buffer.getvalue())
 
 
