@@ -17,11 +17,11 @@ from synthetic import generate, generate_tasks
 from bench.cli import screen
 from bench.findings.analysis import Analysis, analyse
 from bench.findings.summary import VariantSummary
-from bench.findings.verdicts import ClaimVerdict
+from bench.findings.verdicts import ClaimVerdict, TestResult
 from bench.store.metrics import Measurement
 from bench.store.table import collect
 from bench.views import firstfigure, rates, record, records, report
-from bench.views.answers import _brief, _Point, answers
+from bench.views.answers import _Point, answers, brief
 from bench.views.capability import Task, at_level, capability, short, shown_level, value_text
 from bench.views.figures.adherence import PLANE
 from bench.views.figures.capability import CAPABILITY, CAPABILITY_NARROW, CONTROL, EVERY_LEVEL, LEARNING
@@ -130,11 +130,10 @@ def test_of_many_tasks_one_sentence_counts_and_the_middle_level_is_shown(tmp_pat
 
 def test_a_test_is_said_shortly() -> None:
     assert (
-        _brief("sd3 task=bind level=hard beats adaln task=bind level=hard: score")
-        == "bind hard: sd3 beats adaln: score"
+        brief("sd3 task=bind level=hard beats adaln task=bind level=hard: score") == "bind hard: sd3 beats adaln: score"
     )
     for other in ("sd3 beats adaln: score", "sd3 task=bind beats adaln task=scene: score"):
-        assert _brief(other) == other
+        assert brief(other) == other
 
 
 def test_numbers_as_they_are_written() -> None:
@@ -235,7 +234,15 @@ def test_claims_on_tasks_come_first_and_the_older_under_what_their_size_could_no
     places = [page.index(part) for part in ("(new/report.md)", "could not show", OF_SMALL_SCENES, "(old/report.md)")]
     assert places == sorted(places) and "none/report.md" not in page
     assert "1 pre-registered claim at 30-170 thousand parameters: 1 supported" in line.splitlines()[0]
-    assert line.splitlines()[1].startswith("1 older claim at 1 M parameters on 32 px scenes: 0 supported")
+    assert line.splitlines()[-1].startswith("1 older claim at 1 M parameters on 32 px scenes: 0 supported")
+    assert "- **supported** [Attention binds.](new/report.md)\n" in line
+    lost = TestResult("a beats b: excess", "contradicted", "", "x 2.1 [1.2, 3.8]")
+    assert newer.claim is not None
+    against = replace(newer, claim=replace(newer.claim, verdict="contradicted", tests=[lost]))
+    line = claims_line({"new": against}, "CLAIMS.md")
+    assert "- **contradicted** [Attention binds.](new/report.md) (a beats b: excess: x 2.1 [1.2, 3.8])" in line
+    undecided = replace(newer, claim=replace(newer.claim, verdict="undecided"))
+    assert "\n- " not in claims_line({"new": undecided}, "CLAIMS.md")
 
 
 def test_the_first_figure_is_of_the_suite_else_of_the_quickstart_and_of_one_level(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def _claims(analysis: Analysis) -> list[Answer]:
     found = [Answer(claim.verdict, claim.says)] if claim.verdict != "undecided" else []
     if len(claim.tests) > 1 or not found:
         found += [
-            Answer(test.verdict, f"{_brief(test.text)}: {test.gap or test.evidence}.".replace("..", "."))
+            Answer(test.verdict, f"{brief(test.text)}: {test.gap or test.evidence}.".replace("..", "."))
             for test in decided
         ]
     left = len(claim.tests) - len(decided)
@@ -59,7 +59,7 @@ def _claims(analysis: Analysis) -> list[Answer]:
     )
 
 
-def _brief(text: str) -> str:
+def brief(text: str) -> str:
     """`bind: sd3 beats adaln: score` of `sd3 task=bind beats adaln task=bind: score`."""
     form = r"(?P<a>\S+)(?P<point>(?: [\w.]+=\S+)+) (?P<rule>.+?) (?P<b>\S+)(?P=point)(?P<rest>[: ].*)"
     found = re.fullmatch(form, text)

@@ -9,6 +9,7 @@ from bench.findings.analysis import Analysis, analyse
 from bench.findings.claims import ClaimVerdict
 from bench.findings.words import counted
 from bench.store.files import write_atomic
+from bench.views.answers import brief
 from bench.views.escape import markdown_line, markdown_text
 from bench.views.firstfigure import FILE, front_figure, front_record, front_text
 from bench.views.frontpage import replace_part
@@ -63,12 +64,17 @@ def newest_analyses(results: Path, root: Path) -> dict[str, Analysis]:
 
 
 def claims_line(analyses: dict[str, Analysis], link: str) -> str:
-    """How many claims were tested, at what size, and what became of them, the older ones apart; nothing without any."""
+    """How many claims were tested, at what size, and what became of them, the older ones apart; nothing without any.
+
+    Of the newer ones those that are decided are listed, each with a link to its record.
+    """
     newer, older = _claims(analyses)
     page = f" ([{link}]({link}))"
     lines = []
     if newer:
-        lines.append(f"{counted(len(newer), 'pre-registered claim')} at {_size(newer)}: {_verdicts(newer)}{page}.")
+        lines.append(f"{counted(len(newer), 'pre-registered claim')} at {_size(newer)}: {_verdicts(newer)}{page}.\n")
+        lines += [f"- {line}" for line in _decided(newer)]
+        lines.append("")
     if older:
         which = counted(len(older), "older claim" if newer else "pre-registered claim")
         lines.append(
@@ -76,6 +82,18 @@ def claims_line(analyses: dict[str, Analysis], link: str) -> str:
             "there, that size could not show."
         )
     return "".join(f"{line}\n" for line in lines)
+
+
+def _decided(claims: dict[str, Analysis]) -> list[str]:
+    """Each decided claim, its verdict and a link; of one that is contradicted the tests that say so."""
+    lines = []
+    for where, one in claims.items():
+        if one.claim is None or one.claim.verdict == "undecided":
+            continue
+        against = [f"{brief(test.text)}: {test.gap}" for test in one.claim.tests if test.verdict == "contradicted"]
+        why = f" ({markdown_text('; '.join(against))})" if against else ""
+        lines.append(f"**{one.claim.verdict}** [{markdown_text(one.claim.says)}]({where}/report.md){why}")
+    return lines
 
 
 def _claims(analyses: dict[str, Analysis]) -> tuple[dict[str, Analysis], dict[str, Analysis]]:
