@@ -34,6 +34,8 @@ def test_each_metric_has_its_scale() -> None:
     assert loss.scale == "share" and loss.ends == pytest.approx((5, -1, 10)) and loss.marks == pytest.approx([3])
     assert excess.label(True) == "bind, excess ↓: sd3 against adaln-zero (3 seeds)"
     assert excess.label(False) == "bind: sd3 against adaln-zero (3 seeds)"
+    one = Difference("excess_error", "a level=hard", "b level=hard", (0, 1), 0.2, 0.3, 0.7, low=0.6, high=0.8)
+    assert Line(one, task="clock").label(False) == "clock hard: a against b (2 seeds)"
     assert line("score", 0, 0, 1, b="sd3 task=scene").label(False).startswith("sd3 task=bind against sd3 task=scene")
 
 

@@ -69,8 +69,16 @@ def claim_lines(table: Table) -> list[Line]:
         except ValueError:  # neither has it: a ladder's metric, or cells that ended early
             continue
         if one.low is not None and one.high is not None:
-            lines.append(Line(one, test.get("within"), both="no_worse_than" not in test))
+            lines.append(Line(one, test.get("within"), both="no_worse_than" not in test, task=_only_task(table)))
     return lines
+
+
+def _only_task(table: Table) -> str:
+    """The task of a matrix that has one; empty where rows name theirs, or there is none."""
+    config = table.manifest["config"]
+    data = config.get("data") or {}
+    only = data.get("source") == "task" and "data.task" not in (config.get("axes") or {})
+    return str(data.get("task", "")) if only else ""
 
 
 def _claims(root: Path) -> list[Path]:

@@ -31,11 +31,13 @@ class Line:
     Attributes:
         margin: on the scale of a claim's `within`: of factors, differences or shares of the rival's mean.
         both: whether the margin is one on either side, as of equivalence, or that of the worse side.
+        task: where the matrix has one, which its rows do not name.
     """
 
     difference: Difference
     margin: float | None = None
     both: bool = False
+    task: str = ""
 
     @property
     def metric(self) -> Measurement:
@@ -70,11 +72,12 @@ class Line:
     def label(self, named: bool) -> str:
         """`scene, local ↑: cross-attention against adaln-zero (3 seeds)`; the metric only where `named`."""
         one = self.difference
-        (a, rest), (b, other) = (name.partition(" task=")[::2] for name in (one.a, one.b))
-        if rest != other:
-            a, b, rest = one.a, one.b, ""
+        (a, *point), (b, *other) = one.a.split(" "), one.b.split(" ")
+        if point != other:
+            a, b, point = one.a, one.b, []
+        where = " ".join(part for part in (self.task, *(word.partition("=")[2] for word in point)) if part)
         what = short_name(self.metric) + ARROWS[self.metric.better]
-        before = ", ".join(part for part in (rest.replace(" level=", " "), what if named else "") if part)
+        before = ", ".join(part for part in (where, what if named else "") if part)
         return f"{before + ': ' if before else ''}{a} against {b} ({len(one.seeds)} seeds)"
 
 
