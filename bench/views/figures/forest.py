@@ -115,7 +115,7 @@ def _panel(axis: Any, scale: str, lines: list[Line]) -> None:
     what = short_name(metrics[0]) if len(metrics) == 1 else "metric that is named"
     way = next(iter(ways)) if len(ways) == 1 else ""
     better = {"lower": "; left is better", "higher": "; right is better", "": ""}[way]
-    axis.set_xlabel(AXES[scale].format(what=what) + better, fontsize=8)
+    axis.set_xlabel(AXES[scale].format(what=what) + better, fontsize=8, loc="right")
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
 
