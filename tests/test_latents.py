@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import MATRIX, ditbench, matrix_file, planned, run_all
 
 from bench.config.schema import Data
-from bench.data import datasets, encode, latents, vae
+from bench.data import datasets, encode, images_once, latents, vae
 from bench.data.errors import DataError
 from bench.measure import metrics, protocol
 
@@ -47,7 +49,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> datasets.Dataset:
 
 
 def request(images: datasets.Dataset, weights: Path, out: Path, **more: Any) -> encode.Request:
-    return encode.Request(images, vae.load(str(weights)), out, **({"batch": 8, "shard": 20} | more))
+    return encode.Request(
+        images_once.of_arrays(images), vae.load(str(weights)), out, **({"batch": 8, "shard": 20} | more)
+    )
 
 
 def shard_bytes(out: Path) -> dict[str, bytes]:
@@ -164,3 +168,87 @@ def test_encode_train_decode_and_fid_of_the_folder(weights: Path, tmp_path: Path
     assert found.values[key] == pytest.approx(result.quality[key], rel=1e-4)
     shown = ditbench("data", str(file), "data.source=latents", f"data.path={out}", cwd=tmp_path)
     assert "latents of" in shown.stdout, shown.stderr
+
+
+# --- ImageNet's layouts, straight from the files ----------------------------------------------------------------------
+
+CLASSES = ("n01440764", "n01443537", "n02102040")
+
+
+def jpeg(seed: int, size: tuple[int, int] = (40, 30)) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1] // 5, size[0] // 5, 3), np.uint8)
+    Image.fromarray(pixels).resize(size).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def as_folders(root: Path) -> Path:
+    """train/n01440764/n01440764_0.JPEG, val/n01440764/ILSVRC2012_val_00000000.JPEG."""
+    for split, name, each in (("train", "{}_{}.JPEG", 9), ("val", "ILSVRC2012_val_{1:08d}.JPEG", 3)):
+        for k, label in enumerate(CLASSES):
+            for j in range(each):
+                file = root / split / label / name.format(label, k * each + j)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(jpeg(1000 * (split == "val") + k * each + j))
+    return root
+
+
+def as_parquet(root: Path) -> Path:
+    """data/train-00000-of-00002.parquet as the hub has it: image {bytes, path}, label with its names."""
+    import datasets as hugging
+
+    names = hugging.ClassLabel(names=[f"class {label}" for label in CLASSES])
+    (root / "data").mkdir(parents=True)
+    for split, shards, each in (("train", 3, 9), ("validation", 1, 9)):
+        for part in range(shards):
+            rows = [{"bytes": jpeg(part * each + j + 1000 * (shards == 1)), "path": f"{j}.JPEG"} for j in range(each)]
+            features = hugging.Features({"image": hugging.Image(), "label": names})
+            table = hugging.Dataset.from_dict({"image": rows, "label": [j % 3 for j in range(each)]}, features=features)
+            table.to_parquet(str(root / "data" / f"{split}-{part:05d}-of-{shards:05d}.parquet"))
+    return root
+
+
+@pytest.mark.parametrize("layout", [as_folders, as_parquet])
+def test_imagenets_layouts_are_encoded_from_their_files_to_the_same_bytes(
+    layout: Any, weights: Path, tmp_path: Path
+) -> None:
+    """Without arrays of pixels, in parts, as by prepared arrays; labels and names as the layout has them."""
+    source = layout(tmp_path / "imagenet")
+    own = Data("huggingface", path=str(source), image_size=SIZE, heldout_split="validation", label_column="label")
+    own = replace(own, train_count=24)
+    encode.encode(request(datasets.load(datasets.prepare(own, tmp_path / "arrays")), weights, tmp_path / "plain"))
+    for part in ((0, 2), (1, 2)):
+        with images_once.of_files(own, tmp_path / "scratch") as images:
+            how = encode.Request(images, vae.load(str(weights)), tmp_path / "streamed", batch=8, shard=20, part=part)
+            done = encode.encode(how)
+    assert done.missing == 0 and shard_bytes(tmp_path / "streamed") == shard_bytes(tmp_path / "plain")
+    for name in ("heldout-images.npy", "train-labels.npy", "heldout-labels.npy"):
+        assert (tmp_path / "streamed" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+    data = latents.resolved(Data("latents", path=str(tmp_path / "streamed")))
+    found = datasets.load(datasets.prepare(data, tmp_path / "cache"))
+    assert found.classes == [("class " if layout is as_parquet else "") + label for label in CLASSES]
+    assert found.train.labels is not None and np.bincount(found.train.labels).tolist() == [8, 8, 8]
+    assert len(found.train) == 24 and len(found.heldout) == 9
+
+
+def test_the_command_streams_without_arrays_and_says_what_it_cannot(weights: Path, tmp_path: Path) -> None:
+    source = as_folders(tmp_path / "imagenet")
+    words = ["encode", str(matrix_file(tmp_path)), "--vae", str(weights), "--out", str(tmp_path / "out"), "--stream"]
+    data = [
+        "data.source=huggingface",
+        f"data.path={source}",
+        "data.heldout_split=validation",
+        "data.label_column=label",
+    ]
+    said = ditbench(*words, *data, cwd=tmp_path, code=0).stdout
+    assert "latents 4 x 8 x 8" in said and not (tmp_path / "runs" / "cache" / "data").exists()
+    for more, message in (
+        ([], "--stream reads files on this machine"),
+        ([*data[:1], "data.path=imagenet-1k", *data[2:]], "--stream reads files on this machine"),
+    ):
+        wrong = ditbench(*words, *more, cwd=tmp_path, code=2).stderr
+        assert message in wrong and len(wrong.splitlines()) == 1
+    broken = source / "train" / CLASSES[0] / f"{CLASSES[0]}_0.JPEG"
+    broken.write_bytes(broken.read_bytes()[:200])
+    words[5] = str(tmp_path / "other")
+    assert f"{CLASSES[0]}_0.JPEG" in ditbench(*words, *data, cwd=tmp_path, code=2).stderr

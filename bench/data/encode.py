@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from bench.data import latents, prepared, vae
-from bench.data.datasets import Dataset, write_captions
+from bench.data.datasets import write_captions
 from bench.data.errors import DataError
+from bench.data.images_once import Images
 from bench.store.files import digest, file_digest, make_folder, write_atomic, write_json
 from bench.store.seeds import generator
 
@@ -36,7 +37,7 @@ class Request:
     """What to encode, and how.
 
     Attributes:
-        data: prepared images.
+        data: images, of prepared arrays or of files.
         vae: the autoencoder.
         out: the folder.
         posterior: `sample` or `mean`.
@@ -45,7 +46,7 @@ class Request:
         part: this process, and how many there are.
     """
 
-    data: Dataset
+    data: Images
     vae: vae.Vae
     out: Path
     posterior: str = "sample"
@@ -57,7 +58,7 @@ class Request:
     @property
     def size(self) -> int:
         """Latents a side."""
-        return self.data.image_size // self.vae.factor
+        return self.data.pixels // self.vae.factor
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,7 @@ def encode(request: Request, progress: Progress = lambda *_: None, warn: Warn = 
 
 
 def _check(request: Request) -> None:
-    size, factor = request.data.image_size, request.vae.factor
-    if request.data.task is not None or request.data.latents:
-        raise DataError("data.source: images are encoded, and this is a task's or latents already")
+    size, factor = request.data.pixels, request.vae.factor
     if size % factor:
         raise DataError(f"data.image_size {size}: VAE {request.vae.name!r} takes multiples of {factor} pixels")
     if request.posterior not in ("sample", "mean"):
@@ -117,7 +116,6 @@ def _key(request: Request) -> str:
     with _lock(request.out):
         own = {
             "data": request.data.digest,
-            "images": request.data.content,
             "posterior": request.posterior,
             "seed": request.seed,
             "shard": request.shard,
@@ -152,7 +150,7 @@ def _of(tensor: torch.Tensor) -> str:
 def _jobs(request: Request) -> Iterator[tuple[str, str, int, int]]:
     """(file, split, first row, behind the last)."""
     for split in latents.SPLITS:
-        count = len(request.data.splits[split])
+        count = request.data.splits[split].count
         for index, start in enumerate(range(0, count, request.shard)):
             yield f"{split}-{index:05d}.safetensors", split, start, min(start + request.shard, count)
 
@@ -173,11 +171,9 @@ def _whole(file: Path, key: str, warn: Warn) -> bool:
 
 def _encode_shard(request: Request, job: tuple[str, str, int, int], key: str) -> None:
     name, split, first, last = job
-    images = request.data.splits[split].images
     parts = []
-    for start in range(first, last, request.batch):
-        rows = range(start, min(start + request.batch, last))
-        parts.append(request.vae.encode(images[rows.start : rows.stop], _noise(request, split, rows)))
+    for rows, images in request.data.splits[split].batches(first, last, request.batch):
+        parts.append(request.vae.encode(images, _noise(request, split, rows)))
     found: NDArray[Any] = np.concatenate(parts)
     if not np.isfinite(found).all() or np.abs(found).max() > np.finfo(latents.TYPE).max:
         raise DataError(f"VAE {request.vae.name!r}: latents of {split} images {first} to {last} are not finite")
@@ -214,7 +210,7 @@ def _seal(request: Request, key: str) -> dict[str, Any]:
     """Writes what belongs to the latents, and the digest of all."""
     out, data = request.out, request.data
     request.vae.save(out)
-    np.save(out / "heldout-images.npy", np.asarray(data.heldout.images))
+    _write_heldout(request)
     for name in latents.SPLITS:
         split = data.splits[name]
         if split.labels is not None:
@@ -227,21 +223,30 @@ def _seal(request: Request, key: str) -> dict[str, Any]:
         "weights": _weights(request),
         "channels": request.vae.channels,
         "size": request.size,
-        "pixels": data.image_size,
-        "counts": {name: len(data.splits[name]) for name in latents.SPLITS},
+        "pixels": data.pixels,
+        "counts": {name: data.splits[name].count for name in latents.SPLITS},
         "posterior": request.posterior if request.vae.kind == "AutoencoderKL" else "none",
         "psnr": _identity(request),
         "deviation": _deviation(out),
     }
-    prepared.seal(out, {"latents": own, "classes": data.classes, "digest": key, "config": data.about.get("config", {})})
+    prepared.seal(out, {"latents": own, "classes": data.classes, "digest": key, "config": data.config})
     return own
+
+
+def _write_heldout(request: Request) -> None:
+    """The real images, which samples are compared with."""
+    own = request.data.splits["heldout"]
+    images = prepared.images_file(request.out / "heldout-images.npy", own.count, request.data.pixels)
+    for rows, part in own.batches(0, own.count, request.shard):
+        images[rows.start : rows.stop] = part
+    images.flush()
 
 
 def _identity(request: Request) -> float:
     """Mean PSNR in dB of held-out images that went through encoder, disk and decoder."""
     _, found = next(latents.shards(request.out, "heldout"))
     again = request.vae.decode(torch.from_numpy(found[:CHECKED])).numpy().astype(np.float64)
-    error = ((again - request.data.heldout.images[: len(again)]) ** 2).mean((1, 2, 3))
+    error = ((again - request.data.splits["heldout"].read(0, len(again))) ** 2).mean((1, 2, 3))
     return float(np.mean(10 * np.log10(255**2 / np.maximum(error, 1e-9))))
 
 

@@ -18,7 +18,7 @@ from bench.data.errors import DataError, listed, short
 from bench.data.prepared import images_file
 from bench.data.reading import captions, labels
 from bench.data.reading.archives import archives, unpack
-from bench.data.reading.images import decode
+from bench.data.reading.images import Decoded, decode
 from bench.data.reading.layouts import Layout, beside, read_layout
 from bench.data.reading.parts import Part, duplicates, notes_of
 from bench.data.reading.rows import Rows
@@ -66,7 +66,7 @@ def fill(config: Data, folder: Path, hub_cache: Path, progress: Progress) -> dic
     path = local_path(config)
     scratch = folder / "unpacked"
     try:
-        return _fill(config, _layout(config, path, scratch, hub_cache), folder, progress)
+        return _fill(config, layout_of(config, path, scratch, hub_cache), folder, progress)
     except DataError as error:
         said = str(error).replace(str(scratch), str(path))
         raise DataError(said if str(config.path) in said else f"{config.path}: {said}") from error
@@ -75,7 +75,8 @@ def fill(config: Data, folder: Path, hub_cache: Path, progress: Progress) -> dic
         shutil.rmtree(hub_cache, ignore_errors=True)  # never read again: the arrays are what was read
 
 
-def _layout(config: Data, path: Path | None, scratch: Path, hub_cache: Path) -> Layout:
+def layout_of(config: Data, path: Path | None, scratch: Path, hub_cache: Path) -> Layout:
+    """What the path, or the hub, holds; archives are unpacked into `scratch`, which is made."""
     if path is None:
         from bench.data.reading.hub import read_hub
 
@@ -120,19 +121,30 @@ def _split(layout: Layout, name: str, config: Data) -> Rows:
 
 
 def _fill(config: Data, layout: Layout, folder: Path, progress: Progress) -> dict[str, Any]:
-    parts, names = _parts(config, layout)
-    _drop_missing(config, parts)
-    _hold_out(config, parts)
+    parts, names = used(config, layout)
     seen: dict[str, Counter[bytes]] = {}
     for part in parts:
-        limit = config.train_count if part.name == "train" else config.heldout_count
-        own = None if part.labels is None else part.labels[part.kept]
-        part.kept = part.kept[chosen(limit, len(part.kept), seed=config.seed, name=part.name, labels=own)]
         seen[part.name] = _write_images(part, config, folder, progress)
         _write_target(part, folder)
         part.about |= {"split": part.rows.split, "rows": len(part.rows), "used": len(part.kept)}
     about = {"rule": layout.rule, "classes": names, "splits": {part.name: part.about for part in parts}}
     return about | {"notes": [*layout.notes, *notes_of(config, parts, names, seen)], "duplicates": duplicates(seen)}
+
+
+def used(config: Data, layout: Layout) -> tuple[list[Part], list[str] | None]:
+    """Both parts with the rows that are used, and the names of classes; no image is decoded.
+
+    Raises:
+        DataError: naming split, column or row that is wrong.
+    """
+    parts, names = _parts(config, layout)
+    _drop_missing(config, parts)
+    _hold_out(config, parts)
+    for part in parts:
+        limit = config.train_count if part.name == "train" else config.heldout_count
+        own = None if part.labels is None else part.labels[part.kept]
+        part.kept = part.kept[chosen(limit, len(part.kept), seed=config.seed, name=part.name, labels=own)]
+    return parts, names
 
 
 def _parts(config: Data, layout: Layout) -> tuple[list[Part], list[str] | None]:
@@ -228,18 +240,7 @@ def _write_images(part: Part, config: Data, folder: Path, progress: Progress) ->
     done, sizes, seen = Counter[str](), Counter[str](), Counter[bytes]()
     examples: dict[str, int] = {}
     for index, stored in enumerate(part.rows.images(config.image_column, part.kept)):
-        row = int(part.kept[index])
-        if stored is None:
-            raise DataError(
-                f"{config.path}: image {row} of split {part.rows.split!r}: nothing in column {config.image_column!r}; "
-                "data.missing=drop leaves such rows out"
-            )
-        try:
-            image = decode(stored, size)
-        except Exception as error:  # Pillow raises many kinds for a damaged file
-            raise DataError(
-                f"{config.path}: image {row} of split {part.rows.split!r}{_name(stored)}: {short(error)}"
-            ) from error
+        image = decoded(part, config, int(part.kept[index]), stored)
         out[index] = image.pixels
         done.update(image.conversions)
         examples = dict.fromkeys(image.conversions, index) | examples
@@ -255,6 +256,25 @@ def _write_images(part: Part, config: Data, folder: Path, progress: Progress) ->
         "kinds of size": len(sizes),
     }
     return seen
+
+
+def decoded(part: Part, config: Data, row: int, stored: Any) -> Decoded:
+    """An image of a row.
+
+    Raises:
+        DataError: if there is none, or it cannot be decoded.
+    """
+    if stored is None:
+        raise DataError(
+            f"{config.path}: image {row} of split {part.rows.split!r}: nothing in column {config.image_column!r}; "
+            "data.missing=drop leaves such rows out"
+        )
+    try:
+        return decode(stored, config.image_size)
+    except Exception as error:  # Pillow raises many kinds for a damaged file
+        raise DataError(
+            f"{config.path}: image {row} of split {part.rows.split!r}{_name(stored)}: {short(error)}"
+        ) from error
 
 
 def _name(stored: Any) -> str:

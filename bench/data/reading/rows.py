@@ -96,6 +96,8 @@ class Rows:
             own = wanted[start : start + piece.count]
             start += piece.count
             found = 0
+            if not own.any():
+                continue  # a file of which nothing is wanted is not opened
             try:
                 for value in piece.read(column, own):
                     found += 1
