@@ -56,13 +56,16 @@ def run(
     """
     from bench.config import load as config
     from bench.run import placement
+    from bench.run.estimate import summary
     from bench.run.manifest import commit
 
     loaded = config.load(matrix, overrides)
     loaded = replace(loaded, plugins=[*loaded.plugins, *map(str, plugin or [])])
     store = open_store(root)
     if dry_run:
-        _planned(loaded, store, quiet=quiet)
+        planned = _planned(loaded, store, quiet=quiet, hours=True)
+        if text := summary(planned.cells, loaded.run.price_per_gpu_hour):
+            console().print(text, soft_wrap=True)
         return
     with closing(placement.opened(loaded, store)) as place:
         planned = _planned(loaded, store, quiet=quiet)
@@ -74,7 +77,7 @@ def run(
     sys.exit(any(state.status != "done" for state in states))
 
 
-def _planned(loaded: Matrix, store: Store, *, quiet: bool) -> Plan:
+def _planned(loaded: Matrix, store: Store, *, quiet: bool, hours: bool = False) -> Plan:
     """Plans the cells and prints them with their cost."""
     from bench.run.plan import plan
     from bench.store import provenance
@@ -85,7 +88,7 @@ def _planned(loaded: Matrix, store: Store, *, quiet: bool) -> Plan:
     for warning in planned.warnings:
         out.print(f"warning: {warning}", style="bold")
     if not quiet:
-        out.print(_plan_grid(planned))
+        out.print(_plan_grid(planned, hours=hours))
     return planned
 
 
@@ -199,8 +202,9 @@ def status(name: Name = None, root: Root = RUNS, as_json: Json = False) -> None:
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def _plan_grid(planned: Plan) -> Grid:
-    """What every cell costs before anything is trained."""
+def _plan_grid(planned: Plan, *, hours: bool = False) -> Grid:
+    """What every cell costs before anything is trained; with `hours` on a GPU too, where that was measured."""
+    from bench.run import estimate
     from bench.views.grid import Grid
 
     matrix = planned.matrix
@@ -215,7 +219,12 @@ def _plan_grid(planned: Plan) -> Grid:
         headings.append("cannot be run")
         rows = [[*row, one.reason] for row, one in zip(rows, planned.cells, strict=True)]
     headings[6:6] = [f"equal {matrix.budget.match}"] * matched
-    words = frozenset({0, *range(6 + matched, len(headings))})
+    found = [estimate.hours(one) if hours else None for one in planned.cells]
+    if any(found):
+        headings[6:6] = [f"{estimate.CARD} hours"]
+        rows = [[*row[:6], str(one or ""), *row[6:]] for row, one in zip(rows, found, strict=True)]
+    numbers = 6 + matched + any(found)
+    words = frozenset({0, *range(numbers, len(headings))})
     return Grid(headings, rows, title, words)
 
 

@@ -301,6 +301,8 @@ class Run:
     """Seconds without a sign of life (a step, a batch of samples, a log line) that end a cell; null: no limit."""
     workers: Length = 0
     """Data-loading processes of a cell."""
+    price_per_gpu_hour: Positive | None = None
+    """Money an hour of a GPU costs, in any currency, for the estimate of `--dry-run`."""
 
 
 @dataclass(frozen=True)
