@@ -9,7 +9,7 @@ from bench.data.prompts import to_device
 from bench.measure.rows import sampled
 from bench.store.seeds import generator
 from bench.training.flow import flow_loss
-from bench.training.model import LoadedCell
+from bench.training.model import LoadedCell, encoded, places
 
 
 @torch.inference_mode()
@@ -26,15 +26,17 @@ def heldout_loss(subject: LoadedCell, *, batch: int = 256) -> dict[str, float]:
     place = torch.arange(count) % bins
     t = (place + torch.rand(count, generator=generator(seed, "heldout t"))) / bins
     losses = []
-    for start in range(0, count, batch):
-        rows = chosen[start : start + batch]
+    size = subject.pass_size if train.compile == "on" else batch
+    for index, kept in places(count, size, train):
+        rows = chosen[index]
         x_0 = from_images(torch.from_numpy(subject.data.heldout.exact[rows]))
         noise = torch.stack([torch.randn(subject.shape, generator=generator(seed, "heldout", int(i))) for i in rows])
         prompt = to_device(subject.prompts.rows("heldout", rows), subject.device)
-        x_0, noise, times = (part.to(subject.device) for part in (x_0, noise, t[start : start + batch]))
+        x_0, noise, times = (part.to(subject.device) for part in (x_0, noise, t[index]))
         with subject.autocast():
-            loss = flow_loss(subject.model, x_0, noise, times, prompt, target=train.target, clamp=train.clamp)
-        losses.append(loss.cpu())
+            given = encoded(subject.model, prompt)
+            loss = flow_loss(subject.model, x_0, noise, times, given, target=train.target, clamp=train.clamp)
+        losses.append(loss[:kept].cpu())
     loss = torch.cat(losses)
     by_bin = {f"heldout_loss_bin{k}": loss[place == k].mean().item() for k in range(bins) if (place == k).any()}
     return {"heldout_loss": sum(by_bin.values()) / len(by_bin), **by_bin}

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from architectures import DiT, FeatureBatch, PromptKind, index_prompt
+from architectures import FeatureBatch, PromptKind, index_prompt
 from bench.config.schema import Sample
 from bench.data.datasets import Dataset
 from bench.data.pixels import to_images
@@ -28,7 +28,7 @@ from bench.store.kept import load_array, save_array
 from bench.store.seeds import generator
 from bench.training.digests import weights_digest
 from bench.training.flow import Target, Velocity, velocity
-from bench.training.model import LoadedCell
+from bench.training.model import LoadedCell, encoded, places
 from bench.training.signals import beat
 from bench.training.stopwatch import Stopwatch
 
@@ -131,7 +131,7 @@ def sample_exact(
 ) -> Tensor:
     """Samples x_0 (B, C, H, W), not clipped, of a model with that target."""
     prompts = with_null(kind, prompt, noise, how.guidance)
-    given = model.encode(prompts) if isinstance(model, DiT) else prompts  # once: it is the same at every step
+    given = encoded(model, prompts)  # once: it is the same at every step
     field = guided(velocity(exact(model), target), how.guidance)  # guidance acts on the velocity
     return solver(how.sampler, target)(field, noise.clone(), given, how.steps)  # made here: one graph for all steps
 
@@ -167,17 +167,11 @@ def generate(
 def _generate_batches(
     subject: LoadedCell, prompt: Any, noise: Tensor, batch: int, guidance: float | None = None, exact: bool = False
 ) -> Iterator[tuple[Images, tuple[int, float]]]:
-    """Yields (samples, (computed, seconds)) a batch, `exact` ones as x_0 (B, C, H, W).
-
-    For a compiled model the last batch is filled up to the same shape.
-    """
+    """Yields (samples, (computed, seconds)) a batch, `exact` ones as x_0 (B, C, H, W)."""
     settings = subject.config.sample
     if guidance is not None:
         settings = replace(settings, guidance=guidance)
-    compiled = subject.config.train.compile == "on"
-    for start in range(0, len(noise), batch):
-        count = min(batch, len(noise) - start)
-        members = np.minimum(np.arange(start, start + (batch if compiled else count)), len(noise) - 1)
+    for members, count in places(len(noise), batch, subject.config.train):
         part = to_device(index_prompt(prompt, torch.from_numpy(members)), subject.device)
         watch = Stopwatch(subject.device)
         watch.start()

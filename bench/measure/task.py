@@ -20,7 +20,7 @@ from bench.measure.evaluate import Measured
 from bench.measure.points import BATCH, Points
 from bench.store.metrics import count_name
 from bench.training.flow import data_prediction
-from bench.training.model import LoadedCell
+from bench.training.model import LoadedCell, encoded, places
 
 BINS = 5  # of points, by t
 NEIGHBOURS = 16
@@ -33,12 +33,14 @@ Intervals = dict[str, list[float]]
 def errors(subject: LoadedCell, points: Points, count: int | None = None) -> Tensor:
     """|x^ - x*|^2 (n, S, S), a mean over channels, with x^ the image that the model predicts."""
     predict, parts = data_prediction(subject.model, subject.config.train.target), []
-    for index in torch.arange(len(points.t) if count is None else min(count, len(points.t))).split(BATCH):
+    count = len(points.t) if count is None else min(count, len(points.t))
+    size = subject.pass_size if subject.config.train.compile == "on" else BATCH
+    for index, kept in places(count, size, subject.config.train):
         x_t, t = points.x_t[index].to(subject.device), points.t[index].to(subject.device)
-        prompt = to_device(subject.prompts.rows("heldout", points.rows[index.numpy()]), subject.device)
+        prompt = to_device(subject.prompts.rows("heldout", points.rows[index]), subject.device)
         with subject.autocast():
-            guess = predict(x_t, t, prompt).float().cpu()
-        parts.append((guess - points.conditional[index]).square().mean(1))
+            guess = predict(x_t, t, encoded(subject.model, prompt)).float().cpu()
+        parts.append((guess - points.conditional[index]).square().mean(1)[:kept])
     return torch.cat(parts)
 
 

@@ -26,6 +26,7 @@ from bench.store.disk import DiskError, explained
 from bench.store.folders import CellFolder, Status
 from bench.store.journal import Journal
 from bench.training.callback import Diverged
+from bench.training.compiling import compiled
 from bench.training.signals import stopping
 
 EXITS: dict[Status, int] = {"done": 0, "failed": 1, "oom": 1, "diverged": 1, "killed": 130}
@@ -76,7 +77,8 @@ def _work(folder: CellFolder, journal: Journal, attempt: int) -> None:
         measured |= control.measure(cell.loaded, folder.path, cache, say, cell.warn)
         if cell.loaded.data.task is not None:
             measured |= curves.measure(cell.loaded, folder.path, cache, say, cell.warn)
-    journal.metrics(cell.train.steps, {"evaluate_seconds": time.perf_counter() - start})
+    graphs = compiled() if cell.train.compile == "on" else {}
+    journal.metrics(cell.train.steps, {"evaluate_seconds": time.perf_counter() - start} | graphs)
     bad = [name for name, value in measured.quality.items() if not math.isfinite(value)]
     if bad:
         raise Diverged(f"{', '.join(bad)}: not a number")

@@ -22,6 +22,7 @@ from bench.training import dynamics
 from bench.training.batches import Batches
 from bench.training.callback import CellCallback
 from bench.training.checkpoints import load_checkpoint, newest_checkpoint, remove_newer
+from bench.training.compiling import compile_whole
 from bench.training.digests import weights_digest
 from bench.training.fit import fit
 from bench.training.model import LoadedCell, build
@@ -83,7 +84,7 @@ def prepared(folder: CellFolder, journal: Journal, attempt: int, cache: Path) ->
     model = build(config, prompted.kind, seed=config.seed).to(device)
     check_code(spec.digests, config.scheme, cache / "code" / f"{spec.digests['code']}.json")
     if train.compile == "on":
-        model.compile(dynamic=False)
+        compile_whole(model, cache / "inductor")
     module = CellModule(model, train, config.seed)
     initial = {
         "initial_weights": weights_digest(model),

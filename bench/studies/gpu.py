@@ -43,6 +43,7 @@ from bench.store.journal import Journal, curves
 from bench.training.bare import bare_step
 from bench.training.batches import Batches, TrainImages
 from bench.training.callback import CellCallback
+from bench.training.compiling import compile_whole
 from bench.training.ema import Ema
 from bench.training.fit import fit
 from bench.training.flow import flow_loss, sample_noise
@@ -230,7 +231,7 @@ def subject_of(config: CellConfig, folder: Path, *, compiled: bool) -> LoadedCel
     prompted = prompts.prepare(data, config.prompt, folder)
     model = build(config, prompted.kind).to(device)
     if compiled:
-        model.compile(dynamic=False)
+        compile_whole(model)
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

@@ -17,6 +17,7 @@ from bench.data.pixels import from_images
 from bench.store.journal import Journal
 from bench.store.provenance import usage
 from bench.training.checkpoints import AtomicCheckpoints
+from bench.training.compiling import compiled
 from bench.training.digests import tensors_digest
 from bench.training.dynamics import due, gradient_curves
 from bench.training.module import CellModule, learning_rate
@@ -150,7 +151,8 @@ class CellCallback(lightning.Callback):
         What training cost so far is journaled first: a cell that is killed after its last checkpoint trains no more.
         """
         memory = {f"train_{name}": value for name, value in peak_memory(module.device).items()}
-        self.journal.metrics(step, memory | {"train_seconds": module.seconds})
+        graphs = compiled() if self.config.compile == "on" else {}
+        self.journal.metrics(step, memory | graphs | {"train_seconds": module.seconds})
         trainer.save_checkpoint(self.folder / f"step-{step:09d}.ckpt")
         self.journal.event(step, "checkpoint")
         for old in sorted(self.folder.glob("step-*.ckpt"))[:-2]:

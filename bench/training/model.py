@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import architectures
 from architectures import BackboneConfig, DiT, PromptKind
-from bench.config.schema import Backbone, as_dict
+from bench.config.schema import Backbone, Train, as_dict
 from bench.config.spec import CellConfig
 from bench.data.datasets import Dataset
 from bench.data.prompts import Prompts
@@ -42,6 +46,22 @@ def build(config: CellConfig, prompt: PromptKind, *, seed: int = 0) -> DiT:
     return model
 
 
+def encoded(model: Any, prompt: Any) -> Any:
+    """A prompt as a model of ours encodes it, for many passes or for the graph that the sampler has; else as it is."""
+    return model.encode(prompt) if isinstance(model, DiT) else prompt
+
+
+def places(count: int, size: int, train: Train) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """The places below `count` in batches of `size`, each with how many of them are to be kept.
+
+    Of a compiled model the last batch is filled up with its last place: another shape would be another graph.
+    """
+    for start in range(0, count, size):
+        kept = min(size, count - start)
+        end = start + (size if train.compile == "on" else kept)
+        yield np.minimum(np.arange(start, end), count - 1), kept
+
+
 @dataclass(frozen=True)
 class LoadedCell:
     """A cell's model in evaluation, with what it is measured on.
@@ -62,6 +82,11 @@ class LoadedCell:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of what the model sees: an image, or its latents."""
         return self.data.shape
+
+    @property
+    def pass_size(self) -> int:
+        """Images of one pass of the sampler, with guidance twice the samples of a batch."""
+        return self.config.sample.batch * (1 if self.config.sample.guidance == 1.0 else 2)
 
     def autocast(self) -> torch.autocast:
         """The cell's arithmetic."""

@@ -1,0 +1,35 @@
+"""Compiling a model: whole, or an error. It never falls back to eager in silence."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def compile_whole(model: torch.nn.Module, cache: Path | None = None, backend: str | Any = "inductor") -> None:
+    """Compiles a model in place, one graph for each kind of call, with static shapes.
+
+    A graph break raises, and so does a graph beyond Dynamo's limit (8), after which it would run eagerly in silence.
+
+    Args:
+        model: whose calls are compiled; its `forward` itself stays eager.
+        cache: where Inductor keeps what it compiled, for other seeds and attempts; None: its own choice.
+        backend: of `torch.compile`.
+    """
+    import torch._dynamo
+
+    if cache is not None:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    model.compile(dynamic=False, fullgraph=True, backend=backend)
+
+
+def compiled() -> dict[str, float]:
+    """What was compiled in this process so far: `compile_graphs` and `compile_seconds`."""
+    from torch._dynamo.utils import calculate_time_spent, counters
+
+    graphs, seconds = counters["stats"]["unique_graphs"], calculate_time_spent()["total_wall_time"]
+    return {"compile_graphs": float(graphs), "compile_seconds": float(seconds)}
