@@ -7,9 +7,12 @@ import sys
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bench.measure.cost import peak_flops
-from bench.training.stopwatch import Stopwatch, Throughput, median_iqr, peak_memory
+from architectures import BackboneConfig
+from bench.measure.cost import PEAKS, gemm_flops, peak_flops, utilisation
+from bench.training.arithmetic import arithmetic, pin
+from bench.training.stopwatch import StepMemory, Stopwatch, Throughput, median_iqr, peak_memory
 
 PEAK = (
     "import torch; from bench.training.stopwatch import peak_memory; "
@@ -47,10 +50,77 @@ def test_windows_are_timed_one_by_one() -> None:
 
 @pytest.mark.parametrize(
     ("name", "peak"),
-    [("NVIDIA H200", 989e12), ("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA GB200", 2500e12), ("TPU", None)],
+    [
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H200 NVL", 835e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 NVL", 835e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA GH200 480GB", 989e12),
+        ("NVIDIA H20", 148e12),
+        ("NVIDIA GB200", 2500e12),
+        ("NVIDIA B300 SXM6 AC", 2250e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40", 181e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA A10G", 70e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA RTX 6000 Ada Generation", 364e12),
+        ("NVIDIA GeForce RTX 5090", 209.5e12),
+        ("TPU", None),
+    ],
 )
 def test_peaks_are_dense_ones(name: str, peak: float | None) -> None:
     assert peak_flops(name) == peak
+
+
+def test_no_name_of_a_peak_hides_a_longer_one_behind_it() -> None:
+    names = list(PEAKS)
+    assert not [(a, b) for k, a in enumerate(names) for b in names[k + 1 :] if a in b]
+
+
+def test_utilisation_is_of_the_peak_on_paper_and_of_a_product_measured_here() -> None:
+    rate = gemm_flops(torch.device("cpu"), side=64, rounds=3)
+    assert 1e6 < rate < 1e14
+    assert utilisation(100e12, "NVIDIA H100 80GB HBM3", 500e12) == {"mfu": 100 / 989, "mfu_of_gemm": 0.2}
+    assert utilisation(100e12, "TPU", 500e12) == {"mfu_of_gemm": 0.2}
+
+
+def test_peaks_are_of_warm_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU: compilation and what is done between steps need memory that no step needs."""
+    top = [0]
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: top[0])
+    monkeypatch.setattr("torch.cuda.max_memory_reserved", lambda device: 2 * top[0])
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda device: top.__setitem__(0, 0))
+    memory = StepMemory(torch.device("cuda"))
+
+    def window(bytes: int, *, warm: bool) -> float:
+        top[0] = max(top[0], bytes)
+        memory.keep(warm=warm)
+        top[0] = 999  # a sample grid
+        memory.restart()
+        return memory.peaks["peak_allocated_bytes"]
+
+    assert window(80, warm=False) == 80
+    assert window(50, warm=True) == 50 and window(60, warm=True) == 60 and window(40, warm=True) == 60
+    assert memory.peaks["peak_reserved_bytes"] == 120
+
+
+def test_retries_and_what_stays_allocated_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: 7)
+    monkeypatch.setattr("torch.cuda.memory_stats", lambda device: {"num_alloc_retries": 3})
+    found = StepMemory(torch.device("cuda")).steady()
+    assert found == {"train_steady_allocated_bytes": 7.0, "train_allocation_retries": 3.0}
+    assert StepMemory(torch.device("cpu")).steady() == {}
+
+
+def test_a_result_says_which_kernel_attends_and_how_products_are_summed() -> None:
+    pin(torch.device("cpu"), exact=False)
+    found = arithmetic(torch.device("cpu"), BackboneConfig(), low=False)
+    assert found["float32_matmul"] == "highest" and found["bf16_reduced_reduction"] == "false"
+    assert found["attention"] == found["attention_masked"] == "flash_attention"
+    with sdpa_kernel(SDPBackend.MATH):
+        assert arithmetic(torch.device("cpu"), BackboneConfig(), low=False)["attention"] == "math"
 
 
 def test_warm_up_counts_in_seconds_and_not_in_rates(monkeypatch: pytest.MonkeyPatch) -> None:

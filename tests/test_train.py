@@ -17,9 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import planned, run_all
 
+from bench.config.schema import Train
+from bench.store.files import file_digest
 from bench.store.folders import CellFolder
 from bench.store.journal import Journal, curves, read_journal
 from bench.training.batches import StepSampler
+from bench.training.callback import CellCallback
 from bench.training.checkpoints import AtomicCheckpoints, load_checkpoint, newest_checkpoint
 from bench.training.ema import Ema
 
@@ -118,6 +121,34 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(Exception):  # noqa: B017, PT011 (whatever torch raises for what cannot be written)
         AtomicCheckpoints().save_checkpoint({"lambda": lambda: None}, tmp_path / "step-000000002.ckpt")
     assert sorted(p.name for p in tmp_path.iterdir()) == [first.name, first.with_suffix(".sha256").name]
+
+
+def test_a_checkpoint_is_hashed_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not read back: at ten gigabytes that takes seconds in which nothing is trained."""
+    monkeypatch.setattr("bench.training.checkpoints.file_digest", None)
+    path = save(tmp_path, 1)
+    monkeypatch.undo()
+    assert path.with_suffix(".sha256").read_text().strip() == file_digest(path)
+    assert load_checkpoint(path)["step"] == 1
+
+
+@pytest.mark.parametrize(("every", "due"), [(4, [4, 8, 12]), (None, [5, 10])])
+def test_checkpoints_come_by_minutes_unless_steps_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int | None, due: list[int]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    train = Train(checkpoint_every=every, checkpoint_minutes=2.5)
+    callback, found = (
+        CellCallback(train, Journal(tmp_path / "j"), tmp_path, grid_every=99, write_grid=lambda s: None),
+        [],
+    )
+    for step in range(1, 13):
+        now[0] += 30.0  # seconds a step
+        if callback._due(step):
+            found.append(step)
+            callback.saved = now[0]
+    assert found == due
 
 
 # --- the journal ----------------------------------------------------------------------------------------------------

@@ -213,8 +213,10 @@ class Train:
     """Steps between lines of the journal."""
     probe_every: Count = 100
     """Steps between observations of gates, blocks and gradients."""
-    checkpoint_every: Count = 500
-    """Steps between checkpoints."""
+    checkpoint_every: Count | None = None
+    """Steps between checkpoints; null: checkpoint_minutes counts."""
+    checkpoint_minutes: Positive = 10.0
+    """Minutes of a cell's time between checkpoints."""
 
 
 @dataclass(frozen=True)

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import statistics
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from architectures import PromptKind
 from bench.config.spec import CellConfig
 from bench.training.model import build
+from bench.training.stopwatch import Stopwatch
 
-# Dense bf16 tensor-core peaks in FLOP/s, without sparsity, by a part of the device's name; the first that fits counts.
+# Dense bf16 tensor-core peaks in FLOP/s, without sparsity and summed in fp32, by a part of the device's name; the first
+# that fits counts, so that a longer name comes before the shorter one in it.
 PEAKS = {
     "GB300": 2500e12,
+    "B300": 2250e12,
     "GB200": 2500e12,
     "B200": 2250e12,
+    "H200 NVL": 835e12,
     "H200": 989e12,
     "H800": 989e12,
     "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
     "H100": 989e12,
+    "H20": 148e12,
     "A100": 312e12,
+    "A800": 312e12,
+    "A10G": 70e12,
     "MI300X": 1300e12,
     "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+    "RTX 6000 Ada": 364e12,
+    "RTX 5090": 209.5e12,
     "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
 }
 
 
@@ -39,6 +54,23 @@ def count(config: CellConfig, prompt: PromptKind) -> dict[str, float]:
     macs = counter.get_total_flops() / 2
     split = {f"parameters_{part}": float(number) for part, number in model.parameter_split().items()}
     return split | {"macs_forward": macs, "flops_train_per_image": 6 * macs}
+
+
+def gemm_flops(device: torch.device, side: int = 8192, rounds: int = 10) -> float:
+    """FLOP/s of a bf16 product of two random matrices on a device, now: the median after three rounds of warm-up."""
+    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    watch = Stopwatch(device)
+    for _ in range(rounds + 3):
+        watch.start()
+        torch.mm(a, b)
+        watch.stop()
+    return 2 * side**3 / statistics.median(watch.seconds()[3:])
+
+
+def utilisation(flops_per_second: float, device_name: str, gemm: float) -> dict[str, float]:
+    """`mfu` of the peak on paper where it is known, and `mfu_of_gemm` of the rate that `gemm_flops` measured."""
+    peak = peak_flops(device_name)
+    return ({"mfu": flops_per_second / peak} if peak else {}) | {"mfu_of_gemm": flops_per_second / gemm}
 
 
 def peak_flops(device_name: str) -> float | None:

@@ -10,7 +10,7 @@ import torch
 import architectures
 from bench.config.schema import as_dict
 from bench.measure import curves as curves_of_task
-from bench.measure.cost import count, peak_flops
+from bench.measure.cost import count, gemm_flops, utilisation
 from bench.measure.evaluate import Measured
 from bench.run.work import CellAtWork
 from bench.store import provenance
@@ -20,9 +20,12 @@ from bench.store.journal import curves, read_journal
 from bench.store.journal import digests as input_digests
 from bench.store.result import Result
 from bench.training import dynamics
+from bench.training.arithmetic import arithmetic
 from bench.training.checkpoints import digest_file, newest_checkpoint
+from bench.training.model import backbone as build_backbone
 from bench.training.stopwatch import median_iqr
 
+LAST = ("train_steady_allocated_bytes", "train_allocation_retries")  # of which the last value counts
 History = dict[str, dict[int, float]]  # name -> step -> value, as the journal holds it
 
 
@@ -57,9 +60,10 @@ def _cost(cell: CellAtWork, history: History, sampling: dict[str, float], gpu: s
     last = history.get("evaluate_seconds", {}).get(cell.train.steps, 0.0)
     cost["evaluate_seconds"] = last + sum(history.get("curve_seconds", {}).values())
     cost |= {name: max(points.values()) for name, points in history.items() if name.startswith("train_peak_")}
-    peak = peak_flops(gpu)
-    if peak and "train_images_per_second" in cost:
-        cost["mfu"] = cost["flops_train_per_image"] * cost["train_images_per_second"] / peak
+    cost |= {name: list(history[name].values())[-1] for name in LAST if name in history}
+    if gpu and cell.train.precision == "bf16":  # the peaks are those of bf16
+        flops = cost["flops_train_per_image"] * cost["train_images_per_second"]
+        cost |= utilisation(flops, gpu, gemm_flops(cell.loaded.device))
     return cost
 
 
@@ -73,6 +77,9 @@ def _provenance(cell: CellAtWork, measured: Measured) -> dict[str, Any]:
         "digests": cell.spec.digests | {"data_content": cell.loaded.data.content} | cell.initial | inputs,
         "scheme": {"name": config.scheme, "origin": architectures.origin(config.scheme)},
         "measured": measured.about,
+        "arithmetic": arithmetic(
+            cell.loaded.device, build_backbone(config.backbone), low=config.train.precision == "bf16"
+        ),
         "attempts": cell.attempt,
         "trained_on": _trained_on(cell.folder),
         "started": cell.folder.state()["started"],

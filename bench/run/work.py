@@ -19,6 +19,7 @@ from bench.store import provenance
 from bench.store.folders import CellFolder
 from bench.store.journal import Journal
 from bench.training import dynamics
+from bench.training.arithmetic import pin
 from bench.training.batches import Batches
 from bench.training.callback import CellCallback
 from bench.training.checkpoints import load_checkpoint, newest_checkpoint, remove_newer
@@ -110,9 +111,7 @@ def _load_plugins(spec: CellSpec) -> None:
 def _device(train: Train) -> torch.device:
     """The cell's device, with torch set to its arithmetic."""
     device = torch.device(train.device)
-    torch.backends.cudnn.benchmark = not train.exact
-    fast = device.type == "cuda" and not train.exact
-    torch.set_float32_matmul_precision("high" if fast else "highest")
+    pin(device, exact=train.exact)
     return device
 
 

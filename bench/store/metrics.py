@@ -171,16 +171,13 @@ METRICS: tuple[Metric, ...] = (
     Metric("sample_ms", "sampling ms an image", "lower", timed=True, compared=False),
     Metric(
         "train_peak_resident_bytes", "peak memory (resident)", "lower", ",.0f", MI, "MiB", columns=("",), brief=True,
-        front=True, per=(MI, "MiB of peak memory"),
-    ),
+        front=True, per=(MI, "MiB of peak memory")),
     Metric(
         "train_peak_allocated_bytes", "peak memory (allocated)", "lower", ",.2f", GI, "GiB", columns=("",), brief=True,
-        front=True, per=(MI, "MiB of peak memory"),
-    ),
+        front=True, per=(MI, "MiB of peak memory")),
     Metric(
         "parameters_total", "parameters", "", ",.2f", 1e6, "M", exact=True, columns=("",), front=True,
-        per=(1e6, "M parameters"),
-    ),
+        per=(1e6, "M parameters")),
     Metric("modulation_share", "modulation share", "", ".1%", unit="%", exact=True, columns=("",), brief=True),
     *(
         Metric(f"parameters_{part}", f"parameters of {part}", "", ",.2f", 1e6, "M", exact=True,
@@ -189,13 +186,14 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "macs_forward", "multiply-adds an image", "", ",.3f", 1e9, "GMAC", exact=True, columns=("",), minor=True,
-        per=(1e9, "GMAC an image"),
-    ),
+        per=(1e9, "GMAC an image")),
     Metric(
         "flops_train_per_image", "training operations an image", "", ",.3f", 1e9, "GFLOP", exact=True,
-        per=(1e9, "training GFLOP an image"),
-    ),
+        per=(1e9, "training GFLOP an image")),
     Metric("mfu", "MFU", "higher", ".1%", unit="%", timed=True, columns=("",)),
+    Metric("mfu_of_gemm", "MFU of a measured product", "higher", ".1%", unit="%", timed=True),
+    Metric("train_steady_allocated_bytes", "memory between steps", "lower", ",.2f", GI, "GiB", compared=False),
+    Metric("train_allocation_retries", "allocations tried again", "lower", ",.0f", compared=False),
     Metric("train_seconds", "training seconds", "lower", ",.0f", timed=True, compared=False),
     Metric("evaluate_seconds", "seconds of evaluation", "lower", ",.1f", timed=True, compared=False),
     _dynamics("open_first", "how far a block moves the stream before training, the largest"),

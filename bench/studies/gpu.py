@@ -35,7 +35,7 @@ from bench.config.spec import CellConfig
 from bench.data import datasets, prompts
 from bench.data.pixels import from_images
 from bench.data.prompts import to_device
-from bench.measure.cost import count, peak_flops
+from bench.measure.cost import count, gemm_flops, peak_flops
 from bench.run.machine import on_device
 from bench.store import provenance
 from bench.store.files import write_atomic
@@ -49,7 +49,7 @@ from bench.training.fit import fit
 from bench.training.flow import flow_loss, sample_noise
 from bench.training.model import LoadedCell, build
 from bench.training.module import CellModule
-from bench.training.stopwatch import Stopwatch, peak_memory
+from bench.training.stopwatch import Stopwatch
 
 WINDOW = 10  # steps; the first window is warm-up
 Report = dict[str, Any]
@@ -57,12 +57,10 @@ Report = dict[str, Any]
 
 def ceilings(device: torch.device, side: int = 8192, rounds: int = 10) -> Report:
     """Of the card, now: FLOP/s of a bf16 product of random matrices, bytes/s of a copy (read and written)."""
-    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     source = torch.empty(side * side * 8, device=device, dtype=torch.bfloat16)
     target = torch.empty_like(source)
-    product = _seconds(device, lambda: torch.mm(a, b), rounds)
     copy = _seconds(device, lambda: target.copy_(source), rounds)
-    return {"gemm_flops": 2 * side**3 / product, "copy_bytes_per_second": 4 * source.numel() / copy}
+    return {"gemm_flops": gemm_flops(device, side, rounds), "copy_bytes_per_second": 4 * source.numel() / copy}
 
 
 def _seconds(device: torch.device, work: Callable[[], Any], rounds: int) -> float:
@@ -108,7 +106,7 @@ def harness(
     begin = time.perf_counter()
     batches = Batches(subject.data, subject.prompts, batch=train.batch, steps=steps, seed=0)
     fit(module, batches, callback, resume=None)
-    seconds, peaks = time.perf_counter() - begin, peak_memory(subject.device)
+    seconds, peaks = time.perf_counter() - begin, callback.memory.peaks
     rates = list(curves(journal.path)["train_images_per_second"].values())
     journal.close()
     subject.model.to(subject.device)  # Lightning leaves it on the CPU

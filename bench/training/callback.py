@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from bench.training.digests import tensors_digest
 from bench.training.dynamics import due, gradient_curves
 from bench.training.module import CellModule, learning_rate
 from bench.training.signals import STOP, Stopped, beat
-from bench.training.stopwatch import Throughput, peak_memory
+from bench.training.stopwatch import StepMemory, Throughput
 
 SPIKE = 3.0  # a loss this many times the mean of the window before is one
 
@@ -62,11 +63,13 @@ class CellCallback(lightning.Callback):
         self.grid_every, self.write_grid, self.observe = grid_every, write_grid, observe
         self.curve_every, self.curve = curve_every, curve
         self.stop = STOP
-        self.throughput = Throughput(torch.device("cpu"), config.batch)
+        self.throughput, self.memory = Throughput(torch.device("cpu"), config.batch), StepMemory(torch.device("cpu"))
+        self.saved = time.monotonic()
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Starts the clock, and observes the model before its first step."""
-        self.throughput = Throughput(module.device, self.config.batch)
+        self.throughput, self.memory = Throughput(module.device, self.config.batch), StepMemory(module.device)
+        self.saved = time.monotonic()
         if trainer.global_step == 0:
             self.journal.metrics(0, self.observe())
         self.stop.listen()
@@ -88,14 +91,18 @@ class CellCallback(lightning.Callback):
         last = step == self.config.steps
         stop = self.stop.number  # read once: one that comes below waits for the next step, and finds its checkpoint
         log = step % self.config.log_every == 0 or last
-        keep = step % self.config.checkpoint_every == 0 or last or stop is not None
+        keep = self._due(step) or last or stop is not None
         grid = step % self.grid_every == 0 and not last
         probed = due(step, self.config.probe_every)
         curve = self.curve_every > 0 and (step % self.curve_every == 0 or last)
+        warming = self.throughput.cold > 0
         self.throughput.count()
+        if warming and not self.throughput.cold:
+            self.memory.restart()
         if not (log or keep or grid or probed or curve):
             return
         module.seconds += self.throughput.pause()
+        self.memory.keep(warm=not self.throughput.cold)
         if probed or last:
             self._observe(module, step)
         if probed:
@@ -110,8 +117,15 @@ class CellCallback(lightning.Callback):
                 self.journal.metrics(step, self.curve())
         if keep:  # last of all: a cell that resumes here lacks nothing of this step
             self._checkpoint(trainer, module, step)
+        self.memory.restart()
         if stop is not None and not last:
             raise Stopped(f"stopped by {signal.Signals(stop).name} after step {step}; run again to resume")
+
+    def _due(self, step: int) -> bool:
+        """Whether it is time for a checkpoint, by steps where the config says so."""
+        if self.config.checkpoint_every is not None:
+            return step % self.config.checkpoint_every == 0
+        return time.monotonic() - self.saved >= 60 * self.config.checkpoint_minutes
 
     def _observe(self, module: CellModule, step: int) -> None:
         values = self.observe()
@@ -143,17 +157,18 @@ class CellCallback(lightning.Callback):
         module.level = losses.mean()
         rate = self.throughput.window()
         values |= {} if rate is None else {"train_images_per_second": rate}
-        self.journal.metrics(step, values | usage(module.device.type))
+        self.journal.metrics(step, values | self.memory.steady() | usage(module.device.type))
 
     def _checkpoint(self, trainer: lightning.Trainer, module: CellModule, step: int) -> None:
         """Writes a checkpoint and keeps the one before it: if this one is damaged, that one serves.
 
         What training cost so far is journaled first: a cell that is killed after its last checkpoint trains no more.
         """
-        memory = {f"train_{name}": value for name, value in peak_memory(module.device).items()}
+        memory = {f"train_{name}": value for name, value in self.memory.peaks.items()}
         graphs = compiled() if self.config.compile == "on" else {}
         self.journal.metrics(step, memory | graphs | {"train_seconds": module.seconds})
         trainer.save_checkpoint(self.folder / f"step-{step:09d}.ckpt")
         self.journal.event(step, "checkpoint")
+        self.saved = time.monotonic()
         for old in sorted(self.folder.glob("step-*.ckpt"))[:-2]:
             AtomicCheckpoints().remove_checkpoint(old)

@@ -78,7 +78,9 @@ class CellModule(lightning.LightningModule):
         self.ema.update(step + 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what an exact resume needs besides weights and optimiser."""
+        """Adds what an exact resume needs besides weights and optimiser; after the last step none needs the latter."""
+        if self.global_step >= self.config.steps:
+            checkpoint.pop("optimizer_states", None)
         checkpoint["ema"] = self.ema.state_dict()
         checkpoint["seconds"] = self.seconds
         checkpoint["losses"] = torch.stack(self.losses).cpu() if self.losses else torch.empty(0)

@@ -23,6 +23,41 @@ def peak_memory(device: torch.device) -> dict[str, float]:
     return {"peak_resident_bytes": float(_peak_resident())}
 
 
+class StepMemory:
+    """Peaks of training steps alone, on a GPU: neither of the first steps nor of what is done between steps.
+
+    Attributes:
+        peaks: as `peak_memory` names them; of the first steps too until there are warm ones, on a CPU of all it did.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.peaks: dict[str, float] = {}
+        self._warm = False
+
+    def restart(self) -> None:
+        """Peaks count from here on."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def keep(self, *, warm: bool) -> None:
+        """Takes in the peaks since the last restart; the first warm ones take the place of what was before."""
+        before = self.peaks if self._warm == warm else {}
+        found = peak_memory(self.device)
+        self.peaks, self._warm = {name: max(value, before.get(name, 0.0)) for name, value in found.items()}, warm
+
+    def steady(self) -> dict[str, float]:
+        """On a GPU what stays allocated between steps, and how often an allocation was tried again: a slow step."""
+        if self.device.type != "cuda":
+            return {}
+        stats = torch.cuda.memory_stats(self.device)
+        retries = float(stats.get("num_alloc_retries", 0))
+        return {
+            "train_steady_allocated_bytes": float(torch.cuda.memory_allocated(self.device)),
+            "train_allocation_retries": retries,
+        }
+
+
 def _peak_resident() -> int:
     """This process's own peak: Linux's `ru_maxrss` would keep that of the parent process."""
     try:
