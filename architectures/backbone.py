@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from architectures.layers import TimestepEmbedding, fixed_positions, init_with, initialise, patchify, unpatchify, zeros
 from architectures.modulation import FinalNorm
@@ -27,9 +28,11 @@ class DiT(nn.Module):
     Attributes:
         residual: dtype of the streams between blocks, equal for every scheme: `fp32`, that of the parameters, or
             `bf16`, that of the arithmetic, which autocast sets.
+        recompute: whether blocks are computed again in the backward pass, and keep no activations for it.
     """
 
     residual: Literal["fp32", "bf16"] = "fp32"
+    recompute: bool = False
 
     def __init__(self, scheme: Scheme, prompt: PromptKind, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -62,7 +65,7 @@ class DiT(nn.Module):
         c = self.scheme.embed(self.time(t), encoded)  # once a pass
         h = stream(self.scheme.enter(x.to(dtype), c), dtype)
         for block in self.blocks:
-            h = block(h, c)
+            h = again(block, h, c) if self.recompute and torch.is_grad_enabled() else block(h, c)
         x = self.scheme.leave(h, c)  # (B, N, D), normalised
         return unpatchify(self.head(x), self.patch, self.out_channels)
 
@@ -79,6 +82,16 @@ class DiT(nn.Module):
 def stream(h: Any, dtype: torch.dtype) -> Any:
     """What blocks pass on, one stream or several, in one dtype: a prompt's tokens come in that of their encoder."""
     return h.to(dtype) if isinstance(h, Tensor) else tuple(part.to(dtype) for part in h)
+
+
+def again(block: nn.Module, h: Any, c: Any) -> Any:
+    """A block whose activations are not kept: the backward pass computes them again, to the same bits."""
+    streams = h if isinstance(h, tuple) else (h,)
+
+    def run(*parts: Tensor) -> Any:
+        return block(parts if isinstance(h, tuple) else parts[0], c)
+
+    return checkpoint(run, *streams, use_reentrant=False, preserve_rng_state=False)
 
 
 ROLES = ("backbone", "modulation", "prompt", "scheme")

@@ -25,6 +25,7 @@ from bench.measure.sampling import sample_exact
 from bench.run import cell
 from bench.run.checks import check_cell
 from bench.store import journal
+from bench.training.checkpoints import load_checkpoint
 
 SIZES = (3, 9, 4)  # tone, place, brightness (which the prompt does not name)
 
@@ -226,6 +227,8 @@ def test_a_cell_that_died_between_checkpoints_gives_the_same_numbers(
     assert calm.quality["images_to_90"] == 96 and calm.quality["mastered"] == 0
     assert {"right_template_20", "tone_template_20", "excess_error", "score"} <= set(calm.quality)
     assert calm.cost["evaluate_seconds"] > 0
+    before, last = (load_checkpoint(path) for path in sorted(folder.checkpoints.glob("*.ckpt")))
+    assert "optimizer_states" in before and "optimizer_states" not in last and "ema" in last
 
 
 def test_curves_of_scenes_end_where_the_judge_reads_the_same_samples_at_the_end(tmp_path: Any) -> None:
@@ -245,6 +248,14 @@ def test_curves_are_refused_where_nothing_reads_control(tmp_path: Any) -> None:
     check_cell(made, scenes, "a cell")
     with pytest.raises(ConfigError, match="a cell: evaluate.curve_every 5: only tasks and scenes are read for control"):
         check_cell(made, replace(scenes, unseen=None), "a cell")
+
+
+def test_a_microbatch_that_does_not_divide_the_batch_is_refused(tmp_path: Any) -> None:
+    made = expand(config.load(matrix_file(tmp_path)))[0].config
+    scenes = datasets.load(datasets.prepare(made.data, tmp_path))
+    check_cell(made.changed({"train.microbatch": 4}), scenes, "a cell")
+    with pytest.raises(ConfigError, match="a cell: train.microbatch 3 does not divide train.batch 8"):
+        check_cell(made.changed({"train.microbatch": 3}), scenes, "a cell")
 
 
 def _dying(real: Any) -> Any:

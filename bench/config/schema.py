@@ -175,6 +175,10 @@ class Train:
     """Optimiser steps."""
     batch: Count = 256
     """Global batch size."""
+    microbatch: Count | None = None
+    """Images of one pass forwards and backwards, which divides the batch; null: all at once."""
+    recompute: Flag = False
+    """Blocks are computed again in the backward pass and keep no activations: less memory, more time."""
     lr: Positive = 1e-4
     """Learning rate of AdamW after the warm-up."""
     betas: Annotated[list[Share], Len(2, 2)] = field(default_factory=lambda: [0.9, 0.99])

@@ -98,6 +98,8 @@ def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:
     for name, length in (("warmup", train.warmup), ("cooldown", train.cooldown)):
         if length > train.steps:
             yield f"train.{name} {length} is longer than train.steps {train.steps}"
+    if train.microbatch is not None and train.batch % train.microbatch:
+        yield f"train.microbatch {train.microbatch} does not divide train.batch {train.batch}"
     if evaluate.samples < FEWEST:
         yield f"evaluate.samples {evaluate.samples}: the metrics need at least {FEWEST} samples"
     if min(evaluate.reference, heldout) < FEWEST:

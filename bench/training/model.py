@@ -42,7 +42,7 @@ def build(config: CellConfig, prompt: PromptKind, *, seed: int = 0) -> DiT:
         seed=seed,
         **config.options,
     )
-    model.residual = config.train.residual
+    model.residual, model.recompute = config.train.residual, config.train.recompute
     return model
 
 

@@ -9,7 +9,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from architectures import DiT
+from architectures import DiT, index_prompt
 from bench.config.schema import Train
 from bench.data.pixels import from_images
 from bench.training.dynamics import due, gradient_norms
@@ -37,16 +37,36 @@ class CellModule(lightning.LightningModule):
         self.level: Tensor | None = None  # mean loss of the window before, against which a spike is one
 
     def training_step(self, batch: tuple[Tensor, Any], index: int) -> Tensor:
-        """The mean loss of images uint8 (B, H, W, C) and their prompts."""
+        """The mean loss of images uint8 (B, H, W, C) and their prompts, or the last microbatch's share of it.
+
+        The gradients of the microbatches before that are there by then.
+        """
         images, prompt = batch
         x_0 = from_images(images)
         chance = self.step_noise(self.global_step, x_0.shape)
         prompt = self.model.prompt_kind.drop(prompt, chance.dropped)
-        how = self.config
-        losses = flow_loss(self.model, x_0, chance.noise, chance.t, prompt, target=how.target, clamp=how.clamp)
-        loss = losses.mean()
-        self.losses.append(loss.detach())
-        return loss
+        self.zero_grad()
+        size = self.config.microbatch or len(x_0)
+        *before, last = (slice(start, start + size) for start in range(0, len(x_0), size))
+        total = torch.zeros((), device=self.device)
+        for part in before:
+            share = self._loss(x_0, chance, prompt, part)
+            with torch.autocast(self.device.type, enabled=False):
+                torch.autograd.backward(share)
+            total += share.detach()
+        share = self._loss(x_0, chance, prompt, last)
+        self.losses.append(total + share.detach())
+        return share
+
+    def _loss(self, x_0: Tensor, chance: StepNoise, prompt: Any, part: slice) -> Tensor:
+        """What a part of a batch adds to the mean loss."""
+        how, x = self.config, x_0[part]
+        noise, t, given = chance.noise[part], chance.t[part], index_prompt(prompt, part)
+        losses = flow_loss(self.model, x, noise, t, given, target=how.target, clamp=how.clamp)
+        return losses.mean() if len(x) == len(x_0) else losses.sum() / len(x_0)
+
+    def optimizer_zero_grad(self, *unused: Any) -> None:
+        """Nothing: Lightning calls it before the last backward pass, and gradients are zeroed before the first."""
 
     def step_noise(self, step: int, shape: Sequence[int]) -> StepNoise:
         """What chance decides at a step, for images (B, C, H, W)."""
