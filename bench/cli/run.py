@@ -69,7 +69,8 @@ def run(
         return
     with closing(placement.opened(loaded, store)) as place:
         planned = _planned(loaded, store, quiet=quiet)
-        place.check(planned)
+        if otherwise := place.check(planned):
+            console().print(f"warning: {otherwise}", style="bold")
         commit(planned, store, fresh=fresh)
         sync = _sync(store, loaded.name) if track else None
         states = _run_with_display(planned, store, place.executor(planned), sync or (lambda: None), quiet=quiet)

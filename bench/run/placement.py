@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bench.config.schema import ConfigError, Matrix
+from bench.config.schema import Matrix
 from bench.run.executors import Local, visible
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Place(Protocol):
     """Where the cells of a matrix will run; it is opened before they are planned."""
 
-    def check(self, plan: Plan) -> None:
-        """Whether the plan fits here, before anything of it is written.
+    def check(self, plan: Plan) -> str | None:
+        """Whether the plan fits here, before anything of it is written; what is done otherwise than asked, if anything.
 
         Raises:
             ConfigError: with the way out.
@@ -48,20 +48,18 @@ class Here:
         self.store, self.gpus = store, torch.cuda.device_count()
         self.server = None if self.gpus else Local.early(matrix.name, matrix.run.jobs or 1, store)
 
-    def check(self, plan: Plan) -> None:
-        """Refuses more cells at a time than GPUs, where each needs one."""
+    def check(self, plan: Plan) -> str | None:
+        """Says where more cells at a time are asked for than there are GPUs, and each needs one."""
         devices, jobs = self._devices(plan), plan.matrix.run.jobs
-        if devices and jobs is not None and jobs > len(devices):
-            one = f"one GPU, {devices[0]}" if len(devices) == 1 else f"{len(devices)} GPUs, {', '.join(devices)}"
-            raise ConfigError(
-                f"run.jobs {jobs}: this machine has {one}, and cells that share a GPU have wrong rates; "
-                f"take run.jobs={len(devices)}, or run.jobs=null for a cell on each"
-            )
+        if not devices or jobs is None or jobs <= len(devices):
+            return None
+        one = f"one GPU, {devices[0]}" if len(devices) == 1 else f"{len(devices)} GPUs, {', '.join(devices)}"
+        return f"run.jobs {jobs}: with {one}, {len(devices)} at a time; cells that share one have wrong rates"
 
     def executor(self, plan: Plan) -> Local:
-        """So many cells at a time as was asked for; by default one for each GPU, or one."""
+        """So many cells at a time as was asked for, at most one for each GPU; by default as many, or one."""
         devices = self._devices(plan)
-        jobs = plan.matrix.run.jobs or max(1, len(devices))
+        jobs = min(plan.matrix.run.jobs or len(devices), len(devices)) if devices else plan.matrix.run.jobs or 1
         warm = self.server or (self.gpus == 0 and _unfinished(plan, self.store))  # on a GPU: see results/gpu/README.md
         return Local(jobs, devices, warm=warm)
 
