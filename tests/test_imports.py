@@ -66,6 +66,7 @@ DOORS = {  # library -> the only modules, or rooms, that import it
     "psutil": {"store.provenance", "run.processes"},
 }
 NAME_SCHEMES = ("cli", "studies", "views.frontpage")  # examples, pairs with diffusers, the README's figure
+NAME_SCHEMES += ("data.vae",)  # FLUX's autoencoder has its name too
 # Read by a command line that must answer at once, and by a report made from a committed record alone.
 WITHOUT_TORCH = ("store", "config", "findings", "cli.scaffold")
 WITHOUT_TORCH += tuple(f"views.{name}" for name in ("text", "figures", "page", "report", "record", "readme"))
