@@ -80,9 +80,9 @@ def encode(request: Request, progress: Progress = lambda *_: None, warn: Warn = 
     _check(request)
     make_folder(request.out)
     key = _key(request)
-    if (request.out / prepared.META).exists() and _sealed(request, key, warn):
-        return Encoded(len(list(_jobs(request))), 0, 0, _sealed(request, key, warn))
     jobs = list(_jobs(request))
+    if about := _sealed(request, key, warn):
+        return Encoded(len(jobs), 0, 0, about)
     own = [job for index, job in enumerate(jobs) if index % request.part[1] == request.part[0]]
     made = 0
     for done, job in enumerate(own):
@@ -91,7 +91,8 @@ def encode(request: Request, progress: Progress = lambda *_: None, warn: Warn = 
             made += 1
         progress("encode shards", done + 1, len(own))
     with _lock(request.out):
-        missing = sum(not _whole(request.out / job[0], key, warn) for job in jobs)
+        others = [job for job in jobs if job not in own]
+        missing = sum(not _whole(request.out / job[0], key, warn) for job in others)
         about = {} if missing else _sealed(request, key, warn) or _seal(request, key)
     return Encoded(len(jobs), missing, made, about)
 
@@ -182,7 +183,7 @@ def _encode_shard(request: Request, job: tuple[str, str, int, int], key: str) ->
     )  # safetensors writes memory as it lies, and this has channels last
     content = save({"latents": stored}, {"key": f"{key} {first}"})  # of two entries the order would be by chance
     write_atomic(request.out / name, content)
-    write_json((request.out / name).with_suffix(".json"), {"key": key, "sha256": file_digest(request.out / name)})
+    write_json((request.out / name).with_suffix(".json"), {"key": key, "sha256": hashlib.sha256(content).hexdigest()})
 
 
 def _noise(request: Request, split: str, rows: range) -> torch.Tensor | None:

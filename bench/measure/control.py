@@ -8,7 +8,6 @@ that falls inside the object's cell: 1 all of it, 0 no more than anywhere.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +72,7 @@ def judged(subject: LoadedCell) -> bool:
 
 
 def curve(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]]:
-    """What measures a point of the curves: adherence on a fixed small set of held-out prompts, and its seconds."""
+    """What measures a point of the curves: adherence on a fixed small set of held-out prompts."""
     judge, card = judges.load()
     judge, evaluate = judge.to(subject.device), subject.config.evaluate
     _, floor = _real(subject, judge, card["digest"], cache, say=lambda text: None, warn=lambda text: None)
@@ -83,10 +82,9 @@ def curve(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]]:
     prompt, batch = subject.prompts.rows("heldout", rows), subject.config.sample.batch
 
     def now() -> dict[str, float]:
-        start = time.perf_counter()
         samples = generate(subject, prompt, noise, batch=batch)
         found = judges.summary(judges.score(requested, judges.read(judge, samples)), floor)
-        return {name: found[name] for name in IN_CURVE} | {"curve_seconds": time.perf_counter() - start}
+        return {name: found[name] for name in IN_CURVE}
 
     return now
 

@@ -36,14 +36,23 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say)
 
 
 def curve(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]] | None:
-    """What measures a point of the curves of a cell on a task or on scenes; None on other data."""
+    """What measures a point of the curves of a cell on a task or on scenes, and its seconds; None on other data."""
     if subject.data.task is not None:
-        return _of_task(subject, cache)
-    return control.curve(subject, cache) if control.judged(subject) else None
+        measured = _of_task(subject, cache)
+    elif control.judged(subject):
+        measured = control.curve(subject, cache)
+    else:
+        return None
+
+    def now() -> dict[str, float]:
+        start = time.perf_counter()
+        return measured() | {"curve_seconds": time.perf_counter() - start}
+
+    return now
 
 
 def _of_task(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]]:
-    """What measures a point of the curves: excess error, score and control on fixed small sets, and its seconds."""
+    """What measures a point of the curves: excess error, score and control on fixed small sets."""
     data, config = subject.data, subject.config
     assert data.task is not None and data.heldout.z is not None
     fixed, count = points.load(data, config, cache), config.evaluate.curve_samples
@@ -55,7 +64,7 @@ def _of_task(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]]
     few = (fixed.blind[:POINTS] - fixed.conditional[:POINTS]).square().mean().item()
 
     def now() -> dict[str, float]:
-        start, own = time.perf_counter(), data.task
+        own = data.task
         assert own is not None
         excess = task.errors(subject, fixed, POINTS).mean().item()
         with subject.autocast():
@@ -64,8 +73,7 @@ def _of_task(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]]
             )
         right = task.control(own, samples.float().cpu(), z, guesses)
         found = {"excess_error": excess} | {name: right[name][0] for name in control.IN_CURVE if name in right}
-        found |= {"score": 1 - excess / few} if few > 0 else {}
-        return found | {"curve_seconds": time.perf_counter() - start}
+        return found | ({"score": 1 - excess / few} if few > 0 else {})
 
     return now
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.data.errors import DataError
-from bench.data.reading.stored import StoredImages, StoredPart, holds_images, open_images
+from bench.data.reading.stored import SAMPLES, StoredImages, StoredPart, holds, open_images
 from bench.measure import metrics
 from bench.measure.metrics import Extractor, MetricError, Moments, Outputs, Statistics
 from bench.store.files import digest, file_digest, make_folder, sources
@@ -144,14 +144,13 @@ def _reference(path: Path, features: Features) -> Reference:
     if not path.exists():
         raise DataError(f"--reference {path}: no such folder or file")
     statistics, about = None, {"name": path.name}
-    file = path.is_file() and path.suffix.lower() != ".npy"
-    if file and metrics.has_statistics(path):
-        statistics = metrics.read_statistics(path, features.extractor)
-        about |= {"statistics": file_digest(path)[:16]}
-        if not holds_images(path):
+    if path.is_file() and path.suffix.lower() != ".npy":
+        held = holds(path)
+        if "mu" in held or SAMPLES not in held:  # of a file that holds neither the reader says so
+            statistics = metrics.read_statistics(path, features.extractor)
+            about |= {"statistics": file_digest(path)[:16]}
+        if SAMPLES not in held:
             return Reference(statistics, None, None, about)
-    elif file and not holds_images(path):
-        metrics.read_statistics(path, features.extractor)  # raises: it holds neither
     images = open_images(path)
     if images.count < FEWEST:
         raise MetricError(f"{path}: {images.count} images; at least {FEWEST} are needed")

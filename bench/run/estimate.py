@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bench.measure.cost import PEAKS
 from bench.run.plan import PlannedCell
 
-CARD, PEAK = "H200", 989e12  # of results/gpu/20261126-h200-eb2f6d91.json: bf16, compiled, batch 256, 256 tokens
+CARD = "H200"  # of results/gpu/20261126-h200-eb2f6d91.json: bf16, compiled, batch 256, 256 tokens
 MEASURED = {  # width: MFU of three schemes, of two; least, mean, most
     384: (0.1975, 0.2222, 0.2372),
     768: (0.3926, 0.3935, 0.3944),
@@ -49,7 +50,7 @@ def hours(cell: PlannedCell) -> Hours | None:
     work = cell.cost["flops_train_per_image"] * train.batch * train.steps
     passes = EVALUATIONS[sample.sampler] * sample.steps * (1 if sample.guidance == 1 else 2)
     work += 2 * cell.cost["macs_forward"] * passes * config.evaluate.samples
-    low, mean, high = (work / (mfu * PEAK) / 3600 for mfu in reversed(MEASURED[nearest]))
+    low, mean, high = (work / (mfu * PEAKS[CARD]) / 3600 for mfu in reversed(MEASURED[nearest]))
     return Hours(mean, low, high, not 3 / 4 <= width / nearest < 4 / 3)
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from bench.config.claim import RIVALS
 from bench.findings.compare import difference
-from bench.findings.peers import peers, rule_of
+from bench.findings.peers import of_tasks, peers, rule_of
 from bench.findings.summary import summaries
 from bench.store.metrics import find
 from bench.store.table import Table
@@ -76,9 +76,8 @@ def claim_lines(table: Table) -> list[Line]:
 def _only_task(table: Table) -> str:
     """The task of a matrix that has one; empty where rows name theirs, or there is none."""
     config = table.manifest["config"]
-    data = config.get("data") or {}
-    only = data.get("source") == "task" and "data.task" not in (config.get("axes") or {})
-    return str(data.get("task", "")) if only else ""
+    named = "data.task" in (config.get("axes") or {})
+    return str(config["data"]["task"]) if of_tasks(table) and not named else ""
 
 
 def _claims(root: Path) -> list[Path]:

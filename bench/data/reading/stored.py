@@ -195,14 +195,14 @@ def _member(path: Path) -> Iterator[tuple[IO[bytes], tuple[int, ...]]]:
         raise damaged(path, "a .npz file", short(error)) from error
 
 
-def holds_images(path: Path) -> bool:
-    """Whether a `.npz` file has images beside its statistics.
+def holds(path: Path) -> set[str]:
+    """The names of the arrays in a `.npz` file; images are `SAMPLES`.
 
     Raises:
         DataError: if it is no such file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return f"{SAMPLES}.npy" in archive.namelist()
+            return {name.removesuffix(".npy") for name in archive.namelist()}
     except (zipfile.BadZipFile, OSError) as error:
         raise damaged(path, "a .npz file", short(error)) from error

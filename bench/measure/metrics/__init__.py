@@ -24,7 +24,7 @@ from bench.measure.metrics.sets import (
     reference_features,
     set_metrics,
 )
-from bench.measure.metrics.statistics import Statistics, has_statistics, read_statistics, write_statistics
+from bench.measure.metrics.statistics import Statistics, read_statistics, write_statistics
 
 __all__ = [
     "FEWEST_OF_SCORE",
@@ -37,7 +37,6 @@ __all__ = [
     "features_distance",
     "frechet_distance",
     "frechet_interval",
-    "has_statistics",
     "inception_here",
     "inception_score",
     "kernel_distance",

@@ -39,15 +39,6 @@ class Statistics:
     digest: str = ""
 
 
-def has_statistics(path: Path) -> bool:
-    """Whether a `.npz` file holds `mu`."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return "mu.npy" in archive.namelist()
-    except (zipfile.BadZipFile, OSError):
-        return False
-
-
 def read_statistics(path: Path, extractor: Extractor) -> Statistics:
     """The statistics of a file, which must be of this extractor.
 
