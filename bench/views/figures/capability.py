@@ -197,7 +197,7 @@ def _numbers(table: Capability) -> list[dict[str, Any]]:
 
 CAPTION = (
     "Mean over seeds ± half its 95 % interval; darker is more. Hatched: void, since a reference fails its rule "
-    "(blind below .1, oracle above .9). Costs: means over tasks, the largest memory. Of many levels the middle one."
+    "(blind below .1, oracle above .9). Costs: means over tasks, the largest memory."
 )
 CAPABILITY = FigureSpec("capability.png", "Capability by scheme", CAPTION, capability_figure, whole=True)
 CAPABILITY_NARROW = FigureSpec(
