@@ -42,7 +42,8 @@ def moment(folder: CellFolder) -> str:
     events = [entry for entry in read_journal(folder.journal) if "event" in entry]
     if not events or events[-1]["event"] != "stage":
         return "training" if curves(folder.journal).get("loss") else "start"
-    return " ".join(folder.log.read_text(errors="replace").splitlines()[-1].split()[:2])
+    said = folder.log.read_text(errors="replace").splitlines()
+    return " ".join(said[-1].split()[:2]) if said else "a stage of which it had said nothing"
 
 
 def killed_until_done(folder: CellFolder, chance: random.Random, seconds: float) -> list[str]:
