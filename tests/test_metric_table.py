@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,10 @@ KEY = "sharpness_inception_400"
 
 
 @pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch) -> Table:
+def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
     """Two variants, three seeds, with a metric that the table of metrics was given a moment ago."""
     monkeypatch.setattr(metrics, "METRICS", (*METRICS, NEW))
+    metrics._parsed.cache_clear()
     cells = []
     for variant, level in (("a", 9.0), ("b", 2.0)):
         for seed in range(3):
@@ -79,7 +81,8 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Table:
             config: dict[str, Any] = {"scheme": variant, "options": {}, "seed": seed}
             about = {"hardware": {"cpu": "EPYC"}, "command": "test", "measured": {"extractor": "inception"}}
             cells.append(CellRecord(row, "done", "", Result(row.cell, {KEY: level + seed / 9}, {}, config, about)))
-    return Table("new", cells, {"config": {"seeds": [0, 1, 2]}, "command": "test"})
+    yield Table("new", cells, {"config": {"seeds": [0, 1, 2]}, "command": "test"})
+    metrics._parsed.cache_clear()
 
 
 def test_a_new_metric_is_seen_everywhere(table: Table) -> None:

@@ -97,7 +97,8 @@ def compare(
     results = comparing.compare(table, a, b, [find(every, one) for one in metric] if metric else every)
     caveats = comparing.caveats(table, a, b)
     if as_json:
-        print(json.dumps({"a": a, "b": b, "metrics": [asdict(one) for one in results], "caveats": caveats}, indent=2))
+        metrics = [asdict(one) | {"more": one.more} for one in results]
+        print(json.dumps({"a": a, "b": b, "metrics": metrics, "caveats": caveats}, indent=2))
         return
     from bench.views.grid import Grid
 

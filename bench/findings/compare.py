@@ -20,7 +20,7 @@ from dataclasses import replace
 from bench.findings import peers as peering
 from bench.findings.contrasts import Rule
 from bench.findings.difference import HEADINGS, Difference, lines, mark, verdict
-from bench.findings.statistics import LEVEL, holm, interval, more_seeds, paired_p
+from bench.findings.statistics import LEVEL, holm, interval, paired_p
 from bench.findings.summary import VariantSummary, columns, find_row, summaries
 from bench.findings.unpaired import undecided, unpaired
 from bench.store.metrics import Measurement
@@ -124,7 +124,7 @@ def _judge(one: Difference) -> Difference:
     if one.corrected > LEVEL:
         if one.exact or one.contrast is not None:
             return undecided(one)
-        return replace(one, why=f"p {one.corrected:.2g} after Holm", more=more_seeds(one.gaps))
+        return replace(one, why=f"p {one.corrected:.2g} after Holm", level=LEVEL)
     good = (one.relative > 0) == (metric.better == "higher")
     return replace(one, verdict="better" if good else "worse")
 

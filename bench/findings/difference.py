@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.findings.contrasts import Contrast
-from bench.findings.statistics import more_seeds_text
+from bench.findings import contrasts
+from bench.findings.statistics import more_seeds, more_seeds_text
 from bench.findings.words import number
 from bench.store.metrics import Measurement
 
@@ -25,8 +25,8 @@ class Difference:
         gap: mean of a - b; of a metric compared on its logarithm the factor a / b. low, high: its 95 % interval, not
             corrected; None where there is none.
         p: of the test; corrected: after Holm. effect: gap over the standard deviation of the differences, or of a row.
-        verdict: of `a`. why: the reason, where it is undecided. more: further seeds that give 80 % power if mean and
-            spread of the differences stay; None if none would, or it is decided.
+        verdict: of `a`. why: the reason, where it is undecided. level: that its p did not reach, after what Holm's
+            correction left for it; None where it is decided, or something else leaves it open.
         gaps: where they are paired, one a seed. method: how they are compared, in words. contrast: the estimate, where
             they are not paired. exact: whether by an exact test. counts: seeds of each.
     """
@@ -45,10 +45,10 @@ class Difference:
     effect: float | None = None
     verdict: Outcome = "undecided"
     why: str = ""
-    more: int | None = None
+    level: float | None = None
     gaps: tuple[float, ...] = ()
     method: str = "paired by seed"
-    contrast: Contrast | None = None
+    contrast: contrasts.Contrast | None = None
     exact: bool = False
     counts: tuple[int, int] = (0, 0)
 
@@ -56,6 +56,18 @@ class Difference:
     def factor(self) -> bool:
         """Whether the gap is a factor."""
         return Measurement.parse(self.metric).metric.log
+
+    @property
+    def more(self) -> int | None:
+        """Further seeds that give 80 % power if mean and spread stay; None if none would, or p is not what lacks.
+
+        Of pairs at 5 %, not corrected for anything else.
+        """
+        if self.level is None:
+            return None
+        if self.contrast is None:
+            return more_seeds(self.gaps)
+        return contrasts.more_seeds(self.contrast, min(self.counts), level=self.level)
 
     @property
     def relative(self) -> float:

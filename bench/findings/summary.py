@@ -102,11 +102,11 @@ def frame(table: Table) -> pd.DataFrame:
 def summaries(table: Table) -> list[VariantSummary]:
     """One for each variant and point of the axes, in the matrix's order."""
     by_seed: dict[str, dict[str, dict[int, float]]] = {cell.row.name: {} for cell in table.cells}
-    for (row, key), part in frame(table).groupby(["row", "metric"], sort=False):
-        by_seed[str(row)][str(key)] = dict(zip(part["seed"].tolist(), part["value"].tolist(), strict=True))
     cells: dict[str, list[CellRecord]] = {}
     for cell in table.cells:
         cells.setdefault(cell.row.name, []).append(cell)
+        for key, value in numbers(cell.result).items() if cell.result else ():
+            by_seed[cell.row.name].setdefault(key, {})[cell.row.seed] = value
     return [VariantSummary(name, cells[name], by_seed[name]) for name in by_seed]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bench.findings import jumps
-from bench.findings.contrasts import Contrast, Rule, contrast, more_seeds
+from bench.findings.contrasts import Contrast, Rule, contrast
 from bench.findings.difference import Difference
 from bench.findings.peers import sample, samples
 from bench.findings.statistics import LEVEL
@@ -86,14 +86,10 @@ def _until(one: Difference, ours: Sequence[float], theirs: Sequence[float]) -> D
 
 
 def undecided(one: Difference) -> Difference:
-    """The same with the reason why it is undecided, and how many more seeds give power.
-
-    At the level that Holm's correction left for it.
-    """
+    """The same with the reason why it is undecided, and the level that Holm's correction left for it."""
     assert one.p is not None and one.corrected is not None
     level = LEVEL * one.p / one.corrected
     why = f"p {one.corrected:.2g} after Holm"
     if one.exact:
         return replace(one, why=jumps.too_few(*one.counts, level) or why)
-    assert one.contrast is not None
-    return replace(one, why=why, more=more_seeds(one.contrast, min(one.counts), level=level))
+    return replace(one, why=why, level=level)

@@ -232,18 +232,10 @@ class Measurement:
         """
         return cls(_by_kind(METRICS)[kind], made_by, count, subset)
 
-    @classmethod
-    def parse(cls, key: str) -> Measurement:
+    @staticmethod
+    def parse(key: str) -> Measurement:
         """The inverse of `key`. A key of no metric of the table is a metric of its own, of which nothing is known."""
-        for form in _forms(METRICS):
-            if found := form.fullmatch(key):
-                parts = found.groupdict()
-                count = _number(parts.get("count") or "0")
-                return cls.of(parts["kind"], parts.get("made_by") or "", count, parts["subset"] or "")
-        if found := _OF_A_TASK.fullmatch(key):
-            own = _judged(found["kind"], found["kind"].replace("_", " "))
-            return cls(own, found["made_by"], _number(found["count"]), found["subset"] or "")
-        return cls(Metric(key, key.replace("_", " ")))
+        return _parsed(key)
 
     @property
     def key(self) -> str:
@@ -308,6 +300,19 @@ def _number(name: str) -> int:
 def count_name(count: int) -> str:
     """400 -> `400`, 5000 -> `5k`."""
     return f"{count // 1000}k" if count % 1000 == 0 and count else str(count)
+
+
+@lru_cache(maxsize=1 << 12)
+def _parsed(key: str) -> Measurement:
+    for form in _forms(METRICS):
+        if found := form.fullmatch(key):
+            parts = found.groupdict()
+            count = _number(parts.get("count") or "0")
+            return Measurement.of(parts["kind"], parts.get("made_by") or "", count, parts["subset"] or "")
+    if found := _OF_A_TASK.fullmatch(key):
+        own = _judged(found["kind"], found["kind"].replace("_", " "))
+        return Measurement(own, found["made_by"], _number(found["count"]), found["subset"] or "")
+    return Measurement(Metric(key, key.replace("_", " ")))
 
 
 @lru_cache(maxsize=4)
