@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from architectures import PromptKind
 from bench.config.spec import CellConfig
-from bench.training.model import build
+from bench.training.model import DiT, build
 from bench.training.stopwatch import Stopwatch
 
 # Dense bf16 tensor-core peaks in FLOP/s, without sparsity and summed in fp32, by a part of the device's name; the first
@@ -52,8 +52,17 @@ def count(config: CellConfig, prompt: PromptKind) -> dict[str, float]:
         with FlopCounterMode(display=False) as counter:
             model(torch.empty(1, config.data.in_channels, size, size), torch.empty(1), prompt.null(1, "meta"))
     macs = counter.get_total_flops() / 2
-    split = {f"parameters_{part}": float(number) for part, number in model.parameter_split().items()}
-    return split | {"macs_forward": macs, "flops_train_per_image": 6 * macs}
+    return _parameters(model) | {"macs_forward": macs, "flops_train_per_image": 6 * macs}
+
+
+def count_parameters(config: CellConfig, prompt: PromptKind) -> dict[str, float]:
+    """The `parameters_*` of `count` alone, in a tenth of its time: no forward pass."""
+    with torch.device("meta"):
+        return _parameters(build(config, prompt))
+
+
+def _parameters(model: DiT) -> dict[str, float]:
+    return {f"parameters_{part}": float(number) for part, number in model.parameter_split().items()}
 
 
 def gemm_flops(device: torch.device, side: int = 8192, rounds: int = 10) -> float:

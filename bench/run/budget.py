@@ -8,6 +8,8 @@ number of steps. A variant that cannot be brought within 1 % is refused.
 
 from __future__ import annotations
 
+import bisect
+import functools
 import math
 import statistics
 from collections.abc import Callable
@@ -17,17 +19,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from architectures import PromptKind
+from architectures import BackboneConfig, PromptKind
 from bench.config.schema import ConfigError
 from bench.config.spec import CellConfig
-from bench.measure.cost import count
+from bench.measure.cost import count, count_parameters
 from bench.training.bare import bare_step
 from bench.training.flow import flow_loss
 from bench.training.model import backbone, build
 from bench.training.stopwatch import Stopwatch
 
 NEAR = 0.01  # how far off a budget may be met, as a share
-COUNTED = {"params": "parameters_total", "macs": "macs_forward"}
+COUNTED: dict[str, tuple[str, Callable[[CellConfig, PromptKind], float]]] = {
+    "params": ("parameters", lambda config, prompt: count_parameters(config, prompt)["parameters_total"]),
+    "macs": ("multiply-adds", lambda config, prompt: count(config, prompt)["macs_forward"]),
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,8 @@ def solve(config: CellConfig, target: CellConfig, match: str, prompt: PromptKind
         ConfigError: if nothing lies within 1 %.
     """
     if match in COUNTED:
-        return _sized(config, count(target, prompt)[COUNTED[match]], COUNTED[match], prompt)
+        what, counted = COUNTED[match]
+        return _sized(config, counted(target, prompt), what, lambda sized: counted(sized, prompt))
     if match == "train_flops":
 
         def cost(c: CellConfig) -> float:
@@ -82,45 +88,34 @@ def _stepped(config: CellConfig, budget: float, each: float) -> Match:
     return Match(changes, residual)
 
 
-def _sized(config: CellConfig, budget: float, key: str, prompt: PromptKind) -> Match:
+def _sized(config: CellConfig, budget: float, what: str, cost_of: Callable[[CellConfig], float]) -> Match:
     """Width and depth: the depth nearest to the given one at which some width comes within the limit."""
     own = backbone(config.backbone)
     nearest = Match({}, math.inf)
+
+    @functools.cache
+    def cost(width: int, depth: int) -> float:
+        return cost_of(config.changed({"backbone.width": width, "backbone.depth": depth}))
+
     for depth in sorted(range(max(1, own.depth // 2), 2 * own.depth + 1), key=lambda d: (abs(d - own.depth), d)):
-        for width in _widths(config, depth, budget, key, prompt):
+        for width in _widths(own, budget, functools.partial(cost, depth=depth)):
             changes = {f"backbone.{n}": v for n, v in (("width", width), ("depth", depth)) if v != getattr(own, n)}
-            residual = _cost(config, width, depth, key, prompt) / budget - 1
+            residual = cost(width, depth=depth) / budget - 1
             if abs(residual) < abs(nearest.residual):
                 nearest = Match(changes, residual)
         if abs(nearest.residual) <= NEAR:
             return nearest
     raise ConfigError(
-        f"no width and depth bring its {key.replace('_', ' ')} within {NEAR:.0%} of {budget:,.0f}; "
-        f"the nearest is {nearest.text}"
+        f"no width and depth bring its {what} within {NEAR:.0%} of {budget:,.0f}; the nearest is {nearest.text}"
     )
 
 
-def _cost(config: CellConfig, width: int, depth: int, key: str, prompt: PromptKind) -> float:
-    return count(config.changed({"backbone.width": width, "backbone.depth": depth}), prompt)[key]
-
-
-def _widths(config: CellConfig, depth: int, budget: float, key: str, prompt: PromptKind) -> list[int]:
+def _widths(own: BackboneConfig, budget: float, cost: Callable[[int], float]) -> list[int]:
     """The two allowed widths on either side of the budget; cost grows with width."""
-    own = backbone(config.backbone)
     step = 4 * own.heads if own.positions == "rope" else math.lcm(4, own.heads)
-    low, high = 1, max(2, 4 * own.width // step)
-    if (
-        _cost(config, low * step, depth, key, prompt) > budget
-        or _cost(config, high * step, depth, key, prompt) < budget
-    ):
-        return []
-    while high - low > 1:
-        mid = (low + high) // 2
-        if _cost(config, mid * step, depth, key, prompt) <= budget:
-            low = mid
-        else:
-            high = mid
-    return [low * step, high * step]
+    allowed = range(step, max(2, 4 * own.width // step) * step + 1, step)
+    above = bisect.bisect_right(allowed, budget, key=cost)
+    return list(allowed[above - 1 : above + 1]) if 0 < above < len(allowed) else []
 
 
 def _seconds_a_step(target: CellConfig, config: CellConfig, prompt: PromptKind) -> tuple[float, float]:
