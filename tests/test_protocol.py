@@ -98,7 +98,7 @@ def inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_inception_equals_torch_fidelitys_and_sfid_is_of_adms_layer(inception: Path, images, tmp_path: Path) -> None:
     """With random weights: network, resize, layers and numbers are those that the published file goes through."""
-    for name, part in (("samples", images[:12]), ("real", images[12:22])):
+    for name, part in (("samples", images[:20]), ("real", images[20:28])):
         (tmp_path / name).mkdir()
         for k, one in enumerate(part):
             Image.fromarray(one).save(tmp_path / name / f"{k:03d}.png")
@@ -107,18 +107,18 @@ def test_inception_equals_torch_fidelitys_and_sfid_is_of_adms_layer(inception: P
     own = protocol.evaluate(*sides, how)
     weights = {"feature_extractor": extractors.INCEPTION, "feature_extractor_weights_path": str(inception)}
     expected = theirs(*sides, **weights)
-    assert own.values["fid_inception_12"] == pytest.approx(expected[NAMES["fid"]], rel=REL)
-    assert own.values["inception_score_inception_12"] == pytest.approx(expected[NAMES["inception_score"]], rel=REL)
+    assert own.values["fid_inception_20"] == pytest.approx(expected[NAMES["fid"]], rel=REL)
+    assert own.values["inception_score_inception_20"] == pytest.approx(expected[NAMES["inception_score"]], rel=REL)
     network = torch_fidelity.utils.create_feature_extractor(extractors.INCEPTION, ["2048"], cuda=False, **weights)
     seen: list[torch.Tensor] = []
     network.Mixed_6d.branch1x1.bn.register_forward_hook(lambda module, given, out: seen.append(out.clone()))
     spatial = []
-    for part in (images[:12], images[12:22]):
+    for part in (images[:20], images[20:28]):
         network(torch.from_numpy(part).permute(0, 3, 1, 2))
         spatial.append(seen[-1].relu()[:, :7].permute(0, 2, 3, 1).reshape(len(part), -1))
-    assert spatial[0].shape == (12, 17 * 17 * 7)
+    assert spatial[0].shape == (20, 17 * 17 * 7)
     distance = frechet_distance(*(moments(one.numpy()) for one in spatial))
-    assert own.values["sfid_inception_12"] == pytest.approx(distance, rel=REL)
+    assert own.values["sfid_inception_20"] == pytest.approx(distance, rel=REL)
 
 
 def test_adms_file_of_statistics_and_images_is_read(folders, tmp_path: Path) -> None:
