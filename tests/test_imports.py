@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from graphlib import TopologicalSorter
@@ -72,9 +73,13 @@ WITHOUT_TORCH = ("store", "config", "findings", "cli.scaffold")
 WITHOUT_TORCH += tuple(f"views.{name}" for name in ("text", "figures", "page", "report", "record", "readme"))
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
+@functools.cache
+def imports(path: Path) -> list[tuple[str, bool]]:
     """Modules that a file imports, and whether at its top level."""
-    tree = ast.parse(path.read_text())
+    return list(_imports(ast.parse(path.read_text())))
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[str, bool]]:
     top = {id(node) for node in tree.body}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -58,8 +58,9 @@ def test_a_caption_is_the_same_in_a_longer_table(scheme: str) -> None:
 # --- options --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("signals", ["timestep", "timestep+pooled"])
-@pytest.mark.parametrize("scheme", ["adaln-zero-cross", "shared-modulation"])
+@pytest.mark.parametrize(
+    ("scheme", "signals"), [("adaln-zero-cross", "timestep+pooled"), ("shared-modulation", "timestep")]
+)
 def test_the_whole_product_of_parts_can_be_built(scheme: str, signals: str) -> None:
     """Every gate x modulation x norm x head, but for the one without any conditioning of the blocks."""
     parts = architectures.describe(scheme).options

@@ -46,6 +46,16 @@ def follow_parent(*, watch: bool = True) -> int:
     return parent
 
 
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used; 0 for one that is gone."""
+    import psutil
+
+    with suppress(psutil.Error):
+        times = psutil.Process(pid).cpu_times()
+        return times.user + times.system
+    return 0.0
+
+
 def watch_parent(parent: int) -> None:
     """Starts the thread that ends this process, and its group, some time after its parent."""
     threading.Thread(target=_watch, args=(parent,), daemon=True, name="ditbench-parent").start()

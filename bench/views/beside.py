@@ -19,13 +19,14 @@ from importlib.util import find_spec
 from typing import Any
 
 from bench.run.boot import command, environment
-from bench.run.processes import PARENT
+from bench.run.processes import PARENT, cpu_seconds
 from bench.store.folders import Store
 from bench.views.address import TrackingError, redacted, tracking_uri
 from bench.views.follower import BESIDE
 
 EVERY = 60.0  # seconds between two syncs of a run, at least
 SILENCE = 60.0  # seconds without a sign of life, after which MLflow hangs
+BUSY = 1 / 300  # of a processor: one who waits for an answer uses less, one whom other work starves uses more
 LAST = 300.0  # seconds that a run waits for its last sync, while that makes progress
 IMPATIENT = 20.0  # seconds instead, where MLflow has hung before
 REMIND = 15.0  # seconds between two lines about a wait
@@ -46,7 +47,7 @@ class Follower:
     Args:
         store: the results directory.
         beside: whether a run is timed on this machine meanwhile.
-        silence: seconds without a sign of life after which it is ended.
+        silence: seconds without a word and without work after which it is ended.
     """
 
     def __init__(self, store: Store, *, beside: bool = False, silence: float = SILENCE) -> None:
@@ -54,7 +55,7 @@ class Follower:
         self.child: subprocess.Popen[bytes] | None = None
         self.busy = False
         self.at = ""  # how far it is
-        self._unread, self._alive = b"", 0.0
+        self._unread, self._alive, self._used = b"", 0.0, 0.0
 
     def ask(self, do: str, **more: Any) -> None:
         """Asks; `answer` has what it came to.
@@ -79,7 +80,7 @@ class Follower:
 
     def _start(self) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
-        self._unread = b""
+        self._unread, self._used = b"", 0.0
         self.child = subprocess.Popen(
             command("bench.views.follower", *([BESIDE] if self.beside else [])),
             stdin=subprocess.PIPE,
@@ -103,6 +104,9 @@ class Follower:
             content = self._line(max(0.0, min(end, self._alive + self.silence) - time.monotonic()))
             if content is None:
                 if time.monotonic() - self._alive >= self.silence:
+                    if self._works():
+                        self._alive = time.monotonic()
+                        continue
                     self.end()
                     raise TrackingError(_hangs(self.store, self.silence))
                 if time.monotonic() >= end:
@@ -113,6 +117,12 @@ class Follower:
                 self.busy = False
                 return _answer(content)
         return None
+
+    def _works(self) -> bool:
+        """Whether it used its processor since this was last asked: to import MLflow takes minutes beside other work."""
+        assert self.child is not None
+        before, self._used = self._used, cpu_seconds(self.child.pid)
+        return self._used - before > BUSY * self.silence
 
     def _line(self, seconds: float) -> dict[str, Any] | None:
         """The next line of the process, or None if there is none in time."""
