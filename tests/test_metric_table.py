@@ -73,7 +73,7 @@ KEY = "sharpness_inception_400"
 def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
     """Two variants, three seeds, with a metric that the table of metrics was given a moment ago."""
     monkeypatch.setattr(metrics, "METRICS", (*METRICS, NEW))
-    metrics._parsed.cache_clear()
+    Measurement.parse.cache_clear()
     cells = []
     for variant, level in (("a", 9.0), ("b", 2.0)):
         for seed in range(3):
@@ -82,7 +82,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
             about = {"hardware": {"cpu": "EPYC"}, "command": "test", "measured": {"extractor": "inception"}}
             cells.append(CellRecord(row, "done", "", Result(row.cell, {KEY: level + seed / 9}, {}, config, about)))
     yield Table("new", cells, {"config": {"seeds": [0, 1, 2]}, "command": "test"})
-    metrics._parsed.cache_clear()
+    Measurement.parse.cache_clear()
 
 
 def test_a_new_metric_is_seen_everywhere(table: Table) -> None:

@@ -7,9 +7,9 @@ import statistics
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from architectures import PromptKind
+from architectures import DiT, PromptKind
 from bench.config.spec import CellConfig
-from bench.training.model import DiT, build
+from bench.training.model import build
 from bench.training.stopwatch import Stopwatch
 
 # Dense bf16 tensor-core peaks in FLOP/s, without sparsity and summed in fp32, by a part of the device's name; the first

@@ -233,9 +233,18 @@ class Measurement:
         return cls(_by_kind(METRICS)[kind], made_by, count, subset)
 
     @staticmethod
+    @lru_cache(maxsize=1 << 12)
     def parse(key: str) -> Measurement:
         """The inverse of `key`. A key of no metric of the table is a metric of its own, of which nothing is known."""
-        return _parsed(key)
+        for form in _forms(METRICS):
+            if found := form.fullmatch(key):
+                parts = {name: text or "" for name, text in found.groupdict().items()}
+                count = _number(parts.get("count") or "0")
+                return Measurement.of(parts["kind"], parts.get("made_by", ""), count, parts["subset"])
+        if found := _OF_A_TASK.fullmatch(key):
+            own = _judged(found["kind"], found["kind"].replace("_", " "))
+            return Measurement(own, found["made_by"], _number(found["count"]), found["subset"] or "")
+        return Measurement(Metric(key, key.replace("_", " ")))
 
     @property
     def key(self) -> str:
@@ -300,19 +309,6 @@ def _number(name: str) -> int:
 def count_name(count: int) -> str:
     """400 -> `400`, 5000 -> `5k`."""
     return f"{count // 1000}k" if count % 1000 == 0 and count else str(count)
-
-
-@lru_cache(maxsize=1 << 12)
-def _parsed(key: str) -> Measurement:
-    for form in _forms(METRICS):
-        if found := form.fullmatch(key):
-            parts = found.groupdict()
-            count = _number(parts.get("count") or "0")
-            return Measurement.of(parts["kind"], parts.get("made_by") or "", count, parts["subset"] or "")
-    if found := _OF_A_TASK.fullmatch(key):
-        own = _judged(found["kind"], found["kind"].replace("_", " "))
-        return Measurement(own, found["made_by"], _number(found["count"]), found["subset"] or "")
-    return Measurement(Metric(key, key.replace("_", " ")))
 
 
 @lru_cache(maxsize=4)
