@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from filelock import FileLock
-from kit import Launch
+from kit import Launch, also
 from test_tracking import synthetic
 
 from bench.store.folders import Store
@@ -97,7 +97,7 @@ SENTENCES = {
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("kind", SENTENCES)
+@pytest.mark.parametrize("kind", ["401", "drip", "silent", *also("500", "closes", "garbage", "page", "redirect")])
 def test_an_odd_server_is_a_sentence_without_the_password(
     store: Store, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -105,7 +105,7 @@ def test_an_odd_server_is_a_sentence_without_the_password(
     with odd_server(kind) as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         begin = time.monotonic()
-        text = cause(store, silence=20)
+        text = cause(store, silence=6)
     assert SENTENCES[kind] in text and PASSWORD not in text and time.monotonic() - begin < 60
 
 
@@ -114,12 +114,14 @@ def test_an_odd_server_is_a_sentence_without_the_password(
     ("address", "sentence"),
     [
         ("postgresql+pg8000://user:s3cret-pw@127.0.0.1:9/db", "pip install pg8000"),
-        ("mysql+nothing://user:s3cret-pw@127.0.0.1:9/db", "MLflow at mysql"),
-        ("gopher://user:s3cret-pw@x", "MLflow at gopher"),
-        ("file:///tmp/nowhere", "maintenance"),
         ("sqlite:///FOLDER", "cannot be opened"),
-        ("sqlite:///GARBAGE", "cannot be opened"),
         ("http://[::1", "MLflow"),
+        *also(
+            ("mysql+nothing://user:s3cret-pw@127.0.0.1:9/db", "MLflow at mysql"),
+            ("gopher://user:s3cret-pw@x", "MLflow at gopher"),
+            ("file:///tmp/nowhere", "maintenance"),
+            ("sqlite:///GARBAGE", "cannot be opened"),
+        ),
     ],
 )
 def test_a_store_that_cannot_be_used_is_a_sentence_at_once(
@@ -207,7 +209,7 @@ def test_one_that_works_without_a_word_does_not_hang(
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, *also(signal.SIGSEGV)])
 def test_a_writer_that_dies_is_a_sentence_and_starts_again(store: Store, number: int) -> None:
     """The process that writes to MLflow is killed, stopped or crashes: said, and the next request has a new one."""
     with following(store, silence=6) as follower:

@@ -77,7 +77,12 @@ def calm_cell(tmp_path: Path) -> tuple[CellFolder, float]:
 
 
 @pytest.mark.parametrize(
-    "kills", [pytest.param(20, marks=pytest.mark.faults), pytest.param(200, marks=pytest.mark.slow)]
+    "kills",
+    [
+        pytest.param(6, marks=pytest.mark.faults),
+        pytest.param(20, marks=[pytest.mark.faults, pytest.mark.also]),
+        pytest.param(200, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.timeout(3600)
 def test_no_number_depends_on_where_a_cell_was_killed(tmp_path: Path, kills: int) -> None:

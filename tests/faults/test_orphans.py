@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from kit import Launch
+from kit import Launch, also
 from tiny import matrix_file
 
 from bench.run.boot import environment
@@ -173,11 +173,10 @@ def stopped_with_checkpoint(cell: CellFolder) -> bool:
 @pytest.mark.parametrize(
     "numbers",
     [
-        [signal.SIGINT, signal.SIGINT],
         [signal.SIGHUP],
-        [signal.SIGQUIT],
         [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT],
         [signal.SIGKILL],
+        *also([signal.SIGINT, signal.SIGINT], [signal.SIGQUIT]),
     ],
     ids=lambda numbers: "+".join(number.name for number in numbers),
 )

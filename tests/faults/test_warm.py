@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import psutil
 import pytest
-from kit import assert_same
+from kit import also, assert_same
 from tiny import PLUGIN, matrix_file, planned
 
 from bench.cli import run as cli_run
@@ -157,7 +157,7 @@ def test_a_forked_cell_gives_the_numbers_of_a_cold_one_bit_for_bit(tmp_path: Pat
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("when", ["while it imports", "later"])
+@pytest.mark.parametrize("when", ["while it imports", *also("later")])
 def test_without_a_server_cells_start_cold_and_it_is_said(tmp_path: Path, when: str) -> None:
     made, store = planned(tmp_path, **SHORT)
     executor, lines = Local(1, warm=True), []
