@@ -47,7 +47,7 @@ class Follower:
     Args:
         store: the results directory.
         beside: whether a run is timed on this machine meanwhile.
-        silence: seconds without a word and without work after which it is ended.
+        silence: seconds without a message and without work after which it is ended.
     """
 
     def __init__(self, store: Store, *, beside: bool = False, silence: float = SILENCE) -> None:
