@@ -48,7 +48,7 @@ class TrainImages(torch.utils.data.Dataset[Any]):
     """The training split, a whole batch at a time: (uint8 (B, H, W, C), prompts)."""
 
     def __init__(self, data: Dataset, prompts: Prompts) -> None:
-        self.images, self.prompts = data.train.exact, prompts
+        self.images, self.prompts = np.asarray(data.train.exact), prompts  # a view: it stays memory-mapped
 
     def __len__(self) -> int:
         return len(self.images)
@@ -56,7 +56,7 @@ class TrainImages(torch.utils.data.Dataset[Any]):
     def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, Any]:
         """Images and prompts of a batch."""
         order = np.asarray(indices)
-        return torch.from_numpy(np.stack([self.images[index] for index in order])), self.prompts.rows("train", order)
+        return torch.from_numpy(self.images[order]), self.prompts.rows("train", order)
 
 
 class TaskBatches(torch.utils.data.IterableDataset[Any]):
