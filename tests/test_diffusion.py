@@ -14,11 +14,11 @@ from bench.config.schema import Sample
 from bench.data.pixels import from_images, to_images
 from bench.measure.sampling import SAMPLERS, euler, guided, heun, initial_noise, sample, sample_exact, solver, with_null
 from bench.store.seeds import derive
-from bench.training.flow import data_prediction, flow_loss, interpolate, sample_noise, velocity
+from bench.training.flow import Flow, data_prediction, flow_loss, interpolate, velocity
 
 
 def step(seed: int, k: int, batch: int = 64):
-    return sample_noise(seed, k, (batch, 3, 8, 8), t_mean=0.0, t_std=1.0, drop=0.1, device="cpu")
+    return Flow().chance(seed, k, (batch, 3, 8, 8), drop=0.1, device="cpu")
 
 
 def test_ends_of_the_path() -> None:
@@ -140,9 +140,9 @@ def test_an_exact_denoiser_lands_on_a_mode(name: str, steps: int) -> None:
         return torch.einsum("bk,kchw->bchw", weights, modes)
 
     noise, prompt = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 2
-    found = sample(denoise, Labels(2), prompt, noise, Sample(sampler=name, steps=steps, guidance=1.0), "data")
+    found = sample(denoise, Labels(2), prompt, noise, Sample(sampler=name, steps=steps, guidance=1.0), Flow("data"))
     assert torch.equal(found, to_images(modes[prompt]))
-    free = solver(name, "data")(velocity(denoise, "data"), noise, torch.full((8,), 2), 16)
+    free = solver(name, Flow("data"))(velocity(denoise, "data"), noise, torch.full((8,), 2), 16)
     assert torch.cdist(free.flatten(1), modes.flatten(1)).min(1).values.max() < 1e-2
 
 

@@ -29,7 +29,7 @@ from bench.store.folders import CellFolder, Store
 from bench.store.journal import read_journal
 from bench.studies import gpu
 from bench.training.checkpoints import load_checkpoint, newest_checkpoint
-from bench.training.flow import sample_noise
+from bench.training.flow import Flow
 
 pytestmark = [
     pytest.mark.gpu,
@@ -199,10 +199,7 @@ def test_compiled_gradients_are_the_eager_ones(scheme: str, record_property: Rec
 
 def test_noise_is_a_function_of_seed_and_step() -> None:
     """Of a card's own generator, so that it is not the noise of a CPU."""
-    one, two, cpu = (
-        sample_noise(3, 7, (4, 3, 8, 8), t_mean=0, t_std=1, drop=0.5, device=device)
-        for device in (DEVICE, DEVICE, "cpu")
-    )
+    one, two, cpu = (Flow().chance(3, 7, (4, 3, 8, 8), drop=0.5, device=device) for device in (DEVICE, DEVICE, "cpu"))
     assert torch.equal(one.noise, two.noise) and torch.equal(one.t, two.t) and torch.equal(one.dropped, two.dropped)
     assert not torch.equal(one.noise.cpu(), cpu.noise)
 

@@ -167,7 +167,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Train:
-    """The objective is rectified flow; everything here is equal in all cells unless an axis names it."""
+    """The objective, rectified flow by default; everything here is equal in all cells unless an axis names it."""
 
     __pydantic_config__ = STRICT
 
@@ -195,6 +195,9 @@ class Train:
     """Decay a step of the averaged weights, which has a warm-up of its own."""
     drop: Share = 0.1
     """Share of prompts replaced by the null prompt, for classifier-free guidance."""
+    process: Literal["flow", "ddpm"] = "flow"
+    """Rectified flow, or DDPM with predicted noise and variance, as DiT was trained; the keys from target to t_std are
+    of the flow."""
     target: Literal["velocity", "data"] = "velocity"
     """What the network's output is: the velocity, or the image without noise."""
     clamp: Annotated[Number, Interval(gt=0, le=1)] = 0.3
@@ -229,10 +232,10 @@ class Sample:
 
     __pydantic_config__ = STRICT
 
-    sampler: Literal["euler", "heun"] = "heun"
-    """Solver of the flow's ODE."""
+    sampler: Literal["euler", "heun", "ddpm", "ddim"] = "heun"
+    """Solver of the flow's ODE: euler or heun; of DDPM: ddpm, with fresh noise at every step, or ddim, without."""
     steps: Count = 25
-    """Steps of the solver."""
+    """Steps of the sampler."""
     guidance: Number = 2.0
     """Scale of classifier-free guidance; 1: none."""
     batch: Count = 64

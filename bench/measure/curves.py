@@ -15,6 +15,7 @@ from bench.measure.evaluate import Measured
 from bench.measure.rows import sampled
 from bench.measure.sampling import SampleSet, Say, generate_set, heldout_set, initial_noise, sample_exact
 from bench.training.model import LoadedCell
+from bench.training.process import process_of
 
 MASTERED = 0.9  # of `right`
 POINTS = 256  # of the excess error in a curve
@@ -69,7 +70,7 @@ def _of_task(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]]
         excess = task.errors(subject, fixed, POINTS).mean().item()
         with subject.autocast():
             samples = sample_exact(
-                subject.model, subject.prompts.kind, prompt, noise, config.sample, config.train.target
+                subject.model, subject.prompts.kind, prompt, noise, config.sample, process_of(config.train)
             )
         right = task.control(own, samples.float().cpu(), z, guesses)
         found = {"excess_error": excess} | {name: right[name][0] for name in control.IN_CURVE if name in right}

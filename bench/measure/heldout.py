@@ -8,15 +8,15 @@ from bench.data.pixels import from_images
 from bench.data.prompts import to_device
 from bench.measure.rows import sampled
 from bench.store.seeds import generator
-from bench.training.flow import flow_loss
 from bench.training.model import LoadedCell, encoded, places
+from bench.training.process import process_of
 
 
 @torch.inference_mode()
 def heldout_loss(subject: LoadedCell, *, batch: int = 256) -> dict[str, float]:
     """The loss on a sample of held-out images: `heldout_loss`, and `heldout_loss_bin0` .. by timestep (0 is data).
 
-    It is the loss that the cell was trained on; of two targets, losses are two quantities.
+    It is the loss that the cell was trained on; of two processes or targets, losses are two quantities.
 
     Image i has its own fixed noise, a function of (seed, i); the k-th image of the sample has t in bin k mod bins.
     """
@@ -35,7 +35,7 @@ def heldout_loss(subject: LoadedCell, *, batch: int = 256) -> dict[str, float]:
         x_0, noise, times = (part.to(subject.device) for part in (x_0, noise, t[index]))
         with subject.autocast():
             given = encoded(subject.model, prompt)
-            loss = flow_loss(subject.model, x_0, noise, times, given, target=train.target, clamp=train.clamp)
+            loss = process_of(train).loss(subject.model, x_0, noise, times, given)
         losses.append(loss[:kept].cpu())
     loss = torch.cat(losses)
     by_bin = {f"heldout_loss_bin{k}": loss[place == k].mean().item() for k in range(bins) if (place == k).any()}

@@ -1,4 +1,4 @@
-"""Samplers of the flow's ODE with classifier-free guidance, and the sets of samples that are measured.
+"""Samplers of the flow's ODE, classifier-free guidance, and the sets of samples that are measured.
 
 The samplers are written out: five lines each, with the same steps for every scheme and no state of their own.
 """
@@ -23,12 +23,15 @@ from bench.data.datasets import Dataset
 from bench.data.pixels import to_images
 from bench.data.prompts import to_device
 from bench.measure import rows
+from bench.measure.ancestral import ancestral, ddim
 from bench.measure.images import Images, save_grid
 from bench.store.kept import load_array, save_array
 from bench.store.seeds import generator
+from bench.training.ddpm import Ddpm
 from bench.training.digests import weights_digest
-from bench.training.flow import Target, Velocity, velocity
+from bench.training.flow import Flow, Velocity, velocity
 from bench.training.model import LoadedCell, encoded, places
+from bench.training.process import Process, process_of
 from bench.training.signals import beat
 from bench.training.stopwatch import Stopwatch
 
@@ -36,14 +39,16 @@ from bench.training.stopwatch import Stopwatch
 def guided(model: Velocity, guidance: float) -> Velocity:
     """v_null + w (v - v_null), both in one pass of `with_null` prompts (Ho and Salimans, arXiv 2207.12598).
 
-    w = 1 needs no second half.
+    w = 1 needs no second half. Of channels beyond those of x, DDPM's variance, it keeps what the prompt gives.
     """
     if guidance == 1.0:
         return model
 
     def velocity(x: Tensor, t: Tensor, both: Any) -> Tensor:
         v, v_null = model(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
-        return v_null + guidance * (v - v_null)
+        own = slice(x.shape[1])
+        mean = v_null[:, own] + guidance * (v[:, own] - v_null[:, own])
+        return mean if v.shape[1] == x.shape[1] else torch.cat([mean, v[:, x.shape[1] :]], dim=1)
 
     return velocity
 
@@ -91,14 +96,18 @@ def heun(velocity: Velocity, x: Tensor, prompt: Any, steps: int, *, onto_data: b
     return x
 
 
+VELOCITY = Flow()
 Say = Callable[[str], None]
 Solver = Callable[[Velocity, Tensor, Any, int], Tensor]
 SAMPLERS: dict[str, Solver] = {"euler": euler, "heun": heun}
+OF_DDPM: dict[str, Solver] = {"ddpm": ancestral, "ddim": ddim}
 
 
-def solver(name: str, target: Target) -> Solver:
-    """The sampler of that name, for a model with that target."""
-    return partial(heun, onto_data=True) if (name, target) == ("heun", "data") else SAMPLERS[name]
+def solver(name: str, process: Process) -> Solver:
+    """The sampler of that name, for a model of that process."""
+    if isinstance(process, Ddpm):
+        return OF_DDPM[name]
+    return partial(heun, onto_data=True) if (name, process.target) == ("heun", "data") else SAMPLERS[name]
 
 
 def _times(steps: int) -> Iterator[tuple[float, float]]:
@@ -119,21 +128,22 @@ def initial_noise(seed: int, indices: Sequence[int], shape: Sequence[int]) -> Te
 
 @torch.inference_mode()
 def sample(
-    model: Velocity, kind: PromptKind, prompt: Any, noise: Tensor, how: Sample, target: Target = "velocity"
+    model: Velocity, kind: PromptKind, prompt: Any, noise: Tensor, how: Sample, process: Process = VELOCITY
 ) -> Tensor:
-    """Samples uint8 (B, H, W, C) for prompts and noise (B, C, H, W), of a model with that target."""
-    return to_images(sample_exact(model, kind, prompt, noise, how, target))
+    """Samples uint8 (B, H, W, C) for prompts and noise (B, C, H, W), of a model of that process."""
+    return to_images(sample_exact(model, kind, prompt, noise, how, process))
 
 
 @torch.inference_mode()
 def sample_exact(
-    model: Velocity, kind: PromptKind, prompt: Any, noise: Tensor, how: Sample, target: Target = "velocity"
+    model: Velocity, kind: PromptKind, prompt: Any, noise: Tensor, how: Sample, process: Process = VELOCITY
 ) -> Tensor:
-    """Samples x_0 (B, C, H, W), not clipped, of a model with that target."""
+    """Samples x_0 (B, C, H, W), not clipped, of a model of that process."""
     prompts = with_null(kind, prompt, noise, how.guidance)
     given = encoded(model, prompts)  # once: it is the same at every step
-    field = guided(velocity(exact(model), target), how.guidance)  # guidance acts on the velocity
-    return solver(how.sampler, target)(field, noise.clone(), given, how.steps)  # made here: one graph for all steps
+    field = exact(model) if isinstance(process, Ddpm) else velocity(exact(model), process.target)
+    # guidance acts on the velocity, or the noise; the copy is made here: one graph for all steps
+    return solver(how.sampler, process)(guided(field, how.guidance), noise.clone(), given, how.steps)
 
 
 def prompt_texts(data: Dataset, indices: NDArray[np.int64], split: str = "heldout") -> list[str]:
@@ -176,9 +186,9 @@ def _generate_batches(
         watch = Stopwatch(subject.device)
         watch.start()
         with subject.autocast():
-            start_noise, target = noise[members].to(subject.device), subject.config.train.target
+            start_noise, process = noise[members].to(subject.device), process_of(subject.config.train)
             how = sample_exact if exact or subject.data.latents else sample
-            samples = how(subject.model, subject.prompts.kind, part, start_noise, settings, target)
+            samples = how(subject.model, subject.prompts.kind, part, start_noise, settings, process)
         kept = samples[:count].cpu()
         watch.stop()  # a decoder is no part of the model's rate
         if subject.data.latents and not exact:

@@ -24,8 +24,8 @@ from bench.config.schema import ConfigError
 from bench.config.spec import CellConfig
 from bench.measure.cost import count, count_parameters
 from bench.training.bare import bare_step
-from bench.training.flow import flow_loss
 from bench.training.model import backbone, build
+from bench.training.process import process_of
 from bench.training.stopwatch import Stopwatch
 
 NEAR = 0.01  # how far off a budget may be met, as a share
@@ -139,7 +139,7 @@ def _noise_step(config: CellConfig, prompt: PromptKind) -> Callable[[], None]:
 
     def loss() -> Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=low):
-            return flow_loss(model, x, noise, t, null).mean()
+            return process_of(config.train).loss(model, x, noise, t, null).mean()
 
     return bare_step(model, loss, config.train)
 

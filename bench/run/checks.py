@@ -100,6 +100,7 @@ def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:
             yield f"train.{name} {length} is longer than train.steps {train.steps}"
     if train.microbatch is not None and train.batch % train.microbatch:
         yield f"train.microbatch {train.microbatch} does not divide train.batch {train.batch}"
+    yield from _of_process(config, data)
     if evaluate.samples < FEWEST:
         yield f"evaluate.samples {evaluate.samples}: the metrics need at least {FEWEST} samples"
     if min(evaluate.reference, heldout) < FEWEST:
@@ -120,6 +121,24 @@ def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:
         yield f"evaluate.sweep names a guidance scale twice: {', '.join(scales)}"
     if train.compile == "on" and train.device == "cpu" and not _compiler():
         yield f"train.compile on needs a C++ compiler ({', '.join(COMPILERS)}), and there is none; choose off"
+
+
+SAMPLERS = {"flow": ("euler", "heun"), "ddpm": ("ddpm", "ddim")}
+
+
+def _of_process(config: CellConfig, data: Dataset) -> Iterator[str]:
+    """What is of another process than the one that is trained."""
+    train, sample, known = config.train, config.sample, SAMPLERS[config.train.process]
+    if sample.sampler not in known:
+        yield f"sample.sampler {sample.sampler}: of train.process {train.process} choose {' or '.join(known)}"
+    if train.process != "ddpm":
+        return
+    if train.target != "velocity":
+        yield f"train.target {train.target} is of the flow alone, and train.process is ddpm, which predicts noise"
+    if sample.steps > 1000:
+        yield f"sample.steps {sample.steps}: DDPM has 1,000"
+    if data.task is not None:
+        yield "train.process ddpm: the optimal denoisers of tasks are of the flow; choose flow"
 
 
 def _unlike_images(data: Dataset, evaluate: Evaluate) -> Iterator[str]:

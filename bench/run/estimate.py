@@ -14,7 +14,7 @@ MEASURED = {  # width: MFU of three schemes, of two; least, mean, most
     384: (0.1975, 0.2222, 0.2372),
     768: (0.3926, 0.3935, 0.3944),
 }
-EVALUATIONS = {"euler": 1, "heun": 2}  # of the model, a step of the sampler
+EVALUATIONS = {"euler": 1, "heun": 2, "ddpm": 1, "ddim": 1}  # of the model, a step of the sampler
 
 
 @dataclass(frozen=True)

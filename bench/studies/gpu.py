@@ -46,9 +46,9 @@ from bench.training.callback import CellCallback
 from bench.training.compiling import compile_whole
 from bench.training.ema import Ema
 from bench.training.fit import fit
-from bench.training.flow import flow_loss, sample_noise
 from bench.training.model import LoadedCell, build
 from bench.training.module import CellModule
+from bench.training.process import process_of
 from bench.training.stopwatch import Stopwatch
 
 WINDOW = 10  # steps; the first window is warm-up
@@ -121,7 +121,7 @@ def plain(subject: LoadedCell, *, resident: bool = False) -> Callable[[], None]:
         resident: trains on one batch that is on the device already: what a step costs without its data.
     """
     train, device = subject.config.train, subject.device
-    images = TrainImages(subject.data, subject.prompts)
+    process, images = process_of(train), TrainImages(subject.data, subject.prompts)
     order = iter(Batches(subject.data, subject.prompts, batch=train.batch, steps=train.steps, seed=0).sampler)
     ema, given = Ema(subject.model, train.ema), _given(images, next(order), device)
     number, done = itertools.count(), itertools.count(1)
@@ -129,12 +129,10 @@ def plain(subject: LoadedCell, *, resident: bool = False) -> Callable[[], None]:
     def loss() -> Tensor:
         batch, prompt = given if resident else _given(images, next(order), device)
         x_0 = from_images(batch)
-        chance = sample_noise(
-            0, next(number), x_0.shape, t_mean=train.t_mean, t_std=train.t_std, drop=train.drop, device=device
-        )
+        chance = process.chance(0, next(number), x_0.shape, drop=train.drop, device=device)
         prompt = subject.prompts.kind.drop(prompt, chance.dropped)
         with subject.autocast():
-            return flow_loss(subject.model, x_0, chance.noise, chance.t, prompt).mean()
+            return process.loss(subject.model, x_0, chance.noise, chance.t, prompt).mean()
 
     take = bare_step(subject.model, loss, train)
 

@@ -42,9 +42,9 @@ from bench.training.callback import CellCallback
 from bench.training.digests import tensors_digest
 from bench.training.ema import Ema
 from bench.training.fit import fit
-from bench.training.flow import flow_loss, sample_noise
 from bench.training.model import LoadedCell, build
 from bench.training.module import CellModule
+from bench.training.process import process_of
 
 SMALL = (
     "backbone={name: DiT-XS/4, width: 48, depth: 3, heads: 3}",
@@ -82,7 +82,7 @@ def harness_step(config: CellConfig, data: Dataset, prompted: Prompts, steps: in
 
 def bare_seconds(config: CellConfig, data: Dataset, prompted: Prompts, steps: int) -> float:
     """Median seconds a step of the plainest loop that does the same work."""
-    train = config.train
+    train, process = config.train, process_of(config.train)
     model = build(config, prompted.kind)
     ema, images = Ema(model, train.ema), TrainImages(data, prompted)
     order = enumerate(Batches(data, prompted, batch=train.batch, steps=steps, seed=0).sampler)
@@ -91,10 +91,9 @@ def bare_seconds(config: CellConfig, data: Dataset, prompted: Prompts, steps: in
         step, indices = next(order)
         batch, prompt = images.__getitems__(indices)
         x_0 = from_images(batch)
-        chance = sample_noise(0, step, x_0.shape, t_mean=0.0, t_std=1.0, drop=train.drop, device="cpu")
+        chance = process.chance(0, step, x_0.shape, drop=train.drop, device="cpu")
         prompt = prompted.kind.drop(prompt, chance.dropped)
-        losses = flow_loss(model, x_0, chance.noise, chance.t, prompt, target=train.target, clamp=train.clamp)
-        return losses.mean()
+        return process.loss(model, x_0, chance.noise, chance.t, prompt).mean()
 
     take = bare_step(model, loss, train)
     seconds, begin = [], time.perf_counter()
@@ -113,7 +112,7 @@ def probe_share(config: CellConfig, data: Dataset, prompted: Prompts, step: floa
     probe, images = dynamics.Probe(subject), TrainImages(data, prompted)
     batch, prompt = images.__getitems__(list(range(config.train.batch)))
     x = from_images(batch)
-    loss = flow_loss(subject.model, x, torch.randn_like(x), torch.rand(len(x)), prompt).mean()
+    loss = process_of(config.train).loss(subject.model, x, torch.randn_like(x), torch.rand(len(x)), prompt).mean()
     torch.autograd.backward(loss)
     seconds = []
     for _ in range(count):

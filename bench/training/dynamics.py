@@ -19,8 +19,8 @@ from bench.data.pixels import from_images
 from bench.data.prompts import to_device
 from bench.data.subsets import chosen
 from bench.store.seeds import derive, generator
-from bench.training.flow import interpolate
 from bench.training.model import LoadedCell
+from bench.training.process import process_of
 
 PREFIX = "dynamics/"
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -44,7 +44,7 @@ class Probe:
         x_0 = from_images(torch.from_numpy(np.asarray(subject.data.heldout.exact[rows])))
         noise = torch.randn(x_0.shape, generator=generator(subject.config.evaluate.seed, "dynamics"))
         self.t = torch.tensor(TIMES).repeat_interleave(IMAGES).to(subject.device)
-        self.x = interpolate(x_0.to(subject.device), noise.to(subject.device), self.t)
+        self.x = process_of(subject.config.train).noisy(x_0.to(subject.device), noise.to(subject.device), self.t)
         self.prompt = to_device(subject.prompts.rows("heldout", rows), subject.device)
 
     @torch.no_grad()

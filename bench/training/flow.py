@@ -1,4 +1,4 @@
-"""The process held fixed: rectified flow, its noise and its loss.
+"""The process that all cells share unless a matrix says otherwise: rectified flow, its noise and its loss.
 
     x_t = (1 - t) x_0 + t eps          t = 0 data, t = 1 noise
     v   = eps - x_0                    what the model learns
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -40,7 +40,13 @@ class StepNoise:
 
 
 def sample_noise(
-    seed: int, step: int, shape: Sequence[int], *, t_mean: float, t_std: float, drop: float, device: Any
+    seed: int,
+    step: int,
+    shape: Sequence[int],
+    times: Callable[[torch.Generator], Tensor],
+    *,
+    drop: float,
+    device: Any,
 ) -> StepNoise:
     """What chance decides at a step, a function of (seed, step) alone: the same for every scheme and a resumed run.
 
@@ -48,16 +54,47 @@ def sample_noise(
         seed: of the run.
         step: of training.
         shape: (B, C, H, W) of the images.
-        t_mean: t is sigmoid(normal(t_mean, t_std)).
-        t_std: likewise.
+        times: samples t (B,).
         drop: share of prompts that become the null prompt.
         device: of the tensors.
     """
     g = generator(seed, "step", step, device=device)
-    t = torch.sigmoid(t_mean + t_std * torch.randn(shape[0], generator=g, device=device))
+    t = times(g)
     noise = torch.randn(*shape, generator=g, device=device)
     dropped = torch.rand(shape[0], generator=g, device=device) < drop
     return StepNoise(t, noise, dropped)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The process with its loss.
+
+    Attributes:
+        target: what the network's output is. clamp: of the data prediction's weight.
+        t_mean, t_std: t is sigmoid(normal(t_mean, t_std)).
+    """
+
+    target: Target = "velocity"
+    clamp: float = 0.3
+    t_mean: float = 0.0
+    t_std: float = 1.0
+    outputs: ClassVar[int] = 1  # channels of the output, in those of x
+
+    def chance(self, seed: int, step: int, shape: Sequence[int], *, drop: float, device: Any) -> StepNoise:
+        """What chance decides at a training step, see `sample_noise`."""
+
+        def times(g: torch.Generator) -> Tensor:
+            return torch.sigmoid(self.t_mean + self.t_std * torch.randn(shape[0], generator=g, device=device))
+
+        return sample_noise(seed, step, shape, times, drop=drop, device=device)
+
+    def noisy(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t, with t (B,)."""
+        return interpolate(x_0, noise, t)
+
+    def loss(self, model: Velocity, x_0: Tensor, noise: Tensor, t: Tensor, prompt: Any) -> Tensor:
+        """See `flow_loss`, (B,)."""
+        return flow_loss(model, x_0, noise, t, prompt, target=self.target, clamp=self.clamp)
 
 
 def interpolate(x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from bench.config.schema import Backbone, Train, as_dict
 from bench.config.spec import CellConfig
 from bench.data.datasets import Dataset
 from bench.data.prompts import Prompts
+from bench.training.process import process_of
 
 
 def backbone(config: Backbone) -> BackboneConfig:
@@ -38,6 +39,7 @@ def build(config: CellConfig, prompt: PromptKind, *, seed: int = 0) -> DiT:
         backbone(config.backbone),
         image_size=config.data.image_size,
         in_channels=config.data.in_channels,
+        out_channels=process_of(config.train).outputs * config.data.in_channels,
         prompt=prompt,
         seed=seed,
         **config.options,

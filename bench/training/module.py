@@ -1,4 +1,4 @@
-"""Rectified flow on any scheme as a LightningModule."""
+"""Training of any scheme as a LightningModule."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from bench.config.schema import Train
 from bench.data.pixels import from_images
 from bench.training.dynamics import due, gradient_norms
 from bench.training.ema import Ema
-from bench.training.flow import StepNoise, flow_loss, sample_noise
+from bench.training.flow import StepNoise
+from bench.training.process import process_of
 
 
 class CellModule(lightning.LightningModule):
-    """Rectified flow on any scheme. t, noise and dropped prompts of a step are functions of (seed, step) alone.
+    """A process on any scheme. t, noise and dropped prompts of a step are functions of (seed, step) alone.
 
     Args:
         model: what is trained.
@@ -29,6 +30,7 @@ class CellModule(lightning.LightningModule):
     def __init__(self, model: DiT, config: Train, seed: int) -> None:
         super().__init__()
         self.model, self.config, self.seed = model, config, seed
+        self.process = process_of(config)
         self.ema = Ema(model, config.ema)
         self.losses: list[Tensor] = []  # since the journal was last written; on the device
         self.seconds = 0.0  # of training, over all attempts
@@ -60,20 +62,16 @@ class CellModule(lightning.LightningModule):
 
     def _loss(self, x_0: Tensor, chance: StepNoise, prompt: Any, part: slice) -> Tensor:
         """What a part of a batch adds to the mean loss."""
-        how, x = self.config, x_0[part]
         noise, t, given = chance.noise[part], chance.t[part], index_prompt(prompt, part)
-        losses = flow_loss(self.model, x, noise, t, given, target=how.target, clamp=how.clamp)
-        return losses.mean() if len(x) == len(x_0) else losses.sum() / len(x_0)
+        losses = self.process.loss(self.model, x_0[part], noise, t, given)
+        return losses.mean() if len(losses) == len(x_0) else losses.sum() / len(x_0)
 
     def optimizer_zero_grad(self, *unused: Any) -> None:
         """Nothing: Lightning calls it before the last backward pass, and gradients are zeroed before the first."""
 
     def step_noise(self, step: int, shape: Sequence[int]) -> StepNoise:
         """What chance decides at a step, for images (B, C, H, W)."""
-        config = self.config
-        return sample_noise(
-            self.seed, step, shape, t_mean=config.t_mean, t_std=config.t_std, drop=config.drop, device=self.device
-        )
+        return self.process.chance(self.seed, step, shape, drop=self.config.drop, device=self.device)
 
     def configure_optimizers(self) -> Any:
         """AdamW as one kernel: a loop over parameters is a fifth of a short step on a CPU."""
