@@ -234,6 +234,18 @@ def _run_command(words: tuple[str, ...], cwd: Path, env: dict[str, str], out: An
     os._exit(code)
 
 
+class WarmLaunch(Launch):
+    """A `Launch` of `ditbench WORDS` that is forked with the imports done."""
+
+    def __init__(self, *words: str, cwd: Path, **env: str) -> None:
+        self.output = Path(tempfile.mkstemp(dir=cwd, prefix=".output-")[1])
+        with open(self.output, "wb") as file:
+            streams = DupFd(file.fileno()), DupFd(file.fileno())
+            process = _imported().Process(target=_run_command, args=(words, cwd.resolve(), os.environ | env, *streams))
+            process.start()
+        self.child: Any = _Child(process)
+
+
 def warm_command(*words: str, cwd: Path, seconds: float, **env: str) -> subprocess.CompletedProcess[str]:
     """`ditbench WORDS` in a process that is forked with the imports done: its exit code and what it printed."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:

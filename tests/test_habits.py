@@ -18,6 +18,7 @@ FUNCTION, USUAL, MOST = 60, 300, 400  # lines
 
 # Modules above the usual length, each with what holds it together.
 LONG = {
+    "bench/run/loop.py": "one launch: all ways in which a cell starts, ends, moves and is waited for",
     "bench/run/plan.py": "a cell from its place in a matrix to its id: all that is worked out once for many cells",
     "architectures/layers.py": "the parts every block is composed of, one class each",
     "architectures/modulation.py": "one family of placements, side by side",

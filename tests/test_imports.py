@@ -64,6 +64,7 @@ DOORS = {  # library -> the only modules, or rooms, that import it
     "typer": {"cli"},
     "jinja2": {"views.page", "cli.scaffold"},
     "matplotlib": {"views.figures"},
+    "ray": {"run.ray_cluster"},
     "psutil": {"store.provenance", "run.processes"},
 }
 NAME_SCHEMES = ("cli", "studies", "views.frontpage")  # examples, pairs with diffusers, the README's figure

@@ -300,10 +300,18 @@ class Run:
 
     __pydantic_config__ = STRICT
 
-    executor: Literal["local"] = "local"
-    """Kept for older files: cells run on this machine."""
+    executor: Literal["local", "ray"] = "local"
+    """Where cells run: on this machine, or on a Ray cluster."""
     jobs: Count | None = None
-    """Cells at a time; null: one, or one for each GPU."""
+    """Cells at a time; null: one, or one for each GPU; ray: as many as there is room for."""
+    address: str | None = None
+    """ray: HOST:PORT of the cluster; null: the variable RAY_ADDRESS, else a cluster of this machine alone."""
+    cpus: Count | None = None
+    """ray: cores of a cell; null: one, and one for each data-loading process."""
+    gpus: Length | None = None
+    """ray: GPUs of a cell; null: one where train.device is cuda. 1 makes cuda of train.device auto."""
+    memory: Positive | None = None
+    """ray: memory of a cell in GB, which is reserved for it; null: none is."""
     timeout: Positive | None = None
     """Seconds a cell may take; null: no limit."""
     silence: Positive | None = 1800.0

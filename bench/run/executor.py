@@ -77,9 +77,11 @@ class Executor(ABC, Generic[P]):
 
     Attributes:
         running: what it was given and has not reported as ended.
+        moves: whether a cell that was stopped where it ran (a node that is taken back) is started again elsewhere.
     """
 
     running: list[P]
+    moves: bool = False
 
     @property
     @abstractmethod

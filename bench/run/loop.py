@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +25,7 @@ from bench.store.disk import explained
 from bench.store.folders import CellFolder, Status, Store
 
 SYNC_EVERY = 60.0  # seconds
+MOST_LOST = 5  # times that a cell is started again after its place was lost
 PATIENCE = 1.0  # seconds until a share of the machine is asked for again
 CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS)
 
@@ -97,6 +99,8 @@ class _Launch:
         self.waiting = {cell.row.cell: cell for cell in ready if store.cell(cell.row.cell).result() is None}
         self.others = Others(store, self.labels, self.say)
         self.watched: dict[str, Life] = {}
+        self.lost: Counter[str] = Counter()  # cell -> how often its place was lost
+        self.stopping = False
         self.synced, self.begun, self.patience = time.monotonic(), time.time(), 0.0
         if len(ready) > len(self.waiting):
             self.say(f"{len(ready) - len(self.waiting)} of {len(plan.cells)} cells are done already")
@@ -126,6 +130,7 @@ class _Launch:
 
     def stop(self, interrupted: Interrupts) -> None:
         """Stops every cell, in the time that it needs for its checkpoint."""
+        self.stopping = True
         if self.executor.running:
             self.say("stopping: each running cell writes its checkpoint (press Ctrl-C again to end at once)")
         self.executor.stop_all(hurry=interrupted.hurry)
@@ -136,7 +141,7 @@ class _Launch:
     def _views(self, *, now: bool) -> None:
         """Brings the live table and, every minute or after an end, MLflow up to date."""
         with suppress(OSError):
-            running = {process.folder.id for process in self.executor.running}
+            running = {process.folder.id for process in self.executor.running if not process.place}
             live = frozenset(running | self.others.cells)
             states = self.states.read(live)
             for place in self.states.places(live):
@@ -206,6 +211,11 @@ class _Launch:
         """One line on how a cell ended; a process that died without a message gets its note written here."""
         folder, ended = process.folder, process.ended()
         self.watched.pop(folder.id, None)
+        if process.place:  # it was given up before it was started
+            self.waiting[folder.id] = self.cells[folder.id]
+            return
+        if self._moves(process, ended):
+            return
         if folder.result() is None and folder.state() in (process.before, {}):  # it wrote nothing of itself
             if self._held(folder):
                 self.waiting[folder.id] = self.cells[folder.id]
@@ -215,6 +225,25 @@ class _Launch:
         elif folder.result() is None and folder.state().get("status") == "running":
             self._note(folder, *self._unspoken(folder, ended))
         self._say_end(folder, time.monotonic() - process.started)
+
+    def _moves(self, process: Process, ended: Ended) -> bool:
+        """Whether a cell that ended through no doing of its own is started again elsewhere, and it was said."""
+        folder = process.folder
+        if self.stopping or folder.result() is not None:
+            return False
+        why = ended.lost
+        if not why and self.executor.moves and folder.status()[0] == "killed" and folder.state() != process.before:
+            why = "it was stopped where it ran"
+        if not why:
+            return False
+        self.lost[folder.id] += 1
+        if self.lost[folder.id] > MOST_LOST:
+            self._note(folder, "killed", f"{why}, {self.lost[folder.id]} times; run again to resume")
+            self._say_end(folder, time.monotonic() - process.started)
+            return True
+        self.waiting = {folder.id: self.cells[folder.id], **self.waiting}
+        self.say(f"{self.labels[folder.id]}: {why}; it resumes elsewhere")
+        return True
 
     def _held(self, folder: CellFolder, tries: int = 20) -> bool:
         """Whether another process holds the cell, for longer than it takes to ask (`is_locked`) or to end."""
@@ -259,9 +288,9 @@ class _Launch:
     def _watch(self, process: Process) -> None:
         """Ends a cell that takes longer than `run.timeout`, or gave no sign of life for `run.silence`."""
         folder, limits = process.folder, self.plan.matrix.run
-        life = self.watched.setdefault(folder.id, Life(folder))
-        if not process.alive():
+        if process.place or not process.alive():
             return
+        life = self.watched.setdefault(folder.id, Life(folder))
         if limits.timeout is not None and time.monotonic() - process.started > limits.timeout:
             process.end()
             self._note(folder, "timeout", f"longer than run.timeout, {limits.timeout:g} s; run again to resume")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.config.schema import ConfigError, Data, Train
+from bench.config.schema import ConfigError, Data, Run, Train
 
 
 def placed(data: Data) -> Data:
@@ -27,16 +27,20 @@ def placed(data: Data) -> Data:
     return data
 
 
-def on_device(train: Train) -> Train:
+def on_device(train: Train, run: Run | None = None) -> Train:
     """The same with no `auto` left.
+
+    Args:
+        train: as it was written.
+        run: where it will run; a cluster is asked for its GPUs before a cell starts.
 
     Raises:
         ConfigError: for a device that is not here, or a low stream in high arithmetic.
     """
-    device = train.device
+    device, elsewhere = train.device, run is not None and run.executor != "local"
     if device == "auto":
-        device = "cuda" if _gpu() else "cpu"
-    if device == "cuda" and not _gpu():
+        device = "cuda" if (run.gpus if elsewhere and run and run.gpus is not None else _gpu()) else "cpu"
+    if device == "cuda" and not elsewhere and not _gpu():
         raise ConfigError("train.device cuda: no CUDA device is available here; choose cpu or auto")
     precision, compiled = ("bf16", "on") if device == "cuda" else ("32", "off")
     changes: dict[str, Any] = {"device": device}

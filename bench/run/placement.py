@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.config.schema import Matrix
 from bench.run.executors import Local, visible
+from bench.run.needs import Needs, needs
 
 if TYPE_CHECKING:
     from bench.run.executor import Executor
@@ -36,7 +38,7 @@ def opened(matrix: Matrix, store: Store) -> Place:
     Raises:
         ConfigError: if it does not answer, or its machines do not share the results directory.
     """
-    return Here(matrix, store)
+    return Ray(matrix, store) if matrix.run.executor == "ray" else Here(matrix, store)
 
 
 class Here:
@@ -70,6 +72,41 @@ class Here:
 
     def _devices(self, plan: Plan) -> list[str]:
         return visible(self.gpus) if any(one.spec.config.train.device == "cuda" for one in plan.cells) else []
+
+
+class Ray:
+    """A Ray cluster: it answers, and its nodes share the results directory."""
+
+    def __init__(self, matrix: Matrix, store: Store) -> None:
+        from bench.run.ray_cluster import Cluster
+
+        self.cluster = Cluster(matrix.run.address)
+        try:
+            self.cluster.check_storage(store.root)
+        except BaseException:
+            self.close()
+            raise
+
+    def check(self, plan: Plan) -> None:
+        """Refuses cells that fit no node."""
+        self.cluster.check_room(_needs(plan))
+
+    def executor(self, plan: Plan) -> Executor[Any]:
+        """As many cells at a time as there is room for, or as was asked for."""
+        from bench.run.on_ray import OnRay
+
+        needs = _needs(plan)
+        threads = os.environ.get("OMP_NUM_THREADS") or str(needs.cores)
+        return OnRay(self.cluster, needs, plan.matrix.run.jobs, {"OMP_NUM_THREADS": threads})
+
+    def close(self) -> None:
+        """Ends the connection, and the cluster if it was started here."""
+        self.cluster.close()
+
+
+def _needs(plan: Plan) -> Needs:
+    devices = {one.spec.config.train.device for one in plan.cells}
+    return needs(plan.matrix.run, "cuda" if "cuda" in devices else "cpu")
 
 
 def _unfinished(plan: Plan, store: Store) -> bool:

@@ -163,7 +163,7 @@ class _Planner:
         config = cell.config.changed({"evaluate.extractor": self.extractor(cell.config.evaluate.extractor)})
         if reason := self.tasks.reason(config.data):
             return self._unprepared(config, cell, reason)
-        config = replace(config, data=self.data(config.data), train=on_device(config.train))
+        config = replace(config, data=self.data(config.data), train=on_device(config.train, self.matrix.run))
         data, prompts = self.prompts(config.data, config.prompt)
         built = self._built_or_reason(config, cell, prompts)
         self._check(built.config, data, cell.label)

@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 from cells import DONE, cells_do, planned
 
+from bench.run import executor as executor_module
 from bench.run import loop
+from bench.run.executor import Ended
 from bench.run.executors import Local, Process
 from bench.run.loop import CellState, run
 from bench.run.others import Others
@@ -452,3 +454,59 @@ def test_what_outlived_a_kill_of_everything_is_ended_not_waited_for(
     assert folder.is_locked() and len(marked(folder.path)) == 1
     (state,) = go(plan, store)
     assert state.status == "done" and marked(folder.path) == []
+
+
+# --- places that are lost ---------------------------------------------------------------------------------------------
+
+
+class Losing(executor_module.Executor[Any]):
+    """Another machine, which ends each cell in turn as `ends` says; at last it is done."""
+
+    moves = True
+
+    def __init__(self, *ends: Any) -> None:
+        self.running, self.ends = [], list(ends)
+
+    @property
+    def free(self) -> int:
+        return 1 - len(self.running)
+
+    def start(self, folder: CellFolder) -> Any:
+        end = self.ends.pop(0) if self.ends else "done"
+        before = folder.state()
+        folder.write_state("running", attempt=1)
+        if end == "done":
+            Result(folder.id, {}, {}, {}, {}).write(folder.result_file)
+        elif end != "lost":
+            folder.write_state(end, "stopped by SIGTERM")
+        ended = Ended(-9, lost="its node a was lost") if end == "lost" else Ended(0)
+        one = SimpleNamespace(
+            folder=folder, before=before, started=0.0, place="", alive=lambda: False, ended=lambda: ended
+        )
+        self.running.append(one)
+        return one
+
+    def wait(self, seconds: float) -> None:
+        pass
+
+
+def test_a_cell_that_lost_its_place_is_started_again_elsewhere(tmp_path: Path) -> None:
+    """Its node was lost, or was told to end and stopped it; that is no end of the cell."""
+    plan, store = planned(tmp_path, 1)
+    lines: list[str] = []
+    (state,) = run(plan, store, executor=Losing("lost", "killed", "lost"), say=lines.append, poll=0)
+    assert state.status == "done"
+    assert lines.count("cell 0: its node a was lost; it resumes elsewhere") == 2
+    assert lines.count("cell 0: it was stopped where it ran; it resumes elsewhere") == 1
+
+
+def test_a_cell_that_loses_every_place_is_killed_with_the_reason(tmp_path: Path) -> None:
+    plan, store = planned(tmp_path, 1)
+    (state,) = run(plan, store, executor=Losing(*["lost"] * 9), say=lambda text: None, poll=0)
+    assert state.status == "killed" and state.reason == "its node a was lost, 6 times; run again to resume"
+
+
+def test_a_cell_that_failed_elsewhere_is_not_tried_again(tmp_path: Path) -> None:
+    plan, store = planned(tmp_path, 1)
+    (state,) = run(plan, store, executor=Losing("failed"), say=lambda text: None, poll=0)
+    assert state.status == "failed"
