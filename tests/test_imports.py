@@ -65,6 +65,7 @@ DOORS = {  # library -> the only modules, or rooms, that import it
     "jinja2": {"views.page", "cli.scaffold"},
     "matplotlib": {"views.figures"},
     "ray": {"run.ray_cluster"},
+    "submitit": {"run.on_slurm"},
     "psutil": {"store.provenance", "run.processes"},
 }
 NAME_SCHEMES = ("cli", "studies", "views.frontpage")  # examples, pairs with diffusers, the README's figure

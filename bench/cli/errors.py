@@ -31,6 +31,7 @@ EXTRAS = {  # module -> extra
     "diffusers": "latents",
 }  # module -> extra
     "ray": "ray",
+    "submitit": "slurm",
 }
 INPUT = ("yaml", "omegaconf", "antlr4", "safetensors", "PIL", "pyarrow", "datasets", "zipfile", "tarfile", "zlib")
 LONGEST = 2000  # characters of a message: a plugin's may be a gigabyte

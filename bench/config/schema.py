@@ -300,18 +300,20 @@ class Run:
 
     __pydantic_config__ = STRICT
 
-    executor: Literal["local", "ray"] = "local"
-    """Where cells run: on this machine, or on a Ray cluster."""
+    executor: Literal["local", "ray", "slurm"] = "local"
+    """Where cells run: on this machine, on a Ray cluster, or as jobs of SLURM."""
     jobs: Count | None = None
-    """Cells at a time; null: one, or one for each GPU; ray: as many as there is room for."""
+    """Cells at a time; null: one, or one for each GPU; ray, slurm: as many as there is room for."""
     address: str | None = None
     """ray: HOST:PORT of the cluster; null: the variable RAY_ADDRESS, else a cluster of this machine alone."""
     cpus: Count | None = None
-    """ray: cores of a cell; null: one, and one for each data-loading process."""
+    """ray, slurm: cores of a cell; null: one, and one for each data-loading process."""
     gpus: Length | None = None
-    """ray: GPUs of a cell; null: one where train.device is cuda. 1 makes cuda of train.device auto."""
+    """ray, slurm: GPUs of a cell; null: one where train.device is cuda. 1 makes cuda of train.device auto."""
     memory: Positive | None = None
-    """ray: memory of a cell in GB, which is reserved for it; null: none is."""
+    """ray, slurm: memory of a cell in GB, which is reserved for it; null: none is."""
+    slurm: dict[str, Any] = field(default_factory=dict)
+    """slurm: what else a job is given, by submitit's names: timeout_min, slurm_partition, slurm_account."""
     timeout: Positive | None = None
     """Seconds a cell may take; null: no limit."""
     silence: Positive | None = 1800.0

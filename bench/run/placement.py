@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.config.schema import Matrix
@@ -38,7 +39,8 @@ def opened(matrix: Matrix, store: Store) -> Place:
     Raises:
         ConfigError: if it does not answer, or its machines do not share the results directory.
     """
-    return Ray(matrix, store) if matrix.run.executor == "ray" else Here(matrix, store)
+    places: dict[str, Callable[[Matrix, Store], Place]] = {"local": Here, "ray": Ray, "slurm": Slurm}
+    return places[matrix.run.executor](matrix, store)
 
 
 class Here:
@@ -102,6 +104,31 @@ class Ray:
     def close(self) -> None:
         """Ends the connection, and the cluster if it was started here."""
         self.cluster.close()
+
+
+class Slurm:
+    """The queue of a SLURM cluster, from a machine that can submit to it."""
+
+    def __init__(self, matrix: Matrix, store: Store) -> None:
+        from bench.run.on_slurm import queue
+
+        run = matrix.run
+        self.folder = store.root / "slurm"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        queue(self.folder, needs(run, matrix.train.device), run.jobs, run.slurm)
+
+    def check(self, plan: Plan) -> None:
+        """SLURM itself refuses what fits no node, in a sentence of its own."""
+
+    def executor(self, plan: Plan) -> Executor[Any]:
+        """A job for each cell that is left."""
+        from bench.run.on_slurm import OnSlurm, queue
+
+        run, needs = plan.matrix.run, _needs(plan)
+        return OnSlurm(queue(self.folder, needs, run.jobs, run.slurm), needs)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def _needs(plan: Plan) -> Needs:

@@ -1,0 +1,243 @@
+"""Cells as jobs of a SLURM cluster, through submitit: `pip install ditbench[slurm]`, `run.executor: slurm`.
+
+All cells that are left are one array of jobs; each has a seat (`bench.run.seat`) on its node. All else is as on one
+machine: guard, log, journal and checkpoints are files of the results directory, which every node must share. A job that
+comes near its limit of time has its cell write a checkpoint and goes back into the queue.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.helpers import Checkpointable, DelayedSubmission
+
+from bench.config.schema import ConfigError
+from bench.run import executor
+from bench.run.executor import Ended, last_lines
+from bench.run.needs import Needs
+from bench.run.processes import GRACE
+from bench.run.seat import PAUSE, Seat
+from bench.store.disk import writing
+from bench.store.files import make_folder
+from bench.store.folders import CellFolder
+
+ARRAY = 1000  # jobs of an array, at most: SLURM's own default
+REQUEUES = 1000  # times that a job may reach its limit of time
+QUEUED = "waits in the queue"
+NODE = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED", "TIMEOUT")  # ends that are no doing of the cell
+RUNS = ("RUNNING", "COMPLETING", "COMPLETED", "FAILED", "FINISHED")
+
+
+class CellJob(Checkpointable):  # type: ignore[misc]
+    """What a job does: one cell. Near its limit of time, or when its node is taken back, it is queued again.
+
+    Args:
+        cores: that the cell has.
+    """
+
+    def __init__(self, cores: int) -> None:
+        self.cores = cores
+
+    def __call__(self, folder: str) -> dict[str, str | int]:
+        """Runs a cell, and returns how it ended."""
+        self.seat = Seat(self.cores, {})
+        self.seat.start(folder)
+        try:
+            self._wait()
+        except KeyboardInterrupt:
+            self._stop()
+        return self.seat.report()
+
+    def checkpoint(self, folder: str) -> DelayedSubmission:
+        """Called by submitit at a signal: the cell writes its checkpoint, and the same job is queued again."""
+        self._stop()
+        return DelayedSubmission(CellJob(self.cores), folder)
+
+    def _wait(self) -> None:
+        while self.seat.alive():
+            time.sleep(PAUSE)
+
+    def _stop(self) -> None:
+        self.seat.send(signal.SIGTERM)  # its guard ends it within GRACE
+        self._wait()
+
+
+@dataclass
+class Process(executor.Process):
+    """A cell whose job is in the queue, or runs.
+
+    Attributes:
+        folder: the cell's.
+        job: submitit's; None until the array is submitted.
+    """
+
+    folder: CellFolder
+    job: Any = None
+    before: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    place: str = QUEUED
+
+    def alive(self) -> bool:
+        """Whether its job has not ended."""
+        if self.job is None:
+            return True
+        if self.place and self.job.state in RUNS and self.folder.state() != self.before:
+            self.place, self.started = "", time.monotonic()
+        if not self.job.done():
+            return True
+        if self.place and self._result() is not None:  # it ended between two looks
+            self.place = ""
+        return False
+
+    def paused(self) -> bool:
+        """Not known from here."""
+        return False
+
+    def stop(self) -> None:
+        """Cancels the job: SLURM's SIGTERM has the cell write its checkpoint."""
+        if self.job is not None:
+            with suppress(Exception):
+                self.job.cancel(check=False)
+
+    def kill(self) -> None:
+        """The same: SLURM kills what does not end."""
+        self.stop()
+
+    def end(self, seconds: float = 10.0) -> None:
+        """Cancels the job and waits until nobody holds the cell."""
+        self.stop()
+        end = time.monotonic() + seconds
+        while self.folder.is_locked() and time.monotonic() < end:
+            time.sleep(PAUSE)
+
+    def ended(self) -> Ended:
+        """How the cell ended: as its guard reports, or as SLURM says of its job."""
+        report = self._result()
+        if report is not None:
+            return report
+        state = "CANCELLED" if self.job is None else str(self.job.state).split(" ")[0]
+        if state in NODE:
+            return Ended(-signal.SIGKILL, lost=f"its job {self.job.job_id} ended with {state}")
+        if state == "OUT_OF_MEMORY":
+            return Ended(1, f"ditbench: SLURM ended job {self.job.job_id} for its memory; run.memory reserves more")
+        if state.startswith("CANCELLED") or state == "INTERRUPTED":
+            return Ended(-signal.SIGTERM)
+        with suppress(Exception):
+            said = last_lines(self.job.stderr() or "")
+            return Ended(1, f"ditbench: job {self.job.job_id} ended with {state}: {said or 'it wrote nothing'}")
+        return Ended(1, f"ditbench: its job ended with {state}")
+
+    def _result(self) -> Ended | None:
+        with suppress(Exception):
+            return Ended(**self.job.result())
+        return None
+
+
+class OnSlurm(executor.Executor[Process]):
+    """A cluster's queue.
+
+    Args:
+        submit: submitit's executor, with the parameters of a job.
+        needs: of a cell.
+    """
+
+    def __init__(self, submit: submitit.Executor, needs: Needs) -> None:
+        self.submit, self.needs = submit, needs
+        self.running: list[Process] = []
+        self._stopping = False
+
+    @property
+    def free(self) -> int:
+        """The queue takes an array at a time."""
+        return ARRAY - sum(process.job is None for process in self.running)
+
+    def start(self, folder: CellFolder) -> Process:
+        """Notes a cell for the array that `wait` submits.
+
+        Raises:
+            DiskError: if its folder cannot be written.
+        """
+        make_folder(folder.path)
+        with writing(folder.log, "the log"), open(folder.log, "ab"):
+            pass
+        process = Process(folder, before=folder.state())
+        self.running.append(process)
+        return process
+
+    def wait(self, seconds: float) -> None:
+        """Submits what was noted as one array, and waits."""
+        noted = [process for process in self.running if process.job is None]
+        if noted and not self._stopping:
+            self._submit(noted)
+        time.sleep(seconds)
+
+    def _submit(self, noted: Sequence[Process]) -> None:
+        job = CellJob(self.needs.cores)
+        folders = [str(process.folder.path) for process in noted]
+        jobs = [self.submit.submit(job, folders[0])] if len(folders) == 1 else self.submit.map_array(job, folders)
+        for process, one in zip(noted, jobs, strict=True):
+            process.job = one
+
+    def stop(self) -> None:
+        """Only notes it: a signal's handler calls this. `stop_all` cancels."""
+        self._stopping = True
+
+    def kill(self) -> None:
+        """The same."""
+        self._stopping = True
+
+    def stop_all(self, grace: float = GRACE, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Cancels every job, and waits until nobody holds its cell, at most `grace` seconds or until `hurry()`."""
+        self._stopping = True
+        for process in self.running:
+            process.stop()
+        end = time.monotonic() + grace + 5
+        while any(one.folder.is_locked() for one in self.running if not one.place) and time.monotonic() < end:
+            if hurry():
+                break
+            time.sleep(PAUSE)
+
+    def ended(self) -> list[Process]:
+        """What ended since the last call; once cells are being stopped, all."""
+        if not self._stopping:
+            return super().ended()
+        over, self.running = self.running, []
+        return over
+
+
+def queue(folder: Path, needs: Needs, jobs: int | None, more: dict[str, Any], cluster: str = "slurm") -> Any:
+    """Submitit's executor for cells with these needs.
+
+    Args:
+        folder: for its scripts and pickles, on shared storage.
+        needs: of a cell.
+        jobs: cells at a time, or None.
+        more: parameters of a job, as submitit's `AutoExecutor` names them.
+        cluster: `local` has jobs run on this machine, for tests.
+
+    Raises:
+        ConfigError: if there is no SLURM here, or a parameter is unknown.
+    """
+    try:
+        limit = {} if cluster == "local" else {"slurm_max_num_timeout": REQUEUES}
+        made = submitit.AutoExecutor(folder, cluster=cluster, **limit)
+        how: dict[str, Any] = {
+            "name": "ditbench",
+            "cpus_per_task": needs.cores,
+            "slurm_signal_delay_s": int(GRACE) + 30,
+        }
+        how |= {"gpus_per_node": needs.gpus} if needs.gpus else {}
+        how |= {"mem_gb": needs.memory / 1e9} if needs.memory else {}
+        how |= {"slurm_array_parallelism": jobs or ARRAY}
+        made.update_parameters(**how | more)
+    except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise ConfigError(f"run.executor slurm: {first} (run.slurm takes what submitit's AutoExecutor does)") from error
+    return made
