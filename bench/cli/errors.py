@@ -23,16 +23,14 @@ THEIRS, OURS, INTERRUPTED = 2, 70, 130
 GROUPS = ("ditbench.schemes", "ditbench.tasks")  # of entry points
 OUR_FOLDERS = tuple(f"{Path(file).parent}{os.sep}" for file in (architectures.__file__, Path(__file__).parent))
 EXTRAS = {
-EXTRAS = {  # module -> extra
     "mlflow": "track",
     "matplotlib": "report",
     "tabulate": "report",
     "transformers": "text",
     "diffusers": "latents",
-}  # module -> extra
     "ray": "ray",
     "submitit": "slurm",
-}
+}  # module -> extra
 INPUT = ("yaml", "omegaconf", "antlr4", "safetensors", "PIL", "pyarrow", "datasets", "zipfile", "tarfile", "zlib")
 LONGEST = 2000  # characters of a message: a plugin's may be a gigabyte
 
