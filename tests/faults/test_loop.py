@@ -491,7 +491,7 @@ class Losing(executor_module.Executor[Any]):
 
 
 def test_a_cell_that_lost_its_place_is_started_again_elsewhere(tmp_path: Path) -> None:
-    """Its node was lost, or was told to end and stopped it; that is no end of the cell."""
+    """Its node was lost, or was asked to end and stopped it; that is no end of the cell."""
     plan, store = planned(tmp_path, 1)
     lines: list[str] = []
     (state,) = run(plan, store, executor=Losing("lost", "killed", "lost"), say=lines.append, poll=0)
