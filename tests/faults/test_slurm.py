@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from cells import planned as empty
 from kit import assert_same
@@ -124,14 +126,14 @@ def at_limit(executor: OnSlurm, cell: CellFolder) -> None:
     """The job's limit of time is near, in the middle of its training."""
     while not (cell.is_locked() and list(cell.checkpoints.glob("*.ckpt"))):
         time.sleep(0.05)
-    executor.running[0].job._interrupt()
+    controller = psutil.Process(executor.running[0].job._process.pid)  # stands for SLURM: it would end by the signal
+    (task,) = controller.children()
+    task.send_signal(signal.SIGUSR2)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_ctrl_c_cancels_jobs_whose_cells_write_their_checkpoints(tmp_path: Path) -> None:
-    import signal
-
     plan, store = planned(tmp_path, **LONG)
     cell = store.cell(plan.cells[0].row.cell)
     executor, lines = local(store), []
