@@ -100,7 +100,8 @@ class Cluster:
             try:
                 answers.append(self.ray.get(one, timeout=PROBES))
             except Exception as error:
-                answers.append((node["NodeManagerHostname"], f"cannot run ditbench ({first(error)})"))
+                if node["NodeID"] in {living["NodeID"] for living in self.nodes()}:  # else it was lost meanwhile
+                    answers.append((node["NodeManagerHostname"], f"cannot run ditbench ({first(error)})"))
         return answers
 
     def close(self) -> None:
