@@ -126,7 +126,7 @@ def at_limit(executor: OnSlurm, cell: CellFolder) -> None:
     """The job's limit of time is near, in the middle of its training."""
     while not (cell.is_locked() and list(cell.checkpoints.glob("*.ckpt"))):
         time.sleep(0.05)
-    controller = psutil.Process(executor.running[0].job._process.pid)  # stands for SLURM: it would end by the signal
+    controller = psutil.Process(executor.running[0].job._process.pid)  # itself would end by the signal
     (task,) = controller.children()
     task.send_signal(signal.SIGUSR2)
 
