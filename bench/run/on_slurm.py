@@ -35,7 +35,7 @@ NODE = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED", "TIMEOUT")  # ends tha
 RUNS = ("RUNNING", "COMPLETING", "COMPLETED", "FAILED", "FINISHED")
 
 
-class CellJob(Checkpointable):  # type: ignore[misc]
+class CellJob(Checkpointable):
     """What a job does: one cell. Near its limit of time, or when its node is taken back, it is queued again.
 
     Args:

@@ -38,7 +38,7 @@ class Cluster:
         if address is not None:
             _check_address(address)
         try:
-            more = {} if address else {"include_dashboard": False}
+            more: dict[str, Any] = {} if address else {"include_dashboard": False}
             ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **more)
         except (ConnectionError, RuntimeError, ValueError, OSError, AssertionError) as error:
             raise ConfigError(
