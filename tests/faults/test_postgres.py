@@ -164,11 +164,13 @@ def test_two_launches_feed_one_server_at_once(tmp_path: Path, team: Team, monkey
 
 def test_no_password_is_where_others_read(tmp_path: Path, team: Team) -> None:
     """Straight to the database, whose address holds the password: no log, record, page or cell repeats it."""
-    for one in launches(tmp_path, MLFLOW_TRACKING_URI=team.database):
-        assert PASSWORD not in one.stdout + one.stderr and MISSED not in one.stderr, one.stderr
+    (tmp_path / "ours").mkdir()
+    matrix_file(tmp_path / "ours", train__steps=6, train__warmup=1)
+    one = ditbench("run", "tiny.yaml", cwd=tmp_path / "ours", code=0, MLFLOW_TRACKING_URI=team.database)
+    assert PASSWORD not in one.stdout + one.stderr and MISSED not in one.stderr, one.stderr
     said = ditbench("doctor", "--json", cwd=tmp_path / "ours", MLFLOW_TRACKING_URI=team.database)
     wrong = ditbench("sync", cwd=tmp_path / "ours", code=2, MLFLOW_TRACKING_URI=team.database.replace("team:", "them:"))
     assert PASSWORD not in said.stdout + said.stderr + wrong.stdout + wrong.stderr and "***@" in wrong.stderr
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) > 50 and not [path for path in files if PASSWORD.encode() in path.read_bytes()]
+    assert len(files) > 25 and not [path for path in files if PASSWORD.encode() in path.read_bytes()]
     assert PASSWORD not in team.log.read_text(errors="replace")
