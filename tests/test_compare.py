@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from bench.config.claim import ClaimError, check
-from bench.findings import claims, compare, fairness, statistics
+from bench.findings import claims, compare, fairness, peers, statistics
 from bench.findings.analysis import analyse
 from bench.findings.ladder import choices, ladders
+from bench.findings.summary import summaries
 from bench.store.folders import Row
 from bench.store.metrics import Measurement, find
 from bench.store.result import Result
@@ -396,3 +397,15 @@ def test_rates_of_two_runs_are_distinguished() -> None:
         assert (verdict.verdict, verdict.tests[0].evidence == compare.APART) == (
             ("undecided", True) if apart else ("supported", False)
         )
+
+
+def test_rows_of_unequal_knobs_are_other_comparisons() -> None:
+    cells = [
+        cell(name, seed, {KID: seed + 1.0}, axes={"data.knobs": {"labels": labels}})
+        for name in ("a", "b")
+        for labels in (8, 16)
+        for seed in range(2)
+    ]
+    made = table(cells, data={"source": "task"})
+    found = peers.groups(made, summaries(made))
+    assert [[row.cells[0].row.axes["data.knobs"]["labels"] for row in group] for group in found] == [[8, 8], [16, 16]]

@@ -9,7 +9,8 @@ import pytest
 import torch
 from tiny import planned
 
-from architectures import Slots
+from architectures import Slots, laws
+from architectures.prompt import Encoded
 from bench.config.schema import Data, Prompt
 from bench.data import datasets, prompts
 from bench.run import cell
@@ -33,6 +34,18 @@ def test_the_oracle_arm_gives_each_token_its_part_of_the_prompt(tmp_path: Any) -
     assert torch.equal(arm.rows("heldout", np.arange(5)).view(shown.shape), shown)
     words = torch.from_numpy(np.array(loaded.heldout.words[:5]))
     assert torch.equal(arm.of_words(task, words).view(shown.shape), shown)
+
+
+def test_each_token_is_modulated_by_its_own_part_and_the_time() -> None:
+    """An oracle that only added the prompt was no bound: on `grain` modulated schemes did better than it."""
+    model = laws.SchemeUnderTest("oracle").random(Slots(7, 16)).scheme
+    d = model.backbone.width
+    e_t, tokens = torch.randn(2, d), torch.randn(2, model.grid**2, d)
+    other = tokens.index_add(1, torch.tensor([3]), torch.ones(2, 1, d))
+    ours, theirs = (model.embed(e_t, Encoded(one, None, one.mean(1))).modulation for one in (tokens, other))
+    apart = (ours - theirs).abs().sum(-1)
+    assert (apart[:, 3] > 0).all() and (apart.sum(1) == apart[:, 3]).all()
+    assert not torch.equal(ours, model.embed(e_t + 1, Encoded(tokens, None, tokens.mean(1))).modulation)
 
 
 def test_a_cell_of_the_oracle_is_trained_and_measured(tmp_path: Any) -> None:

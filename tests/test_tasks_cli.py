@@ -42,7 +42,7 @@ def test_a_task_is_described_with_its_sheet(tmp_path: Path) -> None:
     assert about["knobs"]["labels"] | {"meaning": ""} == {
         "value": 512,
         "default": 128,
-        "levels": {"easy": 64, "medium": 128, "hard": 4096},
+        "levels": {"easy": 64, "medium": 128, "hard": 256},
         "range": "2 to 200000",
         "meaning": "",
     }

@@ -3,31 +3,54 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from architectures.layers import LayerNorm
-from architectures.modulation import FinalNorm, parse_placement
+from architectures.modulation import parse_placement
 from architectures.prompt import Encoded
 from architectures.scheme import BackboneConfig, Facts, Scheme
-from architectures.sublayer import Adaptive, Block, Condition, SubLayer, parse_gate
+from architectures.sublayer import Adaptive, Block, Condition, SubLayer, Vectors, parse_gate
+
+
+def modulated(x: Tensor, m: Vectors) -> Tensor:
+    """x (1 + s) + b, all (B, N, D)."""
+    assert m.scale is not None and m.shift is not None
+    return x * (1 + m.scale) + m.shift
+
+
+class PerToken(SubLayer):
+    """A sub-layer whose shift, scale and gate are each token's own, (B, N, D)."""
+
+    def pre(self, x: Tensor, m: Vectors) -> Tensor:
+        """u, its vectors token by token."""
+        return modulated(self.norm(x), m)
+
+    def residual(self, x: Tensor, u: Tensor, y: Tensor, m: Vectors) -> Tensor:
+        """x + g y, observed with the means over tokens."""
+        assert m.gate is not None
+        out = (x + m.gate * y).to(x.dtype)
+        if self.observer is not None:
+            self.observer(x, u, out, Vectors(*(v if v is None else v.mean(1) for v in m)))
+        return out
 
 
 class Oracle(Scheme):
     """The oracle of a task: each image token is given its own part of the prompt, so that nothing has to be routed.
 
-        c = e_t
-        x_i <- x_i + y_i                                    (y_i the prompt's token i, once, before the blocks)
-        b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i          (W_i and b_i initialised at zero)
+        c_i = e_t + y_i                                     (y_i the prompt's token i)
+        x_i <- x_i + y_i                                    (once, before the blocks)
+        b1, s1, g1, b2, s2, g2 = W_k silu(c_i) + b_k        (W_k and b_k of block k initialised at zero)
         x <- x + g1 SA(LN(x) (1 + s1) + b1)
         x <- x + g2 MLP(LN(x) (1 + s2) + b2)
-        b, s = W silu(c) + b
+        b, s = W silu(c_i) + b
         x = LN(x) (1 + s) + b
 
     The prompt has as many tokens as the image. What this control cannot learn, no path of the prompt can; a task on
-    which it fails says nothing about schemes. The block is DiT's (Peebles and Xie 2023, section 3.2), for time alone.
+    which it fails says nothing about schemes. The block is DiT's (Peebles and Xie 2023, section 3.2), modulated token
+    by token: added alone, a prompt does not reach what time and prompt decide together.
     """
 
     facts = Facts(
-        source="none; the block is DiT's, arXiv 2212.09748, section 3.2",
+        source="none; the block is DiT's, arXiv 2212.09748, section 3.2, modulated token by token",
         vector="timestep",
-        prompt="added to the image's tokens",
+        prompt="added to the image's tokens, and to the vector that modulates each",
         reads=frozenset({"tokens"}),
         identity_at_init=True,
         modulation_parameters="n*(6*d*d + 6*d) + 2*d*d + 2*d",
@@ -41,22 +64,26 @@ class Oracle(Scheme):
         branch = Adaptive("scale+shift", self.gate)
         self.heads = parse_placement("per-block", d, [branch, branch])
         self.trunk = self.heads.trunk()
-        self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
+        last = parse_placement("per-block", d, [Adaptive("scale+shift")])
+        self.norm, self.last = LayerNorm(d), last.head()
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        return Condition(vector=e_t, modulation=self.trunk(e_t), tokens=prompt.tokens, mask=prompt.mask)
+        y = prompt.tokens
+        y = y if prompt.mask is None else y * prompt.mask.unsqueeze(-1).to(y.dtype)
+        return Condition(vector=e_t, modulation=self.trunk(e_t[:, None] + y), tokens=y)
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
         assert c.tokens is not None
-        return x + (c.tokens if c.mask is None else c.tokens * c.mask.unsqueeze(-1).to(c.tokens.dtype))
+        return x + c.tokens
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
         return Block(
             self.heads.head(),
-            attention=SubLayer(op=self.self_attention(), norm=LayerNorm(d), modulation="scale+shift", gate=self.gate),
-            mlp=SubLayer(op=self.mlp(), norm=LayerNorm(d), modulation="scale+shift", gate=self.gate),
+            attention=PerToken(op=self.self_attention(), norm=LayerNorm(d), modulation="scale+shift", gate=self.gate),
+            mlp=PerToken(op=self.mlp(), norm=LayerNorm(d), modulation="scale+shift", gate=self.gate),
         )
 
-    def leave(self, h: Tensor, c: Condition) -> Tensor:
-        return self.final(h, c.vector)
+    def leave(self, x: Tensor, c: Condition) -> Tensor:
+        (m,) = self.last(c.modulation)
+        return modulated(self.norm(x), m)

@@ -7,6 +7,7 @@ learn (a task, a level) are other comparisons.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any, cast
@@ -30,9 +31,10 @@ def of_tasks(table: Table) -> bool:
     return (config.get("data") or {}).get("source") == "task" or "data.task" in (config.get("axes") or {})
 
 
-def point(row: VariantSummary) -> tuple[tuple[str, Any], ...]:
-    """What of the data distinguishes a row: the values of its axes of `data`."""
-    return tuple((axis, value) for axis, value in row.cells[0].row.axes.items() if axis.startswith("data."))
+def point(row: VariantSummary) -> tuple[tuple[str, str], ...]:
+    """What of the data distinguishes a row: the values of its axes of `data`, knobs among them, as text."""
+    axes = row.cells[0].row.axes.items()
+    return tuple((axis, json.dumps(value, sort_keys=True)) for axis, value in axes if axis.startswith("data."))
 
 
 def groups(table: Table, rows: Sequence[VariantSummary]) -> list[list[VariantSummary]]:

@@ -21,7 +21,7 @@ class Labels(Task):
     name = "labels"
     says = "capacity: one label sets the colour of each of 9 cells"
     predicts = "per-block modulation leads shared once there are more labels than channels"
-    levels: ClassVar[Levels] = {"easy": {"labels": 64}, "medium": {"labels": 128}, "hard": {"labels": 4096}}
+    levels: ClassVar[Levels] = {"easy": {"labels": 64}, "medium": {"labels": 128}, "hard": {"labels": 256}}
 
     def __init__(self, *, labels: Annotated[int, Knob("labels", least=2, most=200_000)] = 128) -> None:
         self.labels = labels
