@@ -6,13 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import matrix_file
+from tiny import matrix_file, planned
 
 from bench.config.identity import code_files, identity
 from bench.config.load import load
 from bench.config.matrix import expand
 from bench.config.schema import ConfigError, as_dict
 from bench.config.spec import CellConfig
+from bench.findings.compare import baseline
+from bench.findings.summary import find_row, summaries
+from bench.run.manifest import commit
+from bench.store.table import collect
 
 
 def cells(folder: Path, **changes):
@@ -28,6 +32,20 @@ def test_product_of_variants_seeds_and_axes(tmp_path: Path) -> None:
         "adaln lr=0.2 seed=0",
     ]
     assert made[2].config.train.lr == 0.2 and made[2].axes == {"train.lr": 0.2}
+
+
+def test_a_row_keeps_its_name_on_disk_and_is_found_whatever_the_order_of_its_axes(tmp_path: Path) -> None:
+    """JSON with sorted keys named the rows of two axes anew, and their baseline was none of them."""
+    changes = {"train.warmup": [0, 1], "train.lr": [0.1]}
+    made, store = planned(tmp_path, axes=changes, baseline="adaln-zero warmup=1 lr=0.1")
+    commit(made, store)
+    named = [cell.row.name for cell in made.cells]
+    assert named[0].endswith(" warmup=0 lr=0.1") and [row.name for row in store.rows("tiny")] == named
+    rows = summaries(collect(store, "tiny"))
+    assert baseline(collect(store, "tiny"), rows) == named[1]
+    assert find_row(rows, named[0].replace("warmup=0 lr=0.1", "lr=0.1 warmup=0")).name == named[0]
+    with pytest.raises(ValueError, match="did you mean"):
+        find_row(rows, named[0].replace("warmup=0", "warmup=2"))
 
 
 def test_values_of_an_axis_are_typed_as_their_key_is(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def matrix_file(folder: Path, **changes: Any) -> Path:
         else:
             content[group] = value
     path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 

@@ -116,13 +116,13 @@ def columns(rows: Sequence[VariantSummary]) -> list[Measurement]:
 
 
 def find_row(rows: Sequence[VariantSummary], name: str) -> VariantSummary:
-    """The row of a name.
+    """The row of a name; its axes may come in any order.
 
     Raises:
         ValueError: if there is none, with the nearest.
     """
     for row in rows:
-        if row.name == name:
+        if row.name == name or sorted(row.name.split()) == sorted(name.split()):
             return row
     known = [row.name for row in rows]
     hint = nearest(name, known, f": choose from {', '.join(known)}")
