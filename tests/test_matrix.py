@@ -35,7 +35,7 @@ def test_product_of_variants_seeds_and_axes(tmp_path: Path) -> None:
 
 
 def test_a_row_keeps_its_name_on_disk_and_is_found_whatever_the_order_of_its_axes(tmp_path: Path) -> None:
-    """JSON with sorted keys named the rows of two axes anew, and their baseline was none of them."""
+    """JSON with sorted keys gave the rows of two axes other names, and their baseline was none of them."""
     changes = {"train.warmup": [0, 1], "train.lr": [0.1]}
     made, store = planned(tmp_path, axes=changes, baseline="adaln-zero warmup=1 lr=0.1")
     commit(made, store)
