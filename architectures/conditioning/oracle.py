@@ -23,11 +23,12 @@ class PerToken(SubLayer):
         return modulated(self.norm(x), m)
 
     def residual(self, x: Tensor, u: Tensor, y: Tensor, m: Vectors) -> Tensor:
-        """x + g y, observed with the means over tokens."""
+        """x + g y; observed are the vectors of all tokens in a row, (B, N D)."""
+        m = Vectors(*(v if v is None else v.flatten(1) for v in m))
         assert m.gate is not None
-        out = (x + m.gate * y).to(x.dtype)
+        out = (x + m.gate.view_as(y) * y).to(x.dtype)
         if self.observer is not None:
-            self.observer(x, u, out, Vectors(*(v if v is None else v.mean(1) for v in m)))
+            self.observer(x, u, out, m)
         return out
 
 
