@@ -42,7 +42,7 @@ def cells_do(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
             f"guard = Guard(Path(sys.argv[1]), [sys.executable, '-c', head + {cell!r}])\nprint(json.dumps(guard.run()))"
         )
         words = lambda module, *words: [sys.executable, "-c", script, *words]  # noqa: E731
-        monkeypatch.setattr("bench.run.executors.command", words)
+        monkeypatch.setattr("bench.run.executor.command", words)
 
     return do
 

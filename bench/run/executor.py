@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from bench.run.boot import command
 from bench.run.processes import GRACE
+from bench.store.disk import writing
+from bench.store.files import make_folder
 from bench.store.folders import CellFolder
 
 
@@ -136,6 +140,71 @@ class Executor(ABC, Generic[P]):
         self.kill()
         for process in self.running:
             process.end()
+
+
+class Elsewhere(Executor[P]):
+    """Starts cells on other machines.
+
+    Attributes:
+        stopping: whether cells are being stopped. A signal's handler only notes it, in the middle of whatever a
+            cluster's library does; `stop_all` has them stop.
+    """
+
+    stopping: bool = False
+
+    def stop(self) -> None:
+        """Only notes it."""
+        self.stopping = True
+
+    def kill(self) -> None:
+        """The same; `stop_all` asks `hurry`."""
+        self.stopping = True
+
+    def stop_all(self, grace: float = GRACE, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Stops every cell, and waits at most `grace` seconds or until `hurry()`."""
+        self.stopping = True
+        for process in self.running:
+            process.stop()
+        end = time.monotonic() + grace + 5
+        while any(self.stops(process) for process in self.running) and time.monotonic() < end and not hurry():
+            time.sleep(0.1)
+
+    def stops(self, process: P) -> bool:
+        """Whether a cell that was stopped is still to end."""
+        return process.alive()
+
+
+def open_log(folder: CellFolder) -> None:
+    """Makes a cell's folder, with the log that its output goes to.
+
+    Raises:
+        DiskError: if it cannot be written.
+    """
+    make_folder(folder.path)
+    with writing(folder.log, "the log"), open(folder.log, "ab"):
+        pass
+
+
+def start_guard(folder: Path, variables: dict[str, str], share: int | None) -> subprocess.Popen[bytes]:
+    """A cell's guard as a process of its own session, which reports on its standard output.
+
+    Args:
+        folder: the cell's.
+        variables: its environment.
+        share: descriptor of its share of the machine, which it inherits.
+
+    Raises:
+        OSError: if no process can be started.
+    """
+    return subprocess.Popen(
+        command("bench.run.guard", str(folder)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        pass_fds=[share] if share is not None else [],
+        env=variables,
+    )
 
 
 def threads(cores: int) -> dict[str, str]:

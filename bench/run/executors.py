@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.run import executor
-from bench.run.boot import command, environment
+from bench.run.boot import environment
 from bench.run.processes import PARENT, Child, is_stopped
 from bench.run.slots import FILE, Slots
 from bench.run.warm import Server, Stale
 from bench.store.disk import writing
-from bench.store.files import make_folder
 from bench.store.folders import CellFolder, Store
 
 
@@ -150,9 +149,7 @@ class Local(executor.Executor[Process]):
             DiskError: if its folder cannot be written.
             OSError: if no process can be started.
         """
-        make_folder(folder.path)
-        with writing(folder.log, "the log"), open(folder.log, "ab"):
-            pass
+        executor.open_log(folder)
         with writing(folder.path.parents[1] / "slots", "the share of the machine"):
             share, gpu = self._claim(folder)
         if share is None:
@@ -186,15 +183,7 @@ class Local(executor.Executor[Process]):
         child: Child | None = None
         if self.server is not None and self.server.usable and not self.server.starting():
             child = self.server.fork(folder.path, share, variables)
-        child = child or subprocess.Popen(
-            command("bench.run.guard", str(folder.path)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            pass_fds=[share],
-            env=variables,
-        )
+        child = child or executor.start_guard(folder.path, variables, share)
         return Process(folder, child, gpu, before)
 
 

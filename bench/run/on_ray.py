@@ -15,13 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.run import executor
-from bench.run.executor import Ended
+from bench.run.executor import Ended, open_log
 from bench.run.needs import Needs
 from bench.run.processes import GRACE
 from bench.run.ray_cluster import ANSWERS, Cluster, first
 from bench.run.seat import Seat
-from bench.store.disk import writing
-from bench.store.files import make_folder
 from bench.store.folders import CellFolder
 
 IDLE = 20.0  # seconds that a seat without a cell is kept
@@ -128,7 +126,7 @@ class Process(executor.Process):
             self.place, self.started = "", time.monotonic()
 
 
-class OnRay(executor.Executor[Process]):
+class OnRay(executor.Elsewhere[Process]):
     """A Ray cluster.
 
     Args:
@@ -144,7 +142,7 @@ class OnRay(executor.Executor[Process]):
         self.cluster, self.needs, self.jobs, self.variables = cluster, needs, jobs, variables
         self.running: list[Process] = []
         self._idle: list[tuple[Any, float]] = []
-        self._room, self._asked, self._stopping = 1, 0.0, False
+        self._room, self._asked = 1, 0.0
         self._kind = cluster.ray.remote(max_restarts=0, max_task_retries=0)(Seat)
 
     @property
@@ -163,9 +161,7 @@ class OnRay(executor.Executor[Process]):
         Raises:
             DiskError: if its folder cannot be written.
         """
-        make_folder(folder.path)
-        with writing(folder.log, "the log"), open(folder.log, "ab"):
-            pass
+        open_log(folder)
         before = folder.state()
         seat = self._idle.pop()[0] if self._idle else self._seat()
         process = Process(
@@ -195,7 +191,7 @@ class OnRay(executor.Executor[Process]):
         now = time.monotonic()
         self._idle += [(one.seat, now) for one in over if not one.dropped and not one.ended().lost]
         for seat, since in self._idle.copy():
-            if now - since > IDLE or self._stopping:
+            if now - since > IDLE or self.stopping:
                 self._idle.remove((seat, since))
                 self.cluster.ray.kill(seat)
         return over
@@ -206,22 +202,9 @@ class OnRay(executor.Executor[Process]):
             return True
         return False
 
-    def stop(self) -> None:
-        """Only notes it: a signal's handler calls this in the middle of whatever Ray does. `stop_all` sends it."""
-        self._stopping = True
-
-    def kill(self) -> None:
-        """The same; `stop_all` asks `hurry`."""
-        self._stopping = True
-
     def stop_all(self, grace: float = GRACE, hurry: Callable[[], bool] = lambda: False) -> None:
         """Stops every cell and waits; kills those that have not ended after `grace` seconds, or once `hurry()`."""
-        self._stopping = True
-        for process in self.running:
-            process.stop()
-        end = time.monotonic() + grace + 5
-        while any(process.alive() for process in self.running) and time.monotonic() < end and not hurry():
-            time.sleep(0.1)
+        super().stop_all(grace, hurry)
         left = [process for process in self.running if process.alive()]
         for process in left:
             process.kill()

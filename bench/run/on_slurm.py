@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +20,10 @@ from submitit.helpers import Checkpointable, DelayedSubmission
 
 from bench.config.schema import ConfigError
 from bench.run import executor
-from bench.run.executor import Ended, last_lines
+from bench.run.executor import Ended, last_lines, open_log
 from bench.run.needs import Needs
 from bench.run.processes import GRACE
 from bench.run.seat import PAUSE, Seat
-from bench.store.disk import writing
-from bench.store.files import make_folder
 from bench.store.folders import CellFolder
 
 ARRAY = 1000  # jobs of an array, at most: SLURM's own default
@@ -140,7 +138,7 @@ class Process(executor.Process):
         return None
 
 
-class OnSlurm(executor.Executor[Process]):
+class OnSlurm(executor.Elsewhere[Process]):
     """A cluster's queue.
 
     Args:
@@ -151,7 +149,6 @@ class OnSlurm(executor.Executor[Process]):
     def __init__(self, submit: submitit.Executor, needs: Needs) -> None:
         self.submit, self.needs = submit, needs
         self.running: list[Process] = []
-        self._stopping = False
 
     @property
     def free(self) -> int:
@@ -164,9 +161,7 @@ class OnSlurm(executor.Executor[Process]):
         Raises:
             DiskError: if its folder cannot be written.
         """
-        make_folder(folder.path)
-        with writing(folder.log, "the log"), open(folder.log, "ab"):
-            pass
+        open_log(folder)
         process = Process(folder, before=folder.state())
         self.running.append(process)
         return process
@@ -174,7 +169,7 @@ class OnSlurm(executor.Executor[Process]):
     def wait(self, seconds: float) -> None:
         """Submits what was noted as one array, and waits."""
         noted = [process for process in self.running if process.job is None]
-        if noted and not self._stopping:
+        if noted and not self.stopping:
             self._submit(noted)
         time.sleep(seconds)
 
@@ -185,28 +180,13 @@ class OnSlurm(executor.Executor[Process]):
         for process, one in zip(noted, jobs, strict=True):
             process.job = one
 
-    def stop(self) -> None:
-        """Only notes it: a signal's handler calls this. `stop_all` cancels."""
-        self._stopping = True
-
-    def kill(self) -> None:
-        """The same."""
-        self._stopping = True
-
-    def stop_all(self, grace: float = GRACE, hurry: Callable[[], bool] = lambda: False) -> None:
-        """Cancels every job, and waits until nobody holds its cell, at most `grace` seconds or until `hurry()`."""
-        self._stopping = True
-        for process in self.running:
-            process.stop()
-        end = time.monotonic() + grace + 5
-        while any(one.folder.is_locked() for one in self.running if not one.place) and time.monotonic() < end:
-            if hurry():
-                break
-            time.sleep(PAUSE)
+    def stops(self, process: Process) -> bool:
+        """Whether its cell is held by somebody still: its job may be gone for SLURM before that."""
+        return not process.place and process.folder.is_locked()
 
     def ended(self) -> list[Process]:
         """What ended since the last call; once cells are being stopped, all."""
-        if not self._stopping:
+        if not self.stopping:
             return super().ended()
         over, self.running = self.running, []
         return over

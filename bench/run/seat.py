@@ -15,8 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bench.run.boot import command, environment
-from bench.run.executor import Ended, threads
+from bench.run.boot import environment
+from bench.run.executor import Ended, start_guard, threads
 from bench.run.processes import PARENT, is_stopped
 from bench.run.slots import FILE, Slots
 
@@ -85,15 +85,7 @@ class Seat:
         if share is not None:  # the lock of all shares may be held by a process that was stopped
             variables[FILE] = str(share)
         try:
-            return subprocess.Popen(
-                command("bench.run.guard", folder),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                pass_fds=[share] if share is not None else [],
-                env=environment(**variables),
-            )
+            return start_guard(Path(folder), environment(**variables), share)
         finally:
             if share is not None:
                 os.close(share)
