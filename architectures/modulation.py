@@ -311,7 +311,7 @@ class FinalNorm(nn.Module):
             self.head = Head(init_with(linear, weight=zeros), [slots])
 
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
-        """x (B, N, D), c (B, D) -> (B, N, D)."""
+        """x (B, N, D), c (B, D) or (B, N, D) -> (B, N, D)."""
         (m,) = self.head(c) if self.head is not None and c is not None else (Vectors(),)
         return modulate(self.norm(x), m.shift, m.scale)
 

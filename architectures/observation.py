@@ -28,7 +28,7 @@ class Branch(NamedTuple):
 
     Attributes:
         share: (B,) |gate(g) y| / |what is carried|.
-        gate: gate(g) (B, D), or None where there is none.
+        gate: gate(g) (B, D), or None where there is none; of vectors of each token's own (B, N D).
         scale: s (B, D), or None.
         g: the gate's vector itself, in the graph.
     """
@@ -88,8 +88,8 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
 def _branch_observer(observed: Observation, key: tuple[int, str], part: SubLayer) -> Observer:
     def observer(x: Tensor, u: Tensor, out: Tensor, m: Vectors) -> None:
         carried = part.carry(x, u)
-        gate = part.gate.function(m.gate).detach() if part.gate.function is not None and m.gate is not None else None
-        scale = m.scale.detach() if m.scale is not None else None
+        gate = part.gate.function(m.gate) if part.gate.function is not None and m.gate is not None else None
+        gate, scale = (v.detach().flatten(1) if v is not None else None for v in (gate, m.scale))
         observed.branches[key] = Branch(_ratio(out - carried, carried), gate, scale, m.gate)
 
     return observer

@@ -50,12 +50,17 @@ class Condition(NamedTuple):
 
 
 def modulate(x: Tensor, shift: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
-    """x (1 + scale) + shift, over channels; x (B, N, D), shift and scale (B, D)."""
+    """x (1 + scale) + shift, over channels; x (B, N, D), shift and scale (B, D), or (B, N, D): each token's own."""
     if scale is not None:
-        x = x * (1 + scale.unsqueeze(1))
+        x = x * (1 + for_tokens(scale))
     if shift is not None:
-        x = x + shift.unsqueeze(1)
+        x = x + for_tokens(shift)
     return x
+
+
+def for_tokens(v: Tensor) -> Tensor:
+    """A vector (B, D) for every token, (B, 1, D); one a token (B, N, D) as it is."""
+    return v if v.dim() == 3 else v.unsqueeze(1)
 
 
 MODULATIONS: dict[str, tuple[str, ...]] = {"none": (), "scale": ("scale",), "scale+shift": ("shift", "scale")}
@@ -236,7 +241,7 @@ class SubLayer(nn.Module):
         """The op's output y, through post and gate, added to what is carried."""
         y = self.post(y)
         if self.gate.function is not None and m.gate is not None:
-            y = self.gate.function(m.gate).unsqueeze(1) * y
+            y = for_tokens(self.gate.function(m.gate)) * y
         out = (self.carry(x, u) + y).to(x.dtype)  # vectors are float32 under autocast; the stream keeps its own
         if self.observer is not None:
             self.observer(x, u, out, m)

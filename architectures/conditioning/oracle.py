@@ -3,33 +3,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from architectures.layers import LayerNorm
-from architectures.modulation import parse_placement
+from architectures.modulation import FinalNorm, parse_placement
 from architectures.prompt import Encoded
 from architectures.scheme import BackboneConfig, Facts, Scheme
-from architectures.sublayer import Adaptive, Block, Condition, SubLayer, Vectors, parse_gate
-
-
-def modulated(x: Tensor, m: Vectors) -> Tensor:
-    """x (1 + s) + b, all (B, N, D)."""
-    assert m.scale is not None and m.shift is not None
-    return x * (1 + m.scale) + m.shift
-
-
-class PerToken(SubLayer):
-    """A sub-layer whose shift, scale and gate are each token's own, (B, N, D)."""
-
-    def pre(self, x: Tensor, m: Vectors) -> Tensor:
-        """u, its vectors token by token."""
-        return modulated(self.norm(x), m)
-
-    def residual(self, x: Tensor, u: Tensor, y: Tensor, m: Vectors) -> Tensor:
-        """x + g y; observed are the vectors of all tokens in a row, (B, N D)."""
-        m = Vectors(*(v if v is None else v.flatten(1) for v in m))
-        assert m.gate is not None
-        out = (x + m.gate.view_as(y) * y).to(x.dtype)
-        if self.observer is not None:
-            self.observer(x, u, out, m)
-        return out
+from architectures.sublayer import Adaptive, Block, Condition, SubLayer, parse_gate
 
 
 class Oracle(Scheme):
@@ -65,13 +42,13 @@ class Oracle(Scheme):
         branch = Adaptive("scale+shift", self.gate)
         self.heads = parse_placement("per-block", d, [branch, branch])
         self.trunk = self.heads.trunk()
-        last = parse_placement("per-block", d, [Adaptive("scale+shift")])
-        self.norm, self.last = LayerNorm(d), last.head()
+        self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         y = prompt.tokens
         y = y if prompt.mask is None else y * prompt.mask.unsqueeze(-1).to(y.dtype)
-        return Condition(vector=e_t, modulation=self.trunk(e_t[:, None] + y), tokens=y)
+        c = e_t[:, None] + y  # (B, N, D)
+        return Condition(vector=c, modulation=self.trunk(c), tokens=y)
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
         assert c.tokens is not None
@@ -81,10 +58,9 @@ class Oracle(Scheme):
         d = self.backbone.width
         return Block(
             self.heads.head(),
-            attention=PerToken(op=self.self_attention(), norm=LayerNorm(d), modulation="scale+shift", gate=self.gate),
-            mlp=PerToken(op=self.mlp(), norm=LayerNorm(d), modulation="scale+shift", gate=self.gate),
+            attention=SubLayer(op=self.self_attention(), norm=LayerNorm(d), modulation="scale+shift", gate=self.gate),
+            mlp=SubLayer(op=self.mlp(), norm=LayerNorm(d), modulation="scale+shift", gate=self.gate),
         )
 
-    def leave(self, x: Tensor, c: Condition) -> Tensor:
-        (m,) = self.last(c.modulation)
-        return modulated(self.norm(x), m)
+    def leave(self, h: Tensor, c: Condition) -> Tensor:
+        return self.final(h, c.vector)
