@@ -27,7 +27,7 @@ class Condition(NamedTuple):
     """What a scheme makes of timestep and prompt, once a pass; every block receives it.
 
     Attributes:
-        vector: c (B, D), the sum of signals, or None.
+        vector: c (B, D), the sum of signals, or (B, N, D), where each token has its own; or None.
         modulation: what the heads of the blocks read, of a scheme with two streams the heads of the image's: the output
             of the trunk, in the form that the head's placement has.
         text: the same for the heads of the prompt's stream, or None where that is unmodulated.

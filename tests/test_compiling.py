@@ -20,7 +20,7 @@ from bench.config.schema import Sample, Train
 from bench.measure.sampling import sample_exact
 from bench.store.journal import curves
 from bench.training.compiling import compile_whole, compiled
-from bench.training.flow import flow_loss
+from bench.training.flow import Flow
 from bench.training.model import encoded, places
 
 
@@ -67,11 +67,11 @@ def test_a_cell_calls_its_model_in_two_ways(scheme: str, guidance: float) -> Non
     how, size = Sample(sampler="heun", steps=2, guidance=guidance), 4 if guidance == 1 else 8
     x, t, prompt = subject.inputs(laws.CAPTIONS, batch=size)
     for _ in range(2):
-        flow_loss(model, x, x, t, prompt).mean().backward()
+        Flow().loss(model, x, x, t, prompt).mean().backward()
     for seed in (0, 1):
         sample_exact(model, model.prompt_kind, prompt[:4], gaussian(4, 3, 16, 16, seed=seed), how)
     with torch.inference_mode():
-        flow_loss(model, x * 1, x * 2, t * 1, encoded(model, prompt * 1))
+        Flow().loss(model, x * 1, x * 2, t * 1, encoded(model, prompt * 1))
     assert compiled()["compile_graphs"] - before == 2
 
 

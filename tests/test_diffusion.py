@@ -14,7 +14,7 @@ from bench.config.schema import Sample
 from bench.data.pixels import from_images, to_images
 from bench.measure.sampling import SAMPLERS, euler, guided, heun, initial_noise, sample, sample_exact, solver, with_null
 from bench.store.seeds import derive
-from bench.training.flow import Flow, data_prediction, flow_loss, interpolate, velocity
+from bench.training.flow import Flow, data_prediction, interpolate, velocity
 
 
 def step(seed: int, k: int, batch: int = 64):
@@ -29,9 +29,9 @@ def test_ends_of_the_path() -> None:
 
 def test_the_true_velocity_has_no_loss() -> None:
     x, noise, t = torch.randn(4, 3, 4, 4), torch.randn(4, 3, 4, 4), torch.rand(4)
-    loss = flow_loss(lambda x_t, t, p: noise - x, x, noise, t, None)
+    loss = Flow().loss(lambda x_t, t, p: noise - x, x, noise, t, None)
     assert loss.shape == (4,) and loss.abs().max() == 0
-    assert flow_loss(lambda x_t, t, p: noise - x + 1, x, noise, t, None).allclose(torch.ones(4))
+    assert Flow().loss(lambda x_t, t, p: noise - x + 1, x, noise, t, None).allclose(torch.ones(4))
 
 
 def test_a_step_s_chance_depends_on_seed_and_step_alone() -> None:
@@ -111,23 +111,23 @@ def test_both_targets_say_the_same_velocity_and_data() -> None:
     assert torch.allclose(velocity(as_data, "data")(x_t, t, None), as_velocity(x_t, t, None))
     assert torch.allclose(data_prediction(as_velocity, "velocity")(x_t, t, None), as_data(x_t, t, None))
     assert velocity(as_velocity, "velocity") is as_velocity and data_prediction(as_data, "data") is as_data
-    plain = flow_loss(as_velocity, x, noise, t, None).double()
-    clamped = flow_loss(as_data, x, noise, t, None, target="data", clamp=0.3).double()
+    plain = Flow().loss(as_velocity, x, noise, t, None).double()
+    clamped = Flow("data", 0.3).loss(as_data, x, noise, t, None).double()
     assert torch.allclose(clamped, plain * (t / t.clamp(min=0.3)) ** 2, rtol=1e-4)
-    assert torch.allclose(flow_loss(as_data, x, noise, t, None, target="data", clamp=0.01).double(), plain, rtol=1e-4)
+    assert torch.allclose(Flow("data", 0.01).loss(as_data, x, noise, t, None).double(), plain, rtol=1e-4)
 
 
 def test_the_gradient_of_the_data_loss_has_the_clamped_weight() -> None:
     x, noise, t = flow()
     out = torch.zeros_like(x, requires_grad=True)
-    flow_loss(lambda x_t, t, p: out, x, noise, t, None, target="data", clamp=0.3).sum().backward()
+    Flow("data", 0.3).loss(lambda x_t, t, p: out, x, noise, t, None).sum().backward()
     weight = 1 / t.clamp(min=0.3) ** 2
     assert out.grad is not None
     assert torch.allclose(out.grad, -2 * x * weight[:, None, None, None] / x[0].numel(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("steps", [1, 4])
-@pytest.mark.parametrize("name", sorted(SAMPLERS))
+@pytest.mark.parametrize("name", sorted(SAMPLERS["flow"]))
 def test_an_exact_denoiser_lands_on_a_mode(name: str, steps: int) -> None:
     """Of two modes, each sample ends on one, also where the prompt names it; nothing is divided by t = 0."""
     modes = torch.stack([torch.full((3, 4, 4), -0.6), torch.full((3, 4, 4), 0.6)])
@@ -158,7 +158,7 @@ def test_guidance_acts_on_the_velocity() -> None:
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("name", sorted(SAMPLERS))
+@pytest.mark.parametrize("name", sorted(SAMPLERS["flow"]))
 def test_guidance_and_solver_compute_in_float32_what_a_model_gives_in_bf16(name: str, guidance: float) -> None:
     noise, slope = gaussian(4, 3, 4, 4), gaussian(2, 3, 4, 4, seed=1)
 

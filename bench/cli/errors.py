@@ -30,6 +30,7 @@ EXTRAS = {
     "diffusers": "latents",
     "ray": "ray",
     "submitit": "slurm",
+    "psycopg": "postgres",
 }  # module -> extra
 INPUT = ("yaml", "omegaconf", "antlr4", "safetensors", "PIL", "pyarrow", "datasets", "zipfile", "tarfile", "zlib")
 LONGEST = 2000  # characters of a message: a plugin's may be a gigabyte

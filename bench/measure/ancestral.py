@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.store.seeds import generator
-from bench.training.ddpm import STEPS, Ladder, Noise, ladder
+from bench.training.ddpm import STEPS, Ladder, Noise, ladder, log_variance
 from bench.training.signals import beat
 
 
@@ -24,13 +24,12 @@ def ancestral(model: Noise, x: Tensor, prompt: Any, steps: int) -> Tensor:
         steps: of the 1,000.
     """
     of, chances = ladder(steps), [generator("ancestral", *bits) for bits in _bits(x)]
-    most, least = of.b.log().tolist(), of.log_least.tolist()
+    of_data, of_x, most, least = (table.tolist() for table in (of.of_data, of.of_x, of.b.log(), of.log_least))
     for k in reversed(range(steps)):
         x_0, _, r = _predicted(model, x, prompt, of, k)
-        x = of.of_data[k].item() * x_0 + of.of_x[k].item() * x
+        x = of_data[k] * x_0 + of_x[k] * x
         if k:
-            share = (r + 1) / 2
-            deviation = ((share * most[k] + (1 - share) * least[k]) / 2).exp()
+            deviation = (log_variance(r, most[k], least[k]) / 2).exp()
             fresh = torch.stack([torch.randn(x.shape[1:], generator=chance) for chance in chances])
             x = x + deviation * fresh.to(x.device)
     return x

@@ -56,7 +56,7 @@ def count(config: CellConfig, prompt: PromptKind) -> dict[str, float]:
 
 
 def count_parameters(config: CellConfig, prompt: PromptKind) -> dict[str, float]:
-    """The `parameters_*` of `count` alone, in a tenth of its time: no forward pass."""
+    """The `parameters_*` of `count` alone, without a forward pass."""
     with torch.device("meta"):
         return _parameters(build(config, prompt))
 

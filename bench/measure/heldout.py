@@ -20,7 +20,7 @@ def heldout_loss(subject: LoadedCell, *, batch: int = 256) -> dict[str, float]:
 
     Image i has its own fixed noise, a function of (seed, i); the k-th image of the sample has t in bin k mod bins.
     """
-    evaluate, train = subject.config.evaluate, subject.config.train
+    evaluate, train, process = subject.config.evaluate, subject.config.train, process_of(subject.config.train)
     count, bins, seed = min(evaluate.heldout, len(subject.data.heldout)), evaluate.bins, evaluate.seed
     chosen = sampled(subject.data.heldout, count, seed=seed, name="validation")
     place = torch.arange(count) % bins
@@ -35,7 +35,7 @@ def heldout_loss(subject: LoadedCell, *, batch: int = 256) -> dict[str, float]:
         x_0, noise, times = (part.to(subject.device) for part in (x_0, noise, t[index]))
         with subject.autocast():
             given = encoded(subject.model, prompt)
-            loss = process_of(train).loss(subject.model, x_0, noise, times, given)
+            loss = process.loss(subject.model, x_0, noise, times, given)
         losses.append(loss[:kept].cpu())
     loss = torch.cat(losses)
     by_bin = {f"heldout_loss_bin{k}": loss[place == k].mean().item() for k in range(bins) if (place == k).any()}

@@ -27,9 +27,8 @@ from bench.measure.ancestral import ancestral, ddim
 from bench.measure.images import Images, save_grid
 from bench.store.kept import load_array, save_array
 from bench.store.seeds import generator
-from bench.training.ddpm import Ddpm
 from bench.training.digests import weights_digest
-from bench.training.flow import Flow, Velocity, velocity
+from bench.training.flow import Flow, Velocity
 from bench.training.model import LoadedCell, encoded, places
 from bench.training.process import Process, process_of
 from bench.training.signals import beat
@@ -99,15 +98,17 @@ def heun(velocity: Velocity, x: Tensor, prompt: Any, steps: int, *, onto_data: b
 VELOCITY = Flow()
 Say = Callable[[str], None]
 Solver = Callable[[Velocity, Tensor, Any, int], Tensor]
-SAMPLERS: dict[str, Solver] = {"euler": euler, "heun": heun}
-OF_DDPM: dict[str, Solver] = {"ddpm": ancestral, "ddim": ddim}
+SAMPLERS: dict[str, dict[str, Solver]] = {  # of a process, by name
+    "flow": {"euler": euler, "heun": heun},
+    "ddpm": {"ddpm": ancestral, "ddim": ddim},
+}
 
 
 def solver(name: str, process: Process) -> Solver:
     """The sampler of that name, for a model of that process."""
-    if isinstance(process, Ddpm):
-        return OF_DDPM[name]
-    return partial(heun, onto_data=True) if (name, process.target) == ("heun", "data") else SAMPLERS[name]
+    if isinstance(process, Flow) and (name, process.target) == ("heun", "data"):
+        return partial(heun, onto_data=True)
+    return SAMPLERS[process.name][name]
 
 
 def _times(steps: int) -> Iterator[tuple[float, float]]:
@@ -141,9 +142,8 @@ def sample_exact(
     """Samples x_0 (B, C, H, W), not clipped, of a model of that process."""
     prompts = with_null(kind, prompt, noise, how.guidance)
     given = encoded(model, prompts)  # once: it is the same at every step
-    field = exact(model) if isinstance(process, Ddpm) else velocity(exact(model), process.target)
-    # guidance acts on the velocity, or the noise; the copy is made here: one graph for all steps
-    return solver(how.sampler, process)(guided(field, how.guidance), noise.clone(), given, how.steps)
+    field = guided(process.field(exact(model)), how.guidance)  # guidance acts on the velocity, or the noise
+    return solver(how.sampler, process)(field, noise.clone(), given, how.steps)  # made here: one graph for all steps
 
 
 def prompt_texts(data: Dataset, indices: NDArray[np.int64], split: str = "heldout") -> list[str]:

@@ -135,11 +135,11 @@ def _noise_step(config: CellConfig, prompt: PromptKind) -> Callable[[], None]:
     model = build(config, prompt).to(device)
     x, noise = (torch.randn(batch, channels, size, size, device=device) for _ in range(2))
     t, null = torch.rand(batch, device=device), prompt.null(batch, device)
-    low = config.train.precision == "bf16"
+    low, process = config.train.precision == "bf16", process_of(config.train)
 
     def loss() -> Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=low):
-            return process_of(config.train).loss(model, x, noise, t, null).mean()
+            return process.loss(model, x, noise, t, null).mean()
 
     return bare_step(model, loss, config.train)
 

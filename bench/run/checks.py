@@ -123,11 +123,11 @@ def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:
         yield f"train.compile on needs a C++ compiler ({', '.join(COMPILERS)}), and there is none; choose off"
 
 
-SAMPLERS = {"flow": ("euler", "heun"), "ddpm": ("ddpm", "ddim")}
-
-
 def _of_process(config: CellConfig, data: Dataset) -> Iterator[str]:
     """What is of another process than the one that is trained."""
+    from bench.measure.sampling import SAMPLERS
+    from bench.training.ddpm import STEPS
+
     train, sample, known = config.train, config.sample, SAMPLERS[config.train.process]
     if sample.sampler not in known:
         yield f"sample.sampler {sample.sampler}: of train.process {train.process} choose {' or '.join(known)}"
@@ -135,8 +135,8 @@ def _of_process(config: CellConfig, data: Dataset) -> Iterator[str]:
         return
     if train.target != "velocity":
         yield f"train.target {train.target} is of the flow alone, and train.process is ddpm, which predicts noise"
-    if sample.steps > 1000:
-        yield f"sample.steps {sample.steps}: DDPM has 1,000"
+    if sample.steps > STEPS:
+        yield f"sample.steps {sample.steps}: DDPM has {STEPS:,}"
     if data.task is not None:
         yield "train.process ddpm: the optimal denoisers of tasks are of the flow; choose flow"
 

@@ -37,10 +37,10 @@ def on_device(train: Train, run: Run | None = None) -> Train:
     Raises:
         ConfigError: for a device that is not here, or a low stream in high arithmetic.
     """
-    device, elsewhere = train.device, run is not None and run.executor != "local"
+    device, here = train.device, run is None or run.executor == "local"
     if device == "auto":
-        device = "cuda" if (run.gpus if elsewhere and run and run.gpus is not None else _gpu()) else "cpu"
-    if device == "cuda" and not elsewhere and not _gpu():
+        device = "cuda" if (_gpu() if here or run is None or run.gpus is None else run.gpus) else "cpu"
+    if device == "cuda" and here and not _gpu():
         raise ConfigError("train.device cuda: no CUDA device is available here; choose cpu or auto")
     precision, compiled = ("bf16", "on") if device == "cuda" else ("32", "off")
     changes: dict[str, Any] = {"device": device}

@@ -80,7 +80,8 @@ def _tables(device: torch.device) -> dict[str, Tensor]:
 class Ddpm:
     """The process with its loss; it has no settings."""
 
-    outputs: ClassVar[int] = 2
+    name: ClassVar[str] = "ddpm"
+    outputs: ClassVar[int] = 2  # channels of the output, in those of x
 
     def chance(self, seed: int, step: int, shape: Sequence[int], *, drop: float, device: Any) -> StepNoise:
         """What chance decides at a training step: t uniform in [0, 1), whose step is s = floor(1000 t)."""
@@ -98,6 +99,16 @@ class Ddpm:
         e, r = model(x, _step(t) / STEPS, prompt).float().chunk(2, dim=1)
         return (e - noise).square().flatten(1).mean(1) + bound(x_0, x, e.detach(), r, t)
 
+    def field(self, model: Noise) -> Noise:
+        """What a sampler follows, and guidance acts on: the noise."""
+        return model
+
+
+def log_variance(r: Tensor, most: Tensor | float, least: Tensor | float) -> Tensor:
+    """The log variance at r, -1 at the least and 1 at the most."""
+    share = (r + 1) / 2
+    return share * most + (1 - share) * least
+
 
 def bound(x_0: Tensor, x: Tensor, e: Tensor, r: Tensor, t: Tensor) -> Tensor:
     """L_vlb of a step in bits a dimension, (B,): KL of q and p, and the negative log likelihood of x_0 at step 0.
@@ -112,13 +123,13 @@ def bound(x_0: Tensor, x: Tensor, e: Tensor, r: Tensor, t: Tensor) -> Tensor:
         t: (B,).
     """
     a, of_data, of_x = (_at(name, t) for name in ("a", "of_data", "of_x"))
-    share, least = (r + 1) / 2, _at("log_least", t)
-    log_variance = share * _at("log_b", t) + (1 - share) * least
+    least = _at("log_least", t)
+    log_p = log_variance(r, _at("log_b", t), least)
     guess = (x - (1 - a).sqrt() * e) / a.sqrt()
     apart = of_data * (x_0 - guess)  # of the means: x has the same weight in both
     mean = of_data * guess + of_x * x
-    kl = (log_variance - least + (least - log_variance).exp() + apart.square() * (-log_variance).exp() - 1) / 2
-    nll = -_log_likelihood(x_0, mean, log_variance / 2)
+    kl = (log_p - least + (least - log_p).exp() + apart.square() * (-log_p).exp() - 1) / 2
+    nll = -_log_likelihood(x_0, mean, log_p / 2)
     each = torch.where((_step(t) == 0)[:, None, None, None], nll, kl)
     return each.flatten(1).mean(1) / math.log(2)
 

@@ -78,6 +78,7 @@ class Flow:
     clamp: float = 0.3
     t_mean: float = 0.0
     t_std: float = 1.0
+    name: ClassVar[str] = "flow"
     outputs: ClassVar[int] = 1  # channels of the output, in those of x
 
     def chance(self, seed: int, step: int, shape: Sequence[int], *, drop: float, device: Any) -> StepNoise:
@@ -93,31 +94,21 @@ class Flow:
         return interpolate(x_0, noise, t)
 
     def loss(self, model: Velocity, x_0: Tensor, noise: Tensor, t: Tensor, prompt: Any) -> Tensor:
-        """See `flow_loss`, (B,)."""
-        return flow_loss(model, x_0, noise, t, prompt, target=self.target, clamp=self.clamp)
+        """Mean squared error of the velocity for each image, (B,); of a data prediction with its weight clamped."""
+        out = model(interpolate(x_0, noise, t), t, prompt).float()
+        if self.target == "velocity":
+            return (out - (noise - x_0)).square().flatten(1).mean(1)
+        return (out - x_0).square().flatten(1).mean(1) / t.clamp(min=self.clamp).square()
+
+    def field(self, model: Velocity) -> Velocity:
+        """What a sampler follows, and guidance acts on: the velocity."""
+        return velocity(model, self.target)
 
 
 def interpolate(x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """x_t, with t (B,)."""
     t = t[:, None, None, None]
     return (1 - t) * x_0 + t * noise
-
-
-def flow_loss(
-    model: Velocity,
-    x_0: Tensor,
-    noise: Tensor,
-    t: Tensor,
-    prompt: Any,
-    *,
-    target: Target = "velocity",
-    clamp: float = 0.3,
-) -> Tensor:
-    """Mean squared error of the velocity for each image, (B,); of a data prediction with its weight clamped."""
-    out = model(interpolate(x_0, noise, t), t, prompt).float()
-    if target == "velocity":
-        return (out - (noise - x_0)).square().flatten(1).mean(1)
-    return (out - x_0).square().flatten(1).mean(1) / t.clamp(min=clamp).square()
 
 
 def velocity(model: Velocity, target: Target) -> Velocity:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from kit import MAIN, Launch, also
+from kit import MAIN, Launch, first
 from test_tracking import synthetic
 
 from bench.store.folders import Store
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("ending", ["SIGHUP", "SIGKILL", *also("SIGTERM", "several at once")])
+@pytest.mark.parametrize("ending", first(ENDINGS, "SIGHUP", "SIGKILL"))
 def test_the_server_ends_with_the_dashboard(folder: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server and its workers outlived the dashboard after SIGTERM, SIGHUP and SIGKILL, and held the port."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -46,7 +46,7 @@ def test_captions_are_shown_with_what_is_unknown_cut_and_empty(
     text = shown(tmp_path, capsys, **HUGGINGFACE, **keys)
     assert "dropped 1" in text and "1 are cut (50.0%)" in text and "empty (null prompt) (1)" in text
     assert "such as five" in text and "\x1b" not in text
-    assert "captions (depth 2, length 2, vocabulary 6)" in text
+    assert "captions (vocabulary 6, length 2, depth 2)" in text
 
 
 def test_many_classes_are_shortened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

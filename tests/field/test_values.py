@@ -46,7 +46,7 @@ WRONG = {
     "train.betas": ["[0.9, .nan]", "[0.9]", "[0.9, 1.0]", "[0.9, true]", "0.9", '"0.9, 0.99"'],
     "train.device": ["gpu", "cuda:0", "true"],
     "train.exact": ["3", "1", "null"],
-    "sample.sampler": ["ddim", "1", "[heun]"],
+    "sample.sampler": ["plms", "1", "[heun]"],
     "sample.guidance": [".nan", "-.inf", "true", "strong"],
     "evaluate.sweep": ["[1, .inf]", "[1, true]", "3"],
     "backbone.qk_norm": ["1", "2", "maybe", "[true]"],

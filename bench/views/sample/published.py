@@ -14,7 +14,7 @@ import architectures
 from architectures import FeatureBatch
 from bench.data.pixels import to_images
 from bench.measure.images import png, tile
-from bench.measure.sampling import SAMPLERS, initial_noise
+from bench.measure.sampling import euler, initial_noise
 from bench.store.files import write_atomic
 from bench.views.sample.cells import SampleSettings
 from bench.views.sample.weightfiles import FileError, read
@@ -115,7 +115,7 @@ def latents(
         return v_null + guidance * (v - v_null)
 
     noise = initial_noise(seed, range(count), shape).repeat(size, 1, 1, 1)
-    return SAMPLERS["euler"](velocity, noise, prompt, steps)
+    return euler(velocity, noise, prompt, steps)
 
 
 def write(path: Path, samples: Tensor) -> None:
