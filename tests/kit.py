@@ -67,7 +67,7 @@ class Launch:
         """What it printed so far."""
         return self.output.read_text(errors="replace")
 
-    def wait_for(self, moment: Callable[[], Any], seconds: float = 120) -> None:
+    def wait_for(self, moment: Callable[[], Any], seconds: float = 300) -> None:
         """Waits until `moment()` is true; fails if the process ends first, or time does."""
         end = time.monotonic() + seconds
         while not moment():
@@ -87,7 +87,7 @@ class Launch:
         except psutil.NoSuchProcess:
             return []
 
-    def ended(self, code: int | None = None, seconds: float = 120) -> str:
+    def ended(self, code: int | None = None, seconds: float = 300) -> str:
         """What it printed, once it has ended; `code` is the exit code that is expected."""
         self.child.wait(seconds)
         assert code is None or self.child.returncode == code, f"exit {self.child.returncode}\n{self.text}"

@@ -170,7 +170,7 @@ def launch(cwd: Path, nodes: Nodes, *words: str) -> Launch:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_ctrl_c_a_killed_driver_and_a_killed_node_cost_no_number(tmp_path: Path, nodes: Nodes) -> None:
     """One cell, stopped by Ctrl-C, then left by its driver, then cut off with its node; as if nothing had been."""
     (tmp_path / "calm").mkdir()
@@ -184,7 +184,7 @@ def test_ctrl_c_a_killed_driver_and_a_killed_node_cost_no_number(tmp_path: Path,
         return max((int(path.stem[5:]) for path in cell.checkpoints.glob("*.ckpt")), default=0)
 
     first = launch(tmp_path, nodes)
-    first.wait_for(lambda: step() > 0 and cell.is_locked(), 400)
+    first.wait_for(lambda: step() > 0 and cell.is_locked(), 900)
     first.disturb(signal.SIGINT)
     text = first.ended(1, 120)
     assert "stopped; the same command resumes from here" in text
@@ -194,7 +194,7 @@ def test_ctrl_c_a_killed_driver_and_a_killed_node_cost_no_number(tmp_path: Path,
 
     reached = step()
     second = launch(tmp_path, nodes)
-    second.wait_for(lambda: step() > reached and cell.is_locked(), 400)
+    second.wait_for(lambda: step() > reached and cell.is_locked(), 900)
     second.disturb(signal.SIGKILL)
     second.child.wait()
     end = time.monotonic() + 120
@@ -203,11 +203,11 @@ def test_ctrl_c_a_killed_driver_and_a_killed_node_cost_no_number(tmp_path: Path,
     reached = step()
 
     third = launch(tmp_path, nodes)
-    third.wait_for(lambda: step() > reached and cell.is_locked() and cell.state().get("attempt") == 3, 400)
+    third.wait_for(lambda: step() > reached and cell.is_locked() and cell.state().get("attempt") == 3, 900)
     (node,) = [node for node in both if guards(nodes, node)]
     nodes.kill(node)
     assert cell.result() is None, "in mid-cell"
-    text = third.ended(0, 400)
+    text = third.ended(0, 900)
     assert "was lost; it resumes elsewhere" in text and text.count("resumes (") == 2, text
     assert cell.status()[0] == "done" and cell.state()["attempt"] == 4
     assert cell.journal.read_text().count('"resumed"') == 3
