@@ -1,10 +1,12 @@
-"""The option `--parity FILE`, what the parity tests measured, as a file; and the mark of what `make faults` runs."""
+"""The option `--parity FILE`, what the parity tests measured, as a file; what `make faults` runs; an empty MLflow."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,3 +28,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent in (here / "faults", here / "field") or item.get_closest_marker("faults"):
             item.add_marker("case")
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An initialised store: MLflow takes seconds to make one, so the processes of a run make it once."""
+    from bench.store.folders import Store
+    from bench.views import mlflow as tracking
+
+    base = tmp_path_factory.getbasetemp()
+    store = Store((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "empty-mlflow")
+    with pytest.MonkeyPatch.context() as patch, FileLock(store.root.with_suffix(".lock")):
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        if not store.root.exists():
+            tracking.connect(Store(store.root.with_suffix(".new")))
+            store.root.with_suffix(".new").rename(store.root)
+    return store.root / "mlflow.db"

@@ -86,11 +86,12 @@ def test_the_doctor_names_what_is_wrong_and_the_remedy(tmp_path: Path, monkeypat
     assert items["torch"].state == "ok", "one bad item hides no other"
 
 
-def test_a_store_of_another_mlflow_and_none_at_all_are_said_with_the_way_out(tmp_path: Path) -> None:
+def test_a_store_of_another_mlflow_and_none_at_all_are_said_with_the_way_out(tmp_path: Path, empty: Path) -> None:
     env = {"MLFLOW_TRACKING_URI": ""}
     none = ditbench("dashboard", cwd=tmp_path, code=2, **env)
     assert "no matrix was run in runs; start with: ditbench run" in none.stderr
     generate(tmp_path / "runs", variants=1, seeds=1, steps=100, name="made")
+    shutil.copy(empty, tmp_path / "runs" / "mlflow.db")
     ditbench("sync", "made", cwd=tmp_path, code=0, **env)
     base = sqlite3.connect(tmp_path / "runs" / "mlflow.db")
     base.execute("UPDATE alembic_version SET version_num = 'of-another-time'")

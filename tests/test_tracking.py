@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -32,6 +33,13 @@ from bench.views.report import write_report
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def root(tmp_path: Path, empty: Path) -> Path:
+    """A results directory whose store is there, with nothing in it: to make one takes MLflow seconds."""
+    shutil.copy(empty, tmp_path / "mlflow.db")
+    return tmp_path
 
 
 CHANCE = ("mlflow.parentRunId", "mlflow.user", "ditbench.root", "ditbench.stamp")  # tags that two stores differ in
@@ -119,11 +127,11 @@ def test_what_an_experiment_holds(tmp_path: Path) -> None:
     assert len(client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")) == 4
 
 
-def test_short_names_training_mode_and_the_capability_figure(tmp_path: Path) -> None:
+def test_short_names_training_mode_and_the_capability_figure(root: Path) -> None:
     """No long name beside a short one; the page opens for training; an older writer's runs are made again."""
     from synthetic import generate_tasks
 
-    store = generate_tasks(tmp_path, schemes=("adaln-zero",), tasks=("bind",), seeds=1)
+    store = generate_tasks(root, schemes=("adaln-zero",), tasks=("bind",), seeds=1)
     write_report(store, "tasks")
     tracking.sync(store, "tasks")
     _, _, tags, histories, files = contents(store, "tasks")["tasks"]
@@ -143,18 +151,21 @@ def test_short_names_training_mode_and_the_capability_figure(tmp_path: Path) -> 
     assert all("fid_of_an_older_writer" not in one[3] for one in contents(store, "tasks").values())
 
 
-def test_a_second_sync_changes_nothing(tmp_path: Path) -> None:
-    store = synthetic(tmp_path)
+def test_a_second_sync_changes_nothing(root: Path) -> None:
+    store = synthetic(root)
     tracking.sync(store, "made")
     before = contents(store)
     sent = tracking.sync(store, "made")
     assert contents(store) == before and (sent.points, sent.images) == (0, 0)
 
 
-def test_broken_off_anywhere_and_synced_again_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = synthetic(tmp_path / "whole")
+def test_broken_off_anywhere_and_synced_again_is_the_same(
+    root: Path, empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = synthetic(root)
     tracking.sync(whole, "made")
-    broken, calls, real = synthetic(tmp_path / "broken"), 0, MlflowClient.log_batch
+    broken, calls, real = synthetic(root / "broken"), 0, MlflowClient.log_batch
+    shutil.copy(empty, broken.root / "mlflow.db")
 
     def fails(self: MlflowClient, *words: Any, **more: Any) -> None:
         nonlocal calls
@@ -174,8 +185,8 @@ def test_broken_off_anywhere_and_synced_again_is_the_same(tmp_path: Path, monkey
     assert contents(broken) == contents(whole)
 
 
-def test_growing_journal_and_a_failure_repaired(tmp_path: Path) -> None:
-    store = synthetic(tmp_path, variants=1, seeds=1)
+def test_growing_journal_and_a_failure_repaired(root: Path) -> None:
+    store = synthetic(root, variants=1, seeds=1)
     tracking.sync(store, "made")
     folder = store.cell(store.rows("made")[0].cell)
     journal = Journal(folder.journal, attempt=2)
@@ -197,8 +208,8 @@ def test_growing_journal_and_a_failure_repaired(tmp_path: Path) -> None:
     ]
 
 
-def test_cells_of_an_earlier_plan_leave_the_table(tmp_path: Path) -> None:
-    store = synthetic(tmp_path)
+def test_cells_of_an_earlier_plan_leave_the_table(root: Path) -> None:
+    store = synthetic(root)
     tracking.sync(store, "made")
     path = store.matrix_folder("made") / "manifest.json"
     write_json(path, store.manifest("made") | {"cells": store.manifest("made")["cells"][:1]})
@@ -206,24 +217,27 @@ def test_cells_of_an_earlier_plan_leave_the_table(tmp_path: Path) -> None:
     assert sorted(contents(store)) == ["made", "scheme-0 seed 0"]
 
 
-def test_rebuild_makes_the_same_from_nothing(tmp_path: Path) -> None:
-    store = synthetic(tmp_path)
+def test_rebuild_makes_the_same_from_nothing(root: Path) -> None:
+    store = synthetic(root)
     tracking.sync(store, "made")
     before = contents(store)
     tracking.sync(store, "made", rebuild=True)
     assert contents(store) == before
-    (tmp_path / "mlflow.db").unlink()
+    (root / "mlflow.db").unlink()
     tracking.sync(store, "made")
     assert contents(store) == before
 
 
 def test_two_processes_on_a_new_store(tmp_path: Path) -> None:
     store = synthetic(tmp_path)
-    code = "import sys, pathlib; from bench.store import folders as store; "
-    code += "from bench.views import mlflow as tracking; "
-    code += "tracking.sync(store.Store(pathlib.Path(sys.argv[1])), 'made')"
-    both = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
-    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    code = (
+        "import os, pathlib, sys\nfrom bench.store.folders import Store\nfrom bench.views import mlflow as tracking\n"
+    )
+    code += "from bench.views.mlflow import client\nclient.PATIENCE = 100\n"
+    code += "second = os.fork()\n"  # once the imports are done: they are seconds, and both start at one moment
+    code += "tracking.sync(Store(pathlib.Path(sys.argv[1])), 'made')\n"
+    code += "sys.exit(os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]) if second else 0)"
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=120).returncode == 0
     assert len(contents(store)) == 5
 
 
@@ -238,8 +252,8 @@ def test_a_dead_server_is_said_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert time.monotonic() - begin < 60, "MLflow alone would try for four minutes"
 
 
-def test_a_deleted_experiment_says_the_way_back(tmp_path: Path) -> None:
-    store = synthetic(tmp_path)
+def test_a_deleted_experiment_says_the_way_back(root: Path) -> None:
+    store = synthetic(root)
     tracking.sync(store, "made")
     client = MlflowClient(tracking_uri=tracking.tracking_uri(store))
     client.delete_experiment(client.get_experiment_by_name("made").experiment_id)
@@ -247,8 +261,8 @@ def test_a_deleted_experiment_says_the_way_back(tmp_path: Path) -> None:
         tracking.sync(store, "made")
 
 
-def test_the_page_is_served_with_its_images(tmp_path: Path) -> None:
-    store = synthetic(tmp_path)
+def test_the_page_is_served_with_its_images(root: Path) -> None:
+    store = synthetic(root)
     tracking.sync(store, "made")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
