@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from bench.config.schema import ConfigError, Train
 from bench.config.spec import CellConfig
 from bench.data import datasets, prompts
 from bench.measure import cost
+from bench.run import budget as budgets
 from bench.run import plan as planning
 from bench.run.plan import plan
 from bench.store.folders import Store
@@ -57,6 +61,22 @@ def test_what_cannot_be_matched_is_refused(tmp_path: Path) -> None:
         ConfigError, match="budget.to 'adaln-zer' is no variant of this matrix; did you mean 'adaln-zero'"
     ):
         tiny.planned(tmp_path, budget={"match": "params", "to": "adaln-zer"})
+
+
+def test_the_width_is_found_as_bisection_finds_it_with_fewer_counts() -> None:
+    """Whatever the cost, if it grows with the width; a count takes seconds where the model is deep."""
+    allowed, asked, halved = range(24, 1537, 24), 0, 0
+    square: tuple[Callable[[int], float], ...] = (lambda w: 12 * w * w + 900 * w + 5e5, lambda w: w**2)
+    for spent in (*square, lambda w: w, lambda w: 1e9 - 1e9 / w, lambda w: 2.0 ** (w / 10)):
+        for budget in (*(spent(w) + d for w in (24, 400, 408, 800, 1000) for d in (-1e-9, 0, 1e-9)), 1e-9, 1e300):
+            counted = functools.cache(spent)
+            found = budgets._first_above(allowed, budget, counted, 384)
+            assert found == bisect.bisect_right(allowed, budget, key=spent)
+            count = counted.cache_info().misses
+            assert count <= 11
+            if spent in square and 0 < found < len(allowed):
+                asked, halved = asked + count, halved + 6
+    assert asked < 0.7 * halved
 
 
 def test_seeds_of_a_variant_get_the_same_size(tmp_path: Path) -> None:
