@@ -238,10 +238,10 @@ class _Planner:
 
     def _extractor(self, name: str) -> str:
         """The extractor's own name, its weights tried."""
-        from bench.measure import metrics
-
         if name == "none":
             return name
+        from bench.measure import metrics  # whose libraries take seconds to import
+
         found = metrics.resolve(name, warn=self.warnings.append).name
         check_extractor(found)
         return found
