@@ -213,7 +213,7 @@ class Warm(Local):
         return Process(folder, child, gpu, before)
 
 
-def _run_command(words: tuple[str, ...], cwd: Path, env: dict[str, str], out: Any, err: Any) -> None:
+def _run_command(words: tuple[str, ...], cwd: Path, env: dict[str, str], out: Any, err: Any, code: str = "") -> None:
     from bench.cli import main
     from bench.run import executors, placement
 
@@ -226,17 +226,20 @@ def _run_command(words: tuple[str, ...], cwd: Path, env: dict[str, str], out: An
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(k, "wb"), "utf-8", line_buffering=True) for k in (1, 2))
     sys.argv = ["ditbench", *words]
-    code = 0
+    status = 0
     try:
-        main()
+        if code:
+            exec(code, {"__name__": "__main__"})
+        else:
+            main()
     except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        status = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except BaseException:
         traceback.print_exc()
-        code = 1
+        status = 1
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os._exit(code)
+    os._exit(status)
 
 
 class WarmLaunch(Launch):
@@ -251,17 +254,23 @@ class WarmLaunch(Launch):
         self.child: Any = _Child(process)
 
 
-def warm_command(*words: str, cwd: Path, seconds: float, **env: str) -> subprocess.CompletedProcess[str]:
-    """`ditbench WORDS` in a process that is forked with the imports done: its exit code and what it printed."""
+def warm_command(
+    *words: str, cwd: Path, seconds: float, code: str = "", **env: str
+) -> subprocess.CompletedProcess[str]:
+    """`ditbench WORDS`, or Python's `code`, in a process that is forked with the imports done.
+
+    Returns:
+        Its exit code and what it printed.
+    """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         streams = DupFd(out.fileno()), DupFd(err.fileno())
-        arguments = (words, cwd.resolve(), os.environ | env, *streams)
+        arguments = (words, cwd.resolve(), os.environ | env, *streams, code)
         process = _imported().Process(target=_run_command, args=arguments)
         process.start()
         process.join(seconds)
         if process.exitcode is None:
             process.kill()
-            raise AssertionError(f"ditbench {' '.join(words)}: not done after {seconds:g} s")
+            raise AssertionError(f"{code or 'ditbench'} {' '.join(words)}: not done after {seconds:g} s")
         texts = []
         for stream in (out, err):
             stream.seek(0)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from kit import warm_command
 from tiny import ditbench, matrix_file
 
 from architectures import laws
@@ -49,8 +50,8 @@ def test_a_file_and_its_test_work_as_written(tmp_path: Path) -> None:
         "my_gate.py",
         "test_my_gate.py",
     ]
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=tmp_path, text=True,
-                          capture_output=True, timeout=200)  # fmt: skip
+    code = "import sys, pytest\nsys.path.insert(0, '')\nsys.exit(int(pytest.main(['-q', '-p', 'no:cacheprovider'])))"
+    done = warm_command(cwd=tmp_path, code=code, seconds=200)  # as `python -m pytest`
     assert done.returncode == 0 and f"{len(laws.LAWS)} passed" in done.stdout, done.stdout
     with pytest.raises(ValueError, match="my_gate.py is there already"):
         scaffold.new_scheme("my-gate", tmp_path, package=False)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit import warm_command
 from tiny import planned, run_all
 
 from bench.config.schema import Train
@@ -238,5 +239,6 @@ def test_a_signal_while_a_step_is_logged_waits_for_a_checkpoint(tmp_path: Path) 
     code += "def logs(self, module, step):\n    log(self, module, step)\n"
     code += "    if step == 2: os.kill(os.getpid(), signal.SIGTERM)\n"
     code += "CellCallback._log = logs\nprint(cell.run(pathlib.Path(sys.argv[1])))"
-    subprocess.run([sys.executable, "-c", code, str(cell.path)], check=True, capture_output=True)
-    assert cell.status()[0] == "killed" and [p.name for p in cell.checkpoints.glob("*.ckpt")] == ["step-000000003.ckpt"]
+    done = warm_command(str(cell.path), cwd=tmp_path, code=code, seconds=200)
+    assert cell.status()[0] == "killed", done.stderr
+    assert done.returncode == 0 and [p.name for p in cell.checkpoints.glob("*.ckpt")] == ["step-000000003.ckpt"]
