@@ -26,11 +26,10 @@ def test_peak_memory_is_of_this_process_and_not_of_the_one_that_started_it() -> 
     def peak() -> float:
         return float(subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True).stdout)
 
-    alone = peak()
     ballast = bytearray(3 * 2**30)
     ballast[::4096] = b"1" * len(ballast[::4096])
     assert peak_memory(torch.device("cpu"))["peak_resident_bytes"] > 3 * 2**30
-    assert peak() < alone + 2**29
+    assert 2**26 < peak() < 3 * 2**29, "torch alone is a few hundred MiB"
     del ballast
 
 

@@ -65,14 +65,15 @@ def test_the_whole_product_of_parts_can_be_built(scheme: str, signals: str) -> N
     """Every gate x modulation x norm x head, but for the one without any conditioning of the blocks."""
     parts = architectures.describe(scheme).options
     names = ("gate", "modulation", "norm", "head")
+    one = laws.CONFIG.with_changes(depth=1)  # the parts meet in each block alike
     with torch.device("meta"):
         for values in itertools.product(*(parts[name].choices for name in names)):
             chosen = dict(zip(names, values, strict=True))
             if chosen["gate"] == "one" and chosen["modulation"] == "none":
                 with pytest.raises(ValueError, match="leaves the blocks unmodulated"):
-                    build(scheme, signals=signals, **chosen)
+                    build(scheme, config=one, signals=signals, **chosen)
             else:
-                model = build(scheme, signals=signals, **chosen)
+                model = build(scheme, config=one, signals=signals, **chosen)
                 assert ("pooled" in model.scheme.facts.reads) == (signals == "timestep+pooled")
 
 

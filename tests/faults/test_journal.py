@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from pathlib import Path
 
@@ -48,6 +49,12 @@ def test_a_journal_cut_anywhere_keeps_its_whole_lines_and_takes_more(folder: Pat
     assert curves(path)["loss"] == before | {99: 0.5}
 
 
+@functools.cache
+def whole(path: Path) -> tuple[bytes, dict[str, dict[int, float]], dict[str, dict[int, str]]]:
+    """The bytes of a journal, and what is read from them."""
+    return b"".join(journal_of(path)), curves(path), digests(path)
+
+
 @given(
     at=st.integers(0, 2000),
     junk=st.one_of(
@@ -58,13 +65,11 @@ def test_a_journal_cut_anywhere_keeps_its_whole_lines_and_takes_more(folder: Pat
 def test_junk_anywhere_is_skipped_and_changes_no_number(folder: Path, at: int, junk: bytes) -> None:
     """Overwritten bytes: a line that was hit is gone, and no other value appears in its place."""
     path = folder / "junk.jsonl"
-    lines = journal_of(path)
-    true = curves(path), digests(path)
-    content = b"".join(lines)
+    content, *true = whole(path)
     path.write_bytes(content[:at] + junk + content[at + len(junk) :])
-    for read, whole in zip((curves(path), digests(path)), true, strict=True):
+    for read, all_of_it in zip((curves(path), digests(path)), true, strict=True):
         for name, points in read.items():
-            assert points.items() <= whole[name].items()
+            assert points.items() <= all_of_it[name].items()
 
 
 @pytest.mark.parametrize(
