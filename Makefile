@@ -4,6 +4,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CASES  ?= case
 
+# Without its caches pytest rewrites every test in each worker, a third of what it takes to start one.
+unexport PYTHONDONTWRITEBYTECODE
+# Of these files those with a mark: the others need not be imported.
+marked = $(shell grep -lE 'mark.$(1)\b' $(2))
+ifeq ($(firstword $(CASES)),faults)
+PLACES = $(call marked,faults,tests/test_*.py tests/*/test_*.py)
+else
+PLACES = tests/faults tests/field $(call marked,faults,tests/test_*.py)
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test faults slow browser docs lint type smoke overhead peers bias judge parity readme clean
 
@@ -25,13 +35,14 @@ test: setup                 ## the tests that take no GPU and no minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 faults: setup               ## every fault and every odd file that ditbench must survive, the slower ones too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '$(CASES) and not slow and not gpu and not browser' -n 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal \
+	  -m '$(CASES) and not slow and not gpu and not browser' $(PLACES)
 
 slow: setup                 ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 browser: setup              ## the dashboard and the report in a real Chromium
-	$(BIN)/python -m pytest -m browser
+	$(BIN)/python -m pytest -m browser $(call marked,browser,tests/test_*.py tests/*/test_*.py)
 
 docs: $(VENV)/.docs         ## the documentation, built strictly into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
