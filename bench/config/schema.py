@@ -110,6 +110,8 @@ class Data:
     """huggingface: column of the captions."""
     missing: Annotated[Literal["refuse", "drop", "null"], SWITCH] = "refuse"
     """huggingface: a row without image, label or caption is refused, left out, or (a caption) the null prompt."""
+    stream: Flag = False
+    """huggingface: decode training images from their files as batches need them: their array would outgrow the disk."""
     train_count: Count | None = None
     """Training images at most, a seeded sample with the labels' shares of the whole; null: all (scenes: 50,000)."""
     heldout_count: Count | None = None
@@ -128,6 +130,10 @@ class Data:
             raise ValueError("data.path is needed: the folder that `ditbench encode` wrote (data.path=...)")
         if self.channels is not None and self.source != "latents":
             raise ValueError(f"data.channels {self.channels} is of latents alone (data.source=latents)")
+        if self.stream and self.source != "huggingface":
+            raise ValueError(
+                f"data.stream is of files of images (data.source=huggingface), and data.source is {self.source}"
+            )
         if self.source == "task" and not self.task:
             raise ValueError("data.task is needed: the name of a task (data.task=...)")
         if self.source != "task" and (self.task or self.knobs or self.words):

@@ -21,11 +21,12 @@ import torch
 from numpy.typing import NDArray
 
 from bench.config.schema import Data, as_dict
-from bench.data import latents, prepared, scenes, task_data
+from bench.data import latents, prepared, scenes, streamed, task_data
 from bench.data.errors import DataError
 from bench.data.pixels import to_images
 from bench.data.prepared import DamagedError, Warn
 from bench.data.reading.files import KINDS
+from bench.data.streamed import StreamedImages
 from bench.data.subsets import chosen
 from bench.data.tasks.contract import Task
 from bench.store.files import digest
@@ -38,12 +39,12 @@ SPLITS = ("train", "heldout")
 
 @dataclass(frozen=True)
 class Split:
-    """One split: images uint8 (n, H, W, 3), memory-mapped, and one label or caption for each.
+    """One split: images uint8 (n, H, W, 3), memory-mapped or streamed, and one label or caption for each.
 
     Of latents the training split has no images: n is of x_0.
     """
 
-    images: np.ndarray
+    images: np.ndarray | StreamedImages
     labels: np.ndarray | None
     captions: list[str] | None
     x_0: np.ndarray | None = None  # of a task: float32 (n, 3, S, S), not clipped; latents: float16 (n, C, S, S)
@@ -54,7 +55,7 @@ class Split:
         return len(self.exact)
 
     @property
-    def exact(self) -> np.ndarray:
+    def exact(self) -> np.ndarray | StreamedImages:
         """What the flow takes: x_0 of a task and of latents, images of other data."""
         return self.images if self.x_0 is None else self.x_0
 
@@ -152,7 +153,8 @@ def data_digest(config: Data) -> str:
         return latents.latents_digest(config)
     from bench.data.reading import convert
 
-    defining = {key: value for key, value in as_dict(config).items() if key not in ("path", "channels")}
+    defining = {key: value for key, value in as_dict(config).items() if key not in ("path", "channels", "stream")}
+    defining |= {"stream": True} if config.stream else {}
     path = local_path(config)
     if path is None:
         return digest(["hub", convert.VERSION, config.path, defining], 16)
@@ -209,6 +211,8 @@ def prepare(config: Data, cache: Path, progress: Progress = _nothing, warn: Warn
         return about | {"digest": folder.name, "config": _public(config)}
 
     prepared.make(folder, fill, what="prepared data", warn=warn)
+    if config.stream and (path := local_path(config)):
+        streamed.place(path, folder)
     return folder
 
 
@@ -220,12 +224,13 @@ def load(folder: Path) -> Dataset:
     """
     try:
         about = prepared.read(folder)
-        train, heldout = (_load_split(folder, name) for name in SPLITS)
+        config = Data(**about["config"])
+        images = StreamedImages(folder, config) if config.stream else None
+        train, heldout = _load_split(folder, "train", images), _load_split(folder, "heldout")
         unseen = _load_split(folder, "unseen") if (folder / "unseen-images.npy").exists() else None
-        source = about["config"]["source"]
-        task = task_data.task_of(Data(**about["config"])) if source == "task" else None
+        task = task_data.task_of(config) if config.source == "task" else None
         return Dataset(
-            about["digest"], train, heldout, about["classes"], unseen, source == "scenes", about, task, folder
+            about["digest"], train, heldout, about["classes"], unseen, config.source == "scenes", about, task, folder
         )
     except (DamagedError, OSError, ValueError, KeyError) as error:
         raise DataError(
@@ -234,14 +239,13 @@ def load(folder: Path) -> Dataset:
         ) from error
 
 
-def _load_split(folder: Path, name: str) -> Split:
-    images = np.load(folder / f"{name}-images.npy", mmap_mode="r")
+def _load_split(folder: Path, name: str, images: StreamedImages | None = None) -> Split:
     labels = folder / f"{name}-labels.npy"
     captions = folder / f"{name}-captions.txt"
     more = {one: folder / f"{name}-{one}.npy" for one in ("x0", "z", "words")}
     arrays = {one: np.load(path, mmap_mode="r") if path.exists() else None for one, path in more.items()}
     return Split(
-        images,
+        np.load(folder / f"{name}-images.npy", mmap_mode="r") if images is None else images,
         np.load(labels) if labels.exists() else None,
         captions.read_text(encoding="utf-8").split("\n") if captions.exists() else None,
         arrays["x0"],

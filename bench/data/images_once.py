@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bench.config.schema import Data
 from bench.data.datasets import Dataset, data_digest, local_path
 from bench.data.errors import DataError
-from bench.data.reading import convert
+from bench.data.reading import convert, decoding
 from bench.data.reading.parts import Part
 
 Uint8 = NDArray[np.uint8]
@@ -104,7 +104,7 @@ def _split(part: Part, config: Data) -> OneSplit:
         rows, size = part.kept[first:last], config.image_size
         out = np.empty((len(rows), size, size, 3), np.uint8)
         for index, stored in enumerate(part.rows.images(config.image_column, rows)):
-            out[index] = convert.decoded(part, config, int(rows[index]), stored).pixels
+            out[index] = decoding.decoded(part, config, int(rows[index]), stored).pixels
         return out
 
     return OneSplit(len(part.kept), labels, texts, read)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning
@@ -13,15 +13,19 @@ from torch.utils.data import DataLoader
 
 from bench.data.datasets import Dataset
 from bench.data.prompts import Prompts
+from bench.data.streamed import StreamedImages
 from bench.data.tasks.registry import sample_batch
 from bench.store.seeds import derive
+
+Permutation = Callable[[np.random.Generator], NDArray[np.int64]]  # of all images, for an epoch
 
 
 class StepSampler:
     """Yields image indices of batches `start` to `steps - 1`; each epoch is a permutation of (seed, epoch)."""
 
-    def __init__(self, count: int, batch: int, steps: int, seed: int) -> None:
+    def __init__(self, count: int, batch: int, steps: int, seed: int, permutation: Permutation | None = None) -> None:
         self.count, self.batch, self.steps, self.seed = count, batch, steps, seed
+        self.permutation = permutation or (lambda rng: rng.permutation(count))
         self.start = 0
         self._orders: dict[int, NDArray[np.int64]] = {}
 
@@ -40,7 +44,7 @@ class StepSampler:
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if epoch not in self._orders:
             self._orders = {key: order for key, order in self._orders.items() if key >= epoch - 1}
-            self._orders[epoch] = np.random.default_rng(derive(self.seed, "epoch", epoch)).permutation(self.count)
+            self._orders[epoch] = self.permutation(np.random.default_rng(derive(self.seed, "epoch", epoch)))
         return self._orders[epoch]
 
 
@@ -48,7 +52,10 @@ class TrainImages(torch.utils.data.Dataset[Any]):
     """The training split, a whole batch at a time: (uint8 (B, H, W, C), prompts)."""
 
     def __init__(self, data: Dataset, prompts: Prompts) -> None:
-        self.images, self.prompts = np.asarray(data.train.exact), prompts  # a view: it stays memory-mapped
+        exact = data.train.exact
+        self.images = exact if isinstance(exact, StreamedImages) else np.asarray(exact)  # a view: it stays mapped
+        self.permutation = exact.permutation if isinstance(exact, StreamedImages) else None
+        self.prompts = prompts
 
     def __len__(self) -> int:
         return len(self.images)
@@ -101,7 +108,7 @@ class Batches(lightning.LightningDataModule):
         super().__init__()
         self.task = TaskBatches(data, prompts, batch, steps, seed) if data.task is not None else None
         self.images = TrainImages(data, prompts)
-        self.sampler = StepSampler(len(self.images), batch, steps, seed)
+        self.sampler = StepSampler(len(self.images), batch, steps, seed, self.images.permutation)
         self.workers = workers
 
     def train_dataloader(self) -> DataLoader[Any] | TaskBatches | _Here:

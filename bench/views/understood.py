@@ -90,7 +90,7 @@ def _of_split(own: dict[str, Any]) -> Iterator[str]:
     yield f"{own['images']:,} images"
     if "rows" in own:
         yield f"of {own['rows']:,} rows of split {own['split']!r}"
-    for what in ("dropped", "missing, null prompt", "lists of one label"):
+    for what in ("dropped", "missing, null prompt", "lists of one label", "examined"):
         if own.get(what):
             yield f"{what} {own[what]:,}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -13,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from bench.config.schema import Data
+from bench.data import streamed
 from bench.data.datasets import Progress, local_path, write_captions
-from bench.data.errors import DataError, listed, short
-from bench.data.prepared import images_file
+from bench.data.errors import DataError, listed
 from bench.data.reading import captions, labels
 from bench.data.reading.archives import archives, unpack
-from bench.data.reading.images import Decoded, decode
+from bench.data.reading.decoding import examine, name_of, write_images
 from bench.data.reading.layouts import Layout, beside, read_layout
 from bench.data.reading.parts import Part, duplicates, notes_of
 from bench.data.reading.rows import Rows
@@ -28,7 +27,6 @@ from bench.store.files import file_digest
 
 VERSION = 3  # of the rules by which files become arrays; whoever changes one raises it, and all is prepared again
 HELD_OUT = 0.1  # share that is held out of a split that is both
-SIZES = 5  # sizes of images that are listed
 
 
 def content(path: Path, config: Data) -> list[list[str]]:
@@ -46,7 +44,7 @@ def content(path: Path, config: Data) -> list[list[str]]:
     names = dict.fromkeys(key_of(layout.splits, name) for name in (config.train_split, config.heldout_split))
     found = []
     for name in names:
-        for shown, file in _split(layout, name, config).files(config.image_column):
+        for shown, file in split_of(layout, name, config).files(config.image_column):
             found.append([name, shown if path.is_dir() else file.name, file_digest(file)])
     return found
 
@@ -64,6 +62,8 @@ def fill(config: Data, folder: Path, hub_cache: Path, progress: Progress) -> dic
         DataError: naming the path, split, column or image that is wrong.
     """
     path = local_path(config)
+    if config.stream:
+        _check_stream(config, path)
     scratch = folder / "unpacked"
     try:
         return _fill(config, layout_of(config, path, scratch, hub_cache), folder, progress)
@@ -73,6 +73,26 @@ def fill(config: Data, folder: Path, hub_cache: Path, progress: Progress) -> dic
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(hub_cache, ignore_errors=True)  # never read again: the arrays are what was read
+
+
+def _check_stream(config: Data, path: Path | None) -> None:
+    if path is None:
+        raise DataError(
+            f"data.stream: reads files on this machine, and {config.path} is a data set of the hub; download it first"
+        )
+    packed = archives(path)
+    if packed:
+        raise DataError(f"data.stream: {packed[0]} is an archive, in which no image can be read alone; unpack it first")
+
+
+def training_rows(config: Data, path: Path) -> Rows:
+    """The rows of the training split, of files that are read as they lie.
+
+    Raises:
+        DataError: if they cannot be.
+    """
+    layout = read_layout(path, config)
+    return split_of(layout, key_of(layout.splits, config.train_split), config)
 
 
 def layout_of(config: Data, path: Path | None, scratch: Path, hub_cache: Path) -> Layout:
@@ -89,7 +109,7 @@ def layout_of(config: Data, path: Path | None, scratch: Path, hub_cache: Path) -
     return read_layout(path, config)
 
 
-def _split(layout: Layout, name: str, config: Data) -> Rows:
+def split_of(layout: Layout, name: str, config: Data) -> Rows:
     """A split with the columns that the config names.
 
     Raises:
@@ -124,11 +144,20 @@ def _fill(config: Data, layout: Layout, folder: Path, progress: Progress) -> dic
     parts, names = used(config, layout)
     seen: dict[str, Counter[bytes]] = {}
     for part in parts:
-        seen[part.name] = _write_images(part, config, folder, progress)
+        if part.name == "train" and config.stream:
+            streamed.write(part, folder)
+            seen[part.name] = Counter()
+            examine(part, config, progress)
+        else:
+            seen[part.name] = write_images(part, config, folder, progress)
         _write_target(part, folder)
         part.about |= {"split": part.rows.split, "rows": len(part.rows), "used": len(part.kept)}
     about = {"rule": layout.rule, "classes": names, "splits": {part.name: part.about for part in parts}}
-    return about | {"notes": [*layout.notes, *notes_of(config, parts, names, seen)], "duplicates": duplicates(seen)}
+    notes = [*layout.notes, *notes_of(config, parts, names, seen)]
+    if config.stream:
+        sorted_files = streamed.note(parts[0])
+        notes += [sorted_files] if sorted_files else []
+    return about | {"notes": notes, "duplicates": duplicates(seen)}
 
 
 def used(config: Data, layout: Layout) -> tuple[list[Part], list[str] | None]:
@@ -151,7 +180,7 @@ def _parts(config: Data, layout: Layout) -> tuple[list[Part], list[str] | None]:
     """Both parts with their labels or captions, and the names of classes."""
     parts = []
     for name, key in (("train", config.train_split), ("heldout", config.heldout_split)):
-        rows = _split(layout, key_of(layout.splits, key), config)
+        rows = split_of(layout, key_of(layout.splits, key), config)
         parts.append(Part(name, rows, np.arange(len(rows))))
     if config.caption_column:
         for part in parts:
@@ -211,7 +240,7 @@ def _refuse_missing(config: Data, part: Part, row: int, count: int, column: str)
     image = next(part.rows.images(config.image_column, np.array([row])))
     null = ", data.missing=null trains them with the null prompt" if part.texts is not None else ""
     raise DataError(
-        f"{config.path}: {part.rows.place(row)}{_name(image)}, column {column!r}: {shown} "
+        f"{config.path}: {part.rows.place(row)}{name_of(image)}, column {column!r}: {shown} "
         f"({count} such of {len(part.rows)}); data.missing=drop leaves such rows out{null}"
     )
 
@@ -231,55 +260,6 @@ def _hold_out(config: Data, parts: list[Part]) -> None:
     picked = chosen(count, len(train.kept), seed=config.seed, name="held out", labels=own)
     heldout.kept = train.kept[picked]
     train.kept = np.delete(train.kept, picked)
-
-
-def _write_images(part: Part, config: Data, folder: Path, progress: Progress) -> Counter[bytes]:
-    """Writes the images; returns how often each is there."""
-    size, count = config.image_size, len(part.kept)
-    out = images_file(folder / f"{part.name}-images.npy", count, size)
-    done, sizes, seen = Counter[str](), Counter[str](), Counter[bytes]()
-    examples: dict[str, int] = {}
-    for index, stored in enumerate(part.rows.images(config.image_column, part.kept)):
-        image = decoded(part, config, int(part.kept[index]), stored)
-        out[index] = image.pixels
-        done.update(image.conversions)
-        examples = dict.fromkeys(image.conversions, index) | examples
-        sizes["{} x {}".format(*image.source)] += 1
-        seen[hashlib.blake2b(image.pixels.tobytes(), digest_size=16).digest()] += 1
-        if index % 500 == 0 or index == count - 1:
-            progress(f"decode {part.name} images", index + 1, count)
-    out.flush()
-    part.about |= {
-        "conversions": dict(done.most_common()),
-        "examples": examples,
-        "sizes": dict(sizes.most_common(SIZES)),
-        "kinds of size": len(sizes),
-    }
-    return seen
-
-
-def decoded(part: Part, config: Data, row: int, stored: Any) -> Decoded:
-    """An image of a row.
-
-    Raises:
-        DataError: if there is none, or it cannot be decoded.
-    """
-    if stored is None:
-        raise DataError(
-            f"{config.path}: image {row} of split {part.rows.split!r}: nothing in column {config.image_column!r}; "
-            "data.missing=drop leaves such rows out"
-        )
-    try:
-        return decode(stored, config.image_size)
-    except Exception as error:  # Pillow raises many kinds for a damaged file
-        raise DataError(
-            f"{config.path}: image {row} of split {part.rows.split!r}{_name(stored)}: {short(error)}"
-        ) from error
-
-
-def _name(stored: Any) -> str:
-    name = stored.get("path") if isinstance(stored, dict) else stored if isinstance(stored, Path) else None
-    return f" ({name})" if name else ""
 
 
 def _write_target(part: Part, folder: Path) -> None:

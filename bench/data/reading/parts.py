@@ -56,9 +56,9 @@ def notes_of(
             notes.append(f"{part.name}: {part.about['dropped']} rows without image, label or caption are left out")
         enlarged = part.about["conversions"].get("enlarged", 0)
         if enlarged:
-            notes.append(
-                f"{part.name}: {enlarged} images are smaller than data.image_size {config.image_size} and enlarged"
-            )
+            examined = part.about.get("examined")
+            images = f"{enlarged} of {examined} images examined" if examined else f"{enlarged} images"
+            notes.append(f"{part.name}: {images} are smaller than data.image_size {config.image_size} and enlarged")
     if names is None:
         return notes
     train, heldout = ({int(label) for label in part.labels[part.kept]} for part in parts if part.labels is not None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ class Piece:
         names: of columns whose numbers have names, these.
         files: whose bytes the rows are, but for images that a column names by path.
         embedded: whether all images of a column are in these bytes.
+        blocks: rows of each part that is read whole to read one of it; empty where any row is read alone.
     """
 
     file: Path
@@ -35,10 +35,17 @@ class Piece:
     names: dict[str, list[str]] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     embedded: Callable[[str], bool] = lambda column: False
+    blocks: tuple[int, ...] = ()
 
 
 def of_columns(file: Path, columns: Mapping[str, Sequence[Any]], files: tuple[Path, ...]) -> Piece:
     """A piece of columns that are in memory, read from `files`."""
     count = len(next(iter(columns.values()), ()))
     types = dict.fromkeys(columns, "text")
-    return Piece(file, count, types, lambda column, wanted: compress(columns[column], wanted), files=files)
+    return Piece(
+        file,
+        count,
+        types,
+        lambda column, wanted: (columns[column][k] for k in np.flatnonzero(wanted).tolist()),
+        files=files,
+    )

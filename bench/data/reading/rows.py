@@ -37,6 +37,14 @@ class Rows:
         """Columns that every file has."""
         return [name for name in self.pieces[0].columns if all(name in piece.columns for piece in self.pieces)]
 
+    @property
+    def blocks(self) -> NDArray[np.int64] | None:
+        """The block of each row, whose rows are read together, (rows,) rising; None where any row is read alone."""
+        if not any(piece.blocks for piece in self.pieces):
+            return None
+        sizes = [piece.blocks or (1,) * piece.count for piece in self.pieces]
+        return np.repeat(np.arange(sum(map(len, sizes))), np.concatenate(sizes))
+
     def names(self, column: str) -> list[str] | None:
         """Class names that the files carry.
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.data.errors import DataError, listed, short
 from bench.data.reading.files import damaged, what_it_is
 from bench.data.reading.piece import Piece, Wanted, of_columns
@@ -42,13 +44,16 @@ def _parquet(file: Path) -> Piece:
     import pyarrow.parquet
 
     whole = pyarrow.parquet.ParquetFile(file)
+    schema, about = whole.schema_arrow, whole.metadata
+    blocks = tuple(about.row_group(k).num_rows for k in range(about.num_row_groups))
+    ends = np.cumsum(blocks)
 
     def read(column: str, wanted: Wanted) -> Iterator[Any]:
         opened = pyarrow.parquet.ParquetFile(file)
-        batches = (batch.column(0) for batch in opened.iter_batches(batch_size=512, columns=[column]))
-        return _wanted(batches, wanted)
-
-    schema, about = whole.schema_arrow, whole.metadata
+        groups = np.split(wanted, ends[:-1])
+        needed = [k for k, own in enumerate(groups) if own.any()]
+        batches = opened.iter_batches(batch_size=512, row_groups=needed, columns=[column])
+        return _wanted((batch.column(0) for batch in batches), np.concatenate([groups[k] for k in needed]))
 
     def embedded(column: str) -> bool:
         if not str(schema.field(column).type).startswith("struct"):
@@ -59,7 +64,7 @@ def _parquet(file: Path) -> Piece:
         ]
         return all(one and one.has_null_count and one.null_count == 0 for one in statistics)
 
-    return Piece(file, about.num_rows, _types(file, schema), read, _names(schema), (file,), embedded)
+    return Piece(file, about.num_rows, _types(file, schema), read, _names(schema), (file,), embedded, blocks)
 
 
 def _arrow(file: Path) -> Piece:
@@ -75,7 +80,7 @@ def _arrow(file: Path) -> Piece:
             return random.schema, (random.get_batch(index) for index in range(random.num_record_batches))
 
     schema, batches = opened()
-    count = sum(batch.num_rows for batch in batches)
+    blocks = tuple(batch.num_rows for batch in batches)
 
     def read(column: str, wanted: Wanted) -> Iterator[Any]:
         return _wanted((batch.column(column) for batch in opened()[1]), wanted)
@@ -87,7 +92,7 @@ def _arrow(file: Path) -> Piece:
         place = kind.get_field_index("bytes")
         return place >= 0 and all(batch.column(column).field(place).null_count == 0 for batch in opened()[1])
 
-    return Piece(file, count, _types(file, schema), read, _names(schema), (file,), embedded)
+    return Piece(file, sum(blocks), _types(file, schema), read, _names(schema), (file,), embedded, blocks)
 
 
 def _wanted(batches: Iterable[Any], wanted: Wanted) -> Iterator[Any]:

@@ -1,0 +1,148 @@
+"""Training images that stay in their files, decoded as batches need them: for a set whose array would outgrow the disk.
+
+A row of a folder, a tar or a table of paths is read alone, so that batches are those of prepared arrays, bit for bit.
+Parquet and arrow are read in blocks (row groups, record batches): a batch of rows from anywhere would read half of the
+files. Of those an epoch permutes the blocks, and rows within windows of `WINDOW` rows; less mixed, and a function of
+(seed, epoch) all the same.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.config.schema import Data
+from bench.data.errors import DataError
+from bench.store.files import write_atomic
+
+if TYPE_CHECKING:
+    from bench.data.reading.parts import Part
+
+WINDOW = 4096  # rows that are permuted among each other; the stored bytes of two windows are kept in memory
+ROWS, BLOCKS, PLACE = "train-rows.npy", "train-blocks.npy", "place.txt"
+
+
+def write(part: Part, folder: Path) -> None:
+    """What a cell needs to know of the rows: their numbers in the split, and their blocks."""
+    np.save(folder / ROWS, part.kept)
+    blocks = part.rows.blocks
+    if blocks is not None:
+        np.save(folder / BLOCKS, blocks[part.kept])
+
+
+def place(path: Path, folder: Path) -> None:
+    """Writes down where the files are on this machine, which no digest knows."""
+    write_atomic(folder / PLACE, str(path.expanduser().resolve()).encode())
+
+
+def permuted(rng: np.random.Generator, blocks: NDArray[np.int64], window: int | None = None) -> NDArray[np.int64]:
+    """A permutation of n rows of which any `window` that follow each other come from few blocks.
+
+    Args:
+        rng: of the epoch.
+        blocks: (n,) the block of each row.
+        window: rows; `WINDOW` by default.
+    """
+    window = window or WINDOW
+    kinds, block = np.unique(blocks, return_inverse=True)
+    order = np.argsort(rng.permutation(len(kinds))[block], kind="stable")
+    return np.concatenate([rng.permutation(part) for part in np.split(order, range(window, len(order), window))])
+
+
+def note(part: Part) -> str | None:
+    """That a window of labelled rows has few of the classes, as it does where the files are sorted; else None."""
+    blocks = part.rows.blocks
+    if blocks is None or part.labels is None:
+        return None
+    rng, labels = np.random.default_rng(0), part.labels[part.kept]
+    window = labels[permuted(rng, blocks[part.kept])[:WINDOW]]
+    found, usual = len(np.unique(window)), len(np.unique(rng.permutation(labels)[:WINDOW]))
+    if found > usual / 2:
+        return None
+    return (
+        f"data.stream: images are mixed within {WINDOW:,} rows, which show about {found:,} of {usual:,} classes, since "
+        "the files are sorted; write them with rows in random order"
+    )
+
+
+class StreamedImages:
+    """Images of the training split, an array uint8 (n, H, W, 3) to whoever indexes it.
+
+    Args:
+        folder: of the prepared data.
+        config: of the data.
+    """
+
+    def __init__(self, folder: Path, config: Data) -> None:
+        self.config = config
+        self.rows: NDArray[np.int64] = np.load(folder / ROWS)
+        self.blocks: NDArray[np.int64] | None = np.load(folder / BLOCKS) if (folder / BLOCKS).exists() else None
+        self.shape = (len(self.rows), config.image_size, config.image_size, 3)
+        self._folder = folder
+        self._part: Part | None = None
+        self._stored: OrderedDict[int, dict[int, Any]] = OrderedDict()  # of the blocks that were read last
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without open files: a worker of a loader opens its own."""
+        return self.__dict__ | {"_part": None, "_stored": OrderedDict()}
+
+    def __getitem__(self, index: Any) -> NDArray[np.uint8]:
+        """The images at a number, a slice or numbers.
+
+        Raises:
+            DataError: if the files are not there or not those that were prepared, or an image cannot be decoded.
+        """
+        from bench.data.reading import decoding
+
+        rows, back = np.unique(self.rows[index], return_inverse=True)
+        part = self._opened()
+        images = [
+            decoding.decoded(part, self.config, int(row), stored).pixels
+            for row, stored in zip(rows, self._read(part, rows), strict=True)
+        ]
+        return np.stack(images)[back] if len(images) else np.empty((0, *self.shape[1:]), np.uint8)
+
+    def permutation(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The order of an epoch: of all rows, or within windows where they are read in blocks."""
+        return rng.permutation(len(self)) if self.blocks is None else permuted(rng, self.blocks)
+
+    def _opened(self) -> Part:
+        if self._part is None:
+            from bench.data.reading import convert
+            from bench.data.reading.parts import Part
+
+            path = Path((self._folder / PLACE).read_text())
+            if not path.exists():
+                raise DataError(f"{path}: is not there; its images are streamed (data.stream), and training needs it")
+            rows = convert.training_rows(self.config, path)
+            if len(self.rows) and self.rows[-1] >= len(rows):
+                raise DataError(f"{path}: has {len(rows):,} rows, fewer than when it was prepared; run again")
+            self._part = Part("train", rows, self.rows)
+        return self._part
+
+    def _read(self, part: Part, rows: NDArray[np.int64]) -> Iterable[Any]:
+        """Images as they are stored, of rows in rising order."""
+        column = self.config.image_column
+        if self.blocks is None:
+            return part.rows.images(column, rows)
+        found: dict[int, Any] = {}
+        for block in np.unique(self.blocks[np.searchsorted(self.rows, rows)]):
+            found |= self._block(part, int(block))
+        return [found[int(row)] for row in rows]
+
+    def _block(self, part: Part, block: int) -> dict[int, Any]:
+        if block not in self._stored:
+            own = self.rows[self.blocks == block]
+            self._stored[block] = dict(zip(own.tolist(), part.rows.images(self.config.image_column, own), strict=True))
+            while sum(map(len, self._stored.values())) > max(2 * WINDOW, len(own)):
+                self._stored.popitem(last=False)
+        self._stored.move_to_end(block)
+        return self._stored[block]

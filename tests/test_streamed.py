@@ -1,0 +1,198 @@
+"""Images that stay in their files: the same batches as of prepared arrays, in order of (seed, step), or a sentence."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from odd_sets import labelled, png, read
+from PIL import Image
+
+from bench.config.schema import Data, Prompt, as_dict
+from bench.data import datasets, prompts, streamed
+from bench.data.datasets import DataError
+from bench.training.batches import Batches, StepSampler
+
+
+def folder(root: Path) -> Path:
+    """Class folders of images in greys 0 to 39, ten held out."""
+    for k in range(40):
+        file = root / ("train" if k < 30 else "test") / f"class {k % 3}" / f"{k:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(k))
+    return root
+
+
+def tars(root: Path) -> Path:
+    """The same as two shards of webdataset and one that is held out."""
+    root.mkdir()
+    for name, rows in (("train-0", range(17)), ("train-1", range(17, 30)), ("test-0", range(30, 40))):
+        with tarfile.open(root / f"{name}.tar", "w") as opened:
+            for k in rows:
+                for ending, content in (("png", png(k)), ("cls", str(k % 3).encode())):
+                    member = tarfile.TarInfo(f"{k:04d}.{ending}")
+                    member.size = len(content)
+                    opened.addfile(member, io.BytesIO(content))
+    return root
+
+
+def parquets(root: Path, rows: int = 30, group: int = 4) -> Path:
+    """The same as parquet, in row groups of a few."""
+    labelled(root, [k % 3 for k in range(rows)], [0, 1, 2])
+    table = pyarrow.parquet.read_table(root / "train.parquet")
+    pyarrow.parquet.write_table(table, root / "train.parquet", row_group_size=group)
+    return root
+
+
+KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "folder": (folder, {}),
+    "webdataset": (tars, {"image_column": "image", "label_column": "label"}),
+    "parquet": (parquets, {}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_row_is_what_the_array_has(tmp_path: Path, kind: str) -> None:
+    """By number, slice and numbers in any order, each also after it was sent to another process."""
+    make, keys = KINDS[kind]
+    path = make(tmp_path / "set")
+    arrays, files = (read(path, tmp_path / "cache", stream=stream, **keys) for stream in (False, True))
+    assert files.digest != arrays.digest and not (files.folder / "train-images.npy").exists()  # type: ignore[operator]
+    assert isinstance(files.train.images, streamed.StreamedImages) and isinstance(files.heldout.images, np.ndarray)
+    assert files.train.images.shape == arrays.train.images.shape and files.image_size == 8
+    order = np.random.default_rng(0).permutation(len(arrays.train))[:11].repeat(2)
+    for images in (files.train.images, pickle.loads(pickle.dumps(files.train.images))):
+        assert np.array_equal(images[:], arrays.train.images)
+        for index in (0, 29, -1, slice(3, 7), slice(5, 5), order, np.arange(0)):
+            assert np.array_equal(images[index], arrays.train.images[index])
+    assert np.array_equal(files.train.labels, arrays.train.labels)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cell_sees_the_same_batches(tmp_path: Path, kind: str, workers: int) -> None:
+    """Where rows are read alone they are those of arrays, in their order; in blocks the same images in another."""
+    make, keys = KINDS[kind]
+    path = make(tmp_path / "set")
+    found = []
+    for stream in (False, True):
+        data = read(path, tmp_path / "cache", stream=stream, **keys)
+        prompted = prompts.prepare(data, Prompt(), tmp_path / "cache")
+        loader = Batches(data, prompted, batch=6, steps=5, seed=1, workers=workers).train_dataloader()
+        found.append([(images[:, 0, 0, 0].tolist(), labels.tolist()) for images, labels in loader])
+    assert (found[0] == found[1]) == (kind != "parquet")
+    for images, labels in found[1]:
+        assert labels == [grey % 3 for grey in images]
+    assert sorted(grey for images, _ in found[1] for grey in images) == list(range(30))
+
+
+def test_an_epoch_permutes_blocks_and_rows_within_windows() -> None:
+    blocks = np.repeat(np.arange(50), 20)
+    order = streamed.permuted(np.random.default_rng(0), blocks, window=100)
+    assert sorted(order) == list(range(1000)) and list(order[:20]) != sorted(order[:20])
+    windows = [set(blocks[order[start : start + 100]]) for start in range(0, 1000, 100)]
+    assert all(len(one) == 5 for one in windows) and windows[0] != set(range(5))
+    again, other = (streamed.permuted(np.random.default_rng(seed), blocks, window=100) for seed in (0, 1))
+    assert np.array_equal(order, again) and not np.array_equal(order, other)
+    assert np.array_equal(
+        np.sort(streamed.permuted(np.random.default_rng(0), np.arange(9), window=100)), np.arange(9)
+    )  # of one window
+
+
+def test_batches_are_of_seed_and_step_wherever_one_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed, "WINDOW", 8)
+    images = read(parquets(tmp_path / "set"), tmp_path / "cache", stream=True).train.images
+    assert isinstance(images, streamed.StreamedImages)
+    samplers = [StepSampler(30, 4, 20, seed, images.permutation) for seed in (3, 3, 4)]
+    batches = [[one.indices(k).tolist() for k in range(20)] for one in samplers]
+    samplers[1].start = 13
+    assert list(samplers[1]) == batches[0][13:] and batches[0] != batches[2]
+    assert sorted(k for batch in batches[0][:15] for k in batch) == sorted([*range(30)] * 2)
+
+
+def test_blocks_are_read_once_a_window_and_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed, "WINDOW", 8)
+    images = read(parquets(tmp_path / "set"), tmp_path / "cache", stream=True).train.images
+    assert isinstance(images, streamed.StreamedImages)
+    opened: list[int] = []
+    kept = []
+    rows = images._opened().rows
+    monkeypatch.setattr(type(rows), "images", _counting(type(rows).images, opened))
+    sampler = StepSampler(30, 3, 10, 0, images.permutation)
+    for batch in sampler:
+        assert images[np.asarray(batch)][:, 0, 0, 0].tolist() == batch
+        kept.append(sum(map(len, images._stored.values())))
+    assert max(kept) <= 16 and len(opened) <= 12  # of 8 blocks, some of which two windows share
+
+
+def _counting(method: Any, seen: list[int]) -> Any:
+    def counted(self: Any, column: str, rows: Any) -> Any:
+        seen.append(len(rows))
+        return method(self, column, rows)
+
+    return counted
+
+
+def test_sorted_files_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window of them has few classes; of mixed rows, or rows that are read alone, nothing is said."""
+    monkeypatch.setattr(streamed, "WINDOW", 8)
+    path = labelled(tmp_path / "sorted", [k // 4 for k in range(40)])
+    pyarrow.parquet.write_table(
+        pyarrow.parquet.read_table(path / "train.parquet"), path / "train.parquet", row_group_size=4
+    )
+    assert "show about 2 of" in "".join(read(path, tmp_path / "cache", stream=True).notes)
+    assert "sorted" not in "".join(read(parquets(tmp_path / "mixed"), tmp_path / "cache", stream=True).notes)
+    assert "sorted" not in "".join(read(folder(tmp_path / "alone"), tmp_path / "cache", stream=True).notes)
+
+
+def test_a_sample_is_examined_before(tmp_path: Path) -> None:
+    path = folder(tmp_path / "set")
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(path / "train/class 0/00.png")
+    found = read(path, tmp_path / "cache", stream=True)
+    assert found.about["splits"]["train"]["examined"] == 30 and found.about["splits"]["train"]["sizes"]["4 x 4"] == 1
+    assert "train: 1 of 30 images examined are smaller" in "".join(found.notes)
+
+
+def test_what_cannot_be_streamed_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="data.stream is of files of images"):
+        Data(source="scenes", stream=True)
+    with pytest.raises(DataError, match="a data set of the hub; download it first"):
+        read("someone/photos", tmp_path / "cache", stream=True)
+    packed = tmp_path / "set.tar"
+    with tarfile.open(packed, "w") as opened:
+        opened.add(folder(tmp_path / "set"), "set")
+    with pytest.raises(DataError, match=r"set.tar is an archive, in which no image can be read alone; unpack it first"):
+        read(packed, tmp_path / "cache", stream=True)
+
+
+def test_files_that_are_gone_or_damaged_are_named_when_they_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder(tmp_path / "set")
+    monkeypatch.setattr("bench.data.reading.decoding.EXAMINED", 1)
+    (path / "train/class 2/05.png").write_bytes(png()[:40])
+    images = read(path, tmp_path / "cache", stream=True).train.images
+    with pytest.raises(DataError, match=r"image \d+ of split 'train' \(.*05.png\)"):
+        images[:]
+    path.rename(tmp_path / "moved")
+    with pytest.raises(DataError, match=r"set: is not there; its images are streamed"):
+        read_again(images)[0]
+    found = datasets.load(
+        datasets.prepare(Data(**as_dict(images.config) | {"path": str(tmp_path / "moved")}), tmp_path / "cache")
+    )
+    assert found.train.images[0][0, 0, 0] == 0
+    for file in (tmp_path / "moved/train/class 0").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match="has 20 rows, fewer than when it was prepared"):
+        read_again(found.train.images)[0]
+
+
+def read_again(images: Any) -> Any:
+    """As another process has it."""
+    return pickle.loads(pickle.dumps(images))
