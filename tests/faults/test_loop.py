@@ -219,8 +219,8 @@ def test_too_many_open_files_is_a_row(tmp_path: Path) -> None:
 
 def test_a_cell_that_hangs_is_ended_and_named(tmp_path: Path, cells_do: Callable[[str], None]) -> None:
     """A plugin that hangs, hung for ever."""
-    cells_do(f"if folder.id.endswith('0'):\n    while True: pass\n{DONE}")
-    plan, store = planned(tmp_path, 2, silence=1.5, plugin=True)
+    cells_do(f"if folder.id.endswith('0'):\n    while True: time.sleep(1)\n{DONE}")
+    plan, store = planned(tmp_path, 2, silence=5, plugin=True)  # a loaded machine starts no process in 1.5 s
     first, second = go(plan, store)
     assert first.status == "timeout" and second.status == "done"
     assert first.reason.startswith(
