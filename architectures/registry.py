@@ -133,8 +133,10 @@ def check_name(name: str) -> None:
     Raises:
         UnknownScheme: with the schemes and the nearest name.
     """
+    if is_built_in(name) or name in _registry.schemes:
+        return  # what packages offer takes longer to read than a small model to make
     known = schemes()
-    if canonical(name) not in known:
+    if name not in known:
         hint = nearest(name, [*known, *ALIASES])
         raise UnknownScheme(f"unknown scheme {name!r} (schemes: {', '.join(known)}){hint}")
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import sys
-from collections.abc import Iterator
-from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 
 import pytest
@@ -48,26 +44,3 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tracking.connect(Store(store.root.with_suffix(".new")))
             store.root.with_suffix(".new").rename(store.root)
     return store.root / "mlflow.db"
-
-
-@functools.cache
-def _read(group: str, _: tuple[tuple[str, int], ...]) -> EntryPoints:
-    return entry_points(group=group)
-
-
-def _remembered(*, group: str) -> EntryPoints:
-    """What installed packages offer; read again where a folder of the path is another or has changed."""
-    folders = tuple((name, os.stat(name).st_mtime_ns) for name in sys.path if os.path.isdir(name))
-    return _read(group, folders)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def installed_packages_are_read_once() -> Iterator[None]:
-    """Two thirds of the time of making a small model went into reading what is installed, and tests make thousands."""
-    from architectures import registry as schemes
-    from bench.data.tasks import registry as tasks
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (schemes, tasks):
-            patch.setattr(module, "entry_points", _remembered)
-        yield
