@@ -10,10 +10,12 @@ gradients of biases, layouts). It is the difference of two depths, of models who
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -40,21 +42,31 @@ HEAD = (
 )
 
 
-def rows(variables: dict[str, str], *words: str) -> list[dict[str, Any]]:
+def rows(
+    variables: dict[str, str], *words: str, say: Callable[[str], None] = lambda text: None
+) -> list[dict[str, Any]]:
     """What a worker process finds, see `bench.studies.lowering.worker`.
 
     Args:
         variables: of a process that believes in an H100.
         words: of its command line.
+        say: called with the name of each scheme that is done.
 
     Raises:
         RuntimeError: with the last lines of what it said, where it fails.
     """
     command = [sys.executable, "-W", "ignore", "-m", "bench.studies.lowering.worker", *words]
-    done = subprocess.run(command, env=variables, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError("\n".join([f"lowering failed: {' '.join(words)}", *done.stderr.splitlines()[-12:]]))
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    found = []
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=errors, text=True) as worker:
+            assert worker.stdout is not None
+            for text in worker.stdout:
+                found.append(json.loads(text))
+                say(found[-1]["scheme"])
+        if worker.returncode:
+            errors.seek(0)
+            raise RuntimeError("\n".join([f"lowering failed: {' '.join(words)}", *errors.read().splitlines()[-12:]]))
+    return found
 
 
 def table(found: list[dict[str, Any]]) -> str:
@@ -109,8 +121,13 @@ def main() -> None:
             sys.exit(str(error))
         shares = [given.schemes[start :: given.jobs] for start in range(min(given.jobs, len(given.schemes)))]
         how = "--code" if given.code else "--machine"
+        done = itertools.count(1)
+
+        def say(scheme: str) -> None:
+            print(f"{scheme}: {next(done)} of {len(given.schemes)}", file=sys.stderr, flush=True)
+
         with ThreadPoolExecutor(len(shares)) as pool:
-            parts = pool.map(lambda share: rows(variables, "--residual", given.residual, how, *share), shares)
+            parts = pool.map(lambda share: rows(variables, "--residual", given.residual, how, *share, say=say), shares)
             found = sorted((row for part in parts for row in part), key=lambda row: given.schemes.index(row["scheme"]))
     print(table(found))
     if given.out:
