@@ -26,6 +26,7 @@ from bench.run import cell
 from bench.run.checks import check_cell
 from bench.store import journal
 from bench.training.checkpoints import load_checkpoint
+from bench.training.ranks import ALONE
 
 SIZES = (3, 9, 4)  # tone, place, brightness (which the prompt does not name)
 
@@ -93,6 +94,7 @@ def subject(tmp_path: Any) -> Any:
         prompts=prompted,
         config=settings,
         device=torch.device("cpu"),
+        ranks=ALONE,
         autocast=lambda: torch.autocast("cpu", enabled=False),
         fixed=points.load(loaded, settings, tmp_path),  # type: ignore[arg-type]
         cache=tmp_path,

@@ -309,25 +309,40 @@ class Run:
     executor: Literal["local", "ray", "slurm"] = "local"
     """Where cells run: on this machine, on a Ray cluster, or as jobs of SLURM."""
     jobs: Count | None = None
-    """Cells at a time; null: one, or one for each GPU; ray, slurm: as many as there is room for."""
+    """Cells at a time; null: one, or as many as there are GPUs for; ray, slurm: as many as there is room for."""
     address: str | None = None
     """ray: HOST:PORT of the cluster; null: the variable RAY_ADDRESS, else a cluster of this machine alone."""
     cpus: Count | None = None
-    """ray, slurm: cores of a cell; null: one, and one for each data-loading process."""
+    """ray, slurm: cores of a cell; null: one for each device, and one for each data-loading process."""
     gpus: Length | None = None
-    """ray, slurm: GPUs of a cell; null: one where train.device is cuda. 1 makes cuda of train.device auto."""
+    """ray, slurm: GPUs of a cell; null: run.devices or one, if train.device is cuda; 1 makes auto cuda."""
     memory: Positive | None = None
     """ray, slurm: memory of a cell in GB, which is reserved for it; null: none is."""
     slurm: dict[str, Any] = field(default_factory=dict)
     """slurm: what else a job is given, by submitit's names: timeout_min, slurm_partition, slurm_account."""
+    devices: Count | None = None
+    """Devices of a cell, each with its part of the batch: GPUs, or processes where it trains on a CPU; null: one."""
+    strategy: Literal["ddp", "fsdp"] | None = None
+    """How they share the training; null: ddp, each with all weights. fsdp, with a part each, is refused as yet."""
     timeout: Positive | None = None
     """Seconds a cell may take; null: no limit."""
     silence: Positive | None = 1800.0
     """Seconds without a sign of life (a step, a batch of samples, a log line) that end a cell; null: no limit."""
     workers: Length = 0
-    """Data-loading processes of a cell."""
+    """Data-loading processes of a cell, for each device."""
     price_per_gpu_hour: Positive | None = None
     """Money an hour of a GPU costs, in any currency, for the estimate of `--dry-run`."""
+
+    def __post_init__(self) -> None:
+        if self.strategy is not None and self.devices is None:
+            raise ValueError(f"run.strategy {self.strategy} is of several devices; say how many (run.devices=...)")
+        if self.strategy == "fsdp":
+            raise ValueError(
+                "run.strategy fsdp: checkpoints, averaged weights and observations need all weights on one device, and "
+                "fsdp has them on none; choose ddp, and for less memory train.recompute or train.microbatch"
+            )
+        if self.gpus and self.devices is not None and self.gpus < self.devices:
+            raise ValueError(f"run.gpus {self.gpus} is fewer than run.devices {self.devices}; leave run.gpus out")
 
 
 @dataclass(frozen=True)

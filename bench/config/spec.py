@@ -74,6 +74,7 @@ class CellSpec:
         plugins: files that register schemes.
         workers: data-loading processes.
         command: what was typed to plan this cell.
+        devices: that it runs on, each with a process of its own.
     """
 
     config: CellConfig
@@ -81,6 +82,7 @@ class CellSpec:
     plugins: list[str]
     workers: int
     command: str
+    devices: int = 1
 
     def write(self, folder: CellFolder) -> None:
         """Writes `config.json` and `order.json` into the cell's folder, unless they say the same already.
@@ -92,7 +94,7 @@ class CellSpec:
             if CellSpec.read(folder) == self:
                 return
         write_json(folder.config, as_dict(self.config), durable=False)
-        more = {key: getattr(self, key) for key in ("digests", "plugins", "workers", "command")}
+        more = {key: getattr(self, key) for key in ("digests", "plugins", "workers", "command", "devices")}
         write_json(folder.path / "order.json", more | {"sha256": digest(self.digests)}, durable=False)
 
     @classmethod

@@ -36,18 +36,20 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say)
     return task.measure(subject, points.load(data, subject.config, cache, warn), samples)
 
 
+def measured(subject: LoadedCell) -> bool:
+    """Whether a cell's data have capability curves: a task's and scenes."""
+    return subject.data.task is not None or control.judged(subject)
+
+
 def curve(subject: LoadedCell, cache: Path) -> Callable[[], dict[str, float]] | None:
     """What measures a point of the curves of a cell on a task or on scenes, and its seconds; None on other data."""
-    if subject.data.task is not None:
-        measured = _of_task(subject, cache)
-    elif control.judged(subject):
-        measured = control.curve(subject, cache)
-    else:
+    if not measured(subject):
         return None
+    point = _of_task(subject, cache) if subject.data.task is not None else control.curve(subject, cache)
 
     def now() -> dict[str, float]:
         start = time.perf_counter()
-        return measured() | {"curve_seconds": time.perf_counter() - start}
+        return point() | {"curve_seconds": time.perf_counter() - start}
 
     return now
 

@@ -168,32 +168,52 @@ def generate(
         progress: called with the number of samples done.
     """
     parts: list[Images] = []
-    for samples, _ in _generate_batches(subject, prompt, noise, batch):
+    given = (
+        Batch(index_prompt(prompt, torch.from_numpy(members)), noise[members], count)
+        for members, count in places(len(noise), batch, subject.config.train)
+    )
+    for samples, _ in subject.ranks.shared(_sampled, subject, given):
         parts.append(samples)
         progress(sum(map(len, parts)))
     return np.concatenate(parts)
 
 
-def _generate_batches(
-    subject: LoadedCell, prompt: Any, noise: Tensor, batch: int, guidance: float | None = None, exact: bool = False
-) -> Iterator[tuple[Images, tuple[int, float]]]:
-    """Yields (samples, (computed, seconds)) a batch, `exact` ones as x_0 (B, C, H, W)."""
+@dataclass(frozen=True)
+class Batch:
+    """What is sampled at once.
+
+    Attributes:
+        prompt: B prompts of the cell's kind.
+        noise: (B, C, H, W).
+        count: of the first samples, which are kept.
+        guidance: None is the cell's own.
+        exact: whether samples are x_0 (B, C, H, W) and no images.
+    """
+
+    prompt: Any
+    noise: Tensor
+    count: int
+    guidance: float | None = None
+    exact: bool = False
+
+
+def _sampled(subject: LoadedCell, batch: Batch) -> tuple[Images, dict[str, float]]:
+    """The samples of a batch, with how many were `computed` in how many `seconds`."""
     settings = subject.config.sample
-    if guidance is not None:
-        settings = replace(settings, guidance=guidance)
-    for members, count in places(len(noise), batch, subject.config.train):
-        part = to_device(index_prompt(prompt, torch.from_numpy(members)), subject.device)
-        watch = Stopwatch(subject.device)
-        watch.start()
-        with subject.autocast():
-            start_noise, process = noise[members].to(subject.device), process_of(subject.config.train)
-            how = sample_exact if exact or subject.data.latents else sample
-            samples = how(subject.model, subject.prompts.kind, part, start_noise, settings, process)
-        kept = samples[:count].cpu()
-        watch.stop()  # a decoder is no part of the model's rate
-        if subject.data.latents and not exact:
-            kept = subject.data.images_of(samples[:count])
-        yield np.ascontiguousarray(kept.numpy()), (len(members), watch.seconds()[0])
+    if batch.guidance is not None:
+        settings = replace(settings, guidance=batch.guidance)
+    prompt = to_device(batch.prompt, subject.device)
+    watch = Stopwatch(subject.device)
+    watch.start()
+    with subject.autocast():
+        noise, process = batch.noise.to(subject.device), process_of(subject.config.train)
+        how = sample_exact if batch.exact or subject.data.latents else sample
+        samples = how(subject.model, subject.prompts.kind, prompt, noise, settings, process)
+    kept = samples[: batch.count].cpu()
+    watch.stop()  # a decoder is no part of the model's rate
+    if subject.data.latents and not batch.exact:
+        kept = subject.data.images_of(samples[: batch.count])
+    return np.ascontiguousarray(kept.numpy()), {"computed": len(batch.noise), "seconds": watch.seconds()[0]}
 
 
 def write_sample_grid(subject: LoadedCell, folder: Path, name: str) -> str:
@@ -238,7 +258,7 @@ def heldout_set(subject: LoadedCell) -> SampleSet:
 def generate_set(
     subject: LoadedCell, request: SampleSet, folder: Path, say: Say, warn: Say = lambda text: None
 ) -> tuple[Images, list[float]]:
-    """The samples of a set, uint8 (n, H, W, 3), and images/s of each part after the first.
+    """The samples of a set, uint8 (n, H, W, 3), and images/s at the rate of each part after the first, on all devices.
 
     Of a task they are x_0, float32 (n, 3, H, W): white grain goes beyond what an image can show.
 
@@ -247,31 +267,31 @@ def generate_set(
     """
     count, batch, where = len(request.indices), subject.config.sample.batch, folder / "generated" / request.name
     parts, rates, warm, weights = [], [], False, weights_digest(subject.model)
-    for start in range(0, count, batch):
-        file, members = where / f"part-{start:06d}.npy", np.arange(start, min(start + batch, count))
-        kept = load_array(file, warn)
-        if kept is None or kept[1].get("weights") != weights:
-            if start > 0 and not warm:
-                _generate_part(subject, request, members)  # a cell that resumes here must not time its warm-up
-            samples, about = _generate_part(subject, request, members)
-            save_array(file, samples, weights=weights, **about)
-            kept, warm = (samples, about), True
-        parts.append(kept[0])
-        if start > 0:
-            rates.append(kept[1]["computed"] / kept[1]["seconds"])
-        say(f"sampling {request.name} {min(start + batch, count)} of {count}")
+    starts, ranks = list(range(0, count, batch)), subject.ranks
+    for few in [starts[k : k + ranks.count] for k in range(0, len(starts), ranks.count)]:  # one for each device
+        files = {start: where / f"part-{start:06d}.npy" for start in few}
+        kept = {start: load_array(file, warn) for start, file in files.items()}
+        lacking = [start for start in few if (one := kept[start]) is None or one[1].get("weights") != weights]
+        if lacking and few[0] > 0 and not warm:  # a cell that resumes here must not time its warm-up
+            list(ranks.shared(_sampled, subject, [_part(subject, request, lacking[0])] * ranks.count))
+        given = (_part(subject, request, start) for start in lacking)
+        for start, (samples, about) in zip(lacking, ranks.shared(_sampled, subject, given), strict=True):
+            save_array(files[start], samples, weights=weights, **about)
+            kept[start], warm = (samples, about), True
+        for start, made in kept.items():
+            assert made is not None
+            parts.append(made[0])
+            if few[0] > 0:
+                rates.append(ranks.count * made[1]["computed"] / made[1]["seconds"])
+            say(f"sampling {request.name} {min(start + batch, count)} of {count}")
     return np.concatenate(parts), rates
 
 
-def _generate_part(
-    subject: LoadedCell, request: SampleSet, members: NDArray[np.int64]
-) -> tuple[Images, dict[str, float]]:
-    """The samples `members` of a set, with how many were computed in how many seconds."""
+def _part(subject: LoadedCell, request: SampleSet, start: int) -> Batch:
+    """The batch of a set's samples from `start`; of a compiled model it is filled up."""
     config = subject.config
-    noise = initial_noise(config.evaluate.seed, members.tolist(), subject.shape)
-    prompt = subject.prompts.rows(request.split, request.indices[members])
-    exact = subject.data.task is not None
-    ((samples, (computed, seconds)),) = _generate_batches(
-        subject, prompt, noise, config.sample.batch, request.guidance, exact
-    )
-    return samples, {"computed": computed, "seconds": seconds}
+    own = request.indices[start : start + config.sample.batch]
+    ((members, count),) = places(len(own), config.sample.batch, config.train)
+    noise = initial_noise(config.evaluate.seed, (start + members).tolist(), subject.shape)
+    prompt = subject.prompts.rows(request.split, own[members])
+    return Batch(prompt, noise, count, request.guidance, subject.data.task is not None)

@@ -32,16 +32,27 @@ Intervals = dict[str, list[float]]
 @torch.inference_mode()
 def errors(subject: LoadedCell, points: Points, count: int | None = None) -> Tensor:
     """|x^ - x*|^2 (n, S, S), a mean over channels, with x^ the image that the model predicts."""
-    predict, parts = data_prediction(subject.model, subject.config.train.target), []
     count = len(points.t) if count is None else min(count, len(points.t))
     size = subject.pass_size if subject.config.train.compile == "on" else BATCH
-    for index, kept in places(count, size, subject.config.train):
-        x_t, t = points.x_t[index].to(subject.device), points.t[index].to(subject.device)
-        prompt = to_device(subject.prompts.rows("heldout", points.rows[index]), subject.device)
-        with subject.autocast():
-            guess = predict(x_t, t, encoded(subject.model, prompt)).float().cpu()
-        parts.append((guess - points.conditional[index]).square().mean(1)[:kept])
-    return torch.cat(parts)
+    batches = list(places(count, size, subject.config.train))
+    given = ((points.x_t[index], points.t[index], points.rows[index]) for index, _ in batches)
+    guesses = subject.ranks.shared(_predicted, subject, given)
+    return torch.cat(
+        [
+            (guess - points.conditional[index]).square().mean(1)[:kept]
+            for (index, kept), guess in zip(batches, guesses, strict=True)
+        ]
+    )
+
+
+@torch.inference_mode()
+def _predicted(subject: LoadedCell, given: tuple[Tensor, Tensor, np.ndarray]) -> Tensor:
+    """x^ (n, C, H, W) of x_t, t and the rows of the held-out images whose prompts they have."""
+    x_t, t, rows = given
+    prompt = to_device(subject.prompts.rows("heldout", rows), subject.device)
+    predict = data_prediction(subject.model, subject.config.train.target)
+    with subject.autocast():
+        return predict(x_t.to(subject.device), t.to(subject.device), encoded(subject.model, prompt)).float().cpu()
 
 
 def excess(subject: LoadedCell, points: Points) -> tuple[Numbers, Intervals]:

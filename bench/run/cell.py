@@ -12,21 +12,25 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from filelock import Timeout
 
+from bench.config.spec import CellSpec
 from bench.measure import control, curves, evaluate
 from bench.measure.sampling import write_sample_grid
 from bench.run.endings import classified
 from bench.run.outcome import result
 from bench.run.processes import end_strays
+from bench.run.ranks import together
 from bench.run.slots import machine_share
-from bench.run.work import prepared, say, train
+from bench.run.work import CellAtWork, prepared, say, train
 from bench.store.disk import DiskError, explained
 from bench.store.folders import CellFolder, Status
-from bench.store.journal import Journal
+from bench.store.journal import Journal, Unwritten
 from bench.training.callback import Diverged
 from bench.training.compiling import compiled
+from bench.training.ranks import Ranks
 from bench.training.signals import stopping
 
 EXITS: dict[Status, int] = {"done": 0, "failed": 1, "oom": 1, "diverged": 1, "killed": 130}
@@ -58,20 +62,42 @@ def _run_locked(folder: CellFolder) -> Status:
         journal = Journal(folder.journal, attempt)
         status, reason = classified(lambda: _work(folder, journal, attempt), folder)
         stop.hold()
-        with suppress(DiskError):
-            journal.event(0, status, reason)
-        journal.close()
-        folder.write_state(status, reason, attempt=attempt, ended=time.time())
+        _ended(folder, journal, status, reason)
     return status
 
 
+def _ended(folder: CellFolder, journal: Journal, status: Status, reason: str) -> None:
+    with suppress(DiskError):
+        journal.event(0, status, reason)
+    journal.close()
+    folder.write_state(status, reason, attempt=journal.attempt, ended=time.time())
+
+
 def _work(folder: CellFolder, journal: Journal, attempt: int) -> None:
-    cache = folder.path.parent.parent / "cache"
-    cell = prepared(folder, journal, attempt, cache)
-    train(cell)
+    cache, spec = folder.path.parent.parent / "cache", CellSpec.read(folder)
+
+    def follow(ranks: Ranks) -> None:
+        cell = prepared(folder, Unwritten(), attempt, cache, ranks)
+        train(cell)
+        with cell.module.ema.swapped():
+            ranks.follow(cell.loaded)
+
+    def hung(status: Status, reason: str) -> NoReturn:
+        _ended(folder, journal, status, reason)
+        os._exit(EXITS[status])
+
+    with together(folder, spec.devices, spec.config.train.device, follow, hung) as ranks:
+        cell = prepared(folder, journal, attempt, cache, ranks)
+        train(cell)
+        _measured(cell)
+
+
+def _measured(cell: CellAtWork) -> None:
+    """Writes the result of a cell that is trained."""
+    folder, journal, cache = cell.folder, cell.journal, cell.cache
     journal.event(cell.train.steps, "stage", "evaluate")
     start = time.perf_counter()
-    with cell.module.ema.swapped():
+    with cell.module.ema.swapped(), cell.loaded.ranks.led():
         journal.image(cell.train.steps, "samples", write_sample_grid(cell.loaded, folder.path, "grid"))
         measured = evaluate.measure(cell.loaded, folder.path, cache, say=say, warn=cell.warn)
         measured |= control.measure(cell.loaded, folder.path, cache, say, cell.warn)

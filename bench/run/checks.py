@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from architectures import PluginError, nearest, scheme_class
 from bench.config.claim import RowFacts
 from bench.config.claim import check as check_claim
-from bench.config.schema import ConfigError, Evaluate, Matrix
+from bench.config.schema import ConfigError, Evaluate, Matrix, Run
 from bench.config.spec import CellConfig
 
 if TYPE_CHECKING:
@@ -91,6 +91,18 @@ def check_cell(config: CellConfig, data: Dataset, label: str) -> None:
     """
     for problem in _problems(config, data):
         raise ConfigError(f"{label}: {problem}")
+
+
+def check_devices(config: CellConfig, run: Run, label: str) -> None:
+    """Checks that a cell's batch can be shared out over its devices.
+
+    Raises:
+        ConfigError: beginning with the cell's label.
+    """
+    train, devices = config.train, run.devices or 1
+    part = f" in parts of train.microbatch {train.microbatch}" if train.microbatch else ""
+    if train.batch % (devices * (train.microbatch or 1)):
+        raise ConfigError(f"{label}: train.batch {train.batch} does not divide over run.devices {devices}{part}")
 
 
 def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:

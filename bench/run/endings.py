@@ -17,6 +17,21 @@ from bench.training.callback import Diverged
 from bench.training.signals import STOP, Stopped, sentence
 
 
+class RankLost(RuntimeError):
+    """Another rank of the cell died.
+
+    Attributes:
+        status: how it ended, and so the cell.
+    """
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(status, reason)
+        self.status, self.reason = status, reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 def classified(work: Callable[[], None], folder: CellFolder) -> tuple[Status, str]:
     """Runs `work`; a status and a sentence, which names a plugin's scheme where its code may have failed."""
     process = os.getpid()
@@ -35,6 +50,8 @@ def _ended(work: Callable[[], None], folder: CellFolder) -> tuple[Status, str]:
         return "killed", str(error) or "interrupted; run again to resume"
     except Diverged as error:
         return "diverged", str(error)
+    except RankLost as error:
+        return error.status, str(error)
     except torch.OutOfMemoryError as error:
         return "oom", " ".join(str(error).split())[:300]
     except BaseException as error:  # SystemExit too: a plugin's `sys.exit` is an error of its cell

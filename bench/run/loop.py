@@ -20,6 +20,7 @@ from bench.run.executor import Ended, Executor, Process, last_lines
 from bench.run.interrupts import Interrupts, interrupts
 from bench.run.others import Others
 from bench.run.plan import Plan, PlannedCell
+from bench.run.processes import CRASHES
 from bench.run.states import CellState, Life, States, shortened
 from bench.store.disk import explained
 from bench.store.folders import CellFolder, Status, Store
@@ -27,7 +28,6 @@ from bench.store.folders import CellFolder, Status, Store
 SYNC_EVERY = 60.0  # seconds
 MOST_LOST = 5  # times that a cell is started again after its place was lost
 PATIENCE = 1.0  # seconds until a share of the machine is asked for again
-CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS)
 
 __all__ = ["CellState", "in_turn", "run"]
 

@@ -18,7 +18,7 @@ from bench.config.identity import code_digest, identity, plugin_digest
 from bench.config.matrix import MatrixCell, Variant, expand, row, variants
 from bench.config.schema import ConfigError, Data, Matrix, Prompt
 from bench.config.spec import CellConfig, CellSpec
-from bench.run.checks import check_cell, check_extractor, check_names, doubts, facts_of
+from bench.run.checks import check_cell, check_devices, check_extractor, check_names, doubts, facts_of
 from bench.run.machine import on_device, placed
 from bench.run.plugins import Plugins, load_plugins, of_plugin
 from bench.run.task_plugins import TaskPlugins, is_built_in
@@ -168,11 +168,11 @@ class _Planner:
         built = self._built_or_reason(config, cell, prompts)
         self._check(built.config, data, cell.label)
         self._points(built.config, data)
-        plugin = plugin_digest(built.plugin, self.tasks.named(config.data))
+        run, plugin = self.matrix.run, plugin_digest(built.plugin, self.tasks.named(config.data))
         id = identity(built.config, data=data.digest, code=built.code, plugin=plugin)
         digests = {"data": data.digest, "prompts": prompts.digest, "code": built.code, "plugin": plugin}
         files = list(dict.fromkeys([*self._plugin_of(built.config.scheme), *self.tasks.files(config.data)]))
-        spec = CellSpec(built.config, digests, files, self.matrix.run.workers, self.command)
+        spec = CellSpec(built.config, digests, files, run.workers, self.command, run.devices or 1)
         named = row(replace(cell, config=built.config, axes=_typed(cell.axes, built.config.options)), id)
         return PlannedCell(named, spec, built.cost, cell.label, built.reason, built.budget)
 
@@ -222,6 +222,7 @@ class _Planner:
         shared = _key(data.digest, repr(config.train), repr(config.sample), repr(config.evaluate))
         if shared not in self.checked:
             check_cell(config, data, label)
+            check_devices(config, self.matrix.run, label)
             self.warnings += doubts(config)
             self.checked.add(shared)
 

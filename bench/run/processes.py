@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 GRACE = 60.0  # seconds a cell has to write its checkpoint after SIGTERM
 PARENT = "DITBENCH_PARENT"  # environment: the process that this one ends with
 MARK = "DITBENCH_CELL"  # environment: the folder of the cell that started a process, directly or not
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS)
 _PDEATHSIG, _SUBREAPER = 1, 36  # of Linux's prctl
 
 
@@ -44,6 +46,20 @@ def follow_parent(*, watch: bool = True) -> int:
     if watch:
         watch_parent(parent)
     return parent
+
+
+def end_with_parent() -> None:
+    """Has this process, which `multiprocessing` forked, be killed when its parent ends: it has nothing to write."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None and parent.pid is not None
+    _prctl(_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_kill_after, args=(parent.pid,), daemon=True, name="ditbench-parent").start()
+
+
+def _kill_after(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def cpu_seconds(pid: int) -> float:

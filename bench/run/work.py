@@ -18,16 +18,18 @@ from bench.measure.sampling import write_sample_grid
 from bench.store import provenance
 from bench.store.folders import CellFolder
 from bench.store.journal import Journal
+from bench.store.journal import curves as curves_of
 from bench.training import dynamics
 from bench.training.arithmetic import pin
 from bench.training.batches import Batches
-from bench.training.callback import CellCallback
+from bench.training.callback import CellCallback, RankCallback
 from bench.training.checkpoints import load_checkpoint, newest_checkpoint, remove_newer
 from bench.training.compiling import compile_whole
 from bench.training.digests import weights_digest
 from bench.training.fit import fit
 from bench.training.model import LoadedCell, build
 from bench.training.module import CellModule
+from bench.training.ranks import ALONE, Ranks
 from bench.training.signals import STOP
 
 COMMON = re.compile(r"(patches|time|head)\.|blocks\.\d+\.(attention|mlp)\.op\.")  # what every scheme has
@@ -73,12 +75,12 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def prepared(folder: CellFolder, journal: Journal, attempt: int, cache: Path) -> CellAtWork:
-    """The cell with its data, and its model initialised."""
+def prepared(folder: CellFolder, journal: Journal, attempt: int, cache: Path, ranks: Ranks = ALONE) -> CellAtWork:
+    """The cell with its data, and its model initialised: the same on each rank."""
     spec = CellSpec.read(folder)
     _load_plugins(spec)
     config, train = spec.config, spec.config.train
-    device = _device(train)
+    device = _device(train, ranks)
     torch.manual_seed(config.seed)
     data = datasets.load(cache / "data" / spec.digests["data"])
     prompted = prompts.load(cache / "prompts" / spec.digests["prompts"])
@@ -86,14 +88,13 @@ def prepared(folder: CellFolder, journal: Journal, attempt: int, cache: Path) ->
     check_code(spec.digests, config.scheme, cache / "code" / f"{spec.digests['code']}.json")
     if train.compile == "on":
         compile_whole(model, cache / "inductor")
-    module = CellModule(model, train, config.seed)
+    module = CellModule(model, train, config.seed, ranks)
     initial = {
         "initial_weights": weights_digest(model),
         "initial_backbone_weights": weights_digest(model, names=COMMON.match),
     }
-    return CellAtWork(
-        folder, spec, journal, attempt, LoadedCell(model, data, prompted, config, device), module, initial, cache
-    )
+    loaded = LoadedCell(model, data, prompted, config, device, ranks)
+    return CellAtWork(folder, spec, journal, attempt, loaded, module, initial, cache)
 
 
 def _load_plugins(spec: CellSpec) -> None:
@@ -108,37 +109,58 @@ def _load_plugins(spec: CellSpec) -> None:
         raise architectures.PluginError("; ".join(wrong))
 
 
-def _device(train: Train) -> torch.device:
-    """The cell's device, with torch set to its arithmetic."""
-    device = torch.device(train.device)
+def _device(train: Train, ranks: Ranks) -> torch.device:
+    """The device of a rank, with torch set to the cell's arithmetic."""
+    device = ranks.device(train.device)
     pin(device, exact=train.exact)
     return device
 
 
 def train(cell: CellAtWork) -> None:
     """Brings the module to its last step, from the newest whole checkpoint where there is one."""
-    resume, last = newest_checkpoint(cell.folder.checkpoints, warn=cell.warn), cell.train.steps
-    remove_newer(cell.folder.checkpoints, than=resume)
-    step = int(resume.stem.removeprefix("step-")) if resume else 0
-    cell.journal.event(step, "resumed" if resume else "started", _environment(cell.loaded.device))
-    if resume and step >= last:
+    ranks, last = cell.loaded.ranks, cell.train.steps
+    resume = ranks.broadcast(_begun(cell) if ranks.leads else None)
+    if resume and _step(resume) >= last:
         checkpoint = load_checkpoint(resume)
         cell.module.load_state_dict(checkpoint["state_dict"])
         cell.module.on_load_checkpoint(checkpoint)
         return
-    loaded, seed = cell.loaded, cell.spec.config.seed
+    loaded, seed, part = cell.loaded, cell.spec.config.seed, ranks.part(cell.train.batch)
     batches = Batches(
-        loaded.data, loaded.prompts, batch=cell.train.batch, steps=last, seed=seed, workers=cell.spec.workers
+        loaded.data, loaded.prompts, batch=cell.train.batch, steps=last, seed=seed, workers=cell.spec.workers, part=part
     )
-    fit(cell.module, batches, _callback(cell), resume=resume)
-    STOP.end()
+    if ranks.leads:
+        fit(cell.module, batches, _callback(cell), resume=resume)
+        STOP.end()
+    else:
+        fit(cell.module, batches, RankCallback(loaded, _curve_every(cell)), resume=resume)
     cell.module.to(loaded.device)
 
 
-def _environment(device: torch.device) -> str:
+def _begun(cell: CellAtWork) -> Path | None:
+    """The checkpoint that the cell resumes from, if any, noted in the journal."""
+    resume = newest_checkpoint(cell.folder.checkpoints, warn=cell.warn)
+    remove_newer(cell.folder.checkpoints, than=resume)
+    step, devices = _step(resume) if resume else 0, cell.loaded.ranks.count
+    cell.journal.event(step, "resumed" if resume else "started", _environment(cell.loaded))
+    if devices > 1 or (resume and "devices" in curves_of(cell.folder.journal)):
+        cell.journal.metrics(step, {"devices": float(devices)})
+    return resume
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.stem.removeprefix("step-"))
+
+
+def _environment(loaded: LoadedCell) -> str:
     """What a number depends on besides code and config: an attempt elsewhere need not continue bit for bit."""
-    machine = provenance.hardware(device.type)
-    return f"{torch.get_num_threads()} threads, torch {torch.__version__}, {machine.get('gpu') or machine['cpu']}"
+    machine, count = provenance.hardware(loaded.device.type), loaded.ranks.count
+    devices = (f"{count} x " if count > 1 else "") + str(machine.get("gpu") or machine["cpu"])
+    return f"{torch.get_num_threads()} threads, torch {torch.__version__}, {devices}"
+
+
+def _curve_every(cell: CellAtWork) -> int:
+    return cell.spec.config.evaluate.curve_every if curves.measured(cell.loaded) else 0
 
 
 def _callback(cell: CellAtWork) -> CellCallback:
@@ -146,8 +168,9 @@ def _callback(cell: CellAtWork) -> CellCallback:
         path = write_sample_grid(cell.loaded, cell.folder.path, f"step-{step:09d}")
         cell.journal.image(step, "samples", path)
 
-    probe, evaluate = dynamics.Probe(cell.loaded), cell.spec.config.evaluate
-    curve = curves.curve(cell.loaded, cell.cache) if evaluate.curve_every else None
+    probe = dynamics.Probe(cell.loaded)
+    curve_every = _curve_every(cell)
+    curve = curves.curve(cell.loaded, cell.cache) if curve_every else None
     return CellCallback(
         cell.train,
         cell.journal,
@@ -155,6 +178,6 @@ def _callback(cell: CellAtWork) -> CellCallback:
         grid_every=cell.spec.config.sample.grid_every,
         write_grid=write_grid,
         observe=lambda: dynamics.curves_of(probe.observe()),
-        curve_every=evaluate.curve_every if curve else 0,
+        curve_every=curve_every,
         curve=curve or dict,
     )

@@ -79,6 +79,16 @@ class Journal:
         self._file.close()
 
 
+class Unwritten(Journal):
+    """The journal of a process that must not write it: another does."""
+
+    def __init__(self) -> None:
+        return
+
+    def _append(self, step: int, **content: Any) -> None:
+        return
+
+
 def _torn(file: int) -> bool:
     """Whether an open file ends within a line."""
     size = os.fstat(file).st_size

@@ -18,13 +18,22 @@ from bench.data.tasks.registry import sample_batch
 from bench.store.seeds import derive
 
 Permutation = Callable[[np.random.Generator], NDArray[np.int64]]  # of all images, for an epoch
+WHOLE = slice(None)  # of a batch
 
 
 class StepSampler:
-    """Yields image indices of batches `start` to `steps - 1`; each epoch is a permutation of (seed, epoch)."""
+    """Yields image indices of batches `start` to `steps - 1`, or parts; an epoch is a permutation of (seed, epoch)."""
 
-    def __init__(self, count: int, batch: int, steps: int, seed: int, permutation: Permutation | None = None) -> None:
-        self.count, self.batch, self.steps, self.seed = count, batch, steps, seed
+    def __init__(
+        self,
+        count: int,
+        batch: int,
+        steps: int,
+        seed: int,
+        permutation: Permutation | None = None,
+        part: slice = WHOLE,
+    ) -> None:
+        self.count, self.batch, self.steps, self.seed, self.part = count, batch, steps, seed, part
         self.permutation = permutation or (lambda rng: rng.permutation(count))
         self.start = 0
         self._orders: dict[int, NDArray[np.int64]] = {}
@@ -33,10 +42,10 @@ class StepSampler:
         return self.steps  # all of them, also when resumed: Lightning ends the epoch here
 
     def __iter__(self) -> Iterator[list[int]]:
-        return (self.indices(step).tolist() for step in range(self.start, self.steps))
+        return (self.indices(step)[self.part].tolist() for step in range(self.start, self.steps))
 
     def indices(self, step: int) -> NDArray[np.int64]:
-        """Indices (B,) of one batch."""
+        """Indices (B,) of one whole batch."""
         places = np.arange(step * self.batch, (step + 1) * self.batch)
         epochs = places // self.count
         return np.concatenate([self._order(int(e))[places[epochs == e] % self.count] for e in np.unique(epochs)])
@@ -69,9 +78,9 @@ class TrainImages(torch.utils.data.Dataset[Any]):
 class TaskBatches(torch.utils.data.IterableDataset[Any]):
     """Batches of a task, sampled as they are needed: (x_0 float (B, C, H, W), prompts); never the same image again."""
 
-    def __init__(self, data: Dataset, prompts: Prompts, batch: int, steps: int, seed: int) -> None:
+    def __init__(self, data: Dataset, prompts: Prompts, batch: int, steps: int, seed: int, part: slice = WHOLE) -> None:
         assert data.task is not None
-        self.task, self.prompts = data.task, prompts
+        self.task, self.prompts, self.part = data.task, prompts, part
         self.batch, self.steps, self.seed = batch, steps, seed
         self.start = 0
 
@@ -81,7 +90,7 @@ class TaskBatches(torch.utils.data.IterableDataset[Any]):
     def __iter__(self) -> Iterator[tuple[torch.Tensor, Any]]:
         for step in range(self.start, self.steps):
             x_0, words, _ = sample_batch(self.task, "train", self.seed, step, self.batch)
-            yield x_0, self.prompts.of_words(self.task, words)
+            yield x_0[self.part], self.prompts.of_words(self.task, words[self.part])
 
 
 class _Here:
@@ -102,13 +111,23 @@ def _unchanged(batch: Any) -> Any:
 
 
 class Batches(lightning.LightningDataModule):
-    """Training batches that resume where a checkpoint stopped."""
+    """Training batches that resume where a checkpoint stopped; of each a part, where others have the rest."""
 
-    def __init__(self, data: Dataset, prompts: Prompts, *, batch: int, steps: int, seed: int, workers: int = 0) -> None:
+    def __init__(
+        self,
+        data: Dataset,
+        prompts: Prompts,
+        *,
+        batch: int,
+        steps: int,
+        seed: int,
+        workers: int = 0,
+        part: slice = WHOLE,
+    ) -> None:
         super().__init__()
-        self.task = TaskBatches(data, prompts, batch, steps, seed) if data.task is not None else None
+        self.task = TaskBatches(data, prompts, batch, steps, seed, part) if data.task is not None else None
         self.images = TrainImages(data, prompts)
-        self.sampler = StepSampler(len(self.images), batch, steps, seed, self.images.permutation)
+        self.sampler = StepSampler(len(self.images), batch, steps, seed, self.images.permutation, part)
         self.workers = workers
 
     def train_dataloader(self) -> DataLoader[Any] | TaskBatches | _Here:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from bench.training.checkpoints import AtomicCheckpoints
 from bench.training.compiling import compiled
 from bench.training.digests import tensors_digest
 from bench.training.dynamics import due, gradient_curves
+from bench.training.model import LoadedCell
 from bench.training.module import CellModule, learning_rate
-from bench.training.signals import STOP, Stopped, beat
+from bench.training.signals import STOP, Stopped, beat, ignore_stops
 from bench.training.stopwatch import StepMemory, Throughput
 
 SPIKE = 3.0  # a loss this many times the mean of the window before is one
@@ -30,6 +32,27 @@ SPIKE = 3.0  # a loss this many times the mean of the window before is one
 
 class Diverged(RuntimeError):
     """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Due:
+    """What comes after a step, as all ranks know: a line of the journal, a probe, a sample grid, a curve's point."""
+
+    log: bool
+    probe: bool
+    grid: bool
+    curve: bool
+
+    @classmethod
+    def at(cls, step: int, config: Train, grid_every: int, curve_every: int) -> Due:
+        """After step `step`, from 1."""
+        last = step == config.steps
+        return cls(
+            log=step % config.log_every == 0 or last,
+            probe=due(step, config.probe_every),
+            grid=step % grid_every == 0 and not last,
+            curve=curve_every > 0 and (step % curve_every == 0 or last),
+        )
 
 
 class CellCallback(lightning.Callback):
@@ -65,6 +88,7 @@ class CellCallback(lightning.Callback):
         self.stop = STOP
         self.throughput, self.memory = Throughput(torch.device("cpu"), config.batch), StepMemory(torch.device("cpu"))
         self.saved = time.monotonic()
+        self.peaks: dict[str, float] = {}  # of several ranks, when the journal was last written
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Starts the clock, and observes the model before its first step."""
@@ -90,30 +114,27 @@ class CellCallback(lightning.Callback):
         step = trainer.global_step
         last = step == self.config.steps
         stop = self.stop.number  # read once: one that comes below waits for the next step, and finds its checkpoint
-        log = step % self.config.log_every == 0 or last
+        now = Due.at(step, self.config, self.grid_every, self.curve_every)
         keep = self._due(step) or last or stop is not None
-        grid = step % self.grid_every == 0 and not last
-        probed = due(step, self.config.probe_every)
-        curve = self.curve_every > 0 and (step % self.curve_every == 0 or last)
         warming = self.throughput.cold > 0
         self.throughput.count()
         if warming and not self.throughput.cold:
             self.memory.restart()
-        if not (log or keep or grid or probed or curve):
+        if not (keep or now.log or now.probe or now.grid or now.curve):
             return
         module.seconds += self.throughput.pause()
         self.memory.keep(warm=not self.throughput.cold)
-        if probed or last:
+        if now.probe or last:
             self._observe(module, step)
-        if probed:
+        if now.probe:
             self._digest(module, step, batch)
-        if log:
+        if now.log:
             self._log(module, step)
-        if grid:
-            with module.ema.swapped():
+        if now.grid:
+            with module.ema.swapped(), module.ranks.led():
                 self.write_grid(step)
-        if curve:
-            with module.ema.swapped():
+        if now.curve:
+            with module.ema.swapped(), module.ranks.led():
                 self.journal.metrics(step, self.curve())
         if keep:  # last of all: a cell that resumes here lacks nothing of this step
             self._checkpoint(trainer, module, step)
@@ -135,13 +156,10 @@ class CellCallback(lightning.Callback):
         self.journal.metrics(step, values)
 
     def _digest(self, module: CellModule, step: int, batch: tuple[Tensor, Any]) -> None:
-        """Hashes of what the step was given, to show that two cells were given the same."""
-        images, prompt = batch
-        parts = prompt if isinstance(prompt, tuple) else (prompt,)
-        chance = module.step_noise(step - 1, from_images(images).shape)
-        given = {"batch": tensors_digest(images, *parts)}
-        given["chance"] = tensors_digest(chance.t, chance.noise, chance.dropped)
-        self.journal.digests(step, given)
+        """Hashes of what the step was given, on all ranks, to show that two cells were given the same."""
+        parts = module.ranks.gather(given(module, step, batch))
+        whole = {name: zip(*(part[name] for part in parts), strict=True) for name in parts[0]}
+        self.journal.digests(step, {name: tensors_digest(*map(torch.cat, each)) for name, each in whole.items()})
 
     def _log(self, module: CellModule, step: int) -> None:
         losses, module.losses = torch.stack(module.losses), []
@@ -158,13 +176,15 @@ class CellCallback(lightning.Callback):
         rate = self.throughput.window()
         values |= {} if rate is None else {"train_images_per_second": rate}
         self.journal.metrics(step, values | self.memory.steady() | usage(module.device.type))
+        self.peaks = peaks(module.ranks.gather(self.memory.peaks))
 
     def _checkpoint(self, trainer: lightning.Trainer, module: CellModule, step: int) -> None:
         """Writes a checkpoint and keeps the one before it: if this one is damaged, that one serves.
 
         What training cost so far is journaled first: a cell that is killed after its last checkpoint trains no more.
         """
-        memory = {f"train_{name}": value for name, value in self.memory.peaks.items()}
+        found = self.memory.peaks if module.ranks.count == 1 else self.peaks
+        memory = {f"train_{name}": value for name, value in found.items()}
         graphs = compiled() if self.config.compile == "on" else {}
         self.journal.metrics(step, memory | graphs | {"train_seconds": module.seconds})
         trainer.save_checkpoint(self.folder / f"step-{step:09d}.ckpt")
@@ -172,3 +192,57 @@ class CellCallback(lightning.Callback):
         self.saved = time.monotonic()
         for old in sorted(self.folder.glob("step-*.ckpt"))[:-2]:
             AtomicCheckpoints().remove_checkpoint(old)
+
+
+def given(module: CellModule, step: int, batch: tuple[Tensor, Any]) -> dict[str, list[Tensor]]:
+    """What a rank was given at step `step`, from 1, on the CPU: `batch`, images and prompts, and `chance`."""
+    images, prompt = batch
+    chance = module.step_noise(step - 1, from_images(images).shape)
+    parts = prompt if isinstance(prompt, tuple) else (prompt,)
+    named = {"batch": (images, *parts), "chance": (chance.t, chance.noise, chance.dropped)}
+    return {name: [tensor.cpu() for tensor in tensors] for name, tensors in named.items()}
+
+
+def peaks(found: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Peaks of memory of all ranks: the most that one has, and, of several, `_total` of their sum."""
+    most = {name: max(one[name] for one in found) for name in found[0]} if found else {}
+    total = {f"{name}_total": sum(one[name] for one in found) for name in most} if len(found) > 1 else {}
+    return most | total
+
+
+class RankCallback(lightning.Callback):
+    """What a rank does between steps that is not the first: its share of what rank 0 journals and samples.
+
+    Args:
+        subject: the cell as this rank has it.
+        curve_every: as of `CellCallback`.
+    """
+
+    def __init__(self, subject: LoadedCell, curve_every: int) -> None:
+        self.subject, self.curve_every = subject, curve_every
+        self.memory, self.steps = StepMemory(subject.device), 0
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Leaves signals to rank 0, from Lightning too."""
+        ignore_stops()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: tuple[Tensor, Any], index: int
+    ) -> None:
+        """Whatever is due after a step, in the order of rank 0."""
+        config, step = self.subject.config, trainer.global_step
+        now = Due.at(step, config.train, config.sample.grid_every, self.curve_every)
+        self.steps += 1
+        if self.steps == Throughput.WARM_UP:
+            self.memory.restart()
+        if now.probe:
+            module.ranks.gather(given(module, step, batch))
+        if now.log:
+            self.memory.keep(warm=self.steps >= Throughput.WARM_UP)
+            module.losses.clear()
+            module.ranks.gather(self.memory.peaks)
+        for _ in range(now.grid + now.curve):
+            with module.ema.swapped():
+                module.ranks.follow(self.subject)
+        if now.log or now.grid or now.curve:
+            self.memory.restart()

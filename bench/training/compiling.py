@@ -24,6 +24,7 @@ def compile_whole(model: torch.nn.Module, cache: Path | None = None, backend: st
     if cache is not None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
     torch._dynamo.config.fail_on_recompile_limit_hit = True
+    torch._dynamo.config.optimize_ddp = False  # it would cut the graph where gradients are averaged
     model.compile(dynamic=False, fullgraph=True, backend=backend)
 
 

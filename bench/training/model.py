@@ -17,6 +17,7 @@ from bench.config.spec import CellConfig
 from bench.data.datasets import Dataset
 from bench.data.prompts import Prompts
 from bench.training.process import process_of
+from bench.training.ranks import ALONE, Ranks
 
 
 def backbone(config: Backbone) -> BackboneConfig:
@@ -72,6 +73,7 @@ class LoadedCell:
         model: with the averaged weights in place.
         config: the cell's resolved config.
         device: where the model is.
+        ranks: that have this model too, and among which work is shared out.
     """
 
     model: DiT
@@ -79,6 +81,7 @@ class LoadedCell:
     prompts: Prompts
     config: CellConfig
     device: torch.device
+    ranks: Ranks = ALONE
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ from bench.training.dynamics import due, gradient_norms
 from bench.training.ema import Ema
 from bench.training.flow import StepNoise
 from bench.training.process import process_of
+from bench.training.ranks import ALONE, Ranks
 
 
 class CellModule(lightning.LightningModule):
@@ -25,11 +26,12 @@ class CellModule(lightning.LightningModule):
         model: what is trained.
         config: how.
         seed: the cell's.
+        ranks: that train it together, each on its part of every batch.
     """
 
-    def __init__(self, model: DiT, config: Train, seed: int) -> None:
+    def __init__(self, model: DiT, config: Train, seed: int, ranks: Ranks = ALONE) -> None:
         super().__init__()
-        self.model, self.config, self.seed = model, config, seed
+        self.model, self.config, self.seed, self.ranks = model, config, seed, ranks
         self.process = process_of(config)
         self.ema = Ema(model, config.ema)
         self.losses: list[Tensor] = []  # since the journal was last written; on the device
@@ -57,7 +59,7 @@ class CellModule(lightning.LightningModule):
                 torch.autograd.backward(share)
             total += share.detach()
         share = self._loss(x_0, chance, prompt, last)
-        self.losses.append(total + share.detach())
+        self.losses.append(self.ranks.mean(total + share.detach()))
         return share
 
     def _loss(self, x_0: Tensor, chance: StepNoise, prompt: Any, part: slice) -> Tensor:
@@ -70,8 +72,13 @@ class CellModule(lightning.LightningModule):
         """Nothing: Lightning calls it before the last backward pass, and gradients are zeroed before the first."""
 
     def step_noise(self, step: int, shape: Sequence[int]) -> StepNoise:
-        """What chance decides at a step, for images (B, C, H, W)."""
-        return self.process.chance(self.seed, step, shape, drop=self.config.drop, device=self.device)
+        """What chance decides at a step, for images (B, C, H, W): this rank's part of what it decides for all."""
+        every = self.ranks.count * shape[0], *shape[1:]
+        chance = self.process.chance(self.seed, step, every, drop=self.config.drop, device=self.device)
+        if self.ranks.count == 1:
+            return chance
+        part = self.ranks.part(every[0])
+        return StepNoise(chance.t[part], chance.noise[part], chance.dropped[part])
 
     def configure_optimizers(self) -> Any:
         """AdamW as one kernel: a loop over parameters is a fifth of a short step on a CPU."""

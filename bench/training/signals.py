@@ -72,6 +72,12 @@ def sentence(number: int) -> str:
     return f"stopped by {signal.Signals(number).name}; run again to resume"
 
 
+def ignore_stops() -> None:
+    """Leaves all of them to another process, which ends this one."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 STOP = StopSignal()  # of this process
 _life: list[Path | float] = []  # the file whose time is the sign of life, and when it was last given
 
