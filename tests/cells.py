@@ -24,7 +24,7 @@ def planned(root: Path, count: int, **how: Any) -> tuple[Plan, Store]:
         spec = CellSpec(config, {}, ["/somewhere/added.py"] if how.get("plugin") else [], 0, "test")
         store.cell(row.cell).path.mkdir(parents=True, exist_ok=True)
         cells.append(PlannedCell(row, spec, {}, f"cell {k}"))
-    matrix = Matrix("fake", run=Run(jobs=how.get("jobs"), timeout=how.get("timeout"), silence=how.get("silence")))
+    matrix = Matrix("fake", run=Run(**{key: how.get(key) for key in ("jobs", "timeout", "silence", "devices")}))
     return Plan(matrix, cells, "test"), store
 
 

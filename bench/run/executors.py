@@ -16,7 +16,7 @@ from typing import Any
 from bench.run import executor
 from bench.run.boot import environment
 from bench.run.processes import PARENT, Child, is_stopped
-from bench.run.slots import FILE, Slots
+from bench.run.slots import FILE, Slots, named
 from bench.run.warm import Server, Stale
 from bench.store.disk import writing
 from bench.store.folders import CellFolder, Store
@@ -29,7 +29,7 @@ class Process(executor.Process):
     Attributes:
         folder: the cell's.
         child: the guard.
-        gpu: that it has to itself, as `CUDA_VISIBLE_DEVICES` names it, or empty.
+        gpu: what it has to itself, as `CUDA_VISIBLE_DEVICES` names them, or empty.
         before: the cell's state before it was started.
         started: on the monotonic clock.
     """
@@ -85,11 +85,12 @@ class Local(executor.Executor[Process]):
     Args:
         jobs: cells at a time.
         gpus: that cells are shared out over, as `visible` lists them; none if they train on processors.
+        devices: GPUs of a cell.
         warm: forks the cells from a process that has imported everything, where that can be done; or that process.
     """
 
-    def __init__(self, jobs: int, gpus: Sequence[str] = (), *, warm: bool | Server = False) -> None:
-        self.jobs, self.gpus = jobs, list(gpus)
+    def __init__(self, jobs: int, gpus: Sequence[str] = (), *, devices: int = 1, warm: bool | Server = False) -> None:
+        self.jobs, self.gpus, self.devices = jobs, list(gpus), devices
         self.running: list[Process] = []
         self.server = warm if isinstance(warm, Server) else Server(executor.threads(cores(jobs))) if warm else None
 
@@ -164,15 +165,15 @@ class Local(executor.Executor[Process]):
         return process
 
     def _claim(self, folder: CellFolder) -> tuple[int | None, str]:
-        """A share of the machine, and a GPU that no cell of this or another launch uses; no share if there is none."""
+        """A share of the machine, and GPUs that no cell of this or another launch uses; no share if there are none."""
         slots, part = Slots(folder.path.parents[1]), 1 / self.jobs
         if not self.gpus:
             return slots.claim(folder.id, part), ""
-        for gpu in [one for one in self.gpus if one not in {process.gpu for process in self.running}]:
-            share = slots.claim(folder.id, part, gpu=gpu)
-            if share is not None:
-                return share, gpu
-        return None, ""
+        used = {gpu for process in self.running for gpu in named(process.gpu)} | slots.gpus()
+        free = [gpu for gpu in self.gpus if gpu not in used][: self.devices]
+        if len(free) < self.devices:
+            return None, ""
+        return slots.claim(folder.id, part, gpu=",".join(free)), ",".join(free)
 
     def _start(self, folder: CellFolder, share: int, gpu: str) -> Process:
         before = folder.state()

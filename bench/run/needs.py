@@ -40,5 +40,6 @@ def needs(run: Run, device: str) -> Needs:
         run: its keys.
         device: that cells train on.
     """
-    gpus = run.gpus if run.gpus is not None else int(device == "cuda")
-    return Needs(run.cpus or 1 + run.workers, gpus, int((run.memory or 0) * 1e9))
+    devices = run.devices or 1
+    gpus = run.gpus if run.gpus is not None else devices * (device == "cuda")
+    return Needs(run.cpus or devices * (1 + run.workers), gpus, int((run.memory or 0) * 1e9))

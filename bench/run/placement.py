@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bench.config.schema import Matrix
+from bench.config.schema import ConfigError, Matrix
 from bench.run.executors import Local, visible
 from bench.run.needs import Needs, needs
 
@@ -53,26 +54,36 @@ class Here:
         self.server = None if self.gpus else Local.early(matrix.name, matrix.run.jobs or 1, store)
 
     def check(self, plan: Plan) -> str | None:
-        """Says where more cells at a time are asked for than there are GPUs, and each needs one."""
-        devices, jobs = self._devices(plan), plan.matrix.run.jobs
-        if not devices or jobs is None or jobs <= len(devices):
+        """Says where more cells at a time are asked for than there are GPUs for, each having its own."""
+        gpus, jobs, each = self._gpus(plan), plan.matrix.run.jobs, plan.matrix.run.devices or 1
+        if each > 1 and not sys.platform.startswith("linux"):
+            raise ConfigError(
+                f"run.devices {each}: only Linux forks a process with these libraries safely; leave it out"
+            )
+        if not gpus:
             return None
-        one = f"one GPU, {devices[0]}" if len(devices) == 1 else f"{len(devices)} GPUs, {', '.join(devices)}"
-        return f"run.jobs {jobs}: with {one}, {len(devices)} at a time; cells that share one have wrong rates"
+        have = f"one GPU, {gpus[0]}" if len(gpus) == 1 else f"{len(gpus)} GPUs, {', '.join(gpus)}"
+        if each > len(gpus):
+            raise ConfigError(f"run.devices {each}: this machine has {have}; choose at most {len(gpus)}")
+        if jobs is None or jobs <= (most := len(gpus) // each):
+            return None
+        return f"run.jobs {jobs}: with {have}, {most} at a time; cells that share one have wrong rates"
 
     def executor(self, plan: Plan) -> Local:
-        """So many cells at a time as was asked for, at most one for each GPU; by default as many, or one."""
-        devices = self._devices(plan)
-        jobs = min(plan.matrix.run.jobs or len(devices), len(devices)) if devices else plan.matrix.run.jobs or 1
+        """So many cells at a time as was asked for, at most what there are GPUs for; by default as many, or one."""
+        gpus, run = self._gpus(plan), plan.matrix.run
+        each = run.devices or 1
+        most = len(gpus) // each
+        jobs = min(run.jobs or most, most) if gpus else run.jobs or 1
         warm = self.server or (self.gpus == 0 and _unfinished(plan, self.store))  # on a GPU: see results/gpu/README.md
-        return Local(jobs, devices, warm=warm)
+        return Local(jobs, gpus, devices=each, warm=warm)
 
     def close(self) -> None:
         """Ends the process that cells are forked from."""
         if self.server is not None:
             self.server.close()
 
-    def _devices(self, plan: Plan) -> list[str]:
+    def _gpus(self, plan: Plan) -> list[str]:
         return visible(self.gpus) if any(one.spec.config.train.device == "cuda" for one in plan.cells) else []
 
 

@@ -40,7 +40,7 @@ class Share:
         host: where it runs.
         processors: that it may use; none listed: all.
         gpus: `CUDA_VISIBLE_DEVICES` of its launch, or empty.
-        gpu: the one that the cell has to itself, or empty.
+        gpu: those that the cell has to itself, named likewise, or empty.
     """
 
     cell: str
@@ -53,14 +53,14 @@ class Share:
 
     def shares_with(self, other: Share) -> bool:
         """Whether both need the same processors or GPUs."""
-        if self.host != other.host or (self.gpus and other.gpus and not _named(self.gpus) & _named(other.gpus)):
+        if self.host != other.host or (self.gpus and other.gpus and not named(self.gpus) & named(other.gpus)):
             return False
         ours, theirs = set(self.processors), set(other.processors)
         return not ours or not theirs or bool(ours & theirs)
 
     def same_gpu(self, other: Share) -> bool:
-        """Whether both have the same GPU to themselves."""
-        return self.host == other.host and bool(self.gpu) and self.gpu == other.gpu
+        """Whether both have a GPU to themselves that is the same."""
+        return self.host == other.host and bool(named(self.gpu) & named(other.gpu))
 
 
 class Slots:
@@ -79,7 +79,7 @@ class Slots:
         Args:
             cell: its id.
             share: of the machine, up to 1.
-            gpu: that it needs to itself, as `CUDA_VISIBLE_DEVICES` names it; empty: none.
+            gpu: those that it needs to itself, as `CUDA_VISIBLE_DEVICES` names them; empty: none.
             force: takes it even so: for a cell that was started by hand.
 
         Raises:
@@ -105,6 +105,10 @@ class Slots:
         with suppress(OSError, Timeout), FileLock(self.folder / "lock", timeout=1):
             return self._living()
         return []
+
+    def gpus(self) -> set[str]:
+        """The GPUs of this machine that cells have to themselves."""
+        return {gpu for one in self.living() if one.host == socket.gethostname() for gpu in named(one.gpu)}
 
     def _hold(self, wanted: Share) -> int:
         path = self.folder / f"{wanted.host}-{wanted.pid}-{next(_number)}.json"
@@ -152,8 +156,9 @@ def machine_share(folder: CellFolder) -> Iterator[None]:
                 os.close(share)
 
 
-def _named(gpus: str) -> set[str]:
-    return {one.strip() for one in gpus.split(",")}
+def named(gpus: str) -> set[str]:
+    """The GPUs that a list like `CUDA_VISIBLE_DEVICES` names."""
+    return {one.strip() for one in gpus.split(",")} - {""}
 
 
 def _read(content: bytes) -> list[Share]:

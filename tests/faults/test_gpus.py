@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cells import DONE, cells_do, planned
 
+from bench.config.schema import ConfigError
 from bench.run import placement
 from bench.run.executors import Local, visible
 from bench.run.loop import run
@@ -80,3 +81,34 @@ def test_more_jobs_than_gpus_are_one_a_gpu(tmp_path: Path, monkeypatch: pytest.M
     on_processors, _ = planned(tmp_path, 3, jobs=4)
     assert here.check(on_processors) is None
     assert here.executor(on_processors).gpus == [] and here.executor(on_processors).jobs == 4
+
+
+def test_a_cell_on_two_gpus_has_two_of_its_own(
+    tmp_path: Path, cells_do: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of five another launch has one: there are two for each of two cells at a time, and a third waits."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4,5,6,7")
+    cells_do(f"{NOTE}time.sleep(0.5)\n{DONE}")
+    plan, store = planned(tmp_path, 3, device="cuda")
+    theirs = Slots(tmp_path).claim("theirs", 0.1, gpu="4")
+    states = run(plan, store, executor=Local(3, visible(5), devices=2), say=lambda text: None, poll=0.05)
+    assert [one.status for one in states] == ["done"] * 3
+    assert {(store.cell(one.id).path / "gpu").read_text() for one in states} == {"3,5", "6,7"}
+    assert theirs is not None and Slots(tmp_path).claim("more", 0.1, gpu="7,4") is None
+    os.close(theirs)
+
+
+def test_cells_on_several_gpus_are_as_many_as_there_are_gpus_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 5)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4,5,6,7")
+    plan, store = planned(tmp_path, 3, device="cuda", devices=2)
+    here = placement.Here(plan.matrix, store)
+    assert here.check(plan) is None
+    assert (here.executor(plan).jobs, here.executor(plan).devices) == (2, 2)
+    many, _ = planned(tmp_path, 3, device="cuda", devices=2, jobs=4)
+    assert "with 5 GPUs, 3, 4, 5, 6, 7, 2 at a time" in str(here.check(many))
+    large, _ = planned(tmp_path, 1, device="cuda", devices=8)
+    with pytest.raises(ConfigError, match="run.devices 8: this machine has 5 GPUs, 3, 4, 5, 6, 7; choose at most 5"):
+        here.check(large)
