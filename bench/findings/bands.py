@@ -16,7 +16,7 @@ from bench.findings.fairness import flat
 from bench.findings.peers import groups, sample, samples
 from bench.findings.statistics import LEVEL, quantile
 from bench.findings.summary import VariantSummary, columns, summaries
-from bench.findings.words import few, number
+from bench.findings.words import few, machine, number
 from bench.store.metrics import Measurement
 from bench.store.table import Table
 
@@ -175,10 +175,7 @@ def differing(yours: Table, record: Table) -> list[str]:
     apart = [f"{key} {versions[0].get(key)} (record: {versions[1].get(key)})" for key in versions[1]
              if versions[0].get(key) != versions[1].get(key)]  # fmt: skip
     text += [f"versions: {few(apart, 4)}"] if apart else []
-    machines = [
-        str(p.get("hardware", {}).get("gpu") or p.get("hardware", {}).get("cpu"))
-        for p in (one.provenance, other.provenance)
-    ]
+    machines = [machine(p) for p in (one.provenance, other.provenance)]
     text += [f"hardware: {machines[0]} (record: {machines[1]})"] if machines[0] != machines[1] else []
     commits = [str(p.get("commit", "unknown"))[:8] for p in (one.provenance, other.provenance)]
     return text + ([f"commit {commits[0]} (record: {commits[1]})"] if commits[0] != commits[1] else [])

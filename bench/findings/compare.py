@@ -23,6 +23,7 @@ from bench.findings.difference import HEADINGS, Difference, lines, mark, verdict
 from bench.findings.statistics import LEVEL, holm, interval, paired_p
 from bench.findings.summary import VariantSummary, columns, find_row, summaries
 from bench.findings.unpaired import undecided, unpaired
+from bench.findings.words import machine
 from bench.store.metrics import Measurement
 from bench.store.table import CellRecord, Table
 
@@ -162,7 +163,7 @@ def origins(cells: Sequence[CellRecord]) -> list[str]:
     commits = sorted({str(p.get("commit", "unknown"))[:8] for p in provenance})
     if len(commits) > 1:
         text.append(f"measured at different commits: {', '.join(commits)}")
-    machines = sorted({str(p.get("hardware", {}).get("gpu") or p.get("hardware", {}).get("cpu")) for p in provenance})
+    machines = sorted({machine(p) for p in provenance})
     if len(machines) > 1:
         text.append(f"measured on different machines: {', '.join(machines)}; costs cannot be compared")
     return text

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bench.findings.words import few
+from bench.findings.words import few, machine
 from bench.store.result import Result
 from bench.store.table import CellRecord, Table
 
@@ -29,7 +29,7 @@ HASHED = (  # what, where its hash is, whether it may differ between seeds
 )
 RECORDED: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = (
     ("commit", lambda p: p.get("commit")),
-    ("hardware", lambda p: str(p.get("hardware", {}).get("gpu") or p.get("hardware", {}).get("cpu"))),
+    ("hardware", machine),
     ("threads", lambda p: p.get("threads")),
     ("versions of Python and packages", lambda p: str(sorted(p.get("versions", {}).items()))),
     ("run that they were measured in, on which rates depend", lambda p: p.get("command")),

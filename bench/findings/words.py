@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from bench.findings.statistics import interval
 
@@ -33,3 +34,9 @@ def few(items: Iterable[str], most: int = 3) -> str:
     """The first of them, and how many more there are."""
     every = list(items)
     return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+
+
+def machine(provenance: dict[str, Any]) -> str:
+    """The processor or GPU that a cell was measured on, with how many there were of several: rates depend on both."""
+    hardware, devices = provenance.get("hardware", {}), provenance.get("devices", 1)
+    return (f"{devices} x " if devices != 1 else "") + str(hardware.get("gpu") or hardware.get("cpu"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Any
 
@@ -26,6 +27,7 @@ from bench.training.model import backbone as build_backbone
 from bench.training.stopwatch import median_iqr
 
 LAST = ("train_steady_allocated_bytes", "train_allocation_retries")  # of which the last value counts
+RATES = ("train_images_per_second", "sample_images_per_second")
 History = dict[str, dict[int, float]]  # name -> step -> value, as the journal holds it
 
 
@@ -51,8 +53,9 @@ def result(cell: CellAtWork, measured: Measured) -> Result:
 
 def _cost(cell: CellAtWork, history: History, sampling: dict[str, float], gpu: str) -> dict[str, float]:
     """Counted on the model, and measured while it trained and sampled."""
-    cost = count(cell.spec.config, cell.loaded.prompts.kind)
+    cost, devices = count(cell.spec.config, cell.loaded.prompts.kind), cell.loaded.ranks.count
     seconds = history["train_seconds"][cell.train.steps]
+    history = _on_these_devices(history)
     whole = cell.train.steps * cell.train.batch / seconds  # of so short a training there are no windows
     rates = list(history.get("train_images_per_second", {}).values())
     cost |= median_iqr(rates or [whole], "train_images_per_second")
@@ -61,10 +64,25 @@ def _cost(cell: CellAtWork, history: History, sampling: dict[str, float], gpu: s
     cost["evaluate_seconds"] = last + sum(history.get("curve_seconds", {}).values())
     cost |= {name: max(points.values()) for name, points in history.items() if name.startswith("train_peak_")}
     cost |= {name: list(history[name].values())[-1] for name in LAST if name in history}
+    cost |= {f"{name}_per_device": cost[name] / devices for name in RATES if devices > 1 and name in cost}
     if gpu and cell.train.precision == "bf16":  # the peaks are those of bf16
-        flops = cost["flops_train_per_image"] * cost["train_images_per_second"]
+        flops = cost["flops_train_per_image"] * cost["train_images_per_second"] / devices
         cost |= utilisation(flops, gpu, gemm_flops(cell.loaded.device))
     return cost
+
+
+def _on_these_devices(history: History) -> History:
+    """Without rates and peaks of memory of attempts on another number of devices than the last."""
+    numbers = list(history.get("devices", {}).items())
+    changes = [step for (_, before), (step, now) in itertools.pairwise(numbers) if before != now]
+    if not changes:
+        return history
+    kept = {
+        name: {step: value for step, value in points.items() if step > changes[-1]}
+        for name, points in history.items()
+        if name == RATES[0] or name.startswith("train_peak_")
+    }
+    return history | {name: points for name, points in kept.items() if points}
 
 
 def _provenance(cell: CellAtWork, measured: Measured) -> dict[str, Any]:
@@ -73,6 +91,7 @@ def _provenance(cell: CellAtWork, measured: Measured) -> dict[str, Any]:
     return provenance.about(config.train.device) | {
         "command": cell.spec.command,
         "threads": torch.get_num_threads(),
+        "devices": cell.loaded.ranks.count,
         "seeds": {"train": config.seed, "evaluate": config.evaluate.seed, "data": config.data.seed},
         "digests": cell.spec.digests | {"data_content": cell.loaded.data.content} | cell.initial | inputs,
         "scheme": {"name": config.scheme, "origin": architectures.origin(config.scheme)},

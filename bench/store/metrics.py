@@ -147,8 +147,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "excess_error_bin", "excess, bin", "lower", made_by="bin", log=True, compared=False,
-        section="excess_by_timestep",
-    ),
+        section="excess_by_timestep"),
     Metric("images_to_90", "images to 90 %", "lower", ",.0f", log=True, section="adherence"),
     Metric("mastered", "mastered", "higher", ".2f", relative=False, section="adherence"),
     *(_judged(name, name) for name in ATTRIBUTES),
@@ -158,16 +157,16 @@ METRICS: tuple[Metric, ...] = (
     Metric("heldout_loss", "validation loss", "lower", ",.4f", columns=("",), brief=True, section="loss", front=True),
     Metric(
         "heldout_loss_bin", "validation loss, bin", "lower", ",.4f", made_by="bin", compared=False,
-        section="heldout_loss_by_timestep",
-    ),
+        section="heldout_loss_by_timestep"),
     Metric(
         "train_images_per_second", "training images/s", "higher", ",.0f", timed=True, columns=("",), brief=True,
-        front=True,
-    ),
+        front=True),
     Metric("train_images_per_second_iqr", "training images/s, interquartile range"),
+    Metric("train_images_per_second_per_device", "training images/s a device", "higher", timed=True, columns=("",)),
     Metric("train_ms", "training ms an image", "lower", timed=True, compared=False),
     Metric("sample_images_per_second", "sampling images/s", "higher", ",.1f", timed=True, columns=("",), front=True),
     Metric("sample_images_per_second_iqr", "sampling images/s, interquartile range"),
+    Metric("sample_images_per_second_per_device", "sampling images/s a device", "higher", ",.1f", timed=True),
     Metric("sample_ms", "sampling ms an image", "lower", timed=True, compared=False),
     Metric(
         "train_peak_resident_bytes", "peak memory (resident)", "lower", ",.0f", MI, "MiB", columns=("",), brief=True,
@@ -175,6 +174,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "train_peak_allocated_bytes", "peak memory (allocated)", "lower", ",.2f", GI, "GiB", columns=("",), brief=True,
         front=True, per=(MI, "MiB of peak memory")),
+    Metric("train_peak_resident_bytes_total", "resident, all devices", "lower", ",.0f", MI, "MiB", columns=("",)),
+    Metric("train_peak_allocated_bytes_total", "allocated, all devices", "lower", ",.2f", GI, "GiB", columns=("",)),
     Metric(
         "parameters_total", "parameters", "", ",.2f", 1e6, "M", exact=True, columns=("",), front=True,
         per=(1e6, "M parameters")),

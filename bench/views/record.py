@@ -142,7 +142,7 @@ def _write(table: Table, folder: Path) -> None:
     write_json(folder / "sigma.json", spread)
     result = table.done[0].result
     assert result is not None
-    kept = ("commit", "dirty", "hardware", "threads", "versions", "digests", "measured")
+    kept = ("commit", "dirty", "hardware", "devices", "threads", "versions", "digests", "measured")
     write_json(
         folder / "environment.json",
         {key: _scrub(result.provenance[key]) for key in kept if key in result.provenance}
