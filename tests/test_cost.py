@@ -66,7 +66,15 @@ def test_windows_are_timed_one_by_one() -> None:
         ("NVIDIA A100-SXM4-80GB", 312e12),
         ("NVIDIA RTX 6000 Ada Generation", 364e12),
         ("NVIDIA GeForce RTX 5090", 209.5e12),
+        ("NVIDIA A10", 125e12),
+        ("AMD Instinct MI300X", 1307e12),
         ("TPU", None),
+        ("NVIDIA RTX A1000", None),
+        ("NVIDIA RTX A3000 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 5090 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 4090 D", None),
+        ("NVIDIA GeForce RTX 3090 Ti", None),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None),
     ],
 )
 def test_peaks_are_dense_ones(name: str, peak: float | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 
 import torch
@@ -12,13 +13,14 @@ from bench.config.spec import CellConfig
 from bench.training.model import build
 from bench.training.stopwatch import Stopwatch
 
-# Dense bf16 tensor-core peaks in FLOP/s, without sparsity and summed in fp32, by a part of the device's name; the first
+# Dense bf16 tensor-core peaks in FLOP/s, without sparsity and summed in fp32, by words of the device's name; the first
 # that fits counts, so that a longer name comes before the shorter one in it.
 PEAKS = {
     "GB300": 2500e12,
     "B300": 2250e12,
     "GB200": 2500e12,
     "B200": 2250e12,
+    "GH200": 989e12,
     "H200 NVL": 835e12,
     "H200": 989e12,
     "H800": 989e12,
@@ -28,8 +30,11 @@ PEAKS = {
     "H20": 148e12,
     "A100": 312e12,
     "A800": 312e12,
+    "A30": 165e12,
     "A10G": 70e12,
-    "MI300X": 1300e12,
+    "A10": 125e12,
+    "MI325X": 1307e12,
+    "MI300X": 1307e12,
     "L40S": 362e12,
     "L40": 181e12,
     "L4": 121e12,
@@ -38,6 +43,7 @@ PEAKS = {
     "RTX 4090": 165e12,
     "RTX 3090": 71e12,
 }
+OTHERS = "Ti|D|SUPER|Laptop|Max-Q"  # behind a name: another card
 
 
 def count(config: CellConfig, prompt: PromptKind) -> dict[str, float]:
@@ -83,5 +89,6 @@ def utilisation(flops_per_second: float, device_name: str, gemm: float) -> dict[
 
 
 def peak_flops(device_name: str) -> float | None:
-    """The bf16 peak of a GPU by its name, or None where it is not known."""
-    return next((peak for part, peak in PEAKS.items() if part in device_name), None)
+    """The bf16 peak of a GPU by its name, or None where it is not known, as of a part of a GPU (MIG) or a `Ti`."""
+    found = (peak for words, peak in PEAKS.items() if re.search(rf"\b{words}\b(?! ({OTHERS}))", device_name))
+    return None if "MIG" in device_name else next(found, None)
