@@ -26,7 +26,7 @@ from bench.config.load import load
 from bench.config.matrix import expand
 from bench.measure.cost import peak_flops
 from bench.store.folders import CellFolder, Store
-from bench.store.journal import read_journal
+from bench.store.journal import digests, read_journal
 from bench.studies import gpu
 from bench.training.checkpoints import load_checkpoint, newest_checkpoint
 from bench.training.flow import Flow
@@ -202,6 +202,14 @@ def test_noise_is_a_function_of_seed_and_step() -> None:
     one, two, cpu = (Flow().chance(3, 7, (4, 3, 8, 8), drop=0.5, device=device) for device in (DEVICE, DEVICE, "cpu"))
     assert torch.equal(one.noise, two.noise) and torch.equal(one.t, two.t) and torch.equal(one.dropped, two.dropped)
     assert not torch.equal(one.noise.cpu(), cpu.noise)
+
+
+def test_batches_are_taken_on_the_device(tmp_path: Path) -> None:
+    made, store = planned(tmp_path, train__device=DEVICE, train__compile="off", run__images="device")
+    other, there = planned(tmp_path / "host", train__device=DEVICE, train__compile="off")
+    assert run_all(made, store)[0].status == run_all(other, there)[0].status == "done"
+    found = [one.cell(made.cells[0].row.cell).journal for one in (store, there)]
+    assert digests(found[0]) == digests(found[1])
 
 
 # --- the step -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Images that stay in their files: the same batches as of prepared arrays, in order of (seed, step), or a sentence."""
+"""Images that stay in their files, or lie on the device: the same batches as of prepared arrays, or a sentence."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
+import torch
+from kit import assert_same
 from odd_sets import labelled, png, read
 from PIL import Image
+from tiny import planned, run_all
 
-from bench.config.schema import Data, Prompt, as_dict
+from bench.config.schema import ConfigError, Data, Prompt, as_dict
 from bench.data import datasets, prompts, streamed
 from bench.data.datasets import DataError
 from bench.training.batches import Batches, StepSampler
@@ -196,3 +199,42 @@ def test_files_that_are_gone_or_damaged_are_named_when_they_are_needed(
 def read_again(images: Any) -> Any:
     """As another process has it."""
     return pickle.loads(pickle.dumps(images))
+
+
+# --- images on the device ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(3, 6)])
+def test_batches_that_are_taken_on_the_device_are_the_same(tmp_path: Path, part: slice) -> None:
+    data = read(folder(tmp_path / "set"), tmp_path / "cache")
+    prompted = prompts.prepare(data, Prompt(), tmp_path / "cache")
+    found = []
+    for place in (None, torch.device("cpu")):
+        batches = Batches(data, prompted, batch=6, steps=7, seed=1, part=part, images_on=place)
+        batches.load_state_dict({"next_step": 2})
+        loader = batches.train_dataloader()
+        assert len(loader) == 7
+        found.append([(images.tolist(), labels.tolist()) for images, labels in loader])
+    assert found[0] == found[1] and len(found[0]) == 5
+
+
+def test_a_cell_with_images_on_its_device_is_the_same_cell(tmp_path: Path) -> None:
+    results = []
+    for place in ("host", "device"):
+        (tmp_path / place).mkdir()
+        made, store = planned(tmp_path / place, run__images=place)
+        assert made.cells[0].spec.images == place
+        assert run_all(made, store)[0].status == "done"
+        results.append(store.cell(made.cells[0].row.cell).result())
+    assert_same(*results)
+
+
+def test_images_that_are_made_as_they_are_needed_lie_on_no_device(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run.images device: no process loads them, and run.workers is 2"):
+        planned(tmp_path, run__images="device", run__workers=2)
+    keys = {f"data__{name}": value for name, value in {"source": "huggingface", "label_column": "label"}.items()}
+    keys |= {"data__path": str(folder(tmp_path / "set")), "data__image_size": 8, "data__stream": True}
+    keys |= {"data__train_count": None, "data__heldout_count": 20, "data__heldout_split": "train"}
+    keys |= {"run__images": "device"}
+    with pytest.raises(ConfigError, match=r"run.images device: its images are decoded \(data.stream\) as batches need"):
+        planned(tmp_path, **keys)

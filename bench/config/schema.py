@@ -330,6 +330,8 @@ class Run:
     """Seconds without a sign of life (a step, a batch of samples, a log line) that end a cell; null: no limit."""
     workers: Length = 0
     """Data-loading processes of a cell, for each device."""
+    images: Literal["host", "device"] = "host"
+    """Where prepared training images are: mapped from disk, or all in the memory of each device."""
     price_per_gpu_hour: Positive | None = None
     """Money an hour of a GPU costs, in any currency, for the estimate of `--dry-run`."""
 
@@ -340,6 +342,10 @@ class Run:
             raise ValueError(
                 "run.strategy fsdp: checkpoints, averaged weights and observations need all weights on one device, and "
                 "fsdp has them on none; choose ddp, and for less memory train.recompute or train.microbatch"
+            )
+        if self.images == "device" and self.workers:
+            raise ValueError(
+                f"run.images device: no process loads them, and run.workers is {self.workers}; leave it out"
             )
         if self.gpus and self.devices is not None and self.gpus < self.devices:
             raise ValueError(f"run.gpus {self.gpus} is fewer than run.devices {self.devices}; leave run.gpus out")

@@ -75,6 +75,7 @@ class CellSpec:
         workers: data-loading processes.
         command: what was typed to plan this cell.
         devices: that it runs on, each with a process of its own.
+        images: where those of training are, `host` or `device`.
     """
 
     config: CellConfig
@@ -83,6 +84,7 @@ class CellSpec:
     workers: int
     command: str
     devices: int = 1
+    images: str = "host"
 
     def write(self, folder: CellFolder) -> None:
         """Writes `config.json` and `order.json` into the cell's folder, unless they say the same already.
@@ -94,7 +96,7 @@ class CellSpec:
             if CellSpec.read(folder) == self:
                 return
         write_json(folder.config, as_dict(self.config), durable=False)
-        more = {key: getattr(self, key) for key in ("digests", "plugins", "workers", "command", "devices")}
+        more = {key: getattr(self, key) for key in ("digests", "plugins", "workers", "command", "devices", "images")}
         write_json(folder.path / "order.json", more | {"sha256": digest(self.digests)}, durable=False)
 
     @classmethod

@@ -94,7 +94,7 @@ def check_cell(config: CellConfig, data: Dataset, label: str) -> None:
 
 
 def check_devices(config: CellConfig, run: Run, label: str) -> None:
-    """Checks that a cell's batch can be shared out over its devices.
+    """Checks that a cell's batch can be shared out over its devices, and its images can lie on them.
 
     Raises:
         ConfigError: beginning with the cell's label.
@@ -103,6 +103,9 @@ def check_devices(config: CellConfig, run: Run, label: str) -> None:
     part = f" in parts of train.microbatch {train.microbatch}" if train.microbatch else ""
     if train.batch % (devices * (train.microbatch or 1)):
         raise ConfigError(f"{label}: train.batch {train.batch} does not divide over run.devices {devices}{part}")
+    if run.images == "device" and (config.data.source == "task" or config.data.stream):
+        made = "sampled" if config.data.source == "task" else "decoded (data.stream)"
+        raise ConfigError(f"{label}: run.images device: its images are {made} as batches need them; choose host")
 
 
 def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:

@@ -127,7 +127,14 @@ def train(cell: CellAtWork) -> None:
         return
     loaded, seed, part = cell.loaded, cell.spec.config.seed, ranks.part(cell.train.batch)
     batches = Batches(
-        loaded.data, loaded.prompts, batch=cell.train.batch, steps=last, seed=seed, workers=cell.spec.workers, part=part
+        loaded.data,
+        loaded.prompts,
+        batch=cell.train.batch,
+        steps=last,
+        seed=seed,
+        workers=cell.spec.workers,
+        part=part,
+        images_on=loaded.device if cell.spec.images == "device" else None,
     )
     if ranks.leads:
         fit(cell.module, batches, _callback(cell), resume=resume)

@@ -75,6 +75,19 @@ class TrainImages(torch.utils.data.Dataset[Any]):
         return torch.from_numpy(self.images[order]), self.prompts.rows("train", order)
 
 
+class DeviceImages:
+    """The same, from images that are all on a device: uint8 (B, H, W, C) is taken there, by one index."""
+
+    def __init__(self, images: TrainImages, device: torch.device) -> None:
+        self.prompts = images.prompts
+        self.images = torch.from_numpy(np.array(images.images)).to(device)  # a copy: what is mapped cannot be written
+
+    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, Any]:
+        """Images and prompts of a batch."""
+        order = torch.tensor(indices)
+        return self.images[order.to(self.images.device)], self.prompts.rows("train", order.numpy())
+
+
 class TaskBatches(torch.utils.data.IterableDataset[Any]):
     """Batches of a task, sampled as they are needed: (x_0 float (B, C, H, W), prompts); never the same image again."""
 
@@ -96,7 +109,7 @@ class TaskBatches(torch.utils.data.IterableDataset[Any]):
 class _Here:
     """The batches of a sampler, loaded in this process: what a `DataLoader` does besides weighs on a short step."""
 
-    def __init__(self, images: TrainImages, sampler: StepSampler) -> None:
+    def __init__(self, images: TrainImages | DeviceImages, sampler: StepSampler) -> None:
         self.images, self.sampler = images, sampler
 
     def __len__(self) -> int:
@@ -123,8 +136,10 @@ class Batches(lightning.LightningDataModule):
         seed: int,
         workers: int = 0,
         part: slice = WHOLE,
+        images_on: torch.device | None = None,
     ) -> None:
         super().__init__()
+        self.images_on = images_on
         self.task = TaskBatches(data, prompts, batch, steps, seed, part) if data.task is not None else None
         self.images = TrainImages(data, prompts)
         self.sampler = StepSampler(len(self.images), batch, steps, seed, self.images.permutation, part)
@@ -132,6 +147,8 @@ class Batches(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any] | TaskBatches | _Here:
         """Whole batches, as the sampler orders them."""
+        if self.images_on is not None:
+            return _Here(DeviceImages(self.images, self.images_on), self.sampler)
         if not self.workers and not torch.cuda.is_available():
             return self.task or _Here(self.images, self.sampler)
         if self.task is not None:
