@@ -199,8 +199,8 @@ class _Child:
 class Warm(Local):
     """An executor whose cells start in no time. They have no guard: what is tested of guards is started as users do."""
 
-    def __init__(self, jobs: int, gpus: Sequence[str] = (), *, warm: object = False) -> None:
-        super().__init__(jobs, gpus)
+    def __init__(self, jobs: int, gpus: Sequence[str] = (), *, devices: int = 1, warm: object = False) -> None:
+        super().__init__(jobs, gpus, devices=devices)
 
     @staticmethod
     def early(name: str, jobs: int, store: Store) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch._C._distributed_c10d import TCPStore
@@ -129,10 +129,11 @@ class _Others:
 
     def _watch(self, hung: Callable[[Status, str], NoReturn]) -> None:
         """Ends this process where it waits for a rank that died, as NCCL does, without an error."""
-        living = [one.process.sentinel for one in self.all]
+        living: dict[Any, ForkProcess] = {one.process.sentinel: one.process for one in self.all}
         while living:
-            ended = wait(living)
-            living = [one for one in living if one not in ended]
+            for ended in [living.pop(sentinel) for sentinel in wait(living)]:
+                while ended.exitcode is None:  # its files are closed before it has an exit code
+                    time.sleep(0.01)
             if self.over.is_set():
                 return
             if self.lost() is not None:
