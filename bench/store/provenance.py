@@ -166,7 +166,8 @@ def about(device: str) -> dict[str, Any]:
 
 def command() -> str:
     """What was typed, without the folders of this machine."""
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    words = [f"python -m {module.name.removesuffix('.__main__')}" if module else Path(sys.argv[0]).name, *sys.argv[1:]]
     return " ".join(_without_folder(word) for word in words)
 
 
