@@ -30,6 +30,7 @@ class Cluster:
 
     def __init__(self, address: str | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # by default 15, at which a cell gives way to anything
         import ray
         import ray.exceptions
 

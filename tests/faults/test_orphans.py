@@ -211,7 +211,7 @@ def test_a_rerun_waits_for_the_orphan_and_says_so(tmp_path: Path) -> None:
     assert again.text.count("is being run by another launch") + again.text.count("waiting for the cores") <= 2
     again.disturb(signal.SIGTERM)
     again.ended(1)
-    assert stopped_with_checkpoint(cell)
+    until(lambda: stopped_with_checkpoint(cell))
 
 
 @pytest.mark.faults

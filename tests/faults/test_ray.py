@@ -101,7 +101,11 @@ class Nodes:
     """A cluster of nodes on this machine; the head has no room for cells."""
 
     def __init__(self) -> None:
-        os.environ |= {"RAY_worker_register_timeout_seconds": "600", "RAY_agent_register_timeout_ms": "600000"}
+        os.environ |= {
+            "RAY_worker_niceness": "0",
+            "RAY_worker_register_timeout_seconds": "600",
+            "RAY_agent_register_timeout_ms": "600000",
+        }
         announce_ports()
         from ray.cluster_utils import Cluster as Made
 
@@ -225,16 +229,18 @@ def guards(nodes: Nodes, node: Any) -> list[psutil.Process]:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_node_without_the_results_directory_is_named(tmp_path: Path, nodes: Nodes) -> None:
     """Refused before anything is planned."""
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("this machine lets nobody mount: no node without shared storage can be made")
     (tmp_path / "runs").mkdir()
-    nodes.add()
-    nodes.add_without(tmp_path / "runs", tmp_path / "node.log")
-    cluster = _connected(nodes, 3)
+    cluster = Cluster(nodes.address)
     try:
+        _until(cluster, 1)  # those of the test before are lost soon
+        nodes.add()
+        nodes.add_without(tmp_path / "runs", tmp_path / "node.log")
+        _until(cluster, 3)
         with pytest.raises(ConfigError, match=r"must share the results directory .*is not the launch's there .No such"):
             cluster.check_storage(tmp_path / "runs")
         with pytest.raises(ConfigError, match=r"a cell needs 1 core, 1 GPU, and no node of the Ray cluster has that"):
@@ -245,8 +251,8 @@ def test_a_node_without_the_results_directory_is_named(tmp_path: Path, nodes: No
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def _connected(nodes: Nodes, count: int) -> Cluster:
-    cluster, end = Cluster(nodes.address), time.monotonic() + 120
-    while len(cluster.nodes()) != count and time.monotonic() < end:  # those of the test before are lost soon
+def _until(cluster: Cluster, count: int) -> None:
+    end = time.monotonic() + 240
+    while len(cluster.nodes()) != count:
+        assert time.monotonic() < end, f"{len(cluster.nodes())} nodes, not {count}"
         time.sleep(0.5)
-    return cluster
