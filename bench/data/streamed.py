@@ -133,14 +133,13 @@ class StreamedImages:
         column = self.config.image_column
         if self.blocks is None:
             return part.rows.images(column, rows)
-        found: dict[int, Any] = {}
-        for block in np.unique(self.blocks[np.searchsorted(self.rows, rows)]):
-            found |= self._block(part, int(block))
-        return [found[int(row)] for row in rows]
+        blocks = self.blocks[np.searchsorted(self.rows, rows)]
+        return [self._block(part, block)[row] for row, block in zip(rows.tolist(), blocks.tolist(), strict=True)]
 
     def _block(self, part: Part, block: int) -> dict[int, Any]:
         if block not in self._stored:
-            own = self.rows[self.blocks == block]
+            assert self.blocks is not None
+            own = self.rows[slice(*np.searchsorted(self.blocks, (block, block + 1)))]  # blocks rise with the rows
             self._stored[block] = dict(zip(own.tolist(), part.rows.images(self.config.image_column, own), strict=True))
             while sum(map(len, self._stored.values())) > max(2 * WINDOW, len(own)):
                 self._stored.popitem(last=False)

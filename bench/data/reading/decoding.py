@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.config.schema import Data
+from bench.data.datasets import Progress
 from bench.data.errors import DataError, short
 from bench.data.prepared import images_file
 from bench.data.reading.images import Decoded, decode
@@ -20,7 +21,6 @@ from bench.data.subsets import chosen
 
 SIZES = 5  # sizes of images that are listed
 EXAMINED = 500  # of streamed images, when they are prepared
-Progress = Callable[[str, int, int], None]  # what, done, total
 
 
 def write_images(part: Part, config: Data, folder: Path, progress: Progress) -> Counter[bytes]:
