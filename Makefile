@@ -15,7 +15,7 @@ PLACES = tests/faults tests/field $(call marked,faults,tests/test_*.py)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test faults slow browser docs lint type smoke overhead peers bias judge parity readme clean
+.PHONY: help setup quickstart test faults slow browser docs lint type smoke overhead peers gpu bias judge parity readme clean
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +67,9 @@ overhead: setup             ## the harness's training step against a bare loop o
 
 peers: setup                ## training steps of published systems against diffusers' models, paired
 	$(BIN)/python -m bench.studies.peers
+
+gpu:            ## what a GPU shows, in ten minutes: tests, every scheme's step, peers, tasks; into runs/gpu
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m bench.studies.gpu.everything --out runs/gpu
 
 bias: setup                 ## how FID depends on the number of samples, and its limit (many minutes on two cores)
 	$(BIN)/python -m bench.studies.bias --out results/bias

@@ -27,7 +27,7 @@ from bench.config.matrix import expand
 from bench.measure.cost import peak_flops
 from bench.store.folders import CellFolder, Store
 from bench.store.journal import digests, read_journal
-from bench.studies import gpu
+from bench.studies.gpu import step as gpu
 from bench.training.checkpoints import load_checkpoint, newest_checkpoint
 from bench.training.flow import Flow
 

@@ -1,21 +1,9 @@
-"""What a GPU gives: rate, memory and waits of the harness's step, beside a bare loop and the card's own ceilings.
-
-    python -m bench.studies.gpu [--config configs/step-gpu.yaml] [--steps 40] [--out step.json] [--set key=value ...]
-
-Each cell of the matrix is measured as it is (eager) and compiled: images/s, MFU against the peak on paper and against
-a matrix product timed on the spot, peak memory, the harness's step over a bare loop's of the same model, and the same
-with a batch that is on the device already. What makes the host wait for the device between two lines of the journal is
-listed with its place in the code, and the kernels that the time goes into with their share. The file is written after
-each.
-"""
+"""One cell's step on a GPU: rate, memory and waits of the harness, beside a bare loop and the card's own ceilings."""
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import statistics
-import tempfile
 import time
 import traceback
 import warnings
@@ -26,19 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor
 
-from bench.config.load import load
-from bench.config.matrix import expand
 from bench.config.spec import CellConfig
 from bench.data import datasets, prompts
 from bench.data.pixels import from_images
 from bench.data.prompts import to_device
+from bench.measure import metrics
 from bench.measure.cost import count, gemm_flops, peak_flops
+from bench.measure.sampling import generate
 from bench.run.machine import on_device
-from bench.store import provenance
-from bench.store.files import write_atomic
 from bench.store.journal import Journal, curves
 from bench.training.bare import bare_step
 from bench.training.batches import Batches, TrainImages
@@ -149,15 +136,54 @@ def _given(images: TrainImages, indices: list[int], device: torch.device) -> tup
     return batch.to(device, non_blocking=True), to_device(prompt, device)
 
 
-def bare(subject: LoadedCell, steps: int, *, resident: bool = False) -> float:
+def bare(subject: LoadedCell, steps: int, *, resident: bool = False, window: int = WINDOW) -> float:
     """Median seconds a step of the plain loop, over windows after the first."""
     step, watch = plain(subject, resident=resident), Stopwatch(subject.device)
-    for _ in range(steps // WINDOW):
+    for _ in range(steps // window):
         watch.start()
-        for _ in range(WINDOW):
+        for _ in range(window):
             step()
         watch.stop()
-    return statistics.median(watch.seconds()[1:]) / WINDOW
+    return statistics.median(watch.seconds()[1:]) / window
+
+
+def sampling(subject: LoadedCell, steps: int = 3, rounds: int = 3) -> Report:
+    """Samples/s with guidance, of half as many at a time as a training step has images: a pass is as large as its.
+
+    The cell's sampler takes `config.sample.steps` steps; what is timed is `steps` of them, and the rate is that of all.
+    """
+    config = subject.config
+    few = replace(config, sample=replace(config.sample, steps=steps, batch=max(1, config.train.batch // 2)))
+    half, indices = replace(subject, config=few), np.arange(few.sample.batch)
+    prompt, seconds = subject.prompts.rows("heldout", indices), []
+    noise = torch.randn(len(indices), *subject.shape, generator=torch.Generator().manual_seed(0))
+    subject.model.eval()
+    for _ in range(rounds + 1):  # the first compiles, or is warm-up
+        begin = time.perf_counter()
+        generate(half, prompt, noise, batch=len(indices))  # which hands images to the host, and so waits
+        seconds.append(time.perf_counter() - begin)
+    share = steps / config.sample.steps
+    return {
+        "samples_per_second": share * len(indices) / statistics.median(seconds[1:]),
+        "sample_batch": len(indices),
+        "sampler": f"{config.sample.sampler}, {config.sample.steps} steps, guidance {config.sample.guidance:g}",
+    }
+
+
+def metric_rates(device: torch.device, count: int = 4096, side: int = 32) -> Report:
+    """Images/s of the feature extractors whose weights are here, and seconds of a Frechet distance of 2,048 numbers."""
+    rng, found = np.random.default_rng(0), {}
+    images = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    for name in ("efficientnet-lite0", *(["inception"] if metrics.inception_here() else [])):
+        extractor = metrics.resolve(name)
+        extractor.features(images[:128], device=device.type)  # loads the weights
+        begin = time.perf_counter()
+        extractor.features(images, device=device.type)
+        found[name] = count / (time.perf_counter() - begin)
+    a, b = (metrics.moments(rng.standard_normal((5000, 2048)).astype(np.float32)) for _ in range(2))
+    begin = time.perf_counter()
+    metrics.frechet_distance(a, b)
+    return {"features_images_per_second": found, "frechet_2048_seconds": time.perf_counter() - begin}
 
 
 @contextmanager
@@ -234,51 +260,18 @@ def subject_of(config: CellConfig, folder: Path, *, compiled: bool) -> LoadedCel
     return LoadedCell(model, data, prompted, config, device)
 
 
-def measured(subject: LoadedCell, steps: int, folder: Path, gemm: float) -> Report:
-    """Rates and memory of a cell's step, in the harness and without it."""
-    report = harness(subject, steps, folder)
+def measured(subject: LoadedCell, steps: int, folder: Path, gemm: float, *, window: int = WINDOW) -> Report:
+    """Rates and memory of a cell's training step, in the harness and without it."""
+    report = harness(subject, steps, folder, window=window)
     flops = count(subject.config, subject.prompts.kind)["flops_train_per_image"]
     rate = subject.config.train.batch / report["step_seconds"]
     peak = peak_flops(torch.cuda.get_device_name(subject.device)) if subject.device.type == "cuda" else None
     report |= {"images_per_second": rate, "flops_train_per_image": flops, "mfu_of_gemm": flops * rate / gemm}
     report |= {"mfu": flops * rate / peak} if peak else {}
-    report |= {"bare_seconds": bare(subject, steps), "resident_seconds": bare(subject, steps, resident=True)}
-    return report | {"over_bare": report["step_seconds"] / report["bare_seconds"]}
+    seconds = bare(subject, steps, window=window)
+    return report | {"bare_seconds": seconds, "over_bare": report["step_seconds"] / seconds}
 
 
-def main() -> None:
-    """`python -m bench.studies.gpu`."""
-    given = _arguments()
-    device = torch.device(on_device(load(given.config, given.changes).train).device)
-    report: Report = {"command": provenance.command(), **provenance.about(device.type), "steps": []}
-    report["ceilings"] = ceilings(device, *([] if device.type == "cuda" else [256]))
-    with tempfile.TemporaryDirectory() as name:
-        for mode in given.mode:
-            for cell in expand(load(given.config, given.changes)):
-                begin, row = time.perf_counter(), {"scheme": cell.config.scheme, "mode": mode}
-                subject = subject_of(cell.config, Path(name), compiled=mode == "compiled")
-                row |= {"backbone": cell.config.backbone.name, "precision": subject.config.train.precision}
-                if given.warm:
-                    harness(subject, WINDOW + 2, Path(name))
-                else:
-                    row |= measured(subject, given.steps, Path(name), report["ceilings"]["gemm_flops"])
-                    if device.type == "cuda":
-                        row |= {"waits": waits(subject, Path(name)), "kernels": kernels(subject)}
-                report["steps"].append(row | {"measuring_seconds": time.perf_counter() - begin})
-                write_atomic(given.out, json.dumps(report, indent=1) + "\n")
-                print({key: value for key, value in report["steps"][-1].items() if key != "kernels"}, flush=True)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=Path("configs/step-gpu.yaml"))
-    parser.add_argument("--steps", type=int, default=40, help="of each loop; the first ten are warm-up")
-    parser.add_argument("--out", type=Path, default=Path("step.json"))
-    parser.add_argument("--mode", choices=["eager", "compiled"], nargs="+", default=["compiled", "eager"])
-    parser.add_argument("--warm", action="store_true", help="only fill the compiler's cache")
-    parser.add_argument("--set", dest="changes", nargs="*", default=[], help="key=value of the matrix")
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    main()
+def data_seconds(subject: LoadedCell, steps: int, *, window: int = WINDOW) -> float:
+    """Seconds of a step whose batch is on the device already: what the others cost more is their data."""
+    return bare(subject, steps, resident=True, window=window)
