@@ -163,13 +163,21 @@ def held(name: str, found: tuple[float, float], record: Record, output: float, g
     assert found[0] < output and found[1] < gradient, (name, found)
 
 
-@pytest.mark.parametrize("scheme", architectures.schemes())
+FLOAT32 = 2e-5
+CAPTIONED = [scheme for scheme in architectures.schemes() if scheme != "oracle"]  # which needs a token a position
+
+
+@pytest.mark.parametrize("scheme", CAPTIONED)
 def test_a_scheme_computes_what_it_computes_on_a_cpu(scheme: str, record_property: Record) -> None:
-    """In float32 within ten times the CPU's own rounding, read against float64; under bf16 autocast within bf16's."""
+    """In float32 within its rounding there, read against float64; under bf16 autocast within bf16's.
+
+    A card's float32 attention sums in another order, 4e-6 to 1e-5 from float64; tf32 would be 1e-4 and more.
+    """
     model = model_of(scheme)
     cpu, truth = outcome(model, 3, "cpu"), outcome(copy.deepcopy(model).double(), 3, "cpu", dtype=torch.float64)
     own = apart(cpu, truth)
-    held("float32", apart(outcome(model, 3, DEVICE), truth), record_property, 10 * own[0], 10 * own[1])
+    limits = max(10 * own[0], FLOAT32), max(10 * own[1], 10 * FLOAT32)
+    held("float32", apart(outcome(model, 3, DEVICE), truth), record_property, *limits)
     found = apart(outcome(model, 3, DEVICE, bf16=True), cpu)
     held("bf16", found, record_property, *((0.05, 0.2) if own[1] < 1e-5 else (0.2, 2.0)))
 
@@ -183,7 +191,16 @@ def test_the_comparison_sees_a_fault() -> None:
     assert found[0] > 1e-4 and found[1] > 1e-4
 
 
-@pytest.mark.parametrize("scheme", architectures.schemes())
+def test_the_comparison_sees_tf32(monkeypatch: pytest.MonkeyPatch, record_property: Record) -> None:
+    model = model_of("adaln-zero")
+    truth = outcome(model, 3, "cpu")
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    found = apart(outcome(model, 3, DEVICE), truth)
+    record_property("tf32", found)
+    assert found[0] > FLOAT32 and found[1] > 10 * FLOAT32
+
+
+@pytest.mark.parametrize("scheme", CAPTIONED)
 def test_compiled_gradients_are_the_eager_ones(scheme: str, record_property: Record) -> None:
     """In one graph, at a batch of 1 and of 2: Inductor has given wrong ones for chunked scales in silence."""
     from torch._dynamo.utils import counters
@@ -206,6 +223,7 @@ def test_noise_is_a_function_of_seed_and_step() -> None:
 
 def test_batches_are_taken_on_the_device(tmp_path: Path) -> None:
     made, store = planned(tmp_path, train__device=DEVICE, train__compile="off", run__images="device")
+    (tmp_path / "host").mkdir()
     other, there = planned(tmp_path / "host", train__device=DEVICE, train__compile="off")
     assert run_all(made, store)[0].status == run_all(other, there)[0].status == "done"
     found = [one.cell(made.cells[0].row.cell).journal for one in (store, there)]

@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.run import executor
@@ -72,8 +72,10 @@ class Process(executor.Process):
         if self.child.stdout is not None:
             with self.child.stdout as output:
                 report = output.read()
+        words, _, last = report.rstrip().rpartition(b"\n")  # what a library said in the guard's own name comes before
         with suppress(ValueError, TypeError):
-            return executor.Ended(**json.loads(report))
+            ended = executor.Ended(**json.loads(last))
+            return replace(ended, tail=ended.tail or words.decode(errors="replace"))
         with suppress(ProcessLookupError):  # the guard was killed, or failed: nothing of the cell may live on
             os.killpg(self.child.pid, signal.SIGKILL)
         return executor.Ended(self.child.wait(), report.decode(errors="replace"))

@@ -3,10 +3,10 @@
     python -m bench.studies.gpu [--config configs/step-gpu.yaml] [--out step.json] [--minutes 8] [--set key=value ...]
 
 For each row: images/s of a training step in the harness, MFU against the peak on paper and against a matrix product
-timed on the spot, peak memory, the harness's step over a bare loop's of the same model, the same with a batch that is
-on the device already, and samples/s with guidance. Also the card's rate of copying and of feature extraction. With
-`--detail` what makes the host wait for the device between two lines of the journal, with its place in the code, and the
-kernels that the time goes into with their share.
+timed on the spot, peak memory, samples/s with guidance, and where a step is short the harness's over a bare loop's of
+the same model and over one whose batch is on the device already. Also the card's rates of copying and of feature
+extraction. With `--detail` what makes the host wait for the device between two lines of the journal, with its place in
+the code, and the kernels that the time goes into with their share.
 
 The file is written after each row; the same command goes on where it stopped, on the same card at the same commit.
 """
@@ -101,10 +101,11 @@ def line(row: Report) -> str:
     if "failed" in row:
         return f"{head}: {row['failed']}"
     memory = row.get("peak_allocated_bytes", row.get("peak_resident_bytes", 0.0)) / 2**30
+    beside = f", harness/bare {row['over_bare']:.3f}" if "over_bare" in row else ""
     mfu = f"MFU {row['mfu']:.1%}, " if "mfu" in row else ""
     return (
         f"{head}: {row['images_per_second']:,.0f} images/s, {mfu}{row['samples_per_second']:,.1f} samples/s, "
-        f"{memory:.1f} GiB, harness/bare {row['over_bare']:.3f}"
+        f"{memory:.1f} GiB{beside}"
     )
 
 

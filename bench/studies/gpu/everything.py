@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.run.boot import ROOT, environment
 from bench.store.files import write_atomic
 
 DITBENCH = "from bench.cli import main; main()"
@@ -79,7 +81,7 @@ def run(name: str, out: Path, seconds: float) -> str:
         return f"left out: {part.needs} is not installed"
     with open(out / f"{name}.log", "ab") as log:
         command = [sys.executable, *part.words(out, max(0.1, seconds / 60 - 0.2))]
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment(PYTHONPATH=_path()))
         try:
             code = process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -88,6 +90,11 @@ def run(name: str, out: Path, seconds: float) -> str:
     if code == 0:
         write_atomic(ended, "")
     return f"ended with exit code {code}; {name}.log has what it said"
+
+
+def _path() -> str:
+    """`PYTHONPATH` with this tree in it: a GPU machine may have nothing installed of ditbench."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _cut_off(process: subprocess.Popen[bytes]) -> str:

@@ -7,6 +7,7 @@ compiles it beside others, as many as the card's memory holds, and waits for its
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import tempfile
 import time
@@ -30,6 +31,7 @@ Report = dict[str, Any]
 STATE = 20  # bytes a parameter: weights, gradients, two moments, average
 KEPT = 50  # bytes an element of (B, N, D) and block that a compiled step keeps in bf16, `results/gpu/README.md`
 SHARE = 0.85  # of the card's memory, for all rows that are made ready
+LONG = 0.15  # seconds of a step from which on no loop beside it is timed: it would show nothing of the harness
 OUT_OF_MEMORY = "does not fit beside others"
 
 
@@ -66,6 +68,7 @@ _turn: AbstractContextManager[Any] = nullcontext()  # held by the process that m
 def _started(turn: AbstractContextManager[Any]) -> None:
     global _turn
     _turn = turn
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "3")  # else each row starts a compiler for every core
 
 
 def measure(row: Row, folder: Path, steps: int, gemm: float) -> Report:
@@ -94,7 +97,8 @@ def _measured(row: Row, folder: Path, steps: int, gemm: float) -> Report:
         subject.model.train()
         with _turn:
             found = step.measured(subject, steps, journals, gemm, window=window)
-            found |= {"data_resident_seconds": step.data_seconds(subject, steps, window=window)}
+            if found["step_seconds"] < LONG:
+                found |= step.beside(subject, found["step_seconds"], steps, window=window)
             found |= step.sampling(subject)
     return found | {"ready_seconds": ready}
 

@@ -261,17 +261,28 @@ def subject_of(config: CellConfig, folder: Path, *, compiled: bool) -> LoadedCel
 
 
 def measured(subject: LoadedCell, steps: int, folder: Path, gemm: float, *, window: int = WINDOW) -> Report:
-    """Rates and memory of a cell's training step, in the harness and without it."""
+    """Rate and memory of a cell's training step in the harness."""
     report = harness(subject, steps, folder, window=window)
     flops = count(subject.config, subject.prompts.kind)["flops_train_per_image"]
     rate = subject.config.train.batch / report["step_seconds"]
     peak = peak_flops(torch.cuda.get_device_name(subject.device)) if subject.device.type == "cuda" else None
     report |= {"images_per_second": rate, "flops_train_per_image": flops, "mfu_of_gemm": flops * rate / gemm}
-    report |= {"mfu": flops * rate / peak} if peak else {}
-    seconds = bare(subject, steps, window=window)
-    return report | {"bare_seconds": seconds, "over_bare": report["step_seconds"] / seconds}
+    return report | ({"mfu": flops * rate / peak} if peak else {})
 
 
-def data_seconds(subject: LoadedCell, steps: int, *, window: int = WINDOW) -> float:
-    """Seconds of a step whose batch is on the device already: what the others cost more is their data."""
-    return bare(subject, steps, resident=True, window=window)
+def beside(subject: LoadedCell, seconds: float, steps: int, *, window: int = WINDOW) -> Report:
+    """Seconds a step of the plain loop, and of one whose batch is on the device already: what data costs is between.
+
+    Args:
+        subject: the model with its data.
+        seconds: a step of the harness takes.
+        steps: of each loop.
+        window: steps of each that are timed at once.
+    """
+    plain_seconds = bare(subject, steps, window=window)
+    resident = bare(subject, steps, resident=True, window=window)
+    return {
+        "bare_seconds": plain_seconds,
+        "over_bare": seconds / plain_seconds,
+        "data_resident_seconds": resident,
+    }

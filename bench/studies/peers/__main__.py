@@ -78,8 +78,7 @@ def _resident(name: str, side: str) -> float:
 
 def measure(name: str, of: Sizes, rounds: int, steps: int, compiled: bool) -> dict[str, Any]:
     """Ratios of one system, with its peaks of memory."""
-    with torch.device(of.device):
-        pair = SYSTEMS[name](of)
+    pair = SYSTEMS[name](of)
     pair.ours.to(of.device)
     pair.theirs.to(of.device)
     if name != "dit":  # diffusers' DiT has an embedder in each block
