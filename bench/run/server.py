@@ -168,7 +168,10 @@ def _start(folder: Path, more: dict[str, str], mark: _Mark) -> Child:
 
 def _cell(folder: Path, more: dict[str, str], output: int, mark: _Mark) -> None:
     """The cell: with the signals, output and environment that it would have in a process of its own."""
-    os.close(signal.set_wakeup_fd(-1))
+    if (
+        waker := signal.set_wakeup_fd(-1)
+    ) >= 0:  # from Python 3.12 on asyncio, once imported, has unset it after a fork
+        os.close(waker)
     for number in (*SIGNALS, signal.SIGCHLD):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.dup2(output, 1)

@@ -106,6 +106,21 @@ def test_a_forked_cell_is_what_a_cold_one_is(probe: Process) -> None:
     assert above.ppid() == os.getpid() and "bench.run.guard" in above.cmdline()
 
 
+def test_cells_are_forked_where_a_library_unsets_the_wakeup_file(tmp_path: Path) -> None:
+    """As asyncio does in every child from Python 3.12 on, once it is imported."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal\nos.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))\n"
+    )
+    server = Server({"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)})
+    try:
+        until(lambda: not server.starting(), 120)
+        process = forked(server, tmp_path / "cells" / "none-000000000000")
+        until(lambda: not process.alive())
+        assert "No such file" in (ended := process.ended()).tail and "descriptor" not in ended.tail, ended
+    finally:
+        server.close()
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGSEGV, -signal.SIGSEGV), (signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 130)]
 )

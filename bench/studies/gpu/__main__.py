@@ -8,7 +8,7 @@ the same model and over one whose batch is on the device already. Also the card'
 extraction. With `--detail` what makes the host wait for the device between two lines of the journal, with its place in
 the code, and the kernels that the time goes into with their share.
 
-The file is written after each row; the same command goes on where it stopped, on the same card at the same commit.
+The file is written after each row; the same command resumes where it stopped, on the same card at the same commit.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
     tasks   `ditbench run configs/tasks-gpu.yaml`: tasks at the widths of DiT-S and B, in the time that is left
 
 Each part is a process with a share of the time and a log of its own. What ended is not done again by the same command,
-and what was cut off goes on. The folder is small enough to carry away.
+and what was cut off resumes. The folder is small enough to carry away.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _cut_off(process: subprocess.Popen[bytes]) -> str:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    return "cut off by the time; the same command goes on"
+    return "cut off by the time; the same command resumes it"
 
 
 def main() -> None:

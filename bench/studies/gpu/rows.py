@@ -1,7 +1,7 @@
 """The rows of the study: each a cell and a mode, made ready beside others and measured while no other is.
 
 Compiling takes a core a minute and measuring takes the GPU some seconds. So a process a row builds its model and
-compiles it beside others, as many as the card's memory holds, and waits for its turn before anything is timed.
+compiles it beside others, as many as the card's memory holds; while one is timed the others are stopped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import queue
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -24,6 +23,7 @@ from architectures import PromptKind
 from bench.config.spec import CellConfig
 from bench.measure.cost import count_parameters
 from bench.studies.gpu import step
+from bench.studies.gpu.turns import Turns
 from bench.training.model import backbone
 from bench.training.stopwatch import Throughput
 
@@ -62,12 +62,13 @@ class Row:
         return STATE * count_parameters(self.config, kind)["parameters_total"] + kept * elements * sizes.depth
 
 
-_turn: AbstractContextManager[Any] = nullcontext()  # held by the process that measures
+_turns: Turns
 
 
-def _started(turn: AbstractContextManager[Any]) -> None:
-    global _turn
-    _turn = turn
+def _started(turns: Turns) -> None:
+    global _turns
+    _turns = turns
+    turns.join()
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "3")  # else each row starts a compiler for every core
 
 
@@ -95,7 +96,7 @@ def _measured(row: Row, folder: Path, steps: int, gemm: float) -> Report:
         step.sampling(subject, steps=1, rounds=1)
         ready = time.perf_counter() - begin
         subject.model.train()
-        with _turn:
+        with _turns.alone():
             found = step.measured(subject, steps, journals, gemm, window=window)
             if found["step_seconds"] < LONG:
                 found |= step.beside(subject, found["step_seconds"], steps, window=window)
@@ -122,7 +123,8 @@ def measured(
     running: dict[int, float] = {}
     context = multiprocessing.get_context("spawn")
     done: queue.Queue[tuple[int, Report]] = queue.Queue()
-    pool: Pool = context.Pool(workers, _started, (context.Lock(),))
+    turns = Turns(context, workers)
+    pool: Pool = context.Pool(workers, _started, (turns,))
 
     def start(index: int) -> None:
         running[index] = waiting.pop(index)
@@ -148,4 +150,6 @@ def measured(
             else:
                 yield found
     finally:
+        turns.wake()  # what is stopped cannot be ended
         pool.terminate()
+        turns.end()

@@ -176,7 +176,7 @@ def metric_rates(device: torch.device, count: int = 4096, side: int = 32) -> Rep
     images = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
     for name in ("efficientnet-lite0", *(["inception"] if metrics.inception_here() else [])):
         extractor = metrics.resolve(name)
-        extractor.features(images[:128], device=device.type)  # loads the weights
+        extractor.features(images[:128], device=device.type)  # reads the file
         begin = time.perf_counter()
         extractor.features(images, device=device.type)
         found[name] = count / (time.perf_counter() - begin)
