@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from architectures.final import FinalNorm
 from architectures.layers import TimestepEmbedding, fixed_positions, init_with, initialise, patchify, unpatchify, zeros
-from architectures.modulation import FinalNorm
 from architectures.prompt import Encoded, PromptKind, length_of, of_length
 from architectures.registry import origin, scheme_class
 from architectures.scheme import BackboneConfig, Description, Scheme

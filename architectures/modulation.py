@@ -1,12 +1,17 @@
 """Where shift, scale and gate come from.
 
-All placements are one family, a per-block affine map S_i of a(c) = silu(c):
+All but one are one family, a per-block affine map S_i of a(c) = silu(c):
 
     per-block       S_i(c) = W_i a(c) + b_i                        DiT, SD3, FLUX, Qwen-Image
     bottleneck(r)   S_i(c) = W_i a(V c + v) + b_i,  V: D -> r      Lumina 2.0 (Z-Image: without a)
     shared          S_i(c) = W a(c) + b                            DiT-Air
     shared+table    S_i(c) = W a(c) + b + E_i                      PixArt
+    shared+affine   S_i(c) = (W a(c) + b) (1 + F_i) + E_i          E-MMDiT
     low-rank(r)     S_i(c) = W a(c) + b + B_i A_i a(c)             FiTv2, Cosmos
+
+and one is a small network, read once for every vector j of all blocks (`placement.py`):
+
+    approximator(h, l)   v_j(c) = A([c ; sinusoid(1000 j)])        Chroma
 
 A placement has a *trunk*, computed once a pass, and a *head* in each block, which reads the trunk's output and gives
 one `Vectors` a sub-layer. The flat order is shift, scale, gate of the first sub-layer, then of the next (DiT's order).
@@ -22,8 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures.layers import Init, init_with, normal, zeros
-from architectures.options import Option, choose
-from architectures.sublayer import Adaptive, Vectors, modulate
+from architectures.sublayer import Adaptive, Vectors
 
 # --- the maps -------------------------------------------------------------------------------------------------------
 
@@ -44,6 +48,12 @@ class SiLULinear(Affine):
         return super().forward(F.silu(c))
 
 
+class Linear(Affine):
+    """W c + b: of a c that is narrow, and has no activation (Z-Image)."""
+
+    role = "modulation"
+
+
 class LinearSiLU(nn.Linear):
     """a(V c + v)."""
 
@@ -53,11 +63,18 @@ class LinearSiLU(nn.Linear):
         return F.silu(super().forward(c))
 
 
-class SharedAndActivated(SiLULinear):
-    """(W a(c) + b, a(c)): what a low-rank head reads."""
+class SharedAndActivated(Affine):
+    """(W a + b, a), a = silu(c) or c itself: what a low-rank head reads."""
+
+    role = "modulation"
+
+    def __init__(self, width: int, out: int, *, activate: bool = True) -> None:
+        super().__init__(width, out)
+        self.activate = activate
 
     def forward(self, c: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        return super().forward(c), F.silu(c)
+        a = F.silu(c) if self.activate else c
+        return super().forward(a), a
 
 
 class Table(nn.Module):
@@ -69,6 +86,17 @@ class Table(nn.Module):
 
     def forward(self, shared: Tensor) -> Tensor:
         return shared + self.table
+
+
+class TableAndScale(Table):
+    """shared (1 + F) + E: a table of factors and one of k vectors. (B, k D) -> (B, k D)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.factor = nn.Parameter(torch.empty(width))
+
+    def forward(self, shared: Tensor) -> Tensor:
+        return super().forward(shared * (1 + self.factor))
 
 
 class LowRank(nn.Module):
@@ -111,13 +139,17 @@ class Placement(ABC):
     """Where the maps from c to shift, scale and gate are: a trunk once a pass, and a head in each block.
 
     Args:
-        width: D, of c and of each vector.
+        width: D, of each vector, and of c unless `channels` says otherwise.
         adaptive: what each sub-layer of a block takes, in order.
         init: of the weights of the maps; a gate's own rule comes first.
+
+    Attributes:
+        channels: of c. activate: whether the maps read a(c) = silu(c), or c itself.
     """
 
     def __init__(self, width: int, adaptive: Sequence[Adaptive], init: Init = zeros) -> None:
         self.width, self.adaptive, self.init = width, tuple(adaptive), init
+        self.channels, self.activate = width, True
         self.out = width * sum(len(sublayer.slots) for sublayer in adaptive)
 
     @abstractmethod
@@ -128,8 +160,8 @@ class Placement(ABC):
     def affine(self) -> nn.Module:
         """One block's own part of the map, trunk's output -> (B, k D)."""
 
-    def head(self) -> Head:
-        """The head of one block."""
+    def head(self, index: int | None = None) -> Head:
+        """The head of one block; a placement that numbers its vectors over all blocks needs the block's index."""
         return Head(self.affine(), [sublayer.slots for sublayer in self.adaptive])
 
     def rows(self, init: Init) -> Init:
@@ -155,11 +187,11 @@ class PerBlock(Placement):
 
     def trunk(self) -> nn.Module:
         """a(c)."""
-        return nn.SiLU()
+        return nn.SiLU() if self.activate else nn.Identity()
 
     def affine(self) -> nn.Module:
         """W_i a + b_i."""
-        return self._initialised(Affine(self.width, self.out))
+        return self._initialised(Affine(self.channels, self.out))
 
 
 class Bottleneck(Placement):
@@ -170,7 +202,7 @@ class Bottleneck(Placement):
         self.rank = rank
 
     def trunk(self) -> nn.Module:
-        return LinearSiLU(self.width, self.rank)
+        return LinearSiLU(self.channels, self.rank)
 
     def affine(self) -> nn.Module:
         return self._initialised(Affine(self.rank, self.out))
@@ -193,7 +225,7 @@ class Shared(Placement):
     """W a(c) + b, the same in every block."""
 
     def trunk(self) -> nn.Module:
-        return self._initialised(SiLULinear(self.width, self.out))
+        return self._initialised((SiLULinear if self.activate else Linear)(self.channels, self.out))
 
     def affine(self) -> nn.Module:
         return nn.Identity()
@@ -206,6 +238,14 @@ class SharedTable(Shared):
         return init_with(Table(self.out), table=self.rows(normal(self.width**-0.5)))
 
 
+class SharedAffine(Shared):
+    """(W a(c) + b) (1 + F_i) + E_i; E_i and F_i are initialised N(0, 1 / D) (E-MMDiT)."""
+
+    def affine(self) -> nn.Module:
+        own = normal(self.width**-0.5)
+        return init_with(TableAndScale(self.out), table=self.rows(own), factor=own)
+
+
 class SharedLowRank(Shared):
     """W a(c) + b + B_i A_i a(c)."""
 
@@ -214,47 +254,10 @@ class SharedLowRank(Shared):
         self.rank = rank
 
     def trunk(self) -> nn.Module:
-        return self._initialised(SharedAndActivated(self.width, self.out))
+        return self._initialised(SharedAndActivated(self.channels, self.out, activate=self.activate))
 
     def affine(self) -> nn.Module:
-        return LowRank(self.width, self.rank, self.out)
-
-
-HEAD = Option(
-    "where shift, scale, gate come from: a map of each block's own, one for all, one plus a table or a low-rank map a "
-    "block, or each block's own behind a shared bottleneck",
-    ("per-block", "shared", "shared+table", "bottleneck(64)", "low-rank(16)"),
-)
-
-
-def parse_placement(text: str, width: int, adaptive: Sequence[Adaptive], init: Init | None = None) -> Placement:
-    """A placement from its name: `per-block`, `shared`, `shared+table`, `bottleneck(R)`, `low-rank(R)`.
-
-    `init` None is the placement's own rule: zero where each block has its map, N(0, 0.02^2) where it is shared.
-
-    Raises:
-        ValueError: for any other text, or if no sub-layer takes a vector.
-    """
-    name, number = choose("head", text, HEAD.choices)
-    if not any(sublayer.slots for sublayer in adaptive):
-        raise ValueError("modulation 'none' without a gate leaves the blocks unmodulated: choose another of the two")
-    if number is not None:
-        ranked, own = RANKED[name]
-        return ranked(width, adaptive, init or own, int(number))
-    placement, own = PLACEMENTS[name]
-    return placement(width, adaptive, init or own)
-
-
-# Name -> class, and the rule of its weights.
-PLACEMENTS: dict[str, tuple[type[PerBlock | Shared], Init]] = {
-    "per-block": (PerBlock, zeros),
-    "shared": (Shared, normal(0.02)),
-    "shared+table": (SharedTable, normal(0.02)),
-}
-RANKED: dict[str, tuple[type[Bottleneck | SharedLowRank], Init]] = {
-    "bottleneck": (Bottleneck, zeros),
-    "low-rank": (SharedLowRank, normal(0.02)),
-}
+        return LowRank(self.channels, self.rank, self.out)
 
 
 # --- one map for all blocks of a kind (HDM) --------------------------------------------------------------------------
@@ -286,47 +289,3 @@ class SharedHead(nn.Module):
         """One (B, k D) a sub-layer -> its vectors."""
         chunks = (m.chunk(len(self.slots), dim=-1) for m in modulation)
         return [Vectors(**dict(zip(self.slots, parts, strict=True))) for parts in chunks]
-
-
-# --- before the output ----------------------------------------------------------------------------------------------
-
-
-class FinalNorm(nn.Module):
-    """modulate(norm(x), shift, scale): what precedes the output Linear. Initialised as the bare norm.
-
-    Args:
-        norm: of x.
-        modulation: `none`, `scale` or `scale+shift`.
-        width: D.
-        cond_width: channels of c, D by default.
-    """
-
-    def __init__(self, norm: nn.Module, modulation: str, width: int, cond_width: int | None = None) -> None:
-        super().__init__()
-        self.norm = norm
-        slots = Adaptive(modulation).slots
-        self.head = None
-        if slots:
-            linear = SiLULinear(cond_width or width, len(slots) * width)
-            self.head = Head(init_with(linear, weight=zeros), [slots])
-
-    def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
-        """x (B, N, D), c (B, D) or (B, N, D) -> (B, N, D)."""
-        (m,) = self.head(c) if self.head is not None and c is not None else (Vectors(),)
-        return modulate(self.norm(x), m.shift, m.scale)
-
-
-class FinalTable(nn.Module):
-    """(shift, scale) = E + c, the raw c added to both rows (PixArt); E is initialised N(0, 1 / D)."""
-
-    role = "modulation"
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.table = init_with(Table(2 * width), table=normal(width**-0.5))
-
-    def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
-        """x (B, N, D) normalised, c (B, D) -> (B, N, D)."""
-        assert c is not None
-        shift, scale = self.table(c.repeat(1, 2)).chunk(2, dim=-1)
-        return modulate(x, shift, scale)

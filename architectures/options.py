@@ -3,7 +3,7 @@
     gate: Annotated[str, GATE] = "zero"        # GATE = Option("how ...", ("zero", "gaussian(1e-3)", ...))
     tokens: Annotated[int, Option("tokens a signal")] = 4
 
-A choice is a name, or a name with an example of its argument: `gaussian(1e-3)` allows `gaussian(0.02)` too.
+A choice is a name, or a name with an example of its arguments: `gaussian(1e-3)` allows `gaussian(0.02)` too.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def as_truth(value: Any) -> bool | None:
 
 # --- options --------------------------------------------------------------------------------------------------------
 
-ARGUMENT = re.compile(r"(?P<name>[^()]+)\((?P<number>[^()]+)\)")
+ARGUMENT = re.compile(r"(?P<name>[^()]+)\((?P<numbers>[^()]+)\)")
 
 
 @dataclass(frozen=True)
@@ -163,27 +163,45 @@ def choose(option: str, text: Any, choices: tuple[str, ...]) -> tuple[str, float
     Raises:
         ValueError: with the choices and the nearest.
     """
+    name, arguments = choose_all(option, text, choices)
+    return name, arguments[0] if arguments else None
+
+
+def choose_all(option: str, text: Any, choices: tuple[str, ...]) -> tuple[str, tuple[float, ...]]:
+    """The name and all arguments of a choice: `approximator(64, 2)` is ("approximator", (64, 2)).
+
+    Raises:
+        ValueError: with the choices and the nearest.
+    """
     plain = {choice for choice in choices if not ARGUMENT.fullmatch(choice)}
-    examples = {found["name"]: found["number"] for choice in choices if (found := ARGUMENT.fullmatch(choice))}
+    examples = {found["name"]: found["numbers"] for choice in choices if (found := ARGUMENT.fullmatch(choice))}
     if isinstance(text, str) and text in plain:
-        return text, None
+        return text, ()
     found = ARGUMENT.fullmatch(text) if isinstance(text, str) else None
     if found and found["name"] in examples:
-        number = _number(found["number"], whole=examples[found["name"]].isdigit())
-        if number is not None:
-            return found["name"], number
+        numbers = _numbers(found["numbers"], examples[found["name"]])
+        if numbers is not None:
+            return found["name"], numbers
     near = difflib.get_close_matches(str(text).partition("(")[0], [*plain, *examples], n=1)
     hint = f"; did you mean {next(c for c in choices if c.partition('(')[0] == near[0])!r}?" if near else ""
     raise ValueError(f"{option} {text!r}: choose {', '.join(choices)}{hint}")
 
 
-def _number(text: str, whole: bool) -> float | None:
-    """A positive number, a whole one where the example is whole; None for anything else."""
+def _numbers(text: str, example: str) -> tuple[float, ...] | None:
+    """As many numbers as the example has, each above 0, or from 0 on where its own is 0; None for anything else."""
+    texts, examples = text.split(","), [one.strip() for one in example.split(",")]
+    read = [_number(one, like) for one, like in zip(texts, examples, strict=False)]
+    numbers = tuple(number for number in read if number is not None)
+    return numbers if len(numbers) == len(texts) == len(examples) else None
+
+
+def _number(text: str, example: str) -> float | None:
+    """A number, a whole one where the example is whole; None for anything else."""
     try:
-        number = int(text) if whole else float(text)
+        number = int(text) if example.isdigit() else float(text)
     except ValueError:
         return None
-    return number if 0 < number < float("inf") else None
+    return number if 0 < number < float("inf") or number == 0 == float(example) else None
 
 
 def of(cls: type) -> dict[str, Option]:

@@ -5,6 +5,7 @@ from architectures.parts import Block, Condition, Facts, LayerNorm, Scheme, SubL
 
 from __future__ import annotations
 
+from architectures.final import FinalNorm, FinalTable
 from architectures.layers import (
     MLP,
     NORM,
@@ -22,8 +23,9 @@ from architectures.layers import (
     xavier,
     zeros,
 )
-from architectures.modulation import HEAD, FinalNorm, FinalTable, Head, Placement, SharedMLP, parse_placement
+from architectures.modulation import Head, Placement, SharedMLP
 from architectures.options import Option
+from architectures.placement import HEAD, parse_placement
 from architectures.prompt import Encoded, with_time
 from architectures.registry import register
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme

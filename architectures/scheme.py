@@ -11,6 +11,7 @@ The backbone calls a scheme so, and only so:
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -19,10 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures import options as declared
-from architectures.layers import MLPS, POSITIONS, CrossAttention, RoPE, SelfAttention
+from architectures.layers import MLPS, POSITIONS, CrossAttention, Init, RoPE, SelfAttention
+from architectures.modulation import Placement
 from architectures.options import Option, choose, nearest
+from architectures.placement import parse_placement
 from architectures.prompt import Encoded
-from architectures.sublayer import Condition
+from architectures.sublayer import Adaptive, Condition
 
 SIZES = {
     "XS": dict(depth=6, width=256, heads=4),
@@ -179,6 +182,20 @@ class Scheme(nn.Module):
     def mlp(self) -> nn.Module:
         """The backbone's MLP."""
         return _of_backbone(MLPS[self.backbone.mlp](self.backbone.width, self.backbone.mlp_ratio))
+
+    def placement(self, head: str, adaptive: Sequence[Adaptive], init: Init | None = None, **more: Any) -> Placement:
+        """Where the maps from c to shift, scale and gate are: the option `head`, for all blocks of the backbone.
+
+        Args:
+            head: one of the choices of `HEAD`.
+            adaptive: what each sub-layer of a block takes, in order.
+            init: of the maps; None is the placement's own rule.
+            more: of `parse_placement`: how many blocks (`depth`), or what c is (`channels`, `activate`).
+
+        Raises:
+            ValueError: for any other text, or if no sub-layer takes a vector.
+        """
+        return parse_placement(head, self.backbone.width, adaptive, init, **{"depth": self.backbone.depth} | more)
 
     def set_signals(self, signals: str) -> None:
         """Sets the facts for an option `signals`: what c sums, and so what the scheme reads.

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from architectures.final import FinalNorm
 from architectures.layers import LayerNorm, M, SelfAttention, attend_jointly
-from architectures.modulation import FinalNorm, Placement
+from architectures.modulation import Placement
 from architectures.options import Option
 from architectures.sublayer import (
     OPEN,
@@ -200,6 +201,7 @@ def dual_block(
     heads: Placement,
     gate: Gate,
     *,
+    index: int | None = None,
     attention: SelfAttention,
     text_attention: SelfAttention,
     mlp: Callable[[], nn.Module],
@@ -212,6 +214,7 @@ def dual_block(
     Args:
         heads: where the maps are.
         gate: of every branch.
+        index: of the block.
         attention: of the image's stream.
         text_attention: of the prompt's; if it is read only, so is y: nothing reads it after this block.
         mlp: makes one.
@@ -228,10 +231,12 @@ def dual_block(
     image, image_mlp = branch(attention, context=context), branch(mlp())
     if text_attention.out is None:
         text_norm = FinalNorm(LayerNorm(d), "none" if plain else modulation, d)
-        return LastDualBlock(heads.head(), text_norm, attention=image, mlp=image_mlp, text_attention=text_attention)
+        return LastDualBlock(
+            heads.head(index), text_norm, attention=image, mlp=image_mlp, text_attention=text_attention
+        )
     return DualBlock(
-        heads.head(),
-        None if plain else heads.head(),
+        heads.head(index),
+        None if plain else heads.head(index),
         attention=image,
         mlp=image_mlp,
         text_attention=branch(text_attention, bare=plain),

@@ -23,6 +23,8 @@ ARCHITECTURES = [
     "layers",
     "sublayer",
     "modulation",
+    "placement",
+    "final",
     "prompt",
     "scheme",
     "streams",

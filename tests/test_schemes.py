@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import architectures
 from architectures import Captions, DiT, laws
 from architectures.laws import SchemeUnderTest, inputs, randomised
-from architectures.modulation import Placement, parse_placement
+from architectures.modulation import Placement
+from architectures.placement import parse_placement
 from architectures.sublayer import Adaptive, parse_gate
 
 SCHEMES = architectures.schemes()
@@ -39,6 +40,8 @@ def test_law(law: laws.Law, scheme: str) -> None:
 
 STATIC = [(name, {"context": "static"}) for name in SCHEMES if "context" in architectures.describe(name).options]
 PLACED = [("adaln-zero", {"head": head}) for head in ("shared", "shared+table", "bottleneck(8)", "low-rank(4)")]
+PLACED += [("adaln-zero", {"head": head}) for head in ("shared+affine", "approximator(16, 2)")]
+PLACED += [("z-image", {"head": "shared"}), ("z-image", {"head": "low-rank(4)"})]
 
 
 @pytest.mark.parametrize(("scheme", "options"), [*STATIC, *PLACED], ids=str)
@@ -58,19 +61,28 @@ def test_a_caption_is_the_same_in_a_longer_table(scheme: str) -> None:
 # --- options --------------------------------------------------------------------------------------------------------
 
 
+def refused(chosen: dict[str, str]) -> str:
+    """Why parts do not fit one another; empty where they do."""
+    if chosen["gate"] == "one" and chosen["modulation"] == "none":
+        return "leaves the blocks unmodulated"
+    if chosen["head"].startswith("approximator") and chosen["gate"].startswith("gaussian"):
+        return "an approximator has one map for all vectors, .*: choose gate zero"
+    return ""
+
+
 @pytest.mark.parametrize(
     ("scheme", "signals"), [("adaln-zero-cross", "timestep+pooled"), ("shared-modulation", "timestep")]
 )
 def test_the_whole_product_of_parts_can_be_built(scheme: str, signals: str) -> None:
-    """Every gate x modulation x norm x head, but for the one without any conditioning of the blocks."""
+    """Every gate x modulation x norm x head, but for those that the way from c to the blocks cannot have."""
     parts = architectures.describe(scheme).options
     names = ("gate", "modulation", "norm", "head")
     one = laws.CONFIG.with_changes(depth=1)  # the parts meet in each block alike
     with torch.device("meta"):
         for values in itertools.product(*(parts[name].choices for name in names)):
             chosen = dict(zip(names, values, strict=True))
-            if chosen["gate"] == "one" and chosen["modulation"] == "none":
-                with pytest.raises(ValueError, match="leaves the blocks unmodulated"):
+            if reason := refused(chosen):
+                with pytest.raises(ValueError, match=reason):
                     build(scheme, config=one, signals=signals, **chosen)
             else:
                 model = build(scheme, config=one, signals=signals, **chosen)
@@ -85,6 +97,10 @@ def test_the_whole_product_of_parts_can_be_built(scheme: str, signals: str) -> N
         ({"gate": "gaussian(-1)"}, "choose"),
         ({"head": "bottleneck(1.5)"}, "choose per-block"),
         ({"head": "bottleneck"}, r"did you mean 'bottleneck\(64\)'"),
+        ({"head": "approximator(64)"}, r"did you mean 'approximator\(64, 2\)'"),
+        ({"head": "approximator(64, 2, 3)"}, "choose per-block"),
+        ({"head": "approximator(64, 0)"}, "choose per-block"),
+        ({"head": "approximator(64, 2)", "gate": "gaussian(1e-3)"}, "one map for all vectors"),
         ({"gate": 1}, "gate 1: choose"),
         ({"modulation": "none", "gate": "one"}, "leaves the blocks unmodulated"),
     ],
@@ -185,6 +201,46 @@ def test_placements_contain_each_other(seed: int) -> None:
         heads["low-rank(2)"][0].affine.up.weight.normal_(generator=g)
         moved = vectors(made["low-rank(2)"], heads["low-rank(2)"], trunks["low-rank(2)"], c)
         assert not torch.allclose(moved[0], out["shared"][0], atol=1e-3)
+
+
+def test_a_table_with_factors_is_a_table_where_they_are_zero() -> None:
+    """S_i = E_i + P (1 + F_i): with F = 0 it is shared+table, with E = F = 0 shared, and F scales each vector of P."""
+    g, specs = torch.Generator().manual_seed(0), [Adaptive("scale+shift", parse_gate("zero"))] * 2
+    affine, c = parse_placement("shared+affine", 8, specs).affine(), torch.randn(3, 48, generator=g)
+    table, factor = torch.randn(48, generator=g), torch.randn(48, generator=g)
+    with torch.no_grad():
+        affine.table.copy_(table)
+        affine.factor.zero_()
+        assert torch.equal(affine(c), c + table)
+        affine.factor.copy_(factor)
+        assert torch.allclose(affine(c) - affine(0 * c), c + c * factor, atol=1e-5)
+        assert not torch.allclose(affine(c), c + table, atol=1e-2)
+
+
+PLACES = ("per-block", "shared", "shared+table", "shared+affine", "bottleneck(4)", "low-rank(2)", "approximator(6, 1)")
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_placement_gives_each_token_the_vectors_of_its_own_c(name: str) -> None:
+    """c (B, N, D) gives what each of its vectors gives alone; (B, 1, D) what (B, D) gives."""
+    g, placement = torch.Generator().manual_seed(0), parse_placement(name, 8, [BRANCH, BRANCH], depth=2)
+    trunk, head, c = placement.trunk(), placement.head(1), torch.randn(3, 5, 8, generator=g)
+    for parameter in [*trunk.parameters(), *head.parameters()]:
+        torch.nn.init.normal_(parameter, generator=g)
+    whole = vectors(placement, [head], trunk, c)[0]
+    for n in range(5):
+        assert torch.allclose(whole[:, n], vectors(placement, [head], trunk, c[:, n])[0], atol=1e-4)
+    assert not torch.allclose(whole[:, 0], whole[:, 1], atol=1e-2)
+
+
+BRANCH = Adaptive("scale+shift", parse_gate("zero"))
+
+
+def test_an_approximator_needs_to_know_its_blocks() -> None:
+    with pytest.raises(ValueError, match="give parse_placement their depth"):
+        parse_placement("approximator(6, 1)", 8, [BRANCH])
+    with pytest.raises(ValueError, match=r"heads.head\(index\)"):
+        parse_placement("approximator(6, 1)", 8, [BRANCH], depth=2).head()
 
 
 @given(value=st.floats(-1e-2, 1e-2))

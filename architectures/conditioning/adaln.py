@@ -5,8 +5,9 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from architectures.final import FinalNorm
 from architectures.layers import NORM, parse_norm, xavier
-from architectures.modulation import HEAD, FinalNorm, parse_placement
+from architectures.placement import HEAD
 from architectures.prompt import Encoded
 from architectures.scheme import BackboneConfig, Facts, Scheme
 from architectures.sublayer import MODULATION, Adaptive, Block, Condition, SubLayer
@@ -49,7 +50,7 @@ class AdaLN(Scheme):
         self.norm = parse_norm(norm)
         self.modulation = modulation
         branch = Adaptive(modulation)
-        self.heads = parse_placement(head, d, [branch, branch], init=xavier)
+        self.heads = self.placement(head, [branch, branch], init=xavier)
         self.trunk = self.heads.trunk()
         self.final = FinalNorm(self.norm(d), modulation, d)
 
@@ -60,7 +61,7 @@ class AdaLN(Scheme):
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
         return Block(
-            self.heads.head(),
+            self.heads.head(index),
             attention=SubLayer(op=self.self_attention(), norm=self.norm(d), modulation=self.modulation),
             mlp=SubLayer(op=self.mlp(), norm=self.norm(d), modulation=self.modulation),
         )

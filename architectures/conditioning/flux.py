@@ -4,9 +4,10 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from architectures.final import FinalNorm
 from architectures.layers import LayerNorm
-from architectures.modulation import HEAD, FinalNorm, parse_placement
 from architectures.options import Option
+from architectures.placement import HEAD
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
 from architectures.streams import Pair, ParallelBlock, dual_block
@@ -63,8 +64,8 @@ class Flux(Scheme):
         self.dual = {"third": n // 3, "none": 0, "half": n // 2, "all": n}[dual]
         self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)
-        self.heads = parse_placement(head, d, [branch, branch])  # of a stream of two
-        self.joint_heads = parse_placement(head, d, [branch])  # of the joined sequence
+        self.heads = self.placement(head, [branch, branch], depth=self.dual)  # of a stream of two
+        self.joint_heads = self.placement(head, [branch], depth=n - self.dual)  # of the joined sequence
         placements = [self.heads, self.heads] if self.dual > 0 else []  # of x, and of y
         if self.dual < n:
             placements.append(self.joint_heads)
@@ -87,6 +88,7 @@ class Flux(Scheme):
             return dual_block(
                 self.heads,
                 self.gate,
+                index=index,
                 attention=self.self_attention(),
                 text_attention=self.text_attention(last=index == self.backbone.depth - 1),
                 mlp=self.mlp,
@@ -99,7 +101,7 @@ class Flux(Scheme):
             gate=self.gate,
             context=joint_mask,
         )
-        return ParallelBlock(self.joint_heads.head(), attention=attention, mlp=SubLayer(op=self.mlp()))
+        return ParallelBlock(self.joint_heads.head(index - self.dual), attention=attention, mlp=SubLayer(op=self.mlp()))
 
     def leave(self, h: Pair | Tensor, c: Condition) -> Tensor:
         x = h[0] if isinstance(h, tuple) else h[:, : self.grid**2]

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from architectures.final import FinalNorm
 from architectures.layers import LayerNorm, RMSNorm
-from architectures.modulation import HEAD, FinalNorm, parse_placement
 from architectures.options import choose
+from architectures.placement import HEAD
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
 from architectures.streams import CONTEXT, POST, join_tokens, token_block
@@ -57,7 +58,7 @@ class Lumina2(Scheme):
         self.modulation, self.gate = modulation, parse_gate(gate)
         self.post, self.context = choose("post", post, POST.choices)[0], context
         branch = Adaptive(self.modulation, self.gate)
-        self.heads = parse_placement(head, d, [branch, branch])
+        self.heads = self.placement(head, [branch, branch])
         self.trunk = self.heads.trunk()
         self.final = FinalNorm(LayerNorm(d), modulation, d)
 
@@ -81,7 +82,7 @@ class Lumina2(Scheme):
             context=joint_mask,
         )
         mlp = SubLayer(op=self.mlp(), norm=RMSNorm(d), modulation=self.modulation, gate=self.gate, post=sandwich[1])
-        return token_block(self.context, self.heads.head(), attention=attention, mlp=mlp)
+        return token_block(self.context, self.heads.head(index), attention=attention, mlp=mlp)
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:
         return self.final(h[:, : self.grid**2], c.vector)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from architectures.final import FinalNorm
 from architectures.layers import LayerNorm
-from architectures.modulation import FinalNorm, parse_placement
 from architectures.prompt import Encoded
 from architectures.scheme import BackboneConfig, Facts, Scheme
 from architectures.sublayer import Adaptive, Block, Condition, SubLayer, parse_gate
@@ -40,7 +40,7 @@ class Oracle(Scheme):
         d = backbone.width
         self.gate = parse_gate("zero")
         branch = Adaptive("scale+shift", self.gate)
-        self.heads = parse_placement("per-block", d, [branch, branch])
+        self.heads = self.placement("per-block", [branch, branch])
         self.trunk = self.heads.trunk()
         self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
 
@@ -57,7 +57,7 @@ class Oracle(Scheme):
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
         return Block(
-            self.heads.head(),
+            self.heads.head(index),
             attention=SubLayer(op=self.self_attention(), norm=LayerNorm(d), modulation="scale+shift", gate=self.gate),
             mlp=SubLayer(op=self.mlp(), norm=LayerNorm(d), modulation="scale+shift", gate=self.gate),
         )

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from architectures.final import FinalNorm
 from architectures.layers import LayerNorm
-from architectures.modulation import HEAD, FinalNorm, parse_placement
+from architectures.placement import HEAD
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
 from architectures.streams import Pair, dual_block
@@ -53,7 +54,7 @@ class QwenImage(Scheme):
         self.set_signals(signals)
         self.gate = parse_gate(gate)
         branch = Adaptive("scale+shift", self.gate)
-        self.heads = parse_placement(head, d, [branch, branch])
+        self.heads = self.placement(head, [branch, branch])
         self.trunk, self.text_trunk = self.heads.trunk(), self.heads.trunk()
         self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
 
@@ -69,7 +70,9 @@ class QwenImage(Scheme):
     def block(self, index: int) -> nn.Module:
         last = index == self.backbone.depth - 1  # y is only attended to there
         attention, text_attention = self.self_attention(), self.text_attention(last=last)
-        return dual_block(self.heads, self.gate, attention=attention, text_attention=text_attention, mlp=self.mlp)
+        return dual_block(
+            self.heads, self.gate, index=index, attention=attention, text_attention=text_attention, mlp=self.mlp
+        )
 
     def leave(self, h: Pair, c: Condition) -> Tensor:
         return self.final(h[0], c.vector)

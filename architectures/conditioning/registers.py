@@ -5,8 +5,8 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
+from architectures.final import FinalNorm
 from architectures.layers import LayerNorm, init_with, normal
-from architectures.modulation import FinalNorm, parse_placement
 from architectures.options import Option
 from architectures.prompt import Encoded
 from architectures.scheme import BackboneConfig, Facts, Scheme
@@ -53,7 +53,7 @@ class Registers(Scheme):
         init_with(self, blanks=normal(0.02))
         self.gate = parse_gate("zero")
         branch = Adaptive("scale+shift", self.gate)
-        self.heads = parse_placement("per-block", d, [branch, branch])
+        self.heads = self.placement("per-block", [branch, branch])
         self.trunk = self.heads.trunk()
         self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
 
@@ -67,7 +67,7 @@ class Registers(Scheme):
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
         return Block(
-            self.heads.head(),
+            self.heads.head(index),
             attention=SubLayer(op=self.self_attention(), norm=LayerNorm(d), modulation="scale+shift", gate=self.gate),
             mlp=SubLayer(op=self.mlp(), norm=LayerNorm(d), modulation="scale+shift", gate=self.gate),
         )

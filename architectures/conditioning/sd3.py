@@ -4,8 +4,9 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from architectures.final import FinalNorm
 from architectures.layers import LayerNorm, SelfAttention
-from architectures.modulation import HEAD, FinalNorm, parse_placement
+from architectures.placement import HEAD
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
 from architectures.streams import CONTEXT, TEXT, DualBlock, LastDualBlock, Pair
@@ -68,7 +69,7 @@ class SD3(Scheme):
         self.static = context == "static"
         self.image = Adaptive(modulation, parse_gate(gate))
         self.text = self.image if text == "modulated" else Adaptive("none", OPEN)
-        self.heads = parse_placement(head, d, [self.image, self.image])
+        self.heads = self.placement(head, [self.image, self.image])
         self.trunk = self.heads.trunk()
         self.text_trunk = self.heads.trunk() if text == "modulated" and not self.static else None
         self.final = FinalNorm(LayerNorm(d), modulation, d)
@@ -90,12 +91,12 @@ class SD3(Scheme):
         return SubLayer(op=op, norm=norm, modulation=stream.modulation, gate=stream.gate, context=context)
 
     def block(self, index: int) -> nn.Module:
-        d, head = self.backbone.width, self.heads.head()
+        d, head = self.backbone.width, self.heads.head(index)
         attention, mlp = self.branch(self.self_attention(), self.image), self.branch(self.mlp(), self.image)
         if self.static or index == self.backbone.depth - 1:  # y is only attended to
             norm, read = FinalNorm(LayerNorm(d), self.text.modulation, d), self.text_attention(last=True)
             return LastDualBlock(head, norm, attention=attention, mlp=mlp, text_attention=read)
-        text_head = self.heads.head() if self.text.slots else None
+        text_head = self.heads.head(index) if self.text.slots else None
         return DualBlock(
             head,
             text_head,

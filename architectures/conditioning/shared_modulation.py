@@ -4,8 +4,9 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from architectures.final import FinalTable
 from architectures.layers import NORM, init_with, parse_norm, zeros
-from architectures.modulation import HEAD, FinalTable, parse_placement
+from architectures.placement import HEAD
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
 from architectures.sublayer import (
@@ -64,7 +65,7 @@ class SharedModulation(Scheme):
         self.norm = parse_norm(norm)
         self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)
-        self.heads = parse_placement(head, d, [branch, PLAIN, branch])
+        self.heads = self.placement(head, [branch, PLAIN, branch])
         self.trunk = self.heads.trunk()
         self.final = FinalTable(d)
 
@@ -77,7 +78,7 @@ class SharedModulation(Scheme):
         cross = self.cross_attention()
         init_with(cross.out, weight=zeros)
         return Block(
-            self.heads.head(),
+            self.heads.head(index),
             attention=SubLayer(op=self.self_attention(), norm=self.norm(d), modulation=self.modulation, gate=self.gate),
             cross=SubLayer(op=cross, context=prompt_tokens),
             mlp=SubLayer(op=self.mlp(), norm=self.norm(d), modulation=self.modulation, gate=self.gate),

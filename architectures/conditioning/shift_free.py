@@ -4,8 +4,9 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from architectures.final import FinalNorm
 from architectures.layers import NORM, LayerNorm, RMSNorm, parse_norm
-from architectures.modulation import HEAD, FinalNorm, parse_placement
+from architectures.placement import HEAD
 from architectures.prompt import Encoded
 from architectures.scheme import BackboneConfig, Facts, Scheme
 from architectures.sublayer import GATE, MODULATION, Adaptive, Block, Condition, SubLayer, parse_gate
@@ -50,7 +51,7 @@ class ShiftFree(Scheme):
         self.norm = parse_norm(norm)
         self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)
-        self.heads = parse_placement(head, d, [branch, branch])
+        self.heads = self.placement(head, [branch, branch])
         self.trunk = self.heads.trunk()
         self.final = FinalNorm(LayerNorm(d), modulation, d)
 
@@ -61,7 +62,7 @@ class ShiftFree(Scheme):
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
         return Block(
-            self.heads.head(),
+            self.heads.head(index),
             attention=SubLayer(
                 op=self.self_attention(), norm=self.norm(d), modulation=self.modulation, gate=self.gate, post=RMSNorm(d)
             ),

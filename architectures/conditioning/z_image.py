@@ -4,9 +4,11 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from architectures.layers import LayerNorm, RMSNorm, zeros
-from architectures.modulation import FinalNorm, Projected
+from architectures.final import FinalNorm
+from architectures.layers import LayerNorm, RMSNorm
+from architectures.modulation import ModulationLinear
 from architectures.options import Option, choose
+from architectures.placement import HEAD
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
 from architectures.streams import CONTEXT, POST, join_tokens, token_block
@@ -26,7 +28,8 @@ class ZImage(Scheme):
 
     Z-Image team 2025 (arXiv 2511.22699), eps 1e-5. The released code leaves open how the heads are initialised: zero
     here, as in Lumina-Image 2.0, whose block it is. Its refiner blocks, rotary positions, SwiGLU and learned padding
-    belong to its backbone, not to its conditioning. `post`, `modulation` and `context` are those of `lumina2`.
+    belong to its backbone, not to its conditioning. `post`, `modulation` and `context` are those of `lumina2`; a `head`
+    that is shared reads the same narrow c.
     """
 
     facts = Facts(
@@ -44,6 +47,7 @@ class ZImage(Scheme):
         image_size: int,
         *,
         gate: Annotated[str, GATE] = "tanh",
+        head: Annotated[str, HEAD] = "per-block",
         rank: Annotated[int, Option("channels of c")] = 256,
         signals: Annotated[str, SIGNALS] = "timestep",
         modulation: Annotated[str, MODULATION] = "scale",
@@ -58,14 +62,15 @@ class ZImage(Scheme):
         self.modulation, self.gate = modulation, parse_gate(gate)
         self.post, self.context = choose("post", post, POST.choices)[0], context
         branch = Adaptive(self.modulation, self.gate)
-        self.heads = Projected(d, [branch, branch], zeros, rank)
-        self.trunk = self.heads.trunk()
+        self.trunk = ModulationLinear(d, rank)
+        self.heads = self.placement(head, [branch, branch], channels=rank, activate=False)
+        self.maps = self.heads.trunk()
         self.final = FinalNorm(LayerNorm(d), modulation, d, cond_width=rank)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.trunk(self.conditioning_vector(e_t, prompt))  # (B, 256)
         mask = self.joint_mask(prompt.mask)
-        return Condition(vector=c, modulation=c, tokens=prompt.tokens, mask=mask)
+        return Condition(vector=c, modulation=self.maps(c), tokens=prompt.tokens, mask=mask)
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
         return join_tokens(self.context, x, c)
@@ -82,7 +87,7 @@ class ZImage(Scheme):
             context=joint_mask,
         )
         mlp = SubLayer(op=self.mlp(), norm=RMSNorm(d), modulation=self.modulation, gate=self.gate, post=sandwich[1])
-        return token_block(self.context, self.heads.head(), attention=attention, mlp=mlp)
+        return token_block(self.context, self.heads.head(index), attention=attention, mlp=mlp)
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:
         return self.final(h[:, : self.grid**2], c.vector)

@@ -7,8 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from architectures.final import FinalNorm
 from architectures.layers import MLP, LayerNorm, PrecomputedRoPE, SelfAttention, patchify, sincos_at, unpatchify
-from architectures.modulation import FinalNorm, PerBlock
+from architectures.modulation import PerBlock
 from architectures.prompt import FeatureBatch
 from architectures.streams import ParallelBlock, dual_block, prompt_path
 from architectures.sublayer import LINEAR, Adaptive, Condition, SubLayer, mask_and_positions
@@ -305,8 +306,7 @@ class QwenImage(nn.Module):
         self.patch, self.channels, self.axes, self.theta, self.depth = patch, channels, axes, theta, depth
         self.patches = nn.Linear(channels * patch**2, d)
         self.time = TimeEmbedding(d, scale=1000.0)
-        self.text = NormedLinear(text_width, d, eps=1e-6)
-        two = PerBlock(d, [BRANCH, BRANCH])
+        self.text, two = NormedLinear(text_width, d, eps=1e-6), PerBlock(d, [BRANCH, BRANCH])
         self.trunk = two.trunk()
         self.blocks = nn.ModuleList(
             dual_block(

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from architectures.final import FinalNorm
 from architectures.layers import LayerNorm, patchify, unpatchify
-from architectures.modulation import FinalNorm
 from architectures.prompt import FeatureBatch
 from architectures.sublayer import Condition
 from architectures.systems.parts import (

@@ -3,8 +3,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from architectures.final import FinalTable
 from architectures.layers import MLP, CrossAttention, LayerNorm, SelfAttention, normal, patchify, sincos_at, unpatchify
-from architectures.modulation import FinalTable, SharedTable
+from architectures.modulation import SharedTable
 from architectures.prompt import FeatureBatch
 from architectures.streams import prompt_path
 from architectures.sublayer import LINEAR, PLAIN, Adaptive, Block, Condition, SubLayer, prompt_tokens

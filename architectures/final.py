@@ -1,0 +1,51 @@
+"""What precedes the output Linear: a norm, modulated by c."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from architectures.layers import init_with, normal, zeros
+from architectures.modulation import Head, SiLULinear, Table
+from architectures.sublayer import Adaptive, Vectors, modulate
+
+
+class FinalNorm(nn.Module):
+    """modulate(norm(x), shift, scale): what precedes the output Linear. Initialised as the bare norm.
+
+    Args:
+        norm: of x.
+        modulation: `none`, `scale` or `scale+shift`.
+        width: D.
+        cond_width: channels of c, D by default.
+    """
+
+    def __init__(self, norm: nn.Module, modulation: str, width: int, cond_width: int | None = None) -> None:
+        super().__init__()
+        self.norm = norm
+        slots = Adaptive(modulation).slots
+        self.head = None
+        if slots:
+            linear = SiLULinear(cond_width or width, len(slots) * width)
+            self.head = Head(init_with(linear, weight=zeros), [slots])
+
+    def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
+        """x (B, N, D), c (B, D) or (B, N, D) -> (B, N, D)."""
+        (m,) = self.head(c) if self.head is not None and c is not None else (Vectors(),)
+        return modulate(self.norm(x), m.shift, m.scale)
+
+
+class FinalTable(nn.Module):
+    """(shift, scale) = E + c, the raw c added to both rows (PixArt); E is initialised N(0, 1 / D)."""
+
+    role = "modulation"
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.table = init_with(Table(2 * width), table=normal(width**-0.5))
+
+    def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
+        """x (B, N, D) normalised, c (B, D) or (B, N, D) -> (B, N, D)."""
+        assert c is not None
+        shift, scale = self.table(torch.cat([c, c], dim=-1)).chunk(2, dim=-1)
+        return modulate(x, shift, scale)

@@ -1,0 +1,167 @@
+"""The option `head`: a placement from its name, and Chroma's network, which is one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from architectures.layers import Init, init_with, normal, sinusoid, zeros
+from architectures.modulation import (
+    Affine,
+    Bottleneck,
+    Head,
+    PerBlock,
+    Placement,
+    Shared,
+    SharedAffine,
+    SharedLowRank,
+    SharedTable,
+)
+from architectures.options import Option, choose_all
+from architectures.sublayer import Adaptive
+
+# --- a network that is read once for every vector (Chroma) ------------------------------------------------------------
+
+NUMBER = 32  # channels of the sinusoid of a vector's number
+
+
+class Approximate(nn.Module):
+    """v_j = A([c ; sinusoid(1000 j)]) for j < J: (B, D) -> (B, J, D).
+
+    A: Linear into h channels, l times h <- h + W2 silu(W1 RMS_w(h)), Linear into D.
+
+    Args:
+        channels: of c. width: D. hidden: h. layers: l. count: J.
+    """
+
+    role = "modulation"
+
+    def __init__(self, channels: int, width: int, hidden: int, layers: int, count: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(channels + NUMBER, hidden)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.RMSNorm(hidden), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+            for _ in range(layers)
+        )
+        self.out = Affine(hidden, width)
+        self.numbers: Tensor
+        self.register_buffer("numbers", sinusoid(1000 * torch.arange(count), NUMBER), persistent=False)
+
+    def forward(self, c: Tensor) -> Tensor:
+        """c (B, D), or (B, N, D) -> (B, J, D), or (B, N, J, D)."""
+        shape = (*c.shape[:-1], len(self.numbers), -1)
+        h = self.up(torch.cat([c.unsqueeze(-2).expand(shape), self.numbers.to(c.dtype).expand(shape)], dim=-1))
+        for layer in self.layers:
+            h = h + layer(h)
+        out: Tensor = self.out(h)
+        return out
+
+
+class Numbered(nn.Module):
+    """The vectors first .. first + k - 1 of all: (B, J, D) -> (B, k D)."""
+
+    def __init__(self, first: int, count: int) -> None:
+        super().__init__()
+        self.first, self.count = first, count
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return vectors[..., self.first : self.first + self.count, :].flatten(-2)
+
+
+class Approximator(Placement):
+    """v_j = A([c ; sinusoid(1000 j)]), j numbering the vectors of all blocks in order; A's last map is at zero.
+
+    A is one network, so that a block has no parameters of its own. A stream of its own kind has an A of its own.
+    """
+
+    def __init__(
+        self, width: int, adaptive: Sequence[Adaptive], init: Init, hidden: int, layers: int, depth: int
+    ) -> None:
+        super().__init__(width, adaptive, init)
+        if any(one.gate.init not in (None, zeros) for one in self.adaptive):
+            raise ValueError(
+                "an approximator has one map for all vectors, so that a gate cannot have first weights of "
+                "its own: choose gate zero, tanh, one+zero, random or one"
+            )
+        self.hidden, self.layers, self.depth = hidden, layers, depth
+        self.count = self.out // width
+
+    def trunk(self) -> nn.Module:
+        made = Approximate(self.channels, self.width, self.hidden, self.layers, self.count * self.depth)
+        init_with(made.out, weight=self.init)
+        return made
+
+    def affine(self) -> nn.Module:
+        """Not without the block's index."""
+        raise ValueError(
+            "head 'approximator' numbers the vectors of all blocks: write heads.head(index) in block(index)"
+        )
+
+    def head(self, index: int | None = None) -> Head:
+        """The vectors of block `index`."""
+        if index is None:
+            return super().head()
+        return Head(Numbered(index * self.count, self.count), [one.slots for one in self.adaptive])
+
+
+# --- by name ----------------------------------------------------------------------------------------------------------
+
+HEAD = Option(
+    "where shift, scale, gate come from: a map of each block's own, one for all, one plus a table, a table and factors "
+    "or a low-rank map a block, each block's own behind a shared bottleneck, or a network that is given the vector's "
+    "number (its width, its layers)",
+    ("per-block", "shared", "shared+table", "shared+affine", "bottleneck(64)", "low-rank(16)", "approximator(64, 2)"),
+)
+
+Made = Callable[..., Placement]
+
+# Name -> what makes it, and the rule of its weights.
+PLACEMENTS: dict[str, tuple[Made, Init]] = {
+    "per-block": (PerBlock, zeros),
+    "shared": (Shared, normal(0.02)),
+    "shared+table": (SharedTable, normal(0.02)),
+    "shared+affine": (SharedAffine, normal(0.02)),
+    "bottleneck": (Bottleneck, zeros),
+    "low-rank": (SharedLowRank, normal(0.02)),
+    "approximator": (Approximator, zeros),
+}
+
+
+def parse_placement(
+    text: str,
+    width: int,
+    adaptive: Sequence[Adaptive],
+    init: Init | None = None,
+    *,
+    depth: int | None = None,
+    channels: int | None = None,
+    activate: bool = True,
+) -> Placement:
+    """A placement from its name: `per-block`, `shared`, `shared+table`, `shared+affine`, `bottleneck(R)`, ...
+
+    Args:
+        text: one of the choices of `HEAD`.
+        width: D.
+        adaptive: what each sub-layer takes, in order.
+        init: None is the placement's own rule: zero where each block has its map, N(0, 0.02^2) where it is shared.
+        depth: of how many blocks it is; `approximator` alone needs it.
+        channels: of c, D by default.
+        activate: whether the maps read silu(c), or c itself.
+
+    Raises:
+        ValueError: for any other text, or if no sub-layer takes a vector.
+    """
+    name, numbers = choose_all("head", text, HEAD.choices)
+    if not any(sublayer.slots for sublayer in adaptive):
+        raise ValueError("modulation 'none' without a gate leaves the blocks unmodulated: choose another of the two")
+    make, own = PLACEMENTS[name]
+    arguments = [int(number) for number in numbers]
+    if make is Approximator:
+        if depth is None:
+            raise ValueError(f"head {text!r} numbers the vectors of all blocks: give parse_placement their depth")
+        arguments.append(depth)
+    placement = make(width, adaptive, init or own, *arguments)
+    placement.channels, placement.activate = channels or width, activate
+    return placement

@@ -1,0 +1,137 @@
+"""Options against diffusers' own modules, in float32, outputs and gradients, with every parameter random.
+
+Each comparison has a twin that must fail.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from gaussians import gaussian, randomised
+from test_parity import CONFIG, D, H, compare, put, put_streams
+from torch import Tensor, nn
+
+import architectures
+from architectures import BackboneConfig, Labels
+from architectures.placement import Approximate
+from architectures.prompt import Encoded
+
+pytest.importorskip("diffusers")
+
+GATED = CONFIG.with_changes(mlp="swiglu", mlp_ratio=4.5, qk_norm=True)  # three times D hidden channels
+
+
+def made(scheme: str, config: BackboneConfig = GATED, **options: Any) -> Any:
+    model = architectures.create(scheme, config, image_size=8, in_channels=4, prompt=Labels(7), seed=0, **options)
+    return randomised(model)
+
+
+def streams() -> tuple[Tensor, Tensor, Tensor]:
+    """x (3, 16, D), y (3, 5, D), c (3, 1, D), which take gradients."""
+    x, y, c = (gaussian(3, n, D, seed=s).requires_grad_() for n, s in ((16, 3), (5, 4), (1, 5)))
+    return x, y, c
+
+
+def passed(model: Any, x: Tensor, y: Tensor, c: Tensor) -> Any:
+    """What the blocks make of x, of the prompt's tokens y and of the embedded timestep c."""
+    condition = model.scheme.embed(c[:, 0], Encoded(y, None, torch.zeros(len(x), D)))
+    h = model.scheme.enter(x, condition)
+    for block in model.blocks:
+        h = block(h, condition)
+    return h
+
+
+# --- a head for all blocks: FLUX.2 ------------------------------------------------------------------------------------
+
+
+class Flux2(nn.Module):
+    """diffusers' blocks of FLUX.2, modulated by its three heads, with our weights."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        from diffusers.models.transformers import transformer_flux2 as theirs
+
+        self.heads = nn.ModuleList(theirs.Flux2Modulation(D, count, bias=True) for count in (2, 2, 1))
+        for trunk, head in zip(model.scheme.trunks, self.heads, strict=True):
+            put(trunk, head.linear)
+        first, *rest = model.blocks
+        self.two = theirs.Flux2TransformerBlock(D, H, D // H, bias=True)
+        put_streams(first, self.two.attn)
+        for own, other in ((first.mlp.op, self.two.ff), (first.text_mlp.op, self.two.ff_context)):
+            put(own.up, other.linear_in)
+            put(own.down, other.linear_out)
+        self.ones = nn.ModuleList(theirs.Flux2SingleTransformerBlock(D, H, D // H, bias=True) for _ in rest)
+        with torch.no_grad():
+            for block, one in zip(rest, self.ones, strict=True):
+                op, mlp, attn = block.attention.op, block.mlp.op, one.attn
+                attn.to_qkv_mlp_proj.weight.copy_(torch.cat([op.qkv.weight, mlp.up.weight]))
+                attn.to_qkv_mlp_proj.bias.copy_(torch.cat([op.qkv.bias, mlp.up.bias]))
+                attn.to_out.weight.copy_(torch.cat([op.out.weight, mlp.down.weight], dim=1))
+                attn.to_out.bias.copy_(op.out.bias + mlp.down.bias)
+                attn.norm_q.weight.copy_(op.q_norm.weight)
+                attn.norm_k.weight.copy_(op.k_norm.weight)
+
+    def forward(self, x: Tensor, y: Tensor, c: Tensor, order: tuple[int, int] = (0, 1)) -> Tensor:
+        """The image's tokens; `order`: which head is of the image, which of the prompt."""
+        image, text, joint = (head(c[:, 0]) for head in self.heads)
+        pair = (image, text)
+        y, x = self.two(x, y, *(pair[k] for k in order))
+        z = torch.cat([y, x], dim=1)
+        for one in self.ones:
+            z = one(z, None, joint)
+        return z[:, y.shape[1] :]
+
+
+def test_a_shared_head_of_each_kind_of_stream_is_flux_2s() -> None:
+    """M_img, M_txt and M_single, each the same in every block, in whole blocks of FLUX.2."""
+    model = made("flux", head="shared")
+    other, (x, y, c) = Flux2(model), streams()
+    mine = passed(model, x, y, c)[:, :16]
+    pairs = [(a.weight, b.linear.weight) for a, b in zip(model.scheme.trunks, other.heads, strict=True)]
+    compare(mine, other(x, y, c), [x, y, c], pairs)
+    assert not torch.allclose(mine, other(x, y, c, (1, 0)), atol=1e-3), "the two streams' heads are one another's"
+    own = made("flux")  # a map of each block's own has no such weights
+    assert not any(name.startswith("scheme.trunks") for name, _ in own.named_parameters())
+
+
+# --- an approximator: Chroma ------------------------------------------------------------------------------------------
+
+
+def chroma(model: Approximate, layers: int) -> Any:
+    """diffusers' approximator with our weights."""
+    from diffusers.models.transformers.transformer_chroma import ChromaApproximator
+
+    other = ChromaApproximator(64, D, 24, layers)
+    put(model.up, other.in_proj)
+    put(model.out, other.out_proj)
+    with torch.no_grad():
+        for own, mlp, norm in zip(model.layers, other.layers, other.norms, strict=True):
+            norm.weight.copy_(own[0].weight)
+            put(own[1], mlp.linear_1)
+            put(own[3], mlp.linear_2)
+    return other
+
+
+def test_an_approximator_is_chromas() -> None:
+    """The vectors of all blocks and what they do in them; c is their sinusoids of t and of no guidance."""
+    from diffusers.models.transformers.transformer_chroma import ChromaCombinedTimestepTextProjEmbeddings
+
+    model = made("adaln-zero", head="approximator(24, 2)")
+    trunk, count = model.scheme.trunk, 6 * len(model.blocks)
+    other = chroma(trunk, 2)
+    inputs = ChromaCombinedTimestepTextProjEmbeddings(16, count)(torch.tensor([20.0, 500.0, 990.0]))
+    c = inputs[:, 0, :32].clone().requires_grad_()
+    mine = trunk(c)
+    theirs = other(torch.cat([c[:, None].expand(-1, count, -1), inputs[..., 32:]], dim=-1))
+    pairs = [
+        (trunk.up.weight, other.in_proj.weight),
+        (trunk.out.weight, other.out_proj.weight),
+    ]
+    pairs += [(a[1].weight, b.linear_1.weight) for a, b in zip(trunk.layers, other.layers, strict=True)]
+    compare(mine, theirs, [c], pairs)
+    for k, block in enumerate(model.blocks):  # as their blocks take them: six of each, in order
+        given = torch.cat([v for m in block.head(mine) for v in m if v is not None], dim=-1)
+        assert torch.equal(given, mine[:, 6 * k : 6 * k + 6].flatten(1))
+    assert not torch.allclose(mine, other(inputs.flip(1)), atol=1e-3), "the numbers of the vectors matter"
