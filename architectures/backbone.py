@@ -14,7 +14,7 @@ from architectures.layers import TimestepEmbedding, fixed_positions, init_with, 
 from architectures.prompt import Encoded, PromptKind, length_of, of_length
 from architectures.registry import origin, scheme_class
 from architectures.scheme import BackboneConfig, Description, Scheme
-from architectures.sublayer import Equations, SubLayer
+from architectures.sublayer import Condition, Equations, SubLayer
 
 
 class DiT(nn.Module):
@@ -40,7 +40,7 @@ class DiT(nn.Module):
         self.patch, self.out_channels, self.size = config.patch, out_channels, scheme.grid * config.patch
         self.prompt_kind = prompt
         self.patches = nn.Linear(in_channels * config.patch**2, config.width)
-        self.time = TimestepEmbedding(config.width)
+        self.time = NoTime(config.width) if scheme.facts.time == "none" else TimestepEmbedding(config.width)
         self.prompt = prompt.encoder(config.width, scheme.facts.reads)
         self.scheme = scheme
         self.blocks = nn.ModuleList(scheme.block(index) for index in range(config.depth))
@@ -62,12 +62,19 @@ class DiT(nn.Module):
         if hasattr(self, "positions"):
             x = x + self.positions
         encoded = prompt if isinstance(prompt, Encoded) else self.encode(prompt)
-        c = self.scheme.embed(self.time(t), encoded)  # once a pass
+        e_t = self.time(t)
+        c = self.scheme.embed(e_t, encoded)  # once a pass
+        x = x + e_t[:, None] if self.scheme.facts.time == "added" else x
         h = stream(self.scheme.enter(x.to(dtype), c), dtype)
-        for block in self.blocks:
-            h = again(block, h, c) if self.recompute and torch.is_grad_enabled() else block(h, c)
+        for index in range(len(self.blocks)):
+            h = self.step(index, h, c)
         x = self.scheme.leave(h, c)  # (B, N, D), normalised
         return unpatchify(self.head(x), self.patch, self.out_channels)
+
+    def step(self, index: int, h: Any, c: Condition) -> Any:
+        """What block `index` makes of h."""
+        h, block = self.scheme.join(index, h, c), self.blocks[index]
+        return again(block, h, c) if self.recompute and torch.is_grad_enabled() else block(h, c)
 
     def encode(self, prompt: Any) -> Encoded:
         """An encoded prompt, which `forward` takes too: a sampler needs it once."""
@@ -77,6 +84,17 @@ class DiT(nn.Module):
     def parameter_split(self) -> dict[str, int]:
         """Trainable parameters by what they serve, see `parameter_split`."""
         return parameter_split(self)
+
+
+class NoTime(nn.Module):
+    """e_t = 0, (B,) -> (B, D): of a model that is not conditioned on t."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, t: Tensor) -> Tensor:
+        return t.new_zeros(len(t), self.width)
 
 
 def stream(h: Any, dtype: torch.dtype) -> Any:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from architectures.layers import init_with, normal, zeros
-from architectures.modulation import Head, SiLULinear, Table
+from architectures.modulation import Given, Head, SiLULinear, Table
 from architectures.sublayer import Adaptive, Vectors, modulate
 
 
@@ -18,20 +18,25 @@ class FinalNorm(nn.Module):
         modulation: `none`, `scale` or `scale+shift`.
         width: D.
         cond_width: channels of c, D by default.
+        static: there is no c: shift and scale are the same for every image, t and prompt.
     """
 
-    def __init__(self, norm: nn.Module, modulation: str, width: int, cond_width: int | None = None) -> None:
+    def __init__(
+        self, norm: nn.Module, modulation: str, width: int, cond_width: int | None = None, *, static: bool = False
+    ) -> None:
         super().__init__()
         self.norm = norm
         slots = Adaptive(modulation).slots
         self.head = None
-        if slots:
+        if slots and static:
+            self.head = Head(init_with(Given(len(slots) * width), table=zeros), [slots])
+        elif slots:
             linear = SiLULinear(cond_width or width, len(slots) * width)
             self.head = Head(init_with(linear, weight=zeros), [slots])
 
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
-        """x (B, N, D), c (B, D) or (B, N, D) -> (B, N, D)."""
-        (m,) = self.head(c) if self.head is not None and c is not None else (Vectors(),)
+        """x (B, N, D), c (B, D) or (B, N, D), or None where it is static -> (B, N, D)."""
+        (m,) = self.head(c) if self.head is not None else (Vectors(),)
         return modulate(self.norm(x), m.shift, m.scale)
 
 
@@ -45,7 +50,7 @@ class FinalTable(nn.Module):
         self.table = init_with(Table(2 * width), table=normal(width**-0.5))
 
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
-        """x (B, N, D) normalised, c (B, D) or (B, N, D) -> (B, N, D)."""
-        assert c is not None
-        shift, scale = self.table(torch.cat([c, c], dim=-1)).chunk(2, dim=-1)
+        """x (B, N, D) normalised, c (B, D) or (B, N, D), or None: no c is added -> (B, N, D)."""
+        rows = self.table.table[None] if c is None else self.table(torch.cat([c, c], dim=-1))
+        shift, scale = rows.chunk(2, dim=-1)
         return modulate(x, shift, scale)

@@ -127,8 +127,9 @@ class Head(nn.Module):
         self.affine = affine
         self.slots = tuple(slots)
 
-    def forward(self, trunk: Tensor | tuple[Tensor, ...]) -> list[Vectors]:
-        chunks = iter(self.affine(trunk).chunk(sum(map(len, self.slots)), dim=-1))
+    def forward(self, trunk: Tensor | tuple[Tensor, ...] | None) -> list[Vectors]:
+        count = sum(map(len, self.slots))
+        chunks = iter(self.affine(trunk).chunk(count, dim=-1) if count else ())
         return [Vectors(**{slot: next(chunks) for slot in slots}) for slots in self.slots]
 
 
@@ -206,6 +207,44 @@ class Bottleneck(Placement):
 
     def affine(self) -> nn.Module:
         return self._initialised(Affine(self.rank, self.out))
+
+
+class Nothing(nn.Module):
+    """None, of any c: there is nothing that a head could read."""
+
+    def forward(self, c: Tensor | None) -> None:
+        """Nothing."""
+
+
+class Given(nn.Module):
+    """b: vectors that are the same for every image, t and prompt. Anything -> (1, k D)."""
+
+    role = "modulation"
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(width))
+
+    def forward(self, trunk: Tensor | None) -> Tensor:
+        return self.table[None]
+
+
+class Static(Placement):
+    """b_i, where c sums nothing: a constant of each block's own, or one for all. A gate's own rule comes first."""
+
+    def __init__(self, width: int, adaptive: Sequence[Adaptive], init: Init, *, shared: bool) -> None:
+        super().__init__(width, adaptive, init)
+        self.shared = shared and self.out > 0
+
+    def given(self) -> nn.Module:
+        """The vectors themselves."""
+        return init_with(Given(self.out), table=self.rows(self.init)) if self.out else Nothing()
+
+    def trunk(self) -> nn.Module:
+        return self.given() if self.shared else Nothing()
+
+    def affine(self) -> nn.Module:
+        return nn.Identity() if self.shared else self.given()
 
 
 class ModulationLinear(nn.Linear):

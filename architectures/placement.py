@@ -18,6 +18,7 @@ from architectures.modulation import (
     SharedAffine,
     SharedLowRank,
     SharedTable,
+    Static,
 )
 from architectures.options import Option, choose_all
 from architectures.sublayer import Adaptive
@@ -138,6 +139,7 @@ def parse_placement(
     depth: int | None = None,
     channels: int | None = None,
     activate: bool = True,
+    static: bool = False,
 ) -> Placement:
     """A placement from its name: `per-block`, `shared`, `shared+table`, `shared+affine`, `bottleneck(R)`, ...
 
@@ -149,11 +151,14 @@ def parse_placement(
         depth: of how many blocks it is; `approximator` alone needs it.
         channels: of c, D by default.
         activate: whether the maps read silu(c), or c itself.
+        static: whether there is no c.
 
     Raises:
         ValueError: for any other text, or if no sub-layer takes a vector.
     """
     name, numbers = choose_all("head", text, HEAD.choices)
+    if static:
+        return static_placement(text, width, adaptive)
     if not any(sublayer.slots for sublayer in adaptive):
         raise ValueError("modulation 'none' without a gate leaves the blocks unmodulated: choose another of the two")
     make, own = PLACEMENTS[name]
@@ -165,3 +170,19 @@ def parse_placement(
     placement = make(width, adaptive, init or own, *arguments)
     placement.channels, placement.activate = channels or width, activate
     return placement
+
+
+CONSTANTS = {"per-block": zeros, "shared": zeros, "shared+table": None}
+
+
+def static_placement(head: str, width: int, adaptive: Sequence[Adaptive]) -> Static:
+    """What a head is where c sums nothing: its constant, initialised as its biases or its table would be.
+
+    Raises:
+        ValueError: for a head that would be a constant in a way that another is.
+    """
+    if head not in CONSTANTS:
+        raise ValueError(
+            f"head {head!r} reads c, and with these signals there is none: choose {', '.join(CONSTANTS)}, or signals"
+        )
+    return Static(width, adaptive, CONSTANTS[head] or normal(width**-0.5), shared=head == "shared")

@@ -4,6 +4,7 @@ The backbone calls a scheme so, and only so:
 
     c = scheme.embed(e_t, prompt)          # once a pass
     h = scheme.enter(x, c)                 # (B, N, D) -> whatever the blocks pass on
+    h = scheme.join(index, h, c)           # before each block: tokens that enter there
     h = block(h, c)                        # each made by scheme.block(index), the one hook without a default
     x = scheme.leave(h, c)                 # -> (B, N, D), normalised
 """
@@ -20,11 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures import options as declared
+from architectures.final import FinalNorm
 from architectures.layers import MLPS, POSITIONS, CrossAttention, Init, RoPE, SelfAttention
 from architectures.modulation import Placement
 from architectures.options import Option, choose, nearest
 from architectures.placement import parse_placement
-from architectures.prompt import Encoded
+from architectures.prompt import Encoded, with_time
 from architectures.sublayer import Adaptive, Condition
 
 SIZES = {
@@ -120,6 +122,8 @@ class Facts:
         modulation_parameters: their number, a formula in `d` (width) and `n` (depth).
         replaces: which of the backbone's `attention` and `mlp` the scheme has modules of its own for.
         length: `any`, or `tokens` where the prompt must have as many tokens as the image.
+        time: where the timestep enters: `modulation` (c), `token`, `added` (to the image's tokens before the blocks),
+            or `none`, where the velocity is no function of t.
     """
 
     source: str
@@ -130,9 +134,19 @@ class Facts:
     modulation_parameters: str = "0"
     replaces: frozenset[str] = frozenset()
     length: str = "any"
+    time: str = "modulation"
 
 
-SIGNALS = Option("what is summed to c", ("timestep", "timestep+pooled"))
+SIGNALS = Option(
+    "what conditions the model beside the prompt's tokens, summed to c; without any, gates are static",
+    ("none", "timestep", "pooled", "timestep+pooled"),
+)
+POOLED = replace(SIGNALS, choices=("pooled", "timestep+pooled"))  # of a prompt that has no other way in than c
+TIME = Option(
+    "where the timestep enters: summed to c, as a token beside the prompt's, or added to the image's tokens",
+    ("modulation", "token", "added"),
+)
+WITHOUT_C = replace(SIGNALS, choices=("none", "timestep")), replace(TIME, choices=("token", "added"))
 
 
 M = TypeVar("M", bound=nn.Module)
@@ -195,27 +209,53 @@ class Scheme(nn.Module):
         Raises:
             ValueError: for any other text, or if no sub-layer takes a vector.
         """
-        return parse_placement(head, self.backbone.width, adaptive, init, **{"depth": self.backbone.depth} | more)
+        more = {"depth": self.backbone.depth, "static": self.without_c} | more
+        return parse_placement(head, self.backbone.width, adaptive, init, **more)
 
-    def set_signals(self, signals: str) -> None:
-        """Sets the facts for an option `signals`: what c sums, and so what the scheme reads.
+    def final_norm(self, norm: nn.Module, modulation: str, channels: int | None = None) -> FinalNorm:
+        """What precedes the output: a norm, modulated by c of so many channels (None: D)."""
+        return FinalNorm(norm, modulation, self.backbone.width, channels, static=self.without_c)
+
+    # --- what conditions it: the options `signals` and `time` ---------------------------------------------------------
+
+    def set_signals(self, signals: str, time: str = "modulation") -> None:
+        """Sets the facts for the options `signals` and `time`: what c sums, what is read, where the timestep enters.
 
         Raises:
-            ValueError: for other words than `timestep` and `timestep+pooled`.
+            ValueError: for other words than those of `SIGNALS` and `TIME`.
         """
-        pooled = choose("signals", signals, SIGNALS.choices)[0] == "timestep+pooled"
-        reads = (self.facts.reads | {"pooled"}) if pooled else (self.facts.reads - {"pooled"})
+        given = choose("signals", signals, SIGNALS.choices)[0].split("+")
+        time = choose("time", time, TIME.choices)[0] if "timestep" in given else "none"
+        pooled = "pooled" in given
+        summed = (["timestep"] if time == "modulation" else []) + (["pooled prompt"] if pooled else [])
         ways = [way for way in self.facts.prompt.split(" + ") if way != "modulation"]
         self.facts = replace(
             self.facts,
-            vector="timestep + pooled prompt" if pooled else "timestep",
+            vector=" + ".join(summed) or "none",
             prompt=" + ".join((["modulation"] if pooled else []) + ways),
-            reads=reads,
+            reads=(self.facts.reads | {"pooled"}) if pooled else (self.facts.reads - {"pooled"}),
+            time=time,
         )
 
-    def conditioning_vector(self, e_t: Tensor, prompt: Encoded) -> Tensor:
-        """c (B, D) as `set_signals` has it: e_t, or e_t + the pooled prompt."""
-        return e_t + prompt.pooled if "pooled" in self.facts.reads else e_t
+    @property
+    def without_c(self) -> bool:
+        """Whether c sums nothing, so that shift, scale and gate are the same for every image, t and prompt."""
+        return self.facts.vector == "none"
+
+    def conditioning_vector(self, e_t: Tensor, prompt: Encoded) -> Tensor | None:
+        """c (B, D) as `set_signals` has it: the sum of e_t and the pooled prompt, one of them, or None."""
+        pooled = "pooled" in self.facts.reads
+        if self.facts.time == "modulation":
+            return e_t + prompt.pooled if pooled else e_t
+        return prompt.pooled if pooled else None
+
+    def prompt_side(self, e_t: Tensor, prompt: Encoded) -> tuple[Tensor, Tensor | None]:
+        """The prompt's tokens (B, L, D) and their mask, after e_t where time is a token: (B, 1 + L, D)."""
+        return with_time(e_t, prompt) if self.facts.time == "token" else (prompt.tokens, prompt.mask)
+
+    def image_side(self, e_t: Tensor) -> Tensor | None:
+        """e_t (B, 1, D), where time is a token and the prompt has none that it could be beside."""
+        return e_t[:, None] if self.facts.time == "token" else None
 
     def joint_mask(self, mask: Tensor | None) -> Tensor | None:
         """Mask of tokens (B, L) -> of the image's N and those tokens (B, N + L); None (no padding) stays None."""
@@ -230,6 +270,10 @@ class Scheme(nn.Module):
     def enter(self, x: Tensor, c: Condition) -> Any:
         """Image tokens (B, N, D) -> what the first block receives. Default: the tokens."""
         return x
+
+    def join(self, index: int, h: Any, c: Condition) -> Any:
+        """What block `index` receives. Default: h, and before the first block [h ; c.beside] where c has such."""
+        return h if c.beside is None or index else torch.cat([h, c.beside.to(h.dtype)], dim=1)
 
     def block(self, index: int) -> nn.Module:
         """Builds block `index`, a module (h, c) -> h."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from architectures.final import FinalNorm
 from architectures.layers import LayerNorm, M, SelfAttention, attend_jointly
-from architectures.modulation import Placement
+from architectures.modulation import Placement, Static
 from architectures.options import Option
 from architectures.sublayer import (
     OPEN,
@@ -230,7 +230,8 @@ def dual_block(
 
     image, image_mlp = branch(attention, context=context), branch(mlp())
     if text_attention.out is None:
-        text_norm = FinalNorm(LayerNorm(d), "none" if plain else modulation, d)
+        kind, without_c = "none" if plain else modulation, isinstance(heads, Static)
+        text_norm = FinalNorm(LayerNorm(d), kind, d, static=without_c)
         return LastDualBlock(
             heads.head(index), text_norm, attention=image, mlp=image_mlp, text_attention=text_attention
         )

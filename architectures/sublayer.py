@@ -35,6 +35,7 @@ class Condition(NamedTuple):
         tokens: (B, L, D), or None.
         mask: (B, L) true where a token is attended to (in-context: (B, N + L), the image's tokens first), or None.
         positions: of the same tokens, where they come with the sequence: rotary angles (B, N + L, d/2, 2), or None.
+        beside: tokens (B, k, D) that enter the image's sequence beside its own, or None.
     """
 
     vector: Tensor | None = None
@@ -44,6 +45,7 @@ class Condition(NamedTuple):
     tokens: Tensor | None = None
     mask: Tensor | None = None
     positions: Tensor | None = None
+    beside: Tensor | None = None
 
 
 # --- modulate: nothing | scale | scale and shift --------------------------------------------------------------------

@@ -70,6 +70,12 @@ class NoTime(AdaLNZero):
         return super().embed(e_t * 0, prompt)
 
 
+class NotFree(AdaLNZero):
+    """c = e_t + prompt"""
+
+    facts = replace(AdaLNZero.facts, time="none")
+
+
 class NoPrompt(AdaLNZero):
     """c = e_t"""
 
@@ -248,6 +254,7 @@ CASES: list[tuple[str, type, str]] = [
     ("shapes", TooLong, "leave gives .4, 17, 32. where .B, N, D. is .4, 16, 32."),
     ("numbers", NotANumber, "NaN or Inf"),
     ("image and time", NoTime, "another t gives the same"),
+    ("image and time", NotFree, "facts.time is none, but another t moves"),
     ("prompt", NoPrompt, "another prompt .* the same"),
     ("padding", Unmasked, "pass c.mask"),
     ("batch", BatchNorm, "order of the batch|alone"),

@@ -329,6 +329,104 @@ def test_laws_change_the_prompts_length_for_no_scheme_that_takes_any() -> None:
         assert (kinds == list(laws.PROMPTS.values())) == (name != "oracle"), name
 
 
+# --- signals, and where time enters -----------------------------------------------------------------------------------
+
+OF_PARTS = (
+    "builds",
+    "shapes",
+    "image and time",
+    "prompt",
+    "padding",
+    "batch",
+    "gradients",
+    "beginning",
+    "what feeds c",
+    "what it reads",
+    "fair beginning",
+)
+
+
+def broken(scheme: str, options: dict[str, Any]) -> list[laws.Verdict]:
+    """The laws of structure that a scheme with these options breaks."""
+    return [one for one in laws.check(scheme, options, only=OF_PARTS) if one.outcome != "holds"]
+
+
+SIGNALLED = [
+    (name, {"signals": signals, "time": time})
+    for name in SCHEMES
+    if "time" in (options := architectures.describe(name).options)
+    for signals, time in itertools.product(options["signals"].choices, options["time"].choices)
+]
+
+
+@pytest.mark.parametrize(("scheme", "options"), SIGNALLED, ids=str)
+def test_signals_and_the_way_of_time_obey_the_laws(scheme: str, options: dict[str, str]) -> None:
+    assert not broken(scheme, options)
+
+
+def test_every_scheme_but_the_controls_can_be_time_free() -> None:
+    """Without a timestep nothing of the model depends on t, and there is no embedding of it."""
+    free = {name for name, options in SIGNALLED if "timestep" not in options["signals"]}
+    assert free == set(SCHEMES) - architectures.CONTROLS
+    model = SchemeUnderTest("sd3", {"signals": "none"}).random()
+    assert not any(name.startswith("time.") for name, _ in model.named_parameters())
+    assert "time.up.weight" in dict(SchemeUnderTest("sd3", {"time": "added"}).build().named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("scheme", "head"), [("sd3", "per-block"), ("sd3", "shared"), ("shared-modulation", "shared+table")]
+)
+def test_gates_are_static_where_c_sums_nothing(scheme: str, head: str) -> None:
+    """They are what the head's constant would be: learned, the same for every image, t and prompt."""
+    model = SchemeUnderTest(scheme, {"signals": "none", "head": head}).random()
+    with architectures.observe(model) as first:
+        run(model)
+    x, t, prompt = inputs(seed=1)
+    with architectures.observe(model) as second:
+        model(x, t, prompt)
+    gates = [(a.gate, b.gate) for a, b in zip(first.branches.values(), second.branches.values(), strict=True)]
+    gates = [(a, b) for a, b in gates if a is not None and b is not None]
+    assert gates and all(a.shape == (1, 32) and torch.equal(a, b) and a.abs().max() > 0 for a, b in gates)
+    same = torch.equal(first.branches[0, "mlp"].gate, first.branches[1, "mlp"].gate)
+    assert same == (head == "shared")
+    timed = SchemeUnderTest(scheme, {"signals": "timestep", "head": head}).random()
+    with architectures.observe(timed) as third:
+        run(timed)
+    assert third.branches[0, "mlp"].gate.std(0).max() > 0
+
+
+def test_a_head_that_reads_c_is_refused_where_there_is_none() -> None:
+    for head in ("bottleneck(8)", "low-rank(4)", "approximator(8, 1)", "shared+affine"):
+        with pytest.raises(ValueError, match="with these signals there is none: choose per-block, shared"):
+            build("sd3", signals="none", head=head)
+    with pytest.raises(ValueError, match="signals 'none': choose pooled, timestep.pooled"):
+        build("adaln-zero", signals="none")  # its prompt has no other way in
+    assert not broken("lumina2", {"signals": "timestep", "time": "token", "modulation": "none", "gate": "one"})
+
+
+def test_added_time_is_the_plain_sum_at_the_entrance() -> None:
+    """x <- x + e_t, then the blocks of a model without t."""
+    added, free = (SchemeUnderTest("in-context", options) for options in ({"time": "added"}, {"signals": "none"}))
+    one, other = added.random(), free.build()
+    other.load_state_dict({k: v for k, v in one.state_dict().items() if not k.startswith("time.")})
+    x, t, prompt = inputs()
+    e_t = one.time(t)
+    entering = other.scheme.enter
+    other.scheme.enter = lambda x, c: entering(x + e_t[:, None], c)
+    assert torch.equal(one(x, t, prompt), other(x, t, prompt))
+    other.scheme.enter = entering
+    assert not torch.allclose(one(x, t, prompt), other(x, t, prompt), atol=1e-3)
+
+
+def test_time_as_a_token_is_one_more_token_of_the_sequence() -> None:
+    for name, count in (("adaln-zero", 17), ("lumina2", 16 + 2)):
+        model, seen = SchemeUnderTest(name, {"time": "token"}).random(), []
+        model.blocks[0].register_forward_hook(lambda _, args, out, to=seen: to.append(out))
+        assert run(model).shape == (4, 3, 16, 16) and seen[0].shape == (4, count, 32)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
 STATIC = [("sd3", {}), ("sd3", {"text": "plain"}), ("lumina2", {}), ("z-image", {}), ("hdm", {}), ("in-context", {})]
 PARTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {"context": "static", **more}) for name, more in STATIC),
@@ -339,23 +437,11 @@ PARTS: list[tuple[str, dict[str, Any]]] = [
     ("lumina2", {"modulation": "scale+shift"}),
     ("z-image", {"post": "none"}),
 ]
-OF_PARTS = (
-    "builds",
-    "shapes",
-    "image and time",
-    "prompt",
-    "padding",
-    "batch",
-    "gradients",
-    "beginning",
-    "what it reads",
-)
 
 
 @pytest.mark.parametrize(("scheme", "options"), PARTS, ids=str)
 def test_a_scheme_without_one_of_its_parts_obeys_the_laws(scheme: str, options: dict[str, Any]) -> None:
-    broken = [one for one in laws.check(scheme, options, only=OF_PARTS) if one.outcome != "holds"]
-    assert not broken, broken
+    assert not broken(scheme, options)
 
 
 @pytest.mark.parametrize(("scheme", "options"), STATIC, ids=str)

@@ -5,11 +5,10 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from architectures.final import FinalNorm
 from architectures.layers import NORM, parse_norm, xavier
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
-from architectures.scheme import BackboneConfig, Facts, Scheme
+from architectures.scheme import POOLED, TIME, BackboneConfig, Facts, Scheme
 from architectures.sublayer import MODULATION, Adaptive, Block, Condition, SubLayer
 
 
@@ -44,19 +43,22 @@ class AdaLN(Scheme):
         modulation: Annotated[str, replace(MODULATION, choices=("scale", "scale+shift"))] = "scale+shift",
         norm: Annotated[str, NORM] = "layer",
         head: Annotated[str, HEAD] = "per-block",
+        signals: Annotated[str, POOLED] = "timestep+pooled",
+        time: Annotated[str, TIME] = "modulation",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
+        self.set_signals(signals, time)
         self.norm = parse_norm(norm)
         self.modulation = modulation
         branch = Adaptive(modulation)
         self.heads = self.placement(head, [branch, branch], init=xavier)
         self.trunk = self.heads.trunk()
-        self.final = FinalNorm(self.norm(d), modulation, d)
+        self.final = self.final_norm(self.norm(d), modulation)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = e_t + prompt.pooled  # (B, D)
-        return Condition(vector=c, modulation=self.trunk(c))
+        c = self.conditioning_vector(e_t, prompt)  # (B, D)
+        return Condition(vector=c, modulation=self.trunk(c), beside=self.image_side(e_t))
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
@@ -67,4 +69,4 @@ class AdaLN(Scheme):
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:
-        return self.final(h, c.vector)
+        return self.final(h[:, : self.grid**2], c.vector)

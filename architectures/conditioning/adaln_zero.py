@@ -4,11 +4,10 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from architectures.final import FinalNorm
 from architectures.layers import NORM, parse_norm
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
-from architectures.scheme import BackboneConfig, Facts, Scheme
+from architectures.scheme import POOLED, TIME, BackboneConfig, Facts, Scheme
 from architectures.sublayer import GATE, MODULATION, Adaptive, Block, Condition, SubLayer, parse_gate
 
 
@@ -43,19 +42,22 @@ class AdaLNZero(Scheme):
         modulation: Annotated[str, MODULATION] = "scale+shift",
         norm: Annotated[str, NORM] = "layer",
         head: Annotated[str, HEAD] = "per-block",
+        signals: Annotated[str, POOLED] = "timestep+pooled",
+        time: Annotated[str, TIME] = "modulation",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
+        self.set_signals(signals, time)
         self.norm = parse_norm(norm)
         self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)
         self.heads = self.placement(head, [branch, branch])
         self.trunk = self.heads.trunk()
-        self.final = FinalNorm(self.norm(d), modulation, d)
+        self.final = self.final_norm(self.norm(d), modulation)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = e_t + prompt.pooled  # (B, D)
-        return Condition(vector=c, modulation=self.trunk(c))
+        c = self.conditioning_vector(e_t, prompt)  # (B, D)
+        return Condition(vector=c, modulation=self.trunk(c), beside=self.image_side(e_t))
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
@@ -66,4 +68,4 @@ class AdaLNZero(Scheme):
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:
-        return self.final(h, c.vector)
+        return self.final(h[:, : self.grid**2], c.vector)

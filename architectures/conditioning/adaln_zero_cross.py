@@ -4,11 +4,10 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from architectures.final import FinalNorm
 from architectures.layers import NORM, init_with, parse_norm, zeros
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
-from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
+from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sublayer import (
     GATE,
     MODULATION,
@@ -56,20 +55,22 @@ class AdaLNZeroCross(Scheme):
         norm: Annotated[str, NORM] = "layer",
         head: Annotated[str, HEAD] = "per-block",
         signals: Annotated[str, SIGNALS] = "timestep+pooled",
+        time: Annotated[str, TIME] = "modulation",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
-        self.set_signals(signals)
+        self.set_signals(signals, time)
         self.norm = parse_norm(norm)
         self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)
         self.heads = self.placement(head, [branch, PLAIN, branch])
         self.trunk = self.heads.trunk()
-        self.final = FinalNorm(self.norm(d), modulation, d)
+        self.final = self.final_norm(self.norm(d), modulation)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
-        return Condition(vector=c, modulation=self.trunk(c), tokens=prompt.tokens, mask=prompt.mask)
+        y, mask = self.prompt_side(e_t, prompt)
+        return Condition(vector=c, modulation=self.trunk(c), tokens=y, mask=mask)
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width

@@ -4,12 +4,11 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from architectures.final import FinalNorm
 from architectures.layers import LayerNorm
 from architectures.options import Option
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
-from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
+from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.streams import Pair, ParallelBlock, dual_block
 from architectures.sublayer import GATE, MODULATION, Adaptive, Condition, SubLayer, joint_mask, parse_gate
 
@@ -56,11 +55,12 @@ class Flux(Scheme):
         gate: Annotated[str, GATE] = "zero",
         head: Annotated[str, HEAD] = "per-block",
         signals: Annotated[str, SIGNALS] = "timestep+pooled",
+        time: Annotated[str, TIME] = "modulation",
         modulation: Annotated[str, MODULATION] = "scale+shift",
     ) -> None:
         super().__init__(backbone, image_size)
         d, n = backbone.width, backbone.depth
-        self.set_signals(signals)
+        self.set_signals(signals, time)
         self.dual = {"third": n // 3, "none": 0, "half": n // 2, "all": n}[dual]
         self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)
@@ -70,14 +70,15 @@ class Flux(Scheme):
         if self.dual < n:
             placements.append(self.joint_heads)
         self.trunks = nn.ModuleList(placement.trunk() for placement in placements)
-        self.final = FinalNorm(LayerNorm(d), modulation, d)
+        self.final = self.final_norm(LayerNorm(d), modulation)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
         outputs = [trunk(c) for trunk in self.trunks]
         image, text = outputs[:2] if self.dual > 0 else (None, None)
         joint = outputs[-1] if self.dual < self.backbone.depth else None
-        return Condition(c, image, text, joint, tokens=prompt.tokens, mask=self.joint_mask(prompt.mask))
+        y, mask = self.prompt_side(e_t, prompt)
+        return Condition(c, image, text, joint, tokens=y, mask=self.joint_mask(mask))
 
     def enter(self, x: Tensor, c: Condition) -> Pair:
         assert c.tokens is not None

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from architectures.layers import RMSNorm
-from architectures.modulation import SharedHead, SharedMLP
+from architectures.layers import RMSNorm, init_with, zeros
+from architectures.modulation import Given, SharedHead, SharedMLP
 from architectures.prompt import Encoded
-from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
+from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.streams import CONTEXT, join_tokens, token_block
 from architectures.sublayer import GATE, Adaptive, Condition, SubLayer, carry_modulated, joint_mask, parse_gate
 
@@ -47,20 +47,26 @@ class HDM(Scheme):
         *,
         gate: Annotated[str, GATE] = "one+zero",
         signals: Annotated[str, SIGNALS] = "timestep",
+        time: Annotated[str, TIME] = "modulation",
         context: Annotated[str, CONTEXT] = "updated",
     ) -> None:
         super().__init__(backbone, image_size)
-        self.set_signals(signals)
+        self.set_signals(signals, time)
         self.context = context
         self.modulation, self.gate = "scale+shift", parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)
-        d, self.count = backbone.width, len(branch.slots)
-        self.attention_head, self.mlp_head = SharedMLP(d, self.count), SharedMLP(d, self.count)
+        self.count = len(branch.slots)
+        self.attention_head, self.mlp_head = self.map(), self.map()
+
+    def map(self) -> nn.Module:
+        """M, or its constant where c sums nothing."""
+        d = self.backbone.width
+        return init_with(Given(self.count * d), table=zeros) if self.without_c else SharedMLP(d, self.count)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
-        mask = self.joint_mask(prompt.mask)
-        return Condition(c, (self.attention_head(c), self.mlp_head(c)), tokens=prompt.tokens, mask=mask)
+        y, mask = self.prompt_side(e_t, prompt)
+        return Condition(c, (self.attention_head(c), self.mlp_head(c)), tokens=y, mask=self.joint_mask(mask))
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
         return join_tokens(self.context, x, c)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from architectures.layers import NORM, init_with, normal, parse_norm
 from architectures.options import Option
-from architectures.prompt import Encoded, with_time
-from architectures.scheme import BackboneConfig, Facts, Scheme
+from architectures.prompt import Encoded
+from architectures.scheme import WITHOUT_C, BackboneConfig, Facts, Scheme
 from architectures.streams import CONTEXT, join_tokens, token_block
 from architectures.sublayer import Condition, SubLayer, joint_mask
 
@@ -33,6 +33,7 @@ class InContext(Scheme):
         prompt="in-context",
         reads=frozenset({"tokens"}),
         identity_at_init=False,
+        time="token",
     )
 
     def __init__(
@@ -43,8 +44,11 @@ class InContext(Scheme):
         norm: Annotated[str, NORM] = "layer",
         tokens: Annotated[int, Option("tokens a signal: how often time and each prompt token are repeated")] = 1,
         context: Annotated[str, CONTEXT] = "updated",
+        signals: Annotated[str, WITHOUT_C[0]] = "timestep",
+        time: Annotated[str, WITHOUT_C[1]] = "token",
     ) -> None:
         super().__init__(backbone, image_size)
+        self.set_signals(signals, time)
         if tokens < 1:
             raise ValueError(f"tokens {tokens}: at least 1")
         self.norm = parse_norm(norm)
@@ -54,7 +58,7 @@ class InContext(Scheme):
             init_with(self, places=normal(0.02))
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        k, mask = with_time(e_t, prompt)
+        k, mask = self.prompt_side(e_t, prompt)
         if self.repeats > 1:
             k = (k[:, None] + self.places[:, None]).flatten(1, 2)  # (B, m (1 + L), D)
             mask = None if mask is None else mask.repeat(1, self.repeats)

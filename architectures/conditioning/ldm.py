@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
-from architectures.prompt import Encoded, with_time
-from architectures.scheme import Facts, Scheme
+from architectures.prompt import Encoded
+from architectures.scheme import WITHOUT_C, BackboneConfig, Facts, Scheme
 from architectures.sublayer import Block, Condition, SubLayer, prompt_tokens
 
 
@@ -27,10 +29,22 @@ class LDM(Scheme):
         prompt="cross-attention",
         reads=frozenset({"tokens"}),
         identity_at_init=False,
+        time="token",
     )
 
+    def __init__(
+        self,
+        backbone: BackboneConfig,
+        image_size: int,
+        *,
+        signals: Annotated[str, WITHOUT_C[0]] = "timestep",
+        time: Annotated[str, WITHOUT_C[1]] = "token",
+    ) -> None:
+        super().__init__(backbone, image_size)
+        self.set_signals(signals, time)
+
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        k, mask = with_time(e_t, prompt)
+        k, mask = self.prompt_side(e_t, prompt)
         return Condition(tokens=k, mask=mask)
 
     def block(self, index: int) -> nn.Module:

@@ -4,12 +4,11 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from architectures.final import FinalNorm
 from architectures.layers import LayerNorm, RMSNorm
 from architectures.options import choose
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
-from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
+from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.streams import CONTEXT, POST, join_tokens, token_block
 from architectures.sublayer import GATE, MODULATION, Adaptive, Condition, SubLayer, joint_mask, parse_gate
 
@@ -48,24 +47,25 @@ class Lumina2(Scheme):
         gate: Annotated[str, GATE] = "tanh",
         head: Annotated[str, HEAD] = "per-block",
         signals: Annotated[str, SIGNALS] = "timestep",
+        time: Annotated[str, TIME] = "modulation",
         modulation: Annotated[str, MODULATION] = "scale",
         post: Annotated[str, POST] = "rms",
         context: Annotated[str, CONTEXT] = "updated",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
-        self.set_signals(signals)
+        self.set_signals(signals, time)
         self.modulation, self.gate = modulation, parse_gate(gate)
         self.post, self.context = choose("post", post, POST.choices)[0], context
         branch = Adaptive(self.modulation, self.gate)
         self.heads = self.placement(head, [branch, branch])
         self.trunk = self.heads.trunk()
-        self.final = FinalNorm(LayerNorm(d), modulation, d)
+        self.final = self.final_norm(LayerNorm(d), modulation)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
-        mask = self.joint_mask(prompt.mask)
-        return Condition(vector=c, modulation=self.trunk(c), tokens=prompt.tokens, mask=mask)
+        y, mask = self.prompt_side(e_t, prompt)
+        return Condition(vector=c, modulation=self.trunk(c), tokens=y, mask=self.joint_mask(mask))
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
         return join_tokens(self.context, x, c)

@@ -4,11 +4,10 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from architectures.final import FinalNorm
 from architectures.layers import LayerNorm
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
-from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
+from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.streams import Pair, dual_block
 from architectures.sublayer import GATE, Adaptive, Condition, parse_gate
 
@@ -48,20 +47,21 @@ class QwenImage(Scheme):
         gate: Annotated[str, GATE] = "zero",
         head: Annotated[str, HEAD] = "per-block",
         signals: Annotated[str, SIGNALS] = "timestep",
+        time: Annotated[str, TIME] = "modulation",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
-        self.set_signals(signals)
+        self.set_signals(signals, time)
         self.gate = parse_gate(gate)
         branch = Adaptive("scale+shift", self.gate)
         self.heads = self.placement(head, [branch, branch])
         self.trunk, self.text_trunk = self.heads.trunk(), self.heads.trunk()
-        self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
+        self.final = self.final_norm(LayerNorm(d), "scale+shift")
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
-        mask = self.joint_mask(prompt.mask)
-        return Condition(c, self.trunk(c), self.text_trunk(c), tokens=prompt.tokens, mask=mask)
+        y, mask = self.prompt_side(e_t, prompt)
+        return Condition(c, self.trunk(c), self.text_trunk(c), tokens=y, mask=self.joint_mask(mask))
 
     def enter(self, x: Tensor, c: Condition) -> Pair:
         assert c.tokens is not None

@@ -4,11 +4,10 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from architectures.final import FinalNorm
 from architectures.layers import LayerNorm, SelfAttention
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
-from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
+from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.streams import CONTEXT, TEXT, DualBlock, LastDualBlock, Pair
 from architectures.sublayer import (
     GATE,
@@ -59,26 +58,28 @@ class SD3(Scheme):
         gate: Annotated[str, GATE] = "zero",
         head: Annotated[str, HEAD] = "per-block",
         signals: Annotated[str, SIGNALS] = "timestep+pooled",
+        time: Annotated[str, TIME] = "modulation",
         text: Annotated[str, TEXT] = "modulated",
         context: Annotated[str, CONTEXT] = "updated",
         modulation: Annotated[str, MODULATION] = "scale+shift",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
-        self.set_signals(signals)
+        self.set_signals(signals, time)
         self.static = context == "static"
         self.image = Adaptive(modulation, parse_gate(gate))
         self.text = self.image if text == "modulated" else Adaptive("none", OPEN)
         self.heads = self.placement(head, [self.image, self.image])
         self.trunk = self.heads.trunk()
         self.text_trunk = self.heads.trunk() if text == "modulated" and not self.static else None
-        self.final = FinalNorm(LayerNorm(d), modulation, d)
+        self.final = self.final_norm(LayerNorm(d), modulation)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
         image = self.trunk(c)
         text = self.text_trunk(c) if self.text_trunk is not None else None
-        return Condition(c, image, text, tokens=prompt.tokens, mask=self.joint_mask(prompt.mask))
+        y, mask = self.prompt_side(e_t, prompt)
+        return Condition(c, image, text, tokens=y, mask=self.joint_mask(mask))
 
     def enter(self, x: Tensor, c: Condition) -> Pair:
         assert c.tokens is not None
@@ -94,7 +95,7 @@ class SD3(Scheme):
         d, head = self.backbone.width, self.heads.head(index)
         attention, mlp = self.branch(self.self_attention(), self.image), self.branch(self.mlp(), self.image)
         if self.static or index == self.backbone.depth - 1:  # y is only attended to
-            norm, read = FinalNorm(LayerNorm(d), self.text.modulation, d), self.text_attention(last=True)
+            norm, read = self.final_norm(LayerNorm(d), self.text.modulation), self.text_attention(last=True)
             return LastDualBlock(head, norm, attention=attention, mlp=mlp, text_attention=read)
         text_head = self.heads.head(index) if self.text.slots else None
         return DualBlock(

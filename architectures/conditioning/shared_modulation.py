@@ -8,7 +8,7 @@ from architectures.final import FinalTable
 from architectures.layers import NORM, init_with, parse_norm, zeros
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
-from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
+from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sublayer import (
     GATE,
     MODULATION,
@@ -58,10 +58,11 @@ class SharedModulation(Scheme):
         norm: Annotated[str, NORM] = "layer",
         head: Annotated[str, HEAD] = "shared+table",
         signals: Annotated[str, SIGNALS] = "timestep",
+        time: Annotated[str, TIME] = "modulation",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
-        self.set_signals(signals)
+        self.set_signals(signals, time)
         self.norm = parse_norm(norm)
         self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)
@@ -71,7 +72,8 @@ class SharedModulation(Scheme):
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
-        return Condition(vector=c, modulation=self.trunk(c), tokens=prompt.tokens, mask=prompt.mask)
+        y, mask = self.prompt_side(e_t, prompt)
+        return Condition(vector=c, modulation=self.trunk(c), tokens=y, mask=mask)
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width

@@ -4,11 +4,10 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from architectures.final import FinalNorm
 from architectures.layers import NORM, LayerNorm, RMSNorm, parse_norm
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
-from architectures.scheme import BackboneConfig, Facts, Scheme
+from architectures.scheme import POOLED, TIME, BackboneConfig, Facts, Scheme
 from architectures.sublayer import GATE, MODULATION, Adaptive, Block, Condition, SubLayer, parse_gate
 
 
@@ -45,19 +44,22 @@ class ShiftFree(Scheme):
         modulation: Annotated[str, MODULATION] = "scale",
         norm: Annotated[str, NORM] = "rms",
         head: Annotated[str, HEAD] = "per-block",
+        signals: Annotated[str, POOLED] = "timestep+pooled",
+        time: Annotated[str, TIME] = "modulation",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
+        self.set_signals(signals, time)
         self.norm = parse_norm(norm)
         self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)
         self.heads = self.placement(head, [branch, branch])
         self.trunk = self.heads.trunk()
-        self.final = FinalNorm(LayerNorm(d), modulation, d)
+        self.final = self.final_norm(LayerNorm(d), modulation)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = e_t + prompt.pooled  # (B, D)
-        return Condition(vector=c, modulation=self.trunk(c))
+        c = self.conditioning_vector(e_t, prompt)  # (B, D)
+        return Condition(vector=c, modulation=self.trunk(c), beside=self.image_side(e_t))
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
@@ -70,4 +72,4 @@ class ShiftFree(Scheme):
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:
-        return self.final(h, c.vector)
+        return self.final(h[:, : self.grid**2], c.vector)

@@ -4,13 +4,12 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from architectures.final import FinalNorm
 from architectures.layers import LayerNorm, RMSNorm
-from architectures.modulation import ModulationLinear
+from architectures.modulation import ModulationLinear, Nothing
 from architectures.options import Option, choose
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
-from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
+from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.streams import CONTEXT, POST, join_tokens, token_block
 from architectures.sublayer import GATE, MODULATION, Adaptive, Condition, SubLayer, joint_mask, parse_gate
 
@@ -50,6 +49,7 @@ class ZImage(Scheme):
         head: Annotated[str, HEAD] = "per-block",
         rank: Annotated[int, Option("channels of c")] = 256,
         signals: Annotated[str, SIGNALS] = "timestep",
+        time: Annotated[str, TIME] = "modulation",
         modulation: Annotated[str, MODULATION] = "scale",
         post: Annotated[str, POST] = "rms",
         context: Annotated[str, CONTEXT] = "updated",
@@ -58,19 +58,19 @@ class ZImage(Scheme):
         if rank < 1:
             raise ValueError(f"rank {rank}: at least 1")
         d = backbone.width
-        self.set_signals(signals)
+        self.set_signals(signals, time)
         self.modulation, self.gate = modulation, parse_gate(gate)
         self.post, self.context = choose("post", post, POST.choices)[0], context
         branch = Adaptive(self.modulation, self.gate)
-        self.trunk = ModulationLinear(d, rank)
+        self.trunk = Nothing() if self.without_c else ModulationLinear(d, rank)
         self.heads = self.placement(head, [branch, branch], channels=rank, activate=False)
         self.maps = self.heads.trunk()
-        self.final = FinalNorm(LayerNorm(d), modulation, d, cond_width=rank)
+        self.final = self.final_norm(LayerNorm(d), modulation, rank)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.trunk(self.conditioning_vector(e_t, prompt))  # (B, 256)
-        mask = self.joint_mask(prompt.mask)
-        return Condition(vector=c, modulation=self.maps(c), tokens=prompt.tokens, mask=mask)
+        y, mask = self.prompt_side(e_t, prompt)
+        return Condition(vector=c, modulation=self.maps(c), tokens=y, mask=self.joint_mask(mask))
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
         return join_tokens(self.context, x, c)

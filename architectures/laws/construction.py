@@ -47,8 +47,8 @@ def shapes(s: SchemeUnderTest) -> str:
         model = s.build(kind, size=size, config=config, out_channels=6)
         c = model.scheme.embed(model.time(t), model.prompt(prompt))
         h = model.scheme.enter(torch.zeros(4, (size // patch) ** 2, config.width), c)
-        for block in model.blocks:
-            h = block(h, c)
+        for index in range(len(model.blocks)):
+            h = model.step(index, h, c)
         left, due = model.scheme.leave(h, c), (4, (size // patch) ** 2, config.width)
         require(left.shape == due, f"leave gives {tuple(left.shape)} where (B, N, D) is {due}")
         out, expected = model(x, t, prompt), (4, 6, size, size)

@@ -62,8 +62,8 @@ class SchemeUnderTest:
         return inputs(self.kind(kind, size, patch), batch, size)
 
     def facts(self) -> Facts:
-        """What it declares with these options."""
-        return self.build().scheme.facts
+        """What it declares with these options: with its defaults, what its class does."""
+        return scheme_class(self.scheme).facts if self.published else self.build().scheme.facts
 
 
 def randomised(model: DiT, seed: int = 0, scale: float = 0.2) -> DiT:

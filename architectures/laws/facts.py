@@ -50,12 +50,12 @@ def beginning(s: SchemeUnderTest) -> str:
 @law("what feeds c")
 def feeds(s: SchemeUnderTest) -> str:
     """The vector c sums what facts.vector declares: timestep, pooled prompt, both or none."""
-    model, (_, t, prompt) = s.random(), s.inputs()
-    declared = {word for word in model.scheme.facts.vector.split(" + ") if word != "none"}
+    model, (_, t, prompt), facts = s.random(), s.inputs(), s.facts()
+    declared = {word for word in facts.vector.split(" + ") if word != "none"}
     known = {"timestep", "pooled prompt"}
     require(
         declared <= known,
-        f"facts.vector {model.scheme.facts.vector!r}: join of {', '.join(sorted(known))}, or write none",
+        f"facts.vector {facts.vector!r}: join of {', '.join(sorted(known))}, or write none",
     )
     e_t, encoded = model.time(t), model.prompt(prompt)
     vector = getattr(model.scheme.embed(e_t, encoded), "vector", None)
@@ -66,7 +66,7 @@ def feeds(s: SchemeUnderTest) -> str:
         other = model.scheme.embed(e_t, encoded._replace(pooled=encoded.pooled.roll(1, 0))).vector
         sources |= {"pooled prompt"} if not torch.allclose(vector, other, atol=1e-6) else set()
     observed = " + ".join(sorted(sources, reverse=True)) or "none"
-    require(sources == declared, f"facts.vector is {model.scheme.facts.vector!r}, but c.vector depends on: {observed}")
+    require(sources == declared, f"facts.vector is {facts.vector!r}, but c.vector depends on: {observed}")
     return observed
 
 
@@ -74,7 +74,7 @@ def feeds(s: SchemeUnderTest) -> str:
 def reads(s: SchemeUnderTest) -> str:
     """Of tokens and pooled prompt it reads what facts.reads declares, and nothing else."""
     model, (x, t, prompt) = s.random(FEATURES), s.inputs(FEATURES)
-    out, declared = model(x, t, prompt), model.scheme.facts.reads
+    out, declared = model(x, t, prompt), s.facts().reads
     changed = {
         "tokens": prompt._replace(tokens=prompt.tokens + prompt.tokens.roll(1)),
         "pooled": prompt._replace(pooled=prompt.pooled.roll(1, 0)),
@@ -127,7 +127,8 @@ def fair_beginning(s: SchemeUnderTest) -> str:
     mine = dict(s.build().named_parameters())
     theirs = dict(create("adaln-zero", CONFIG, image_size=16, in_channels=3, prompt=LABELS, seed=0).named_parameters())
     shared = [part for part in ("attention", "mlp") if part not in s.facts().replaces]
-    names = [n for n in theirs if n.startswith(COMMON) or any(f".{part}.op." in n for part in shared)]
+    common = tuple(part for part in COMMON if part != "time." or s.facts().time != "none")
+    names = [n for n in theirs if n.startswith(common) or any(f".{part}.op." in n for part in shared)]
     missing = [n for n in names if n not in mine]
     require(not missing, f"{few(missing)} is not there; name sub-layers attention and mlp, or declare facts.replaces")
     other = [n for n in names if not torch.equal(mine[n], theirs[n])]
@@ -166,8 +167,9 @@ def options(s: SchemeUnderTest) -> str:
 
 def _identities(model: DiT, h: Any, c: Condition) -> Iterator[bool]:
     """Whether each block gives what it received."""
-    for block in model.blocks:
-        before, h = h, block(h, c)
+    for index in range(len(model.blocks)):
+        before = model.scheme.join(index, h, c)
+        h = model.step(index, h, c)
         if torch.is_tensor(h) and not torch.is_tensor(before):
             before = torch.cat(before, dim=1)  # this block joins the streams
         yield _same(h, before)
