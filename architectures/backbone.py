@@ -61,13 +61,14 @@ class DiT(nn.Module):
         dtype = self.patches.weight.dtype if self.residual == "fp32" else x.dtype
         if hasattr(self, "positions"):
             x = x + self.positions
-        encoded = prompt if isinstance(prompt, Encoded) else self.encode(prompt)
+        encoded = prompt if isinstance(prompt, Encoded) else self.read(prompt)
         e_t = self.time(t)
         c = self.scheme.embed(e_t, encoded)  # once a pass
         x = x + e_t[:, None] if self.scheme.facts.time == "added" else x
-        h = stream(self.scheme.enter(x.to(dtype), c), dtype)
-        for index in range(len(self.blocks)):
-            h = self.step(index, h, c)
+        given = [c._replace(kept=kept) for kept in encoded.kept] or [c] * len(self.blocks)
+        h = stream(self.scheme.enter(x.to(dtype), given[0]), dtype)
+        for index, own in enumerate(given):
+            h = self.step(index, h, own)
         x = self.scheme.leave(h, c)  # (B, N, D), normalised
         return unpatchify(self.head(x), self.patch, self.out_channels)
 
@@ -76,10 +77,35 @@ class DiT(nn.Module):
         h, block = self.scheme.join(index, h, c), self.blocks[index]
         return again(block, h, c) if self.recompute and torch.is_grad_enabled() else block(h, c)
 
-    def encode(self, prompt: Any) -> Encoded:
-        """An encoded prompt, which `forward` takes too: a sampler needs it once."""
+    def condition(self, t: Tensor, prompt: Any) -> Condition:
+        """What every block receives of t (B,) and a prompt."""
+        return self.scheme.embed(self.time(t), prompt if isinstance(prompt, Encoded) else self.read(prompt))
+
+    def read(self, prompt: Any) -> Encoded:
+        """An encoded prompt, with the embedding of t = 0 where the scheme needs it."""
         encoded: Encoded = self.prompt(prompt)
+        if self.scheme.prompt_time == "zero":
+            encoded = encoded._replace(at_zero=self.time(self.patches.weight.new_zeros(1)))
         return encoded
+
+    def encode(self, prompt: Any) -> Encoded:
+        """An encoded prompt, which `forward` takes too: a sampler needs it once.
+
+        Where the prompt's side depends on neither image nor t it has passed the blocks: what is kept of it are its keys
+        and values.
+        """
+        encoded = self.read(prompt)
+        if not self.scheme.prompt_alone:
+            return encoded
+        weight, kept = self.patches.weight, []
+        c = self.condition(weight.new_zeros(len(encoded.tokens)), encoded)  # of any t: none reaches the prompt
+        assert c.tokens is not None
+        low = self.residual == "bf16" and torch.is_autocast_enabled(weight.device.type)
+        y = c.tokens.to(torch.get_autocast_dtype(weight.device.type) if low else weight.dtype)
+        for block in self.blocks:
+            y, own = block.keep(y, c)  # type: ignore[operator]
+            kept.append(own)
+        return encoded._replace(kept=tuple(kept))
 
     def parameter_split(self) -> dict[str, int]:
         """Trainable parameters by what they serve, see `parameter_split`."""

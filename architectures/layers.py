@@ -193,33 +193,14 @@ class SelfAttention(nn.Module):
         assert self.out is not None
         return self.out(attend(*self.split(x, *where), mask))
 
-    def split(self, x: Tensor, *where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, N, D) -> q, k, v, each (B, H, N, d), normed and rotated."""
+    def split(self, x: Tensor, *where: Tensor, turned: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, N, D) -> q, k, v, each (B, H, N, d), normed and, unless they have no position, rotated."""
         qkv = self.qkv(x).unflatten(-1, (self.heads + 2 * self.kv_heads, -1)).transpose(1, 2)
         q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
         if self.kv_heads < self.heads:
             k, v = (u.repeat_interleave(self.heads // self.kv_heads, dim=1) for u in (k, v))
-        return self.rope(self.q_norm(q), *where), self.rope(self.k_norm(k), *where), v
-
-
-def attend_jointly(
-    x: Tensor,
-    y: Tensor,
-    image: SelfAttention,
-    text: SelfAttention,
-    mask: Tensor | None = None,
-    angles: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """One softmax over two streams, each with qkv and out of its own.
-
-    x (B, N, D), y (B, L, D), mask (B, N + L), angles (B, N + L, d/2, 2) -> the same; None for a text side that is only
-    attended to.
-    """
-    where_x, where_y = ((), ()) if angles is None else ((angles[:, : x.shape[1]],), (angles[:, x.shape[1] :],))
-    q, k, v = (torch.cat(pair, 2) for pair in zip(image.split(x, *where_x), text.split(y, *where_y), strict=True))
-    a = attend(q, k, v, mask)
-    assert image.out is not None
-    return image.out(a[:, : x.shape[1]]), text.out(a[:, x.shape[1] :]) if text.out is not None else None
+        q, k = self.q_norm(q), self.k_norm(k)
+        return (self.rope(q, *where), self.rope(k, *where), v) if turned else (q, k, v)
 
 
 class CrossAttention(nn.Module):

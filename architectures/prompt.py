@@ -17,11 +17,18 @@ from architectures.sublayer import Block, Condition, SubLayer, joint_mask
 
 
 class Encoded(NamedTuple):
-    """An encoded prompt: tokens (B, L, D), mask (B, L) true where a token is attended to (None: all), pooled (B, D)."""
+    """An encoded prompt: tokens (B, L, D), mask (B, L) true where a token is attended to (None: all), pooled (B, D).
+
+    Attributes:
+        at_zero: the embedding of t = 0 (1, D), where the prompt's side is modulated by it; or None.
+        kept: the prompt's keys and values in each block, where they depend on neither image nor t; else empty.
+    """
 
     tokens: Tensor
     mask: Tensor | None
     pooled: Tensor
+    at_zero: Tensor | None = None
+    kept: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
 class FeatureBatch(NamedTuple):

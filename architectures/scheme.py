@@ -27,6 +27,7 @@ from architectures.modulation import Placement
 from architectures.options import Option, choose, nearest
 from architectures.placement import parse_placement
 from architectures.prompt import Encoded, with_time
+from architectures.sides import PROMPT_TIME, SEES
 from architectures.sublayer import Adaptive, Condition
 
 SIZES = {
@@ -170,6 +171,9 @@ class Scheme(nn.Module):
     """
 
     facts: Facts  # of the class; an option that changes them sets its own instance's
+    prompt_time = "t"  # what modulates the prompt's side, see `PROMPT_TIME`
+    sees_image = True  # whether the prompt's tokens attend to the image's
+    prompt_alone = False  # whether they depend on neither image nor t, so that a sampler computes them once
 
     def __init__(self, backbone: BackboneConfig, image_size: int) -> None:
         super().__init__()
@@ -249,6 +253,41 @@ class Scheme(nn.Module):
             return e_t + prompt.pooled if pooled else e_t
         return prompt.pooled if pooled else None
 
+    # --- the prompt's side: the options `prompt_time` and `prompt_sees_image` ---------------------------------------
+
+    def set_prompt_side(self, prompt_time: str, sees_image: str, *, static: bool = False) -> None:
+        """Sets what modulates the prompt's side, and whether it attends to the image (`static`: no block updates it).
+
+        Raises:
+            ValueError: for other words than those of `PROMPT_TIME` and `SEES`, or for two that contradict one another.
+        """
+        self.prompt_time = choose("prompt_time", prompt_time, PROMPT_TIME.choices)[0]
+        self.sees_image = choose("prompt_sees_image", sees_image, SEES.choices)[0] == "yes"
+        if self.prompt_time == "zero" and self.facts.time != "modulation":
+            raise ValueError(
+                f"prompt_time 'zero' is the prompt's side modulated at t = 0, and no timestep modulates here (time "
+                f"enters by: {self.facts.time}): choose prompt_time t or none"
+            )
+        if static and not self.sees_image:
+            raise ValueError(
+                "context 'static' updates no token of the prompt, so that none sees the image: leave "
+                "prompt_sees_image at yes"
+            )
+        timeless = self.prompt_time != "t" or self.facts.time != "modulation"
+        self.prompt_alone = (static or not self.sees_image) and timeless and self.facts.time != "token"
+
+    @property
+    def apart(self) -> bool:
+        """Whether the prompt's tokens are a side of their own, where the image's have the same weights."""
+        return self.prompt_time != "t" or not self.sees_image or self.prompt_alone
+
+    def of_prompt(self, c: Tensor | None, prompt: Encoded) -> Tensor | None:
+        """What the prompt's side is modulated by: c, or c with the embedding of t = 0."""
+        if self.prompt_time != "zero":
+            return c
+        assert prompt.at_zero is not None
+        return self.conditioning_vector(prompt.at_zero, prompt)
+
     def prompt_side(self, e_t: Tensor, prompt: Encoded) -> tuple[Tensor, Tensor | None]:
         """The prompt's tokens (B, L, D) and their mask, after e_t where time is a token: (B, 1 + L, D)."""
         return with_time(e_t, prompt) if self.facts.time == "token" else (prompt.tokens, prompt.mask)
@@ -257,9 +296,9 @@ class Scheme(nn.Module):
         """e_t (B, 1, D), where time is a token and the prompt has none that it could be beside."""
         return e_t[:, None] if self.facts.time == "token" else None
 
-    def joint_mask(self, mask: Tensor | None) -> Tensor | None:
-        """Mask of tokens (B, L) -> of the image's N and those tokens (B, N + L); None (no padding) stays None."""
-        return None if mask is None else torch.cat([mask.new_ones(len(mask), self.grid**2), mask], dim=1)
+    def joint_mask(self, mask: Tensor | None, beside: int = 0) -> Tensor | None:
+        """Mask of tokens (B, L) -> of the image's N, those `beside` them and those tokens; None (no padding) stays."""
+        return None if mask is None else torch.cat([mask.new_ones(len(mask), self.grid**2 + beside), mask], dim=1)
 
     # --- the hooks --------------------------------------------------------------------------------------------------
 

@@ -8,39 +8,36 @@ import torch
 from torch import Tensor, nn
 
 from architectures.final import FinalNorm
-from architectures.layers import LayerNorm, M, SelfAttention, attend_jointly
+from architectures.layers import LayerNorm, M, SelfAttention
 from architectures.modulation import Placement, Static
 from architectures.options import Option
+from architectures.sides import (
+    Kept,
+    Pair,
+    Side,
+    Sided,
+    attend_alone,
+    attend_jointly,
+    attend_to_kept,
+    attention_of,
+    of_prompt,
+    parallel,
+)
 from architectures.sublayer import (
     OPEN,
-    Block,
     Condition,
     Context,
-    Equations,
     Gate,
     SubLayer,
     Vectors,
     joint_mask,
     no_context,
-    op_symbol,
 )
-
-Pair = tuple[Tensor, Tensor]  # x (B, N, D) and y (B, L, D)
 
 TEXT = Option("the prompt's stream: modulated by a head of its own, or unmodulated", ("modulated", "plain"))
-POST = Option("a norm of each branch's output: RMS, or none", ("rms", "none"))
-CONTEXT = Option(
-    "the prompt's tokens in the blocks: updated by each, or static, the encoder's in every one", ("updated", "static")
-)
 
 
-def attention_of(sublayer: SubLayer) -> SelfAttention:
-    """The attention of a sub-layer that is one side of a joint attention."""
-    assert isinstance(sublayer.op, SelfAttention)
-    return sublayer.op
-
-
-class DualBlock(Equations):
+class DualBlock(Sided):
     """(x, y) -> (x, y): each stream modulated by a head of its own, one attention over both, two MLPs.
 
     Args:
@@ -50,6 +47,7 @@ class DualBlock(Equations):
         mlp: of x.
         text_attention: of y.
         text_mlp: of y.
+        sees: whether y attends to x.
     """
 
     def __init__(
@@ -61,29 +59,33 @@ class DualBlock(Equations):
         mlp: SubLayer,
         text_attention: SubLayer,
         text_mlp: SubLayer,
+        sees: bool = True,
     ) -> None:
         super().__init__()
+        self.sees = sees
         self.head, self.attention, self.mlp = head, attention, mlp
         self.text_head = text_head
         self.text_attention, self.text_mlp = prompt_path(text_attention), prompt_path(text_mlp)
 
+    def image_side(self, c: Condition) -> Side:
+        """x's sub-layers."""
+        first, second = self.head(c.modulation)
+        return Side(self.attention, self.mlp, first, second)
+
+    def prompt_side(self, c: Condition) -> Side:
+        """y's."""
+        first, second = self.text_head(c.text) if self.text_head is not None else (Vectors(), Vectors())
+        return Side(self.text_attention, self.text_mlp, first, second)
+
     def forward(self, h: Pair, c: Condition) -> Pair:
         """x (B, N, D) and y (B, L, D) -> the same."""
-        x, y = h
-        m1, m2 = self.head(c.modulation)
-        n1, n2 = self.text_head(c.text) if self.text_head is not None else (Vectors(), Vectors())
-        u, w = self.attention.pre(x, m1), self.text_attention.pre(y, n1)
-        image, text = attention_of(self.attention), attention_of(self.text_attention)
-        a_x, a_y = attend_jointly(u, w, image, text, *self.attention.context(c))
-        assert a_y is not None
-        x, y = self.attention.residual(x, u, a_x, m1), self.text_attention.residual(y, w, a_y, n1)
-        return self.mlp(x, c, m2), self.text_mlp(y, c, n2)
+        return self.sides(*h, c)
 
     def equations(self) -> list[str]:
         """One attention over both streams, then each stream's branches; y's vectors are primed."""
         u, w = self.attention.input_equation("x", "1"), self.text_attention.input_equation("y", "1'")
         return [
-            f"a_x, a_y = Attention([{u} ; {w}])",
+            *self.attention_equations(u, w),
             f"x <- x + {self.attention.branch_equation('a_x', '1')}",
             "y <- y + " + self.text_attention.branch_equation("a_y", "1'"),
             *self.mlp.equations("x", "2"),
@@ -91,12 +93,12 @@ class DualBlock(Equations):
         ]
 
 
-class LastDualBlock(Equations):
+class LastDualBlock(Sided):
     """(x, y) -> (x, y): y is only attended to: its normed and modulated tokens give keys and values (SD3's last block).
 
     Args:
         head: reads c.modulation, for x.
-        text_norm: (y, c.vector) -> what y's attention reads.
+        text_norm: (y, c) -> what y's attention reads.
         attention: of x.
         mlp: of x.
         text_attention: of y, read only.
@@ -115,13 +117,26 @@ class LastDualBlock(Equations):
         self.head, self.attention, self.mlp = head, attention, mlp
         self.text_norm, self.text_attention = text_norm, prompt_path(text_attention)
 
+    def image_side(self, c: Condition) -> Side:
+        """x's sub-layers."""
+        first, second = self.head(c.modulation)
+        return Side(self.attention, self.mlp, first, second)
+
     def forward(self, h: Pair, c: Condition) -> Pair:
         """x (B, N, D) and y (B, L, D) -> x updated, y as it was."""
-        x, y = h
-        m1, m2 = self.head(c.modulation)
-        u, w = self.attention.pre(x, m1), self.text_norm(y, c.vector)
+        return self.sides(*h, c)
+
+    def both(self, x: Tensor, y: Tensor, c: Condition) -> Pair:
+        """x attends to both."""
+        i, w = self.image_side(c), self.text_norm(y, of_prompt(c).vector)
+        u = self.attention.pre(x, i.first)
         a_x, _ = attend_jointly(u, w, attention_of(self.attention), self.text_attention, *self.attention.context(c))
-        return self.mlp(self.attention.residual(x, u, a_x, m1), c, m2), y
+        return self.mlp(self.attention.residual(x, u, a_x, i.first), c, i.second), y
+
+    def keep(self, y: Tensor, c: Condition) -> tuple[Tensor, Kept]:
+        """y as it was, and its keys and values."""
+        w = self.text_norm(y, of_prompt(c).vector)
+        return y, attend_alone(w, self.text_attention, *self.attention.context(c))[1]
 
     def equations(self) -> list[str]:
         """One attention over both streams, of which x alone is updated."""
@@ -134,67 +149,87 @@ class LastDualBlock(Equations):
         ]
 
 
-class StaticBlock(Block):
-    """x -> x: attention over [x ; y], y the prompt's tokens c.tokens, of which x alone is updated; an MLP on x.
-
-    Every block attends to y as the encoder gives it. Its parts and arguments are those of `Block`.
-    """
-
-    def forward(self, x: Tensor, c: Condition) -> Tensor:
-        """x (B, N, D) -> (B, N, D)."""
-        assert c.tokens is not None
-        vectors = self.head(c.modulation) if self.head is not None else [Vectors()] * len(self.order)
-        attention, mlp = (getattr(self, name) for name in self.order)
-        z = attention(torch.cat([x, c.tokens.to(x.dtype)], dim=1), c, vectors[0])  # (B, N + L, D)
-        updated: Tensor = mlp(z[:, : x.shape[1]], c, vectors[1])
-        return updated
-
-    def equations(self) -> list[str]:
-        """A block's, its attention's over [x ; y]; what it makes of y is discarded, written `_`."""
-        lines, count = super().equations(), len(getattr(self, self.order[0]).equations("x", ""))
-        joined = [line.replace("(x)", "([x ; y])").replace("<- x", "<- [x ; y]") for line in lines[:count]]
-        return [line.replace("x <-", "x, _ <-") for line in joined] + lines[count:]
-
-
-def token_block(context: str, head: nn.Module | None = None, *, attention: SubLayer, mlp: SubLayer) -> Block:
-    """A block over image and prompt as one sequence, with the prompt's tokens updated or static (`CONTEXT`)."""
-    kind = StaticBlock if context == "static" else Block
-    return kind(head, attention=attention, mlp=mlp)
-
-
-def join_tokens(context: str, x: Tensor, c: Condition) -> Tensor:
-    """What the first `token_block` receives: [x ; y] (B, N + L, D), or x alone where each block joins y itself."""
-    assert c.tokens is not None
-    return x if context == "static" else torch.cat([x, c.tokens], dim=1)
-
-
-class ParallelBlock(Equations):
+class ParallelBlock(Sided):
     """z <- z + g (SA(u) + MLP(u)), u = LN(z) (1 + s) + b: attention beside MLP, one triple for both (FLUX).
 
     The first of them receives two streams and joins them: z = [x ; y].
 
     Args:
-        head: reads c.joint.
+        head: reads c.joint; for y that of `of_prompt(c)`.
         attention: with the norm, modulation and gate of both.
         mlp: a bare sub-layer, whose op receives what attention receives.
+        apart: whether y is a side of its own.
+        sees: whether y attends to x.
+        plain: y is unmodulated and ungated.
     """
 
-    def __init__(self, head: nn.Module, *, attention: SubLayer, mlp: SubLayer) -> None:
+    def __init__(
+        self,
+        head: nn.Module,
+        *,
+        attention: SubLayer,
+        mlp: SubLayer,
+        apart: bool = False,
+        sees: bool = True,
+        plain: bool = False,
+    ) -> None:
         super().__init__()
         self.head, self.attention, self.mlp = head, attention, mlp
+        self.apart, self.sees, self.plain = apart, sees, plain
 
     def forward(self, h: Pair | Tensor, c: Condition) -> Tensor:
-        """Both streams, or z (B, N + L, D) -> z."""
+        """Both streams, or z (B, N + L, D) -> z; x alone -> x where the prompt's keys and values are given."""
+        if c.kept is not None:
+            return self.image(h[0] if isinstance(h, tuple) else h, c, c.kept)
+        if self.apart:
+            assert c.tokens is not None
+            count = c.tokens.shape[1]
+            x, y = h if isinstance(h, tuple) else (h[:, :-count], h[:, -count:])
+            return torch.cat(self.sides(x, y, c), dim=1)
         z = torch.cat(h, dim=1) if isinstance(h, tuple) else h  # (B, N + L, D)
         (m,) = self.head(c.joint)
         u = self.attention.pre(z, m)
         y = self.attention.op(u, *self.attention.context(c)) + self.mlp.op(u)
         return self.attention.residual(z, u, y, m)
 
+    def _of_prompt(self, c: Condition) -> Vectors:
+        (n,) = [Vectors()] if self.plain else self.head(of_prompt(c).joint)
+        return n
+
+    def both(self, x: Tensor, y: Tensor, c: Condition) -> Pair:
+        """Each attends to both."""
+        (m,), n, op = self.head(c.joint), self._of_prompt(c), attention_of(self.attention)
+        u, w = self.attention.pre(x, m), self.attention.pre(y, n)
+        a_x, a_y = attend_jointly(u, w, op, op, *self.attention.context(c))
+        y = self.attention.residual(y, w, a_y + self.mlp.op(w), n)
+        return self.attention.residual(x, u, a_x + self.mlp.op(u), m), y
+
+    def keep(self, y: Tensor, c: Condition) -> tuple[Tensor, Kept]:
+        """The prompt's side alone."""
+        n = self._of_prompt(c)
+        w = self.attention.pre(y, n)
+        a_y, kept = attend_alone(w, attention_of(self.attention), *self.attention.context(c))
+        return self.attention.residual(y, w, a_y + self.mlp.op(w), n), kept
+
+    def image(self, x: Tensor, c: Condition, kept: Kept) -> Tensor:
+        """The image's side."""
+        (m,) = self.head(c.joint)
+        u = self.attention.pre(x, m)
+        a_x = attend_to_kept(u, attention_of(self.attention), kept, *self.attention.context(c))
+        return self.attention.residual(x, u, a_x + self.mlp.op(u), m)
+
     def equations(self) -> list[str]:
         """One norm and one gate for attention and MLP."""
-        both = f"({op_symbol(self.attention.op)}(u) + {op_symbol(self.mlp.op)}(u))"
-        return [f"u = {self.attention.input_equation('z', '')}", f"z <- z + {self.attention.branch_equation(both, '')}"]
+        if not self.apart:
+            u, both = self.attention.input_equation("z", ""), parallel(self.attention, self.mlp)
+            return [f"u = {u}", f"z <- z + {self.attention.branch_equation(both, '')}"]
+        of_y = self.attention.unmodulated() if self.plain else self.attention
+        x, y = (
+            one.branch_equation(f"(a_{s} + MLP({w}))", k)
+            for one, s, w, k in ((self.attention, "x", "u", ""), (of_y, "y", "w", "'"))
+        )
+        lines = [f"u = {self.attention.input_equation('x', '')}", "w = " + of_y.input_equation("y", "'")]
+        return [*lines, *self.attention_equations("u", "w"), f"x <- x + {x}", f"y <- y + {y}"]
 
 
 def dual_block(
@@ -208,6 +243,7 @@ def dual_block(
     plain: bool = False,
     context: Context = joint_mask,
     modulation: str = "scale+shift",
+    sees: bool = True,
 ) -> nn.Module:
     """A block of two streams, each with LN, shift and scale before each branch, given by a head of its own.
 
@@ -221,6 +257,7 @@ def dual_block(
         plain: y is unmodulated and ungated.
         context: which part of the condition the attention receives.
         modulation: of every branch.
+        sees: whether y attends to x.
     """
     d = heads.width
 
@@ -240,8 +277,9 @@ def dual_block(
         None if plain else heads.head(index),
         attention=image,
         mlp=image_mlp,
-        text_attention=branch(text_attention, bare=plain),
+        text_attention=branch(text_attention, bare=plain, context=context),
         text_mlp=branch(mlp(), bare=plain),
+        sees=sees,
     )
 
 

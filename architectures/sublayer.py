@@ -36,6 +36,8 @@ class Condition(NamedTuple):
         mask: (B, L) true where a token is attended to (in-context: (B, N + L), the image's tokens first), or None.
         positions: of the same tokens, where they come with the sequence: rotary angles (B, N + L, d/2, 2), or None.
         beside: tokens (B, k, D) that enter the image's sequence beside its own, or None.
+        prompt: what modulates the prompt's side, where that is another c than the image's; or None.
+        kept: of one block, the prompt's keys and values (B, H, L, d) in it, where they are known before; or None.
     """
 
     vector: Tensor | None = None
@@ -46,6 +48,8 @@ class Condition(NamedTuple):
     mask: Tensor | None = None
     positions: Tensor | None = None
     beside: Tensor | None = None
+    prompt: Condition | None = None
+    kept: tuple[Tensor, Tensor] | None = None
 
 
 # --- modulate: nothing | scale | scale and shift --------------------------------------------------------------------
@@ -250,6 +254,10 @@ class SubLayer(nn.Module):
         return out
 
     # --- as equations -----------------------------------------------------------------------------------------------
+
+    def unmodulated(self) -> SubLayer:
+        """The same branch without vectors."""
+        return SubLayer(self.op, self.norm, post=self.post, context=self.context, carry=self.carry)
 
     def input_equation(self, x: str, k: str) -> str:
         """`LN(x) (1 + s1) + b1`: u in an equation, of stream `x`, its vectors numbered `k`."""

@@ -25,6 +25,8 @@ ARCHITECTURES = [
     "modulation",
     "placement",
     "final",
+    "sides",
+    "sequence",
     "prompt",
     "scheme",
     "streams",

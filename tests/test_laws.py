@@ -189,6 +189,20 @@ class Rounds(AdaLNZero):
         return x + 1e4 * (c.vector[:, None] * 1e3).sin()
 
 
+class Forgets(CrossAttentionScheme):
+    """x <- x of the tokens before, where the prompt is kept"""
+
+    prompt_alone = True
+
+    def enter(self, x, c):
+        return x if c.kept is None else x.roll(1, 1)
+
+    def block(self, index):
+        made = super().block(index)
+        made.keep = lambda y, c: (y, (y, y))
+        return made
+
+
 class Breaks(AdaLNZero):
     """x <- x if x > 0"""
 
@@ -270,6 +284,7 @@ CASES: list[tuple[str, type, str]] = [
     ("low precision", Rounds, "bf16 differs"),
     ("precision of the stream", LowStream, "residual fp32 and positions sincos a stream is torch.bfloat16"),
     ("precision of the stream", LowVectors, "a head gives torch.bfloat16"),
+    ("encoded prompt", Forgets, "what DiT.encode keeps of the prompt moves the output"),
     ("compiles", Breaks, "."),
     ("saves and loads", Unsaved, "computes something else"),
     ("no memory", Remembers, "after another call"),

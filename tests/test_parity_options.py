@@ -34,9 +34,9 @@ def streams() -> tuple[Tensor, Tensor, Tensor]:
     return x, y, c
 
 
-def passed(model: Any, x: Tensor, y: Tensor, c: Tensor) -> Any:
-    """What the blocks make of x, of the prompt's tokens y and of the embedded timestep c."""
-    condition = model.scheme.embed(c[:, 0], Encoded(y, None, torch.zeros(len(x), D)))
+def passed(model: Any, x: Tensor, y: Tensor, c: Tensor, mask: Tensor | None = None, zero: Tensor | None = None) -> Any:
+    """What the blocks make of x, of the prompt's tokens y and of the embedded timestep c, and t = 0."""
+    condition = model.scheme.embed(c[:, 0], Encoded(y, mask, torch.zeros(len(x), D), zero))
     h = model.scheme.enter(x, condition)
     for block in model.blocks:
         h = block(h, condition)
@@ -135,3 +135,65 @@ def test_an_approximator_is_chromas() -> None:
         given = torch.cat([v for m in block.head(mine) for v in m if v is not None], dim=-1)
         assert torch.equal(given, mine[:, 6 * k : 6 * k + 6].flatten(1))
     assert not torch.allclose(mine, other(inputs.flip(1)), atol=1e-3), "the numbers of the vectors matter"
+
+
+# --- a prompt at t = 0 that does not see the image: Qwen-Image-2.1 ----------------------------------------------------
+
+
+def without_biases(model: Any) -> Any:
+    """The blocks' attention and MLP with biases of zero: theirs have none."""
+    with torch.no_grad():
+        for name, parameter in model.blocks.named_parameters():
+            if ".op." in name and name.endswith("bias"):
+                parameter.zero_()
+    return model
+
+
+def qwen_block(block: Any) -> Any:
+    """diffusers' block of Qwen-Image-2.1 with our weights."""
+    from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21TransformerBlock
+
+    other, op, mlp = QwenImage21TransformerBlock(D, H, D // H), block.attention.op, block.mlp.op
+    with torch.no_grad():
+        for linear, weight in zip(
+            (other.attn.to_q, other.attn.to_k, other.attn.to_v), op.qkv.weight.chunk(3), strict=True
+        ):
+            linear.weight.copy_(weight)
+        for linear, weight in zip((other.img_mlp.gate_layer, other.img_mlp.proj), mlp.up.weight.chunk(2), strict=True):
+            linear.weight.copy_(weight)
+        other.attn.to_out[0].weight.copy_(op.out.weight)
+        other.img_mlp.out.weight.copy_(mlp.down.weight)
+        other.attn.norm_q.weight.copy_(op.q_norm.weight)
+        other.attn.norm_k.weight.copy_(op.k_norm.weight)
+    return other
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_blind_prompt_at_t_zero_is_qwen_image_21s(padded: bool) -> None:
+    """All blocks: one head for all, its row of t = 0 on the prompt's tokens, which see one another alone.
+
+    There a caption's tokens are causal, and those of a reference image see one another, as our prompt's do.
+    """
+    options = dict(head="shared", norm="layer", post="none", prompt_time="zero", prompt_sees_image="no")
+    model = without_biases(made("lumina2", **options))
+    blocks = nn.ModuleList(qwen_block(block) for block in model.blocks)
+    (x, y, c), zero = streams(), gaussian(1, D, seed=8).requires_grad_()
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2, [True] + [False] * 4]) if padded else None
+
+    def theirs(rows: Tensor, segments: list[tuple[int, int, bool]]) -> Tensor:
+        z, target = torch.cat([y, x], dim=1), torch.arange(21) >= 5
+        valid = None if mask is None else torch.cat([mask, mask.new_ones(3, 16)], dim=1)
+        for block in blocks:
+            z = block(z, rows, target_token_mask=target, segments=segments, key_valid=valid)
+        return z[:, 5:]
+
+    rows = torch.cat([model.scheme.trunk(c[:, 0]), model.scheme.trunk(zero)])
+    mine = passed(model, x, y, c, mask, zero)[:, :16]
+    pairs = [(a.attention.op.out.weight, b.attn.to_out[0].weight) for a, b in zip(model.blocks, blocks, strict=True)]
+    pairs += [(a.mlp.op.down.weight, b.img_mlp.out.weight) for a, b in zip(model.blocks, blocks, strict=True)]
+    blind = theirs(rows, [(0, 5, False)])
+    compare(mine, blind, [x, y, c, zero], pairs)
+    assert not torch.allclose(mine, theirs(rows.roll(1, 0), [(0, 5, False)]), atol=1e-3), "another t's rows"
+    assert not torch.allclose(mine, theirs(rows, [(0, 5, True)]), atol=1e-3), "a causal prompt"
+    seeing = without_biases(made("lumina2", **options | dict(prompt_sees_image="yes")))
+    assert not torch.allclose(passed(seeing, x, y, c, mask, zero)[:, :16], blind, atol=1e-3)

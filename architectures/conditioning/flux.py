@@ -9,7 +9,8 @@ from architectures.options import Option
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
-from architectures.streams import Pair, ParallelBlock, dual_block
+from architectures.sides import PROMPT_TIME, SEES, Pair
+from architectures.streams import ParallelBlock, dual_block
 from architectures.sublayer import GATE, MODULATION, Adaptive, Condition, SubLayer, joint_mask, parse_gate
 
 DUAL = Option("how many of the blocks, from the first on, have two streams", ("third", "none", "half", "all"))
@@ -57,28 +58,32 @@ class Flux(Scheme):
         signals: Annotated[str, SIGNALS] = "timestep+pooled",
         time: Annotated[str, TIME] = "modulation",
         modulation: Annotated[str, MODULATION] = "scale+shift",
+        prompt_time: Annotated[str, PROMPT_TIME] = "t",
+        prompt_sees_image: Annotated[str, SEES] = "yes",
     ) -> None:
         super().__init__(backbone, image_size)
         d, n = backbone.width, backbone.depth
         self.set_signals(signals, time)
+        self.set_prompt_side(prompt_time, prompt_sees_image)
+        self.plain = prompt_time == "none"
         self.dual = {"third": n // 3, "none": 0, "half": n // 2, "all": n}[dual]
         self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)
         self.heads = self.placement(head, [branch, branch], depth=self.dual)  # of a stream of two
         self.joint_heads = self.placement(head, [branch], depth=n - self.dual)  # of the joined sequence
-        placements = [self.heads, self.heads] if self.dual > 0 else []  # of x, and of y
-        if self.dual < n:
-            placements.append(self.joint_heads)
-        self.trunks = nn.ModuleList(placement.trunk() for placement in placements)
+        kinds = [self.heads, self.heads] if self.dual > 0 else []  # of x, and of y
+        kinds += [self.joint_heads] if self.dual < n else []
+        self.trunks = nn.ModuleList(kind.trunk() for kind in kinds)
         self.final = self.final_norm(LayerNorm(d), modulation)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
-        outputs = [trunk(c) for trunk in self.trunks]
-        image, text = outputs[:2] if self.dual > 0 else (None, None)
-        joint = outputs[-1] if self.dual < self.backbone.depth else None
+        c_y = self.of_prompt(c, prompt)  # of the prompt's side
+        image, text = (trunk(v) for trunk, v in zip(self.trunks, (c, c_y), strict=False)) if self.dual else (None, None)
+        joint, side = (self.trunks[-1](v) if self.dual < self.backbone.depth else None for v in (c, c_y))
         y, mask = self.prompt_side(e_t, prompt)
-        return Condition(c, image, text, joint, tokens=y, mask=self.joint_mask(mask))
+        other = Condition(c_y, joint=side)
+        return Condition(c, image, text, joint, tokens=y, mask=self.joint_mask(mask), prompt=other)
 
     def enter(self, x: Tensor, c: Condition) -> Pair:
         assert c.tokens is not None
@@ -94,6 +99,8 @@ class Flux(Scheme):
                 text_attention=self.text_attention(last=index == self.backbone.depth - 1),
                 mlp=self.mlp,
                 modulation=self.modulation,
+                plain=self.plain,
+                sees=self.sees_image,
             )
         attention = SubLayer(
             op=self.self_attention(),
@@ -102,7 +109,14 @@ class Flux(Scheme):
             gate=self.gate,
             context=joint_mask,
         )
-        return ParallelBlock(self.joint_heads.head(index - self.dual), attention=attention, mlp=SubLayer(op=self.mlp()))
+        return ParallelBlock(
+            self.joint_heads.head(index - self.dual),
+            attention=attention,
+            mlp=SubLayer(op=self.mlp()),
+            apart=self.apart,
+            sees=self.sees_image,
+            plain=self.plain,
+        )
 
     def leave(self, h: Pair | Tensor, c: Condition) -> Tensor:
         x = h[0] if isinstance(h, tuple) else h[:, : self.grid**2]

@@ -8,7 +8,7 @@ from architectures.layers import RMSNorm, init_with, zeros
 from architectures.modulation import Given, SharedHead, SharedMLP
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
-from architectures.streams import CONTEXT, join_tokens, token_block
+from architectures.sequence import CONTEXT, join_tokens, token_block
 from architectures.sublayer import GATE, Adaptive, Condition, SubLayer, carry_modulated, joint_mask, parse_gate
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -9,7 +10,8 @@ from architectures.layers import NORM, init_with, normal, parse_norm
 from architectures.options import Option
 from architectures.prompt import Encoded
 from architectures.scheme import WITHOUT_C, BackboneConfig, Facts, Scheme
-from architectures.streams import CONTEXT, join_tokens, token_block
+from architectures.sequence import CONTEXT, join_tokens, token_block
+from architectures.sides import PROMPT_TIME, SEES
 from architectures.sublayer import Condition, SubLayer, joint_mask
 
 
@@ -23,8 +25,9 @@ class InContext(Scheme):
         x = LN(z[:N])
 
     LN has no weights, the appended tokens no positions, and they are dropped after the last block; the paper leaves the
-    first two open; with `context=static` k is the same in every block, which updates x alone. Peebles and Xie 2023
-    (DiT), section 3.2.
+    first two open; with `context=static` k is the same in every block, which updates x alone. With
+    `prompt_sees_image=no` the prompt's tokens attend to k alone, and with `prompt_time=none` e_t is on the image's
+    side, so that they attend to one another alone. Peebles and Xie 2023 (DiT), section 3.2.
     """
 
     facts = Facts(
@@ -46,9 +49,18 @@ class InContext(Scheme):
         context: Annotated[str, CONTEXT] = "updated",
         signals: Annotated[str, WITHOUT_C[0]] = "timestep",
         time: Annotated[str, WITHOUT_C[1]] = "token",
+        prompt_time: Annotated[str, replace(PROMPT_TIME, choices=("t", "none"))] = "t",
+        prompt_sees_image: Annotated[str, SEES] = "yes",
     ) -> None:
         super().__init__(backbone, image_size)
         self.set_signals(signals, time)
+        self.set_prompt_side(prompt_time, prompt_sees_image, static=context == "static")
+        if prompt_time == "none" and (self.facts.time != "token" or self.sees_image or context == "static"):
+            raise ValueError(
+                "prompt_time 'none' hides the token of time from the prompt's: where there is no token of time, or a "
+                "prompt that sees the image's tokens, it hides nothing: choose time token and prompt_sees_image no"
+            )
+        self.prompt_alone |= prompt_time == "none"  # the token of time is on the image's side
         if tokens < 1:
             raise ValueError(f"tokens {tokens}: at least 1")
         self.norm = parse_norm(norm)
@@ -58,14 +70,24 @@ class InContext(Scheme):
             init_with(self, places=normal(0.02))
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        k, mask = self.prompt_side(e_t, prompt)
-        if self.repeats > 1:
-            k = (k[:, None] + self.places[:, None]).flatten(1, 2)  # (B, m (1 + L), D)
-            mask = None if mask is None else mask.repeat(1, self.repeats)
-        return Condition(tokens=k, mask=self.joint_mask(mask))
+        if self.prompt_time == "none":
+            e, k, mask = self.repeated(e_t[:, None]), prompt.tokens, prompt.mask
+        else:
+            e, (k, mask) = None, self.prompt_side(e_t, prompt)
+        mask = None if mask is None else mask.repeat(1, self.repeats)
+        joint = self.joint_mask(mask, beside=0 if e is None else self.repeats)
+        return Condition(tokens=self.repeated(k), mask=joint, beside=e)
+
+    def repeated(self, k: Tensor) -> Tensor:
+        """Tokens (B, L, D) -> m times, each time with a learned P_i added: (B, m L, D)."""
+        return k if self.repeats == 1 else (k[:, None] + self.places[:, None]).flatten(1, 2)
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
+        x = x if c.beside is None else torch.cat([x, c.beside.to(x.dtype)], dim=1)
         return join_tokens(self.context, x, c)  # (B, N + 1 + L, D)
+
+    def join(self, index: int, h: Tensor, c: Condition) -> Tensor:
+        return h
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
@@ -73,6 +95,8 @@ class InContext(Scheme):
             self.context,
             attention=SubLayer(op=self.self_attention(), norm=self.norm(d), context=joint_mask),
             mlp=SubLayer(op=self.mlp(), norm=self.norm(d)),
+            apart=self.apart,
+            sees=self.sees_image,
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:

@@ -4,12 +4,13 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from architectures.layers import LayerNorm, RMSNorm
+from architectures.layers import NORM, LayerNorm, RMSNorm, parse_norm
 from architectures.options import choose
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
-from architectures.streams import CONTEXT, POST, join_tokens, token_block
+from architectures.sequence import CONTEXT, POST, join_tokens, token_block
+from architectures.sides import PROMPT_TIME, SEES
 from architectures.sublayer import GATE, MODULATION, Adaptive, Condition, SubLayer, joint_mask, parse_gate
 
 
@@ -51,12 +52,17 @@ class Lumina2(Scheme):
         modulation: Annotated[str, MODULATION] = "scale",
         post: Annotated[str, POST] = "rms",
         context: Annotated[str, CONTEXT] = "updated",
+        norm: Annotated[str, NORM] = "rms",
+        prompt_time: Annotated[str, PROMPT_TIME] = "t",
+        prompt_sees_image: Annotated[str, SEES] = "yes",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
         self.set_signals(signals, time)
+        self.set_prompt_side(prompt_time, prompt_sees_image, static=context == "static")
         self.modulation, self.gate = modulation, parse_gate(gate)
         self.post, self.context = choose("post", post, POST.choices)[0], context
+        self.norm = parse_norm(norm)
         branch = Adaptive(self.modulation, self.gate)
         self.heads = self.placement(head, [branch, branch])
         self.trunk = self.heads.trunk()
@@ -65,7 +71,8 @@ class Lumina2(Scheme):
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
         y, mask = self.prompt_side(e_t, prompt)
-        return Condition(vector=c, modulation=self.trunk(c), tokens=y, mask=self.joint_mask(mask))
+        side = Condition(modulation=self.trunk(self.of_prompt(c, prompt))) if self.prompt_time == "zero" else None
+        return Condition(c, self.trunk(c), tokens=y, mask=self.joint_mask(mask), prompt=side)
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
         return join_tokens(self.context, x, c)
@@ -75,14 +82,22 @@ class Lumina2(Scheme):
         sandwich = [RMSNorm(d) if self.post == "rms" else None for _ in range(2)]
         attention = SubLayer(
             op=self.self_attention(),
-            norm=RMSNorm(d),
+            norm=self.norm(d),
             modulation=self.modulation,
             gate=self.gate,
             post=sandwich[0],
             context=joint_mask,
         )
-        mlp = SubLayer(op=self.mlp(), norm=RMSNorm(d), modulation=self.modulation, gate=self.gate, post=sandwich[1])
-        return token_block(self.context, self.heads.head(index), attention=attention, mlp=mlp)
+        mlp = SubLayer(op=self.mlp(), norm=self.norm(d), modulation=self.modulation, gate=self.gate, post=sandwich[1])
+        return token_block(
+            self.context,
+            self.heads.head(index),
+            attention=attention,
+            mlp=mlp,
+            apart=self.apart,
+            sees=self.sees_image,
+            plain=self.prompt_time == "none",
+        )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:
         return self.final(h[:, : self.grid**2], c.vector)

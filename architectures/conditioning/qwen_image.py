@@ -5,10 +5,12 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from architectures.layers import LayerNorm
+from architectures.modulation import Nothing
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
-from architectures.streams import Pair, dual_block
+from architectures.sides import PROMPT_TIME, SEES, Pair
+from architectures.streams import dual_block
 from architectures.sublayer import GATE, Adaptive, Condition, parse_gate
 
 
@@ -48,20 +50,25 @@ class QwenImage(Scheme):
         head: Annotated[str, HEAD] = "per-block",
         signals: Annotated[str, SIGNALS] = "timestep",
         time: Annotated[str, TIME] = "modulation",
+        prompt_time: Annotated[str, PROMPT_TIME] = "t",
+        prompt_sees_image: Annotated[str, SEES] = "yes",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
         self.set_signals(signals, time)
+        self.set_prompt_side(prompt_time, prompt_sees_image)
         self.gate = parse_gate(gate)
         branch = Adaptive("scale+shift", self.gate)
         self.heads = self.placement(head, [branch, branch])
-        self.trunk, self.text_trunk = self.heads.trunk(), self.heads.trunk()
+        self.trunk, self.text_trunk = self.heads.trunk(), self.heads.trunk() if prompt_time != "none" else Nothing()
         self.final = self.final_norm(LayerNorm(d), "scale+shift")
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
         y, mask = self.prompt_side(e_t, prompt)
-        return Condition(c, self.trunk(c), self.text_trunk(c), tokens=y, mask=self.joint_mask(mask))
+        c_y = self.of_prompt(c, prompt)  # of the prompt's side
+        text = self.text_trunk(c_y)
+        return Condition(c, self.trunk(c), text, tokens=y, mask=self.joint_mask(mask), prompt=Condition(vector=c_y))
 
     def enter(self, x: Tensor, c: Condition) -> Pair:
         assert c.tokens is not None
@@ -71,7 +78,14 @@ class QwenImage(Scheme):
         last = index == self.backbone.depth - 1  # y is only attended to there
         attention, text_attention = self.self_attention(), self.text_attention(last=last)
         return dual_block(
-            self.heads, self.gate, index=index, attention=attention, text_attention=text_attention, mlp=self.mlp
+            self.heads,
+            self.gate,
+            index=index,
+            attention=attention,
+            text_attention=text_attention,
+            mlp=self.mlp,
+            plain=self.prompt_time == "none",
+            sees=self.sees_image,
         )
 
     def leave(self, h: Pair, c: Condition) -> Tensor:

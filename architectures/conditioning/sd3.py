@@ -8,7 +8,9 @@ from architectures.layers import LayerNorm, SelfAttention
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
-from architectures.streams import CONTEXT, TEXT, DualBlock, LastDualBlock, Pair
+from architectures.sequence import CONTEXT
+from architectures.sides import PROMPT_TIME, SEES, Pair, plain_or
+from architectures.streams import TEXT, DualBlock, LastDualBlock
 from architectures.sublayer import (
     GATE,
     MODULATION,
@@ -62,24 +64,27 @@ class SD3(Scheme):
         text: Annotated[str, TEXT] = "modulated",
         context: Annotated[str, CONTEXT] = "updated",
         modulation: Annotated[str, MODULATION] = "scale+shift",
+        prompt_time: Annotated[str, PROMPT_TIME] = "t",
+        prompt_sees_image: Annotated[str, SEES] = "yes",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
         self.set_signals(signals, time)
         self.static = context == "static"
+        self.set_prompt_side(plain_or(text, prompt_time), prompt_sees_image, static=self.static)
         self.image = Adaptive(modulation, parse_gate(gate))
-        self.text = self.image if text == "modulated" else Adaptive("none", OPEN)
+        self.text = Adaptive("none", OPEN) if self.prompt_time == "none" else self.image
         self.heads = self.placement(head, [self.image, self.image])
         self.trunk = self.heads.trunk()
-        self.text_trunk = self.heads.trunk() if text == "modulated" and not self.static else None
+        self.text_trunk = self.heads.trunk() if self.text.slots and not self.static else None
         self.final = self.final_norm(LayerNorm(d), modulation)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
-        image = self.trunk(c)
-        text = self.text_trunk(c) if self.text_trunk is not None else None
+        c_y = self.of_prompt(c, prompt)  # of the prompt's side
+        text = self.text_trunk(c_y) if self.text_trunk is not None else None
         y, mask = self.prompt_side(e_t, prompt)
-        return Condition(c, image, text, tokens=y, mask=self.joint_mask(mask))
+        return Condition(c, self.trunk(c), text, tokens=y, mask=self.joint_mask(mask), prompt=Condition(vector=c_y))
 
     def enter(self, x: Tensor, c: Condition) -> Pair:
         assert c.tokens is not None
@@ -105,6 +110,7 @@ class SD3(Scheme):
             mlp=mlp,
             text_attention=self.branch(self.text_attention(), self.text),
             text_mlp=self.branch(self.mlp(), self.text),
+            sees=self.sees_image,
         )
 
     def leave(self, h: Pair, c: Condition) -> Tensor:

@@ -10,7 +10,8 @@ from architectures.options import Option, choose
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
-from architectures.streams import CONTEXT, POST, join_tokens, token_block
+from architectures.sequence import CONTEXT, POST, join_tokens, token_block
+from architectures.sides import PROMPT_TIME, SEES
 from architectures.sublayer import GATE, MODULATION, Adaptive, Condition, SubLayer, joint_mask, parse_gate
 
 
@@ -53,12 +54,15 @@ class ZImage(Scheme):
         modulation: Annotated[str, MODULATION] = "scale",
         post: Annotated[str, POST] = "rms",
         context: Annotated[str, CONTEXT] = "updated",
+        prompt_time: Annotated[str, PROMPT_TIME] = "t",
+        prompt_sees_image: Annotated[str, SEES] = "yes",
     ) -> None:
         super().__init__(backbone, image_size)
         if rank < 1:
             raise ValueError(f"rank {rank}: at least 1")
         d = backbone.width
         self.set_signals(signals, time)
+        self.set_prompt_side(prompt_time, prompt_sees_image, static=context == "static")
         self.modulation, self.gate = modulation, parse_gate(gate)
         self.post, self.context = choose("post", post, POST.choices)[0], context
         branch = Adaptive(self.modulation, self.gate)
@@ -68,9 +72,12 @@ class ZImage(Scheme):
         self.final = self.final_norm(LayerNorm(d), modulation, rank)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        c = self.trunk(self.conditioning_vector(e_t, prompt))  # (B, 256)
+        c = self.conditioning_vector(e_t, prompt)
+        side = self.trunk(self.of_prompt(c, prompt)) if self.prompt_time == "zero" else None
+        c = self.trunk(c)  # (B, 256)
         y, mask = self.prompt_side(e_t, prompt)
-        return Condition(vector=c, modulation=self.maps(c), tokens=y, mask=self.joint_mask(mask))
+        other = None if side is None else Condition(modulation=self.maps(side))
+        return Condition(c, self.maps(c), tokens=y, mask=self.joint_mask(mask), prompt=other)
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
         return join_tokens(self.context, x, c)
@@ -87,7 +94,15 @@ class ZImage(Scheme):
             context=joint_mask,
         )
         mlp = SubLayer(op=self.mlp(), norm=RMSNorm(d), modulation=self.modulation, gate=self.gate, post=sandwich[1])
-        return token_block(self.context, self.heads.head(index), attention=attention, mlp=mlp)
+        return token_block(
+            self.context,
+            self.heads.head(index),
+            attention=attention,
+            mlp=mlp,
+            apart=self.apart,
+            sees=self.sees_image,
+            plain=self.prompt_time == "none",
+        )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:
         return self.final(h[:, : self.grid**2], c.vector)

@@ -48,6 +48,7 @@ LAWS += [
     facts.options,
     runtime.low_precision,
     runtime.stream,
+    runtime.encoded_prompt,
     runtime.compiles,
     runtime.saves,
     runtime.no_memory,

@@ -45,7 +45,7 @@ def shapes(s: SchemeUnderTest) -> str:
         config = CONFIG.with_changes(patch=patch)
         x, t, prompt = s.inputs(kind, size=size, patch=patch)
         model = s.build(kind, size=size, config=config, out_channels=6)
-        c = model.scheme.embed(model.time(t), model.prompt(prompt))
+        c = model.condition(t, prompt)
         h = model.scheme.enter(torch.zeros(4, (size // patch) ** 2, config.width), c)
         for index in range(len(model.blocks)):
             h = model.step(index, h, c)

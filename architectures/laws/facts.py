@@ -35,7 +35,7 @@ def beginning(s: SchemeUnderTest) -> str:
     require(
         model(x, t, prompt).abs().max() == 0, "the output Linear is initialised to zero, so the output must be zero"
     )
-    c = model.scheme.embed(model.time(t), model.prompt(prompt))
+    c = model.condition(t, prompt)
     h = model.scheme.enter(torch.randn(4, 16, CONFIG.width, generator=torch.Generator().manual_seed(1)), c)
     still = list(_identities(model, h, c))
     if not s.published:
@@ -57,13 +57,13 @@ def feeds(s: SchemeUnderTest) -> str:
         declared <= known,
         f"facts.vector {facts.vector!r}: join of {', '.join(sorted(known))}, or write none",
     )
-    e_t, encoded = model.time(t), model.prompt(prompt)
-    vector = getattr(model.scheme.embed(e_t, encoded), "vector", None)
+    encoded = model.read(prompt)
+    vector = getattr(model.condition(t, encoded), "vector", None)
     sources: set[str] = set()
     if vector is not None:
-        other: Any = model.scheme.embed(model.time(t * 0.5), encoded).vector
+        other: Any = model.condition(t * 0.5, encoded).vector
         sources |= {"timestep"} if not torch.allclose(vector, other, atol=1e-6) else set()
-        other = model.scheme.embed(e_t, encoded._replace(pooled=encoded.pooled.roll(1, 0))).vector
+        other = model.condition(t, encoded._replace(pooled=encoded.pooled.roll(1, 0))).vector
         sources |= {"pooled prompt"} if not torch.allclose(vector, other, atol=1e-6) else set()
     observed = " + ".join(sorted(sources, reverse=True)) or "none"
     require(sources == declared, f"facts.vector is {facts.vector!r}, but c.vector depends on: {observed}")

@@ -77,6 +77,21 @@ def passed(model: DiT) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
+@law("encoded prompt")
+def encoded_prompt(s: SchemeUnderTest) -> str:
+    """A prompt that is encoded once, for many passes, gives what the prompt itself gives at each."""
+    most = 0.0
+    for kind in (CAPTIONS, FEATURES):
+        model, (x, t, prompt) = s.random(kind).eval(), s.inputs(kind)
+        once = model.encode(prompt)
+        for k in range(2):
+            each = model(x + k, t / (1 + k), prompt)
+            moved = distance(model(x + k, t / (1 + k), once), each).max() / each.abs().max().clamp(min=1)
+            most = max(most, moved.item())
+    require(most < 1e-5, f"what DiT.encode keeps of the prompt moves the output by {most:.1e}")
+    return f"{'keys and values kept' if once.kept else 'nothing kept'}; differences up to {most:.0e}"
+
+
 @law("compiles")
 def compiles(s: SchemeUnderTest) -> str:
     """`torch.compile` takes it whole, without a graph break."""

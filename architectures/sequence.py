@@ -1,0 +1,137 @@
+"""Blocks over image and prompt as one sequence z = [x ; y], x (B, N, D) and y (B, L, D)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from architectures.options import Option
+from architectures.sides import Kept, Side, Sided, attention_of, of_prompt
+from architectures.sublayer import Block, Condition, SubLayer, Vectors
+
+POST = Option("a norm of each branch's output: RMS, or none", ("rms", "none"))
+CONTEXT = Option(
+    "the prompt's tokens in the blocks: updated by each, or static, the encoder's in every one", ("updated", "static")
+)
+
+
+class StaticBlock(Block):
+    """x -> x: attention over [x ; y], y the prompt's tokens c.tokens, of which x alone is updated; an MLP on x.
+
+    Every block attends to y as the encoder gives it. Its parts and arguments are those of `Block`.
+    """
+
+    def forward(self, x: Tensor, c: Condition) -> Tensor:
+        """x (B, N, D) -> (B, N, D)."""
+        assert c.tokens is not None
+        vectors = self.head(c.modulation) if self.head is not None else [Vectors()] * len(self.order)
+        attention, mlp = (getattr(self, name) for name in self.order)
+        z = attention(torch.cat([x, c.tokens.to(x.dtype)], dim=1), c, vectors[0])  # (B, N + L, D)
+        updated: Tensor = mlp(z[:, : x.shape[1]], c, vectors[1])
+        return updated
+
+    def equations(self) -> list[str]:
+        """A block's, its attention's over [x ; y]; what it makes of y is discarded, written `_`."""
+        lines, count = super().equations(), len(getattr(self, self.order[0]).equations("x", ""))
+        joined = [line.replace("(x)", "([x ; y])").replace("<- x", "<- [x ; y]") for line in lines[:count]]
+        return [line.replace("x <-", "x, _ <-") for line in joined] + lines[count:]
+
+
+def token_block(
+    context: str,
+    head: nn.Module | None = None,
+    *,
+    attention: SubLayer,
+    mlp: SubLayer,
+    apart: bool = False,
+    sees: bool = True,
+    plain: bool = False,
+) -> nn.Module:
+    """A block over image and prompt as one sequence, with the prompt's tokens updated or static (`CONTEXT`).
+
+    Args:
+        context: `updated` or `static`.
+        head: as of `Block`.
+        attention: over both.
+        mlp: of both.
+        apart: whether the prompt's tokens are a side of their own (`SidedBlock`, whose are `sees` and `plain`).
+        sees: whether they attend to the image's.
+        plain: whether they are unmodulated.
+    """
+    static = context == "static"
+    if apart:
+        return SidedBlock(head, attention=attention, mlp=mlp, sees=sees, plain=plain, static=static)
+    return (StaticBlock if static else Block)(head, attention=attention, mlp=mlp)
+
+
+def join_tokens(context: str, x: Tensor, c: Condition) -> Tensor:
+    """What the first `token_block` receives: [x ; y] (B, N + L, D), or x alone where each block has y itself."""
+    assert c.tokens is not None
+    return x if context == "static" or c.kept is not None else torch.cat([x, c.tokens], dim=1)
+
+
+# --- a block over one sequence, whose prompt is a side ----------------------------------------------------------------
+
+
+class SidedBlock(Sided):
+    """z = [x ; y] -> z: one set of weights for both sides, y modulated apart, or blind to x, or both.
+
+    Args:
+        head: reads c.modulation for x, and that of `of_prompt(c)` for y; None where nothing is modulated.
+        attention, mlp: of both sides.
+        sees: whether y attends to x.
+        plain: y is unmodulated and ungated.
+        static: y is the encoder's in every block, which attends to it and updates x alone.
+    """
+
+    def __init__(
+        self,
+        head: nn.Module | None,
+        *,
+        attention: SubLayer,
+        mlp: SubLayer,
+        sees: bool = True,
+        plain: bool = False,
+        static: bool = False,
+    ) -> None:
+        super().__init__()
+        self.head, self.attention, self.mlp = head, attention, mlp
+        self.sees, self.plain, self.static = sees and not static, plain, static
+
+    def _side(self, c: Condition, *, plain: bool) -> Side:
+        bare = [Vectors(), Vectors()]
+        first, second = self.head(c.modulation) if self.head is not None and not plain else bare
+        return Side(self.attention, self.mlp, first, second)
+
+    def image_side(self, c: Condition) -> Side:
+        """Modulated."""
+        return self._side(c, plain=False)
+
+    def prompt_side(self, c: Condition) -> Side:
+        """Modulated by its own, or not."""
+        return self._side(of_prompt(c), plain=self.plain)
+
+    def forward(self, z: Tensor, c: Condition) -> Tensor:
+        """z (B, N + L, D) -> z; x alone -> x where y is static, or its keys and values are given."""
+        assert c.tokens is not None
+        if c.kept is not None or self.static:
+            return self.sides(z, c.tokens.to(z.dtype), c)[0]
+        count = z.shape[1] - c.tokens.shape[1]
+        return torch.cat(self.sides(z[:, :count], z[:, count:], c), dim=1)
+
+    def keep(self, y: Tensor, c: Condition) -> tuple[Tensor, Kept]:
+        """A static y as it was, and its keys and values."""
+        if not self.static:
+            return super().keep(y, c)
+        op, w = attention_of(self.attention), self.attention.pre(y, self.prompt_side(c).first)
+        return y, op.split(w, turned=False)[1:]
+
+    def equations(self) -> list[str]:
+        """The attention, then each side's branches; where y is modulated apart its vectors are primed."""
+        x_1, y_1 = self.attention, self.attention.unmodulated() if self.plain else self.attention
+        y_2 = self.mlp.unmodulated() if self.plain else self.mlp
+        lines = self.attention_equations(x_1.input_equation("x", "1"), y_1.input_equation("y", "1'"))
+        if self.static:
+            return [lines[0], f"x <- x + {x_1.branch_equation('a_x', '1')}", *self.mlp.equations("x", "2")]
+        lines += [f"x <- x + {x_1.branch_equation('a_x', '1')}", "y <- y + " + y_1.branch_equation("a_y", "1'")]
+        return [*lines, *self.mlp.equations("x", "2"), *y_2.equations("y", "2'")]
