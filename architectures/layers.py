@@ -230,6 +230,27 @@ class CrossAttention(nn.Module):
         return self.out(attend(self.q_norm(q), self.k_norm(k), v, mask))
 
 
+class KeysValues(nn.Module):
+    """Keys and values of prompt tokens that image tokens attend to beside their own: kv, and a norm of the keys.
+
+    Args:
+        width: D. heads: H. qk_norm: RMS-normalise keys per head.
+    """
+
+    role = "prompt"
+
+    def __init__(self, width: int, heads: int, *, qk_norm: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.kv = nn.Linear(width, 2 * width)
+        self.k_norm = RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
+
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """y (B, L, D) -> k and v, each (B, H, L, d)."""
+        k, v = self.kv(y).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.k_norm(k), v
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(q k^T / sqrt(d)) v: q (B, H, N, d), k and v (B, H, L, d), mask (B, L) -> (B, N, D)."""
     mask = None if mask is None else mask[:, None, None, :]

@@ -112,25 +112,53 @@ class LowRank(nn.Module):
         return shared + self.up(self.down(a))
 
 
+class Nothing(nn.Module):
+    """None, of any c: there is nothing that a head could read."""
+
+    def forward(self, c: Tensor | None) -> None:
+        """Nothing."""
+
+
+class Given(nn.Module):
+    """b: vectors that are the same for every image, t and prompt. Anything -> (1, k D)."""
+
+    role = "modulation"
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(width))
+
+    def forward(self, trunk: Tensor | None) -> Tensor:
+        return self.table[None]
+
+
 class Head(nn.Module):
     """One block's map from the trunk's output to the vectors of its sub-layers.
 
     Args:
         affine: trunk's output -> (B, k D).
         slots: for each sub-layer, which of shift, scale and gate it takes; k in all.
+        own: for each sub-layer, its gate's vector, where that is no function of c.
     """
 
     role = "modulation"
 
-    def __init__(self, affine: nn.Module, slots: Sequence[tuple[str, ...]]) -> None:
+    def __init__(
+        self, affine: nn.Module, slots: Sequence[tuple[str, ...]], own: Sequence[nn.Module | None] = ()
+    ) -> None:
         super().__init__()
         self.affine = affine
         self.slots = tuple(slots)
+        self.own = nn.ModuleList(one or Nothing() for one in own)
 
     def forward(self, trunk: Tensor | tuple[Tensor, ...] | None) -> list[Vectors]:
         count = sum(map(len, self.slots))
         chunks = iter(self.affine(trunk).chunk(count, dim=-1) if count else ())
-        return [Vectors(**{slot: next(chunks) for slot in slots}) for slots in self.slots]
+        vectors = [Vectors(**{slot: next(chunks) for slot in slots}) for slots in self.slots]
+        if not len(self.own):
+            return vectors
+        gates = (own(None) for own in self.own)
+        return [v if g is None else v._replace(gate=g) for v, g in zip(vectors, gates, strict=True)]
 
 
 # --- the placements -------------------------------------------------------------------------------------------------
@@ -163,7 +191,12 @@ class Placement(ABC):
 
     def head(self, index: int | None = None) -> Head:
         """The head of one block; a placement that numbers its vectors over all blocks needs the block's index."""
-        return Head(self.affine(), [sublayer.slots for sublayer in self.adaptive])
+        return self._head(self.affine())
+
+    def _head(self, affine: nn.Module) -> Head:
+        """A block's own part of the map, with the gates that are no function of c."""
+        own = [init_with(Given(self.width), table=zeros) if one.gate.static else None for one in self.adaptive]
+        return Head(affine, [one.slots for one in self.adaptive], own if any(own) else ())
 
     def rows(self, init: Init) -> Init:
         """Fills k groups of rows: `init` everywhere but for the gates that have a rule of their own."""
@@ -207,26 +240,6 @@ class Bottleneck(Placement):
 
     def affine(self) -> nn.Module:
         return self._initialised(Affine(self.rank, self.out))
-
-
-class Nothing(nn.Module):
-    """None, of any c: there is nothing that a head could read."""
-
-    def forward(self, c: Tensor | None) -> None:
-        """Nothing."""
-
-
-class Given(nn.Module):
-    """b: vectors that are the same for every image, t and prompt. Anything -> (1, k D)."""
-
-    role = "modulation"
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.table = nn.Parameter(torch.empty(width))
-
-    def forward(self, trunk: Tensor | None) -> Tensor:
-        return self.table[None]
 
 
 class Static(Placement):

@@ -104,7 +104,7 @@ class Approximator(Placement):
         """The vectors of block `index`."""
         if index is None:
             return super().head()
-        return Head(Numbered(index * self.count, self.count), [one.slots for one in self.adaptive])
+        return self._head(Numbered(index * self.count, self.count))
 
 
 # --- by name ----------------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ BUILT_IN = {
     "qwen-image": "architectures.conditioning.qwen_image:QwenImage",
     "sd3": "architectures.conditioning.sd3:SD3",
     "z-image": "architectures.conditioning.z_image:ZImage",
+    "static-text": "architectures.conditioning.static_text:StaticText",
     "shared-modulation": "architectures.conditioning.shared_modulation:SharedModulation",
     "registers": "architectures.conditioning.registers:Registers",
     "oracle": "architectures.conditioning.oracle:Oracle",

@@ -11,9 +11,8 @@ The backbone calls a scheme so, and only so:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -21,93 +20,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures import options as declared
+from architectures.backbone_config import BackboneConfig as BackboneConfig
 from architectures.final import FinalNorm
-from architectures.layers import MLPS, POSITIONS, CrossAttention, Init, RoPE, SelfAttention
+from architectures.layers import (
+    MLPS,
+    CrossAttention,
+    Init,
+    KeysValues,
+    RoPE,
+    SelfAttention,
+    init_with,
+    normal,
+)
 from architectures.modulation import Placement
-from architectures.options import Option, choose, nearest
+from architectures.options import Option, choose, choose_all, nearest
 from architectures.placement import parse_placement
 from architectures.prompt import Encoded, with_time
 from architectures.sides import PROMPT_TIME, SEES
 from architectures.sublayer import Adaptive, Condition
-
-SIZES = {
-    "XS": dict(depth=6, width=256, heads=4),
-    "S": dict(depth=12, width=384, heads=6),
-    "B": dict(depth=12, width=768, heads=12),
-    "L": dict(depth=24, width=1024, heads=16),
-    "XL": dict(depth=28, width=1152, heads=16),
-}
-
-
-@dataclass(frozen=True)
-class BackboneConfig:
-    """What is held fixed between schemes.
-
-    Attributes:
-        width: D. depth: number of blocks. heads: H, which must divide D. patch: pixels a side of a token.
-        mlp: `gelu`, `swiglu` or `geglu`. mlp_ratio: hidden width over D (two thirds of it in the gated kinds).
-        qk_norm: RMS-normalise queries and keys per head. positions: `sincos` (DiT's), `sincos(BASE)` (quarter turns,
-            the slowest a BASE-th of the fastest), `random` (a fixed N(0, 1) table), `learned` or `rope`.
-
-    Raises:
-        ValueError: for values that do not fit one another; each sentence names them.
-    """
-
-    width: int = 256
-    depth: int = 6
-    heads: int = 4
-    patch: int = 2
-    mlp: str = "gelu"
-    mlp_ratio: float = 4.0
-    qk_norm: bool = False
-    positions: str = "sincos"
-
-    def __post_init__(self) -> None:
-        for name in ("width", "depth", "heads", "patch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"backbone {name} must be at least 1, got {getattr(self, name)}")
-        if self.width % self.heads:
-            raise ValueError(f"backbone width {self.width} is not divisible by {self.heads} heads")
-        if self.mlp not in MLPS:
-            raise ValueError(f"backbone mlp {self.mlp!r}: choose {', '.join(MLPS)}")
-        base = choose("backbone positions", self.positions, POSITIONS)[1]
-        if base is not None and base < 2:
-            raise ValueError(
-                f"backbone positions {self.positions!r}: all channels would turn alike; the base is above 1"
-            )
-        if self.positions.startswith("sincos") and self.width % 4:
-            raise ValueError(f"sin-cos positions need a width divisible by 4, got {self.width}")
-        if self.positions == "rope" and (self.width // self.heads) % 4:
-            raise ValueError(f"rotary positions need a head width divisible by 4, got {self.width // self.heads}")
-
-    @classmethod
-    def named(cls, name: str, **changes: Any) -> BackboneConfig:
-        """`DiT-XS/2` to `DiT-XL/2`, any patch size, with changed fields where given (None leaves a field).
-
-        Raises:
-            ValueError: for an unknown name.
-        """
-        size, _, patch = name.removeprefix("DiT-").partition("/")
-        if not name.startswith("DiT-") or size not in SIZES or not re.fullmatch("[1-9][0-9]{0,3}", patch):
-            raise ValueError(f"backbone {name!r}: choose DiT-S/P with a size S of {', '.join(SIZES)} and a patch P")
-        given = {key: value for key, value in changes.items() if value is not None}
-        return cls(**{**SIZES[size], "patch": int(patch), **given})
-
-    def grid(self, image_size: int) -> int:
-        """Tokens a side.
-
-        Raises:
-            ValueError: if the patch does not divide the image.
-        """
-        if image_size % self.patch:
-            raise ValueError(f"image size {image_size} is not divisible by the patch {self.patch}")
-        return image_size // self.patch
-
-    def with_changes(self, **changes: Any) -> BackboneConfig:
-        return replace(self, **changes)
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -142,6 +72,11 @@ SIGNALS = Option(
     "what conditions the model beside the prompt's tokens, summed to c; without any, gates are static",
     ("none", "timestep", "pooled", "timestep+pooled"),
 )
+BANK = Option(
+    "learned tokens beside the image's, how many and before which block they enter: with the pooled prompt added to "
+    "each, or blank",
+    ("none", "tokens(8, 0)", "registers(8, 0)"),
+)
 POOLED = replace(SIGNALS, choices=("pooled", "timestep+pooled"))  # of a prompt that has no other way in than c
 TIME = Option(
     "where the timestep enters: summed to c, as a token beside the prompt's, or added to the image's tokens",
@@ -151,6 +86,17 @@ WITHOUT_C = replace(SIGNALS, choices=("none", "timestep")), replace(TIME, choice
 
 
 M = TypeVar("M", bound=nn.Module)
+
+
+class Bank(nn.Module):
+    """k learned tokens P: how many images -> (B, k, D)."""
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(torch.empty(count, width))
+
+    def forward(self, images: int) -> Tensor:
+        return self.tokens.expand(images, -1, -1)
 
 
 def _of_backbone(module: M) -> M:
@@ -173,12 +119,14 @@ class Scheme(nn.Module):
     facts: Facts  # of the class; an option that changes them sets its own instance's
     prompt_time = "t"  # what modulates the prompt's side, see `PROMPT_TIME`
     sees_image = True  # whether the prompt's tokens attend to the image's
+    start = 0  # before which block tokens enter beside the image's
     prompt_alone = False  # whether they depend on neither image nor t, so that a sampler computes them once
 
     def __init__(self, backbone: BackboneConfig, image_size: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.grid = backbone.grid(image_size)
+        self.bank: Bank | None = None
         self.rope = RoPE(backbone.width // backbone.heads, self.grid) if backbone.positions == "rope" else None
 
     # --- the parts that the backbone holds fixed ------------------------------------------------------------------
@@ -196,6 +144,10 @@ class Scheme(nn.Module):
         """Attention of a prompt's own stream; `last`: nothing reads it after this block, so it is only attended to."""
         config = self.backbone
         return _of_backbone(SelfAttention(config.width, config.heads, qk_norm=config.qk_norm, read_only=last))
+
+    def prompt_keys(self) -> KeysValues:
+        """Keys and values of prompt tokens, for the image's attention."""
+        return KeysValues(self.backbone.width, self.backbone.heads, qk_norm=self.backbone.qk_norm)
 
     def mlp(self) -> nn.Module:
         """The backbone's MLP."""
@@ -292,9 +244,27 @@ class Scheme(nn.Module):
         """The prompt's tokens (B, L, D) and their mask, after e_t where time is a token: (B, 1 + L, D)."""
         return with_time(e_t, prompt) if self.facts.time == "token" else (prompt.tokens, prompt.mask)
 
-    def image_side(self, e_t: Tensor) -> Tensor | None:
-        """e_t (B, 1, D), where time is a token and the prompt has none that it could be beside."""
-        return e_t[:, None] if self.facts.time == "token" else None
+    # --- tokens beside the image's: the option `bank` -----------------------------------------------------------------
+
+    def set_bank(self, bank: str) -> None:
+        """Makes the learned tokens of an option `bank`, and sets the block before which they enter.
+
+        Raises:
+            ValueError: for other words than those of `BANK`, or for a block that there is not.
+        """
+        name, (count, start) = (bank, (0, 0)) if bank == "none" else choose_all("bank", bank, BANK.choices)
+        if start >= self.backbone.depth:
+            raise ValueError(f"bank {bank!r} enters before block {start}, and the last is {self.backbone.depth - 1}")
+        self.start, self.blank = int(start), name == "registers"
+        if name != "none":
+            self.bank = init_with(Bank(int(count), self.backbone.width), tokens=normal(0.02))
+
+    def image_side(self, e_t: Tensor, prompt: Encoded) -> Tensor | None:
+        """Tokens (B, k, D) beside the image's: e_t, where time is one and the prompt has none, and those of a bank."""
+        tokens = [e_t[:, None]] if self.facts.time == "token" else []
+        if self.bank is not None:
+            tokens.append(self.bank(len(e_t)) if self.blank else self.bank(len(e_t)) + prompt.pooled[:, None])
+        return torch.cat(tokens, dim=1) if tokens else None
 
     def joint_mask(self, mask: Tensor | None, beside: int = 0) -> Tensor | None:
         """Mask of tokens (B, L) -> of the image's N, those `beside` them and those tokens; None (no padding) stays."""
@@ -311,8 +281,8 @@ class Scheme(nn.Module):
         return x
 
     def join(self, index: int, h: Any, c: Condition) -> Any:
-        """What block `index` receives. Default: h, and before the first block [h ; c.beside] where c has such."""
-        return h if c.beside is None or index else torch.cat([h, c.beside.to(h.dtype)], dim=1)
+        """What block `index` receives. Default: h, and before the block `start` [h ; c.beside] where c has such."""
+        return h if c.beside is None or index != self.start else torch.cat([h, c.beside.to(h.dtype)], dim=1)
 
     def block(self, index: int) -> nn.Module:
         """Builds block `index`, a module (h, c) -> h."""

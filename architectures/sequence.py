@@ -135,3 +135,43 @@ class SidedBlock(Sided):
             return [lines[0], f"x <- x + {x_1.branch_equation('a_x', '1')}", *self.mlp.equations("x", "2")]
         lines += [f"x <- x + {x_1.branch_equation('a_x', '1')}", "y <- y + " + y_1.branch_equation("a_y", "1'")]
         return [*lines, *self.mlp.equations("x", "2"), *y_2.equations("y", "2'")]
+
+
+# --- a block over x alone, with keys and values of y ------------------------------------------------------------------
+
+
+class KeyedBlock(Sided):
+    """x -> x: attention of x to itself and to keys and values of the prompt's tokens; an MLP.
+
+    Args:
+        head: reads c.modulation.
+        attention: of x.
+        mlp: of x.
+        text: y (B, L, D) -> its keys and values.
+    """
+
+    def __init__(self, head: nn.Module, *, attention: SubLayer, mlp: SubLayer, text: nn.Module) -> None:
+        super().__init__()
+        self.head, self.attention, self.mlp, self.text = head, attention, mlp, text
+
+    def image_side(self, c: Condition) -> Side:
+        """Modulated."""
+        first, second = self.head(c.modulation)
+        return Side(self.attention, self.mlp, first, second)
+
+    def forward(self, x: Tensor, c: Condition) -> Tensor:
+        """x (B, N, D) -> (B, N, D)."""
+        assert c.tokens is not None
+        return self.image(x, c, c.kept or self.text(c.tokens.to(x.dtype)))
+
+    def keep(self, y: Tensor, c: Condition) -> tuple[Tensor, Kept]:
+        """y as it was, and its keys and values."""
+        return y, self.text(y)
+
+    def equations(self) -> list[str]:
+        """An attention to both, of which x alone is updated."""
+        u, branch = (
+            self.attention.input_equation("x", "1"),
+            self.attention.branch_equation("Attention(u, [u ; y])", "1"),
+        )
+        return [f"u = {u}", f"x <- x + {branch}", *self.mlp.equations("x", "2")]

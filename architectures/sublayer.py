@@ -83,11 +83,13 @@ class Gate:
         function: None is the open gate, 1: it needs no g.
         init: None leaves the rows to the head's own rule.
         symbol: the function in an equation, `{}` for g.
+        static: g is learned itself, the same for every image, t and prompt, and no head's.
     """
 
     function: Callable[[Tensor], Tensor] | None
     init: Init | None = None
     symbol: str = "{}"
+    static: bool = False
 
 
 def identity(g: Tensor) -> Tensor:
@@ -105,8 +107,9 @@ LINEAR = Gate(identity)
 
 
 GATE = Option(
-    "how a branch is weighed: g from 0, g from N(0, S^2), tanh g from 0, 1 + g from 1, g as its head's rows, or not",
-    ("zero", "gaussian(1e-3)", "tanh", "one+zero", "random", "one"),
+    "how a branch is weighed: g from 0, g from N(0, S^2), tanh g from 0, 1 + g from 1, g as its head's rows, a learned "
+    "g from 0 that no head gives, or not",
+    ("zero", "gaussian(1e-3)", "tanh", "one+zero", "random", "static-zero", "one"),
 )
 
 
@@ -114,7 +117,7 @@ def parse_gate(text: str) -> Gate:
     """A gate from its name.
 
     `zero` (g, initialised at 0), `gaussian(S)` (g, from N(0, S^2)), `tanh` (tanh g, at 0), `one+zero` (1 + g, at 1),
-    `random` (g, initialised as the head's other rows), `one` (no gate).
+    `random` (g, initialised as the head's other rows), `static-zero` (g learned itself, at 0), `one` (no gate).
 
     Raises:
         ValueError: for any other text.
@@ -127,6 +130,7 @@ def parse_gate(text: str) -> Gate:
         "tanh": Gate(torch.tanh, zeros, "tanh({})"),
         "one+zero": Gate(one_plus, zeros, "(1 + {})"),
         "random": Gate(identity),
+        "static-zero": Gate(identity, zeros, static=True),
         "one": OPEN,
     }
     return named[name]
@@ -149,8 +153,13 @@ class Adaptive:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """Which vectors it takes of a head, in order."""
-        return MODULATIONS[self.modulation] + (("gate",) if self.gate.function else ())
+        """Which vectors it takes of c, in order."""
+        return MODULATIONS[self.modulation] + (("gate",) if self.gate.function and not self.gate.static else ())
+
+    @property
+    def vectors(self) -> bool:
+        """Whether it takes any."""
+        return bool(self.slots) or self.gate.static
 
 
 PLAIN = Adaptive()
@@ -337,6 +346,6 @@ class Block(Equations):
         lines, k = [], 0
         for name in self.order:
             sublayer: SubLayer = getattr(self, name)
-            k += bool(Adaptive(sublayer.modulation, sublayer.gate).slots)
+            k += Adaptive(sublayer.modulation, sublayer.gate).vectors
             lines += sublayer.equations("x", str(k))
         return lines

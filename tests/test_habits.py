@@ -22,7 +22,7 @@ LONG = {
     "bench/run/plan.py": "a cell from its place in a matrix to its id: all that is worked out once for many cells",
     "architectures/layers.py": "the parts every block is composed of, one class each",
     "architectures/modulation.py": "one family of placements, side by side",
-    "architectures/scheme.py": "the contract: the fixed backbone's config, facts, and what a scheme is given",
+    "architectures/scheme.py": "the contract: facts, hooks, and what a scheme is given",
     "architectures/sublayer.py": "one update rule and all that its parts may be",
     "architectures/systems/mmdit.py": "three published models of one family, and their released names",
     "bench/config/schema.py": "the one table of keys",

@@ -25,6 +25,7 @@ ARCHITECTURES = [
     "modulation",
     "placement",
     "final",
+    "backbone_config",
     "sides",
     "sequence",
     "prompt",

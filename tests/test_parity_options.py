@@ -197,3 +197,105 @@ def test_a_blind_prompt_at_t_zero_is_qwen_image_21s(padded: bool) -> None:
     assert not torch.allclose(mine, theirs(rows, [(0, 5, True)]), atol=1e-3), "a causal prompt"
     seeing = without_biases(made("lumina2", **options | dict(prompt_sees_image="yes")))
     assert not torch.allclose(passed(seeing, x, y, c, mask, zero)[:, :16], blind, atol=1e-3)
+
+
+# --- keys and values of a text that is never updated: PRX -------------------------------------------------------------
+
+
+def prx_block(block: Any) -> Any:
+    """diffusers' block of PRX with our weights, its GELU ours."""
+    from diffusers.models.transformers.transformer_prx import PRXBlock
+
+    other, op, mlp = PRXBlock(D, H), block.attention.op, block.mlp.op
+    put(block.head.affine, other.modulation.lin)
+    other.mlp_act = nn.GELU()
+    with torch.no_grad():
+        other.attention.img_qkv_proj.weight.copy_(op.qkv.weight)
+        other.attention.txt_kv_proj.weight.copy_(block.text.kv.weight)
+        other.attention.to_out[0].weight.copy_(op.out.weight)
+        other.attention.norm_q.weight.copy_(op.q_norm.weight)
+        other.attention.norm_k.weight.copy_(op.k_norm.weight)
+        other.attention.norm_added_k.weight.copy_(block.text.k_norm.weight)
+        gate, up = mlp.up.weight.chunk(2)
+        other.gate_proj.weight.copy_(gate)
+        other.up_proj.weight.copy_(up)
+        other.down_proj.weight.copy_(mlp.down.weight)
+    return other
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_static_text_is_prx(padded: bool) -> None:
+    """All blocks in turn; theirs have no biases."""
+    model = without_biases(made("static-text", CONFIG.with_changes(mlp="geglu", mlp_ratio=6.0, qk_norm=True)))
+    with torch.no_grad():
+        for block in model.blocks:
+            block.text.kv.bias.zero_()
+    blocks, (x, y, c) = [prx_block(block) for block in model.blocks], streams()
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2, [True] + [False] * 4]) if padded else None
+
+    def theirs(tokens: Tensor, seen: Tensor | None) -> Tensor:
+        h = x
+        for block in blocks:
+            h = block(h, tokens, c[:, 0], None, seen)
+        return h
+
+    mine = passed(model, x, y, c, mask)
+    pairs = [
+        (a.attention.op.qkv.weight, b.attention.img_qkv_proj.weight) for a, b in zip(model.blocks, blocks, strict=True)
+    ]
+    pairs += [(a.text.kv.weight, b.attention.txt_kv_proj.weight) for a, b in zip(model.blocks, blocks, strict=True)]
+    compare(mine, theirs(y, mask), [x, y, c], pairs)
+    hidden = torch.zeros(3, 5, dtype=torch.bool)
+    assert not torch.allclose(mine, theirs(y, hidden), atol=1e-3) and not torch.allclose(
+        mine, theirs(y * 1.1, mask), atol=1e-3
+    )
+
+
+# --- cross-attention with shift, scale and gate: Kandinsky 5 ----------------------------------------------------------
+
+
+class Rotated(nn.Module):
+    """Our attention where theirs takes positions, or the text."""
+
+    def __init__(self, op: nn.Module) -> None:
+        super().__init__()
+        self.op = op
+
+    def forward(self, x: Tensor, encoder_hidden_states: Tensor | None = None, **unused: Any) -> Tensor:
+        return self.op(x) if encoder_hidden_states is None else self.op(x, encoder_hidden_states)
+
+
+def test_a_modulated_cross_attention_is_kandinskys() -> None:
+    """Its decoder's block, nine vectors of one map, around our attentions and MLP."""
+    from diffusers.models.transformers.transformer_kandinsky import Kandinsky5TransformerDecoderBlock
+
+    model, (x, y, c) = made("adaln-zero-cross", CONFIG, cross="modulated"), streams()
+    blocks = []
+    for block in model.blocks:
+        other = Kandinsky5TransformerDecoderBlock(D, D, 4 * D, D // H)
+        put(block.head.affine, other.visual_modulation.out_layer)
+        other.self_attention, other.cross_attention = Rotated(block.attention.op), Rotated(block.cross.op)
+        other.feed_forward = block.mlp.op
+        for norm in (other.self_attention_norm, other.cross_attention_norm, other.feed_forward_norm):
+            norm.eps = 1e-6  # ours, the backbone's; theirs is 1e-5
+        blocks.append(other)
+
+    def theirs() -> Tensor:
+        h = x
+        for block in blocks:
+            h = block(h, y, c[:, 0], None, None)
+        return h
+
+    condition = model.scheme.embed(c[:, 0], Encoded(y, None, torch.zeros(3, D)))
+    mine = x
+    for block in model.blocks:
+        mine = block(mine, condition)
+    pairs = [
+        (a.head.affine.weight, b.visual_modulation.out_layer.weight) for a, b in zip(model.blocks, blocks, strict=True)
+    ]
+    compare(mine, theirs(), [x, y, c], pairs)
+    with torch.no_grad():
+        for other in blocks:  # the cross-attention's three for the MLP's
+            linear = other.visual_modulation.out_layer
+            linear.weight.copy_(torch.cat([linear.weight.chunk(3)[k] for k in (0, 2, 1)]))
+    assert not torch.allclose(mine, theirs(), atol=1e-3)

@@ -63,7 +63,7 @@ def test_a_caption_is_the_same_in_a_longer_table(scheme: str) -> None:
 
 def refused(chosen: dict[str, str]) -> str:
     """Why parts do not fit one another; empty where they do."""
-    if chosen["gate"] == "one" and chosen["modulation"] == "none":
+    if chosen["gate"] in ("one", "static-zero") and chosen["modulation"] == "none":
         return "leaves the blocks unmodulated"
     if chosen["head"].startswith("approximator") and chosen["gate"].startswith("gaussian"):
         return "an approximator has one map for all vectors, .*: choose gate zero"
@@ -423,6 +423,104 @@ def test_time_as_a_token_is_one_more_token_of_the_sequence() -> None:
         model, seen = SchemeUnderTest(name, {"time": "token"}).random(), []
         model.blocks[0].register_forward_hook(lambda _, args, out, to=seen: to.append(out))
         assert run(model).shape == (4, 3, 16, 16) and seen[0].shape == (4, count, 32)
+
+
+# --- tokens beside the image, and gates that no head gives ------------------------------------------------------------
+
+
+BESIDE: list[tuple[str, dict[str, Any]]] = [
+    ("adaln-zero", {"bank": "tokens(5, 1)"}),
+    ("adaln-zero", {"bank": "registers(5, 2)"}),
+    ("adaln-zero", {"bank": "registers(5, 1)", "time": "token"}),
+    ("adaln-zero", {"gate": "static-zero"}),
+    ("adaln-zero", {"gate": "static-zero", "head": "shared"}),
+    ("adaln-zero", {"gate": "static-zero", "head": "approximator(8, 1)"}),
+    ("sd3", {"gate": "static-zero"}),
+    ("flux", {"gate": "static-zero", "signals": "none"}),
+    ("in-context", {"gate": "static-zero", "tokens": 3, "norm": "rms"}),
+    ("in-context", {"gate": "tanh", "prompt_sees_image": "no"}),
+    ("static-text", {"signals": "none"}),
+    ("static-text", {"modulation": "scale", "gate": "tanh", "head": "shared"}),
+    ("static-text", {"time": "token"}),
+    ("adaln-zero-cross", {"cross": "gated"}),
+    ("adaln-zero-cross", {"cross": "modulated", "head": "shared+table"}),
+    ("adaln-zero-cross", {"cross": "modulated", "signals": "none"}),
+]
+
+
+@pytest.mark.parametrize(("scheme", "options"), BESIDE, ids=str)
+def test_banks_gates_and_branches_obey_the_laws(scheme: str, options: dict[str, Any]) -> None:
+    assert not broken(scheme, options)
+
+
+def test_tokens_of_a_bank_enter_before_their_block_and_leave_after_the_last() -> None:
+    """Before it the sequence is the image's; what enters is the pooled prompt and a learned P_j, or P_j alone."""
+    for name in ("tokens", "registers"):
+        model, counts = SchemeUnderTest("adaln-zero", {"bank": f"{name}(5, 2)"}).random(), []
+        for block in model.blocks:
+            block.register_forward_hook(lambda _, args, out, to=counts: to.append(args[0].shape[1]))
+        x, t, prompt = inputs()
+        assert model(x, t, prompt).shape == x.shape and counts == [16, 16, 21]
+        beside, bank = model.condition(t, prompt).beside, model.scheme.bank.tokens
+        assert beside is not None
+        due = bank + (model.prompt(prompt).pooled[:, None] if name == "tokens" else torch.zeros(4, 1, 32))
+        assert torch.equal(beside, due)
+        assert model.parameter_split()["scheme"] == 5 * 32
+    with pytest.raises(ValueError, match="enters before block 3, and the last is 2"):
+        build("adaln-zero", bank="tokens(5, 3)")
+    with pytest.raises(ValueError, match=r"bank 'tokens\(0, 1\)': choose none"):
+        build("adaln-zero", bank="tokens(0, 1)")
+
+
+def test_registers_from_the_first_block_on_are_the_control() -> None:
+    bank, control = build("adaln-zero", bank="registers(8, 0)"), SchemeUnderTest("registers").random()
+    state = control.state_dict()
+    state["scheme.bank.tokens"] = state.pop("scheme.blanks")
+    bank.load_state_dict(state)
+    assert torch.equal(run(bank), run(control))
+    bank.scheme.start = 1
+    assert not torch.allclose(run(bank), run(control), atol=1e-3)
+
+
+def test_a_static_gate_is_a_gate_whose_map_has_a_bias_alone() -> None:
+    static, usual = SchemeUnderTest("adaln-zero", {"gate": "static-zero"}).random(), build("adaln-zero")
+    state = usual.state_dict()
+    for name, value in static.state_dict().items():
+        if ".head.affine." not in name or not name.startswith("blocks."):
+            if name in state:
+                state[name] = value
+            continue
+        gates = [static.state_dict()[name.rpartition(".affine")[0] + f".own.{k}.table"] for k in range(2)]
+        gates = gates if name.endswith("bias") else [torch.zeros(32, 32)] * 2
+        b1, s1, b2, s2 = value.chunk(4)
+        state[name] = torch.cat([b1, s1, gates[0], b2, s2, gates[1]])
+    usual.load_state_dict(state)
+    assert torch.allclose(run(static), run(usual), atol=1e-5)
+    with torch.no_grad():
+        static.blocks[0].head.own[0].table.add_(0.5)
+    assert not torch.allclose(run(static), run(usual), atol=1e-3)
+
+
+def test_a_gate_at_zero_does_not_meet_a_map_at_zero() -> None:
+    """Or neither of the cross-attention's would ever learn."""
+    for cross, gate, zero in (("plain", "zero", True), ("gated", "zero", False), ("gated", "gaussian(1e-3)", True)):
+        block = build("adaln-zero-cross", cross=cross, gate=gate).blocks[0]
+        assert (block.cross.op.out.weight.abs().max() == 0) == zero, (cross, gate)
+    with pytest.raises(ValueError, match="cross 'gatde': .*did you mean 'gated'"):
+        build("adaln-zero-cross", cross="gatde")
+
+
+def test_a_vector_for_each_token_is_one_for_all_where_they_are_equal() -> None:
+    """c (B, N, D) modulates, gates and normalises token by token (DDT); repeated it is c (B, D)."""
+    for name in ("adaln-zero", "adaln-zero-cross", "shared-modulation", "static-text", "shift-free"):
+        model, (x, t, prompt) = SchemeUnderTest(name).random(), inputs()
+        due, vector = model(x, t, prompt), model.scheme.conditioning_vector
+        repeated = lambda e_t, p, of=vector: of(e_t, p)[:, None].expand(-1, 16, -1)  # noqa: E731
+        model.scheme.conditioning_vector = repeated
+        assert torch.allclose(model(x, t, prompt), due, rtol=1e-4, atol=1e-4), name
+        other = torch.randn(4, 16, 32, generator=torch.Generator().manual_seed(0))
+        model.scheme.conditioning_vector = lambda e_t, p, of=repeated, more=other: of(e_t, p) + more
+        assert not torch.allclose(model(x, t, prompt), due, atol=1e-3), name
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

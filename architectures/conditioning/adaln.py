@@ -58,7 +58,7 @@ class AdaLN(Scheme):
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
-        return Condition(vector=c, modulation=self.trunk(c), beside=self.image_side(e_t))
+        return Condition(vector=c, modulation=self.trunk(c), beside=self.image_side(e_t, prompt))
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from architectures.layers import NORM, parse_norm
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
-from architectures.scheme import POOLED, TIME, BackboneConfig, Facts, Scheme
+from architectures.scheme import BANK, POOLED, TIME, BackboneConfig, Facts, Scheme
 from architectures.sublayer import GATE, MODULATION, Adaptive, Block, Condition, SubLayer, parse_gate
 
 
@@ -21,7 +21,9 @@ class AdaLNZero(Scheme):
         b, s = W silu(c) + b
         x = LN(x) (1 + s) + b
 
-    `prompt` is the pooled prompt. Peebles and Xie 2023 (DiT), section 3.2.
+    `prompt` is the pooled prompt. Peebles and Xie 2023 (DiT), section 3.2. `bank=tokens(k, i)` joins k tokens
+    `prompt` + P_j to x before block i, which are dropped after the last (JiT, arXiv 2511.13720, has 32 before block 4);
+    `bank=registers(k, i)` joins P_j alone, their control.
     """
 
     facts = Facts(
@@ -44,10 +46,12 @@ class AdaLNZero(Scheme):
         head: Annotated[str, HEAD] = "per-block",
         signals: Annotated[str, POOLED] = "timestep+pooled",
         time: Annotated[str, TIME] = "modulation",
+        bank: Annotated[str, BANK] = "none",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
         self.set_signals(signals, time)
+        self.set_bank(bank)
         self.norm = parse_norm(norm)
         self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)
@@ -57,7 +61,7 @@ class AdaLNZero(Scheme):
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
-        return Condition(vector=c, modulation=self.trunk(c), beside=self.image_side(e_t))
+        return Condition(vector=c, modulation=self.trunk(c), beside=self.image_side(e_t, prompt))
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width

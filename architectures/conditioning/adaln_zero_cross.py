@@ -5,6 +5,7 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from architectures.layers import NORM, init_with, parse_norm, zeros
+from architectures.options import Option
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
@@ -20,6 +21,11 @@ from architectures.sublayer import (
     prompt_tokens,
 )
 
+CROSS = Option(
+    "the cross-attention's branch: neither modulated nor gated, gated, or with shift, scale and gate as the others",
+    ("plain", "gated", "modulated"),
+)
+
 
 class AdaLNZeroCross(Scheme):
     """adaLN-Zero for time and pooled prompt, cross-attention for the prompt's tokens.
@@ -33,7 +39,9 @@ class AdaLNZeroCross(Scheme):
         x = LN(x) (1 + s) + b
 
     The block of DiT (Peebles and Xie 2023, section 3.2) with the cross-attention that PixArt (Chen et al. 2023, section
-    2.3) adds to it, here with a norm before it; every block is the identity at init.
+    2.3) adds to it, here with a norm before it; every block is the identity at init. `cross=gated` weighs that branch
+    by a g of its own, `cross=modulated` gives it b, s and g (Kandinsky 5); where that g is initialised at zero, the
+    output Linear is not.
     """
 
     facts = Facts(
@@ -56,6 +64,7 @@ class AdaLNZeroCross(Scheme):
         head: Annotated[str, HEAD] = "per-block",
         signals: Annotated[str, SIGNALS] = "timestep+pooled",
         time: Annotated[str, TIME] = "modulation",
+        cross: Annotated[str, CROSS] = "plain",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
@@ -63,7 +72,8 @@ class AdaLNZeroCross(Scheme):
         self.norm = parse_norm(norm)
         self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)
-        self.heads = self.placement(head, [branch, PLAIN, branch])
+        self.cross = {"plain": PLAIN, "gated": Adaptive("none", self.gate), "modulated": branch}[cross]
+        self.heads = self.placement(head, [branch, self.cross, branch])
         self.trunk = self.heads.trunk()
         self.final = self.final_norm(self.norm(d), modulation)
 
@@ -75,11 +85,18 @@ class AdaLNZeroCross(Scheme):
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
         cross = self.cross_attention()
-        init_with(cross.out, weight=zeros)
+        if self.cross.gate.init is not zeros:  # a gate at zero before a map at zero would leave both there
+            init_with(cross.out, weight=zeros)
         return Block(
             self.heads.head(index),
             attention=SubLayer(op=self.self_attention(), norm=self.norm(d), modulation=self.modulation, gate=self.gate),
-            cross=SubLayer(op=cross, norm=self.norm(d), context=prompt_tokens),
+            cross=SubLayer(
+                op=cross,
+                norm=self.norm(d),
+                modulation=self.cross.modulation,
+                gate=self.cross.gate,
+                context=prompt_tokens,
+            ),
             mlp=SubLayer(op=self.mlp(), norm=self.norm(d), modulation=self.modulation, gate=self.gate),
         )
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sequence import CONTEXT, join_tokens, token_block
 from architectures.sublayer import GATE, Adaptive, Condition, SubLayer, carry_modulated, joint_mask, parse_gate
+
+OF_HEADS = replace(GATE, choices=tuple(gate for gate in GATE.choices if gate != "static-zero"))
 
 
 class HDM(Scheme):
@@ -45,7 +48,7 @@ class HDM(Scheme):
         backbone: BackboneConfig,
         image_size: int,
         *,
-        gate: Annotated[str, GATE] = "one+zero",
+        gate: Annotated[str, OF_HEADS] = "one+zero",
         signals: Annotated[str, SIGNALS] = "timestep",
         time: Annotated[str, TIME] = "modulation",
         context: Annotated[str, CONTEXT] = "updated",

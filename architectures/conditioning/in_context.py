@@ -12,7 +12,7 @@ from architectures.prompt import Encoded
 from architectures.scheme import WITHOUT_C, BackboneConfig, Facts, Scheme
 from architectures.sequence import CONTEXT, join_tokens, token_block
 from architectures.sides import PROMPT_TIME, SEES
-from architectures.sublayer import Condition, SubLayer, joint_mask
+from architectures.sublayer import GATE, Adaptive, Condition, SubLayer, joint_mask, parse_gate
 
 
 class InContext(Scheme):
@@ -27,7 +27,8 @@ class InContext(Scheme):
     LN has no weights, the appended tokens no positions, and they are dropped after the last block; the paper leaves the
     first two open; with `context=static` k is the same in every block, which updates x alone. With
     `prompt_sees_image=no` the prompt's tokens attend to k alone, and with `prompt_time=none` e_t is on the image's
-    side, so that they attend to one another alone. Peebles and Xie 2023 (DiT), section 3.2.
+    side, so that they attend to one another alone. There is no c, so that gates are learned constants (iMF, arXiv
+    2512.02012: `gate=static-zero`, with `tokens`). Peebles and Xie 2023 (DiT), section 3.2.
     """
 
     facts = Facts(
@@ -47,6 +48,7 @@ class InContext(Scheme):
         norm: Annotated[str, NORM] = "layer",
         tokens: Annotated[int, Option("tokens a signal: how often time and each prompt token are repeated")] = 1,
         context: Annotated[str, CONTEXT] = "updated",
+        gate: Annotated[str, GATE] = "one",
         signals: Annotated[str, WITHOUT_C[0]] = "timestep",
         time: Annotated[str, WITHOUT_C[1]] = "token",
         prompt_time: Annotated[str, replace(PROMPT_TIME, choices=("t", "none"))] = "t",
@@ -63,7 +65,8 @@ class InContext(Scheme):
         self.prompt_alone |= prompt_time == "none"  # the token of time is on the image's side
         if tokens < 1:
             raise ValueError(f"tokens {tokens}: at least 1")
-        self.norm = parse_norm(norm)
+        self.norm, self.gate = parse_norm(norm), parse_gate(gate)
+        self.heads = self.placement("per-block", [Adaptive("none", self.gate)] * 2)
         self.repeats, self.context = tokens, context
         if tokens > 1:
             self.places = nn.Parameter(torch.empty(tokens, backbone.width))
@@ -93,8 +96,9 @@ class InContext(Scheme):
         d = self.backbone.width
         return token_block(
             self.context,
-            attention=SubLayer(op=self.self_attention(), norm=self.norm(d), context=joint_mask),
-            mlp=SubLayer(op=self.mlp(), norm=self.norm(d)),
+            self.heads.head(index) if self.gate.function else None,
+            attention=SubLayer(op=self.self_attention(), norm=self.norm(d), gate=self.gate, context=joint_mask),
+            mlp=SubLayer(op=self.mlp(), norm=self.norm(d), gate=self.gate),
             apart=self.apart,
             sees=self.sees_image,
         )
