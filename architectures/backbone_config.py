@@ -27,6 +27,9 @@ class BackboneConfig:
         mlp: `gelu`, `swiglu` or `geglu`. mlp_ratio: hidden width over D (two thirds of it in the gated kinds).
         qk_norm: RMS-normalise queries and keys per head. positions: `sincos` (DiT's), `sincos(BASE)` (quarter turns,
             the slowest a BASE-th of the fastest), `random` (a fixed N(0, 1) table), `learned` or `rope`.
+        bias: whether the Linears of attention and MLP have one (FLUX.2 has none). kv_heads: fewer heads of keys and
+            values in self-attention, each for H / kv_heads of queries; None is H. attention_gate: multiply what is
+            attended to by sigmoid(W_g u) before the output Linear (Krea 2).
 
     Raises:
         ValueError: for values that do not fit one another; each sentence names them.
@@ -40,6 +43,9 @@ class BackboneConfig:
     mlp_ratio: float = 4.0
     qk_norm: bool = False
     positions: str = "sincos"
+    bias: bool = True
+    kv_heads: int | None = None
+    attention_gate: bool = False
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "heads", "patch"):
@@ -47,6 +53,8 @@ class BackboneConfig:
                 raise ValueError(f"backbone {name} must be at least 1, got {getattr(self, name)}")
         if self.width % self.heads:
             raise ValueError(f"backbone width {self.width} is not divisible by {self.heads} heads")
+        if self.kv_heads is not None and (self.kv_heads < 1 or self.heads % self.kv_heads):
+            raise ValueError(f"backbone kv_heads {self.kv_heads}: choose a divisor of its {self.heads} heads")
         if self.mlp not in MLPS:
             raise ValueError(f"backbone mlp {self.mlp!r}: choose {', '.join(MLPS)}")
         base = choose("backbone positions", self.positions, POSITIONS)[1]

@@ -163,6 +163,7 @@ class SelfAttention(nn.Module):
         bias: of qkv and of out. qk_norm: RMS-normalise queries and keys, each head with one weight; qk_eps its eps.
         rope: rotates queries and keys; `PrecomputedRoPE()` where positions come with the sequence.
         read_only: `out` is left out: the sequence is only attended to by another one (SD3's last text side).
+        gated: what `out` receives is multiplied by sigmoid(W_g x), a gate a channel (Krea 2).
     """
 
     symbol = "SA"
@@ -178,6 +179,7 @@ class SelfAttention(nn.Module):
         qk_eps: float = 1e-6,
         rope: nn.Module | None = None,
         read_only: bool = False,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         self.heads, self.kv_heads = heads, kv_heads or heads
@@ -187,11 +189,16 @@ class SelfAttention(nn.Module):
         self.q_norm = RMSNorm(d, eps=qk_eps) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(d, eps=qk_eps) if qk_norm else nn.Identity()
         self.rope = rope or nn.Identity()
+        self.gate = nn.Linear(width, width, bias=False) if gated and not read_only else None
 
     def forward(self, x: Tensor, mask: Tensor | None = None, *where: Tensor) -> Tensor:
         """x (B, N, D), mask (B, N) true where a token is attended to, where: what rope needs -> (B, N, D)."""
+        return self.emit(attend(*self.split(x, *where), mask), x)
+
+    def emit(self, a: Tensor, x: Tensor) -> Tensor:
+        """What the heads attended to, a (B, N, D), of tokens x (B, N, D), through the gate and out -> (B, N, D)."""
         assert self.out is not None
-        return self.out(attend(*self.split(x, *where), mask))
+        return self.out(a if self.gate is None else self.gate(x).sigmoid() * a)
 
     def split(self, x: Tensor, *where: Tensor, turned: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, N, D) -> q, k, v, each (B, H, N, d), normed and, unless they have no position, rotated."""
@@ -207,19 +214,26 @@ class CrossAttention(nn.Module):
     """Queries from image tokens, keys and values from prompt tokens: q, kv and out.
 
     Args:
-        width: D. heads: H. context: width of the prompt tokens, D by default. bias: of q and kv (out has one).
+        width: D. heads: H. context: width of the prompt tokens, D by default. bias: of q and kv. out_bias: of out.
     """
 
     role, symbol = "prompt", "CA"
 
     def __init__(
-        self, width: int, heads: int, *, context: int | None = None, bias: bool = True, qk_norm: bool = False
+        self,
+        width: int,
+        heads: int,
+        *,
+        context: int | None = None,
+        bias: bool = True,
+        out_bias: bool = True,
+        qk_norm: bool = False,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.q = nn.Linear(width, width, bias=bias)
         self.kv = nn.Linear(context or width, 2 * width, bias=bias)
-        self.out = nn.Linear(width, width)
+        self.out = nn.Linear(width, width, bias=out_bias)
         self.q_norm = RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
 
@@ -228,27 +242,6 @@ class CrossAttention(nn.Module):
         q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, N, d)
         k, v = self.kv(tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, L, d)
         return self.out(attend(self.q_norm(q), self.k_norm(k), v, mask))
-
-
-class KeysValues(nn.Module):
-    """Keys and values of prompt tokens that image tokens attend to beside their own: kv, and a norm of the keys.
-
-    Args:
-        width: D. heads: H. qk_norm: RMS-normalise keys per head.
-    """
-
-    role = "prompt"
-
-    def __init__(self, width: int, heads: int, *, qk_norm: bool = False) -> None:
-        super().__init__()
-        self.heads = heads
-        self.kv = nn.Linear(width, 2 * width)
-        self.k_norm = RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
-
-    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """y (B, L, D) -> k and v, each (B, H, L, d)."""
-        k, v = self.kv(y).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.k_norm(k), v
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -265,10 +258,10 @@ class MLP(nn.Module):
 
     symbol = "MLP"
 
-    def __init__(self, width: int, ratio: float = 4.0, *, out_bias: bool = True) -> None:
+    def __init__(self, width: int, ratio: float = 4.0, *, bias: bool = True, out_bias: bool = True) -> None:
         super().__init__()
-        self.up = nn.Linear(width, int(width * ratio))
-        self.down = nn.Linear(int(width * ratio), width, bias=out_bias)
+        self.up = nn.Linear(width, int(width * ratio), bias=bias)
+        self.down = nn.Linear(int(width * ratio), width, bias=bias and out_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.gelu(self.up(x), approximate="tanh"))

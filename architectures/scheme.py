@@ -26,7 +26,6 @@ from architectures.layers import (
     MLPS,
     CrossAttention,
     Init,
-    KeysValues,
     RoPE,
     SelfAttention,
     init_with,
@@ -36,7 +35,7 @@ from architectures.modulation import Placement
 from architectures.options import Option, choose, choose_all, nearest
 from architectures.placement import parse_placement
 from architectures.prompt import Encoded, with_time
-from architectures.sides import PROMPT_TIME, SEES
+from architectures.sides import PROMPT_TIME, SEES, KeysValues
 from architectures.sublayer import Adaptive, Condition
 
 
@@ -133,25 +132,39 @@ class Scheme(nn.Module):
 
     def self_attention(self) -> SelfAttention:
         """Attention over image tokens (tokens after the image's N keep position 0)."""
-        config = self.backbone
-        return _of_backbone(SelfAttention(config.width, config.heads, qk_norm=config.qk_norm, rope=self.rope))
+        return _of_backbone(self.attention_of_backbone(rope=self.rope))
 
     def cross_attention(self) -> CrossAttention:
         """Queries from image tokens, keys and values from prompt tokens."""
-        return CrossAttention(self.backbone.width, self.backbone.heads, qk_norm=self.backbone.qk_norm)
+        d, heads, bias = self.backbone.width, self.backbone.heads, self.backbone.bias
+        return CrossAttention(d, heads, bias=bias, out_bias=bias, qk_norm=self.backbone.qk_norm)
 
     def text_attention(self, *, last: bool = False) -> SelfAttention:
         """Attention of a prompt's own stream; `last`: nothing reads it after this block, so it is only attended to."""
+        return _of_backbone(self.attention_of_backbone(read_only=last))
+
+    def attention_of_backbone(self, **more: Any) -> SelfAttention:
+        """Attention with the backbone's heads, biases, norms and gate."""
         config = self.backbone
-        return _of_backbone(SelfAttention(config.width, config.heads, qk_norm=config.qk_norm, read_only=last))
+        return SelfAttention(
+            config.width,
+            config.heads,
+            kv_heads=config.kv_heads,
+            bias=(config.bias, config.bias),
+            qk_norm=config.qk_norm,
+            gated=config.attention_gate,
+            **more,
+        )
 
     def prompt_keys(self) -> KeysValues:
         """Keys and values of prompt tokens, for the image's attention."""
-        return KeysValues(self.backbone.width, self.backbone.heads, qk_norm=self.backbone.qk_norm)
+        config = self.backbone
+        return KeysValues(config.width, config.heads, qk_norm=config.qk_norm, bias=config.bias)
 
     def mlp(self) -> nn.Module:
         """The backbone's MLP."""
-        return _of_backbone(MLPS[self.backbone.mlp](self.backbone.width, self.backbone.mlp_ratio))
+        config = self.backbone
+        return _of_backbone(MLPS[config.mlp](config.width, config.mlp_ratio, bias=config.bias))
 
     def placement(self, head: str, adaptive: Sequence[Adaptive], init: Init | None = None, **more: Any) -> Placement:
         """Where the maps from c to shift, scale and gate are: the option `head`, for all blocks of the backbone.

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from architectures.layers import SelfAttention, attend
+from architectures.layers import RMSNorm, SelfAttention, attend
 from architectures.options import Option
 from architectures.sublayer import Condition, Equations, SubLayer, Vectors, op_symbol
 
@@ -46,8 +46,8 @@ def attend_jointly(
     sides = image.split(x, *where_x), text.split(y, *where_y, turned=bool(where_y))
     q, k, v = (torch.cat(pair, 2) for pair in zip(*sides, strict=True))
     a = attend(q, k, v, mask)
-    assert image.out is not None
-    return image.out(a[:, : x.shape[1]]), text.out(a[:, x.shape[1] :]) if text.out is not None else None
+    a_x, a_y = a[:, : x.shape[1]], a[:, x.shape[1] :]
+    return image.emit(a_x, x), text.emit(a_y, y) if text.out is not None else None
 
 
 def attend_alone(
@@ -59,7 +59,7 @@ def attend_alone(
     q, k, v = text.split(y, *where, turned=bool(where))
     if text.out is None:
         return None, (k, v)
-    return text.out(attend(q, k, v, None if mask is None else mask[:, -count:])), (k, v)
+    return text.emit(attend(q, k, v, None if mask is None else mask[:, -count:]), y), (k, v)
 
 
 def attend_to_kept(
@@ -67,9 +67,7 @@ def attend_to_kept(
 ) -> Tensor:
     """x (B, N, D) to itself and to the prompt's keys and values, of the joint mask and angles -> (B, N, D)."""
     q, k, v = image.split(x, *(() if angles is None else (angles[:, : x.shape[1]],)))
-    assert image.out is not None
-    out: Tensor = image.out(attend(q, torch.cat([k, kept[0]], 2), torch.cat([v, kept[1]], 2), mask))
-    return out
+    return image.emit(attend(q, torch.cat([k, kept[0]], 2), torch.cat([v, kept[1]], 2), mask), x)
 
 
 def attention_of(sublayer: SubLayer) -> SelfAttention:
@@ -81,6 +79,27 @@ def attention_of(sublayer: SubLayer) -> SelfAttention:
 def of_prompt(c: Condition) -> Condition:
     """What modulates the prompt's side: its own, or what modulates the image's."""
     return c if c.prompt is None else c.prompt
+
+
+class KeysValues(nn.Module):
+    """Keys and values of prompt tokens that image tokens attend to beside their own: kv, and a norm of the keys.
+
+    Args:
+        width: D. heads: H. qk_norm: RMS-normalise keys per head. bias: of kv.
+    """
+
+    role = "prompt"
+
+    def __init__(self, width: int, heads: int, *, qk_norm: bool = False, bias: bool = True) -> None:
+        super().__init__()
+        self.heads = heads
+        self.kv = nn.Linear(width, 2 * width, bias=bias)
+        self.k_norm = RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
+
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """y (B, L, D) -> k and v, each (B, H, L, d)."""
+        k, v = self.kv(y).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.k_norm(k), v
 
 
 # --- a block of two sides ---------------------------------------------------------------------------------------------

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import architectures
-from architectures import BackboneConfig, Labels
-from architectures.layers import RoPE, fixed_positions, patchify, random_positions, sincos_positions, unpatchify
+from architectures import BackboneConfig, Labels, laws
+from architectures.layers import (
+    RoPE,
+    SelfAttention,
+    fixed_positions,
+    patchify,
+    random_positions,
+    sincos_positions,
+    unpatchify,
+)
 
 
 def counted(scheme: str, backbone: str) -> tuple[int, float]:
@@ -226,3 +236,61 @@ def test_macs_are_the_published_ones(size: str) -> None:
             model(torch.empty(1, 4, 32, 32), torch.empty(1), torch.zeros(1, dtype=torch.long))
         counted = counter.get_total_flops() / 2e9
         assert abs(counted - published) <= max(0.001 * published, 0.0055), (patch, counted, published)
+
+
+VARIED: list[dict[str, Any]] = [
+    {"bias": False},
+    {"kv_heads": 1},
+    {"attention_gate": True},
+    {"bias": False, "kv_heads": 1, "attention_gate": True, "mlp": "swiglu", "positions": "rope"},
+]
+
+
+@pytest.mark.parametrize("changes", VARIED, ids=str)
+@pytest.mark.parametrize("scheme", architectures.schemes())
+def test_every_scheme_is_built_on_every_backbone(scheme: str, changes: dict[str, Any]) -> None:
+    """Outputs are finite, every parameter learns, padding is hidden, and what differs is the backbone's."""
+    config, subject = laws.CONFIG.with_changes(**changes), laws.SchemeUnderTest(scheme)
+    model, (x, t, prompt) = subject.random(laws.FEATURES, config=config), subject.inputs(laws.FEATURES)
+    out = model(x, t, prompt)
+    out.square().mean().backward()
+    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    silent = [n for n in silent if not n.startswith("prompt.null")]
+    assert out.isfinite().all() and not silent
+    hidden = prompt._replace(tokens=torch.where(prompt.mask[..., None], prompt.tokens, 9.0))
+    assert torch.allclose(model(x, t, hidden), out, atol=1e-4 * float(out.abs().max().clamp(min=1)))
+    usual, own = subject.build(laws.FEATURES).parameter_split(), model.parameter_split()
+    assert own["modulation"] == usual["modulation"] and own["scheme"] == usual["scheme"]
+    assert own["backbone"] != usual["backbone"]
+    if not changes.get("bias", True):
+        names = [
+            n for n, _ in model.named_parameters() if n.startswith("blocks.") and ".op." in n and n.endswith("bias")
+        ]
+        assert not names
+
+
+def test_grouped_queries_are_queries_whose_keys_are_repeated() -> None:
+    grouped, full = SelfAttention(8, 4, kv_heads=2), SelfAttention(8, 4)
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for name in ("weight", "bias"):
+            q, k, v = getattr(grouped.qkv, name).split([8, 4, 4])
+            k, v = (u.unflatten(0, (2, 2)).repeat_interleave(2, dim=0).flatten(0, 1) for u in (k, v))
+            getattr(full.qkv, name).copy_(torch.cat([q, k, v]))
+        full.out.load_state_dict(grouped.out.state_dict())
+        assert torch.allclose(grouped(x), full(x), atol=1e-6)
+        full.qkv.bias[-8:].add_(1)
+        assert not torch.allclose(grouped(x), full(x), atol=1e-3)
+    with pytest.raises(ValueError, match="backbone kv_heads 3: choose a divisor of its 4 heads"):
+        BackboneConfig(width=32, heads=4, kv_heads=3)
+
+
+def test_a_gated_attention_with_a_gate_of_a_half_is_half_of_it() -> None:
+    gated, plain = SelfAttention(8, 2, gated=True), SelfAttention(8, 2)
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain.load_state_dict({k: v for k, v in gated.state_dict().items() if not k.startswith("gate.")})
+        gated.gate.weight.zero_()  # sigmoid 0 = 1 / 2
+        assert torch.allclose(gated(x) - gated.out.bias, (plain(x) - plain.out.bias) / 2, atol=1e-6)
+        gated.gate.weight.normal_(generator=torch.Generator().manual_seed(1))
+        assert not torch.allclose(gated(x) - gated.out.bias, (plain(x) - plain.out.bias) / 2, atol=1e-3)

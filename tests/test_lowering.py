@@ -48,6 +48,7 @@ BUDGETS: dict[str, Budget] = {
     "sd3": Budget(95, 108, 48, 108),
     "shared-modulation": Budget(97, 88, 48, 76),
     "shift-free": Budget(101, 73, 41, 57),
+    "static-text": Budget(87, 87, 46, 66),
     "z-image": Budget(110, 80, 45, 56),
 }
 

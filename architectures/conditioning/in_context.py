@@ -57,12 +57,8 @@ class InContext(Scheme):
         super().__init__(backbone, image_size)
         self.set_signals(signals, time)
         self.set_prompt_side(prompt_time, prompt_sees_image, static=context == "static")
-        if prompt_time == "none" and (self.facts.time != "token" or self.sees_image or context == "static"):
-            raise ValueError(
-                "prompt_time 'none' hides the token of time from the prompt's: where there is no token of time, or a "
-                "prompt that sees the image's tokens, it hides nothing: choose time token and prompt_sees_image no"
-            )
-        self.prompt_alone |= prompt_time == "none"  # the token of time is on the image's side
+        self.apart_from_time = prompt_time == "none" and self.facts.time == "token"  # its token is on the image's side
+        self.prompt_alone |= self.apart_from_time and (context == "static" or not self.sees_image)
         if tokens < 1:
             raise ValueError(f"tokens {tokens}: at least 1")
         self.norm, self.gate = parse_norm(norm), parse_gate(gate)
@@ -73,7 +69,7 @@ class InContext(Scheme):
             init_with(self, places=normal(0.02))
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        if self.prompt_time == "none":
+        if self.apart_from_time:
             e, k, mask = self.repeated(e_t[:, None]), prompt.tokens, prompt.mask
         else:
             e, (k, mask) = None, self.prompt_side(e_t, prompt)

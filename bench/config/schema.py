@@ -32,12 +32,7 @@ Positive = Annotated[Number, Gt(0)]
 Share = Annotated[Number, Interval(ge=0, lt=1)]
 
 # How pydantic reads these classes; a plain mapping, so that nothing is imported for it here.
-STRICT: Any = {
-    "extra": "forbid",
-    "use_attribute_docstrings": True,
-    "allow_inf_nan": False,
-    "coerce_numbers_to_str": True,
-}
+STRICT: Any = dict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 @dataclass(frozen=True)
@@ -64,6 +59,12 @@ class Backbone:
     """Whether queries and keys are normalised."""
     positions: str = "sincos"
     """Position encoding: sincos (DiT's), sincos(BASE), random (a fixed table), learned, or rope."""
+    bias: Flag = True
+    """Whether the maps of attention and MLP have biases."""
+    kv_heads: Count | None = None
+    """Heads of keys and values in self-attention, a divisor of the heads; null is as many."""
+    attention_gate: Flag = False
+    """Whether what is attended to is multiplied by a sigmoid gate of the tokens."""
 
 
 @dataclass(frozen=True)
