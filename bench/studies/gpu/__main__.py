@@ -100,7 +100,7 @@ def line(row: Report) -> str:
     head = f"{row['scheme']} {row['backbone']} {row['mode']} batch {row['batch']}"
     if "failed" in row:
         return f"{head}: {row['failed']}"
-    memory = row.get("peak_allocated_bytes", row.get("peak_resident_bytes", 0.0)) / 2**30
+    memory = row["peak_allocated_bytes" if "peak_allocated_bytes" in row else "peak_resident_bytes"] / 2**30
     beside = f", harness/bare {row['over_bare']:.3f}" if "over_bare" in row else ""
     mfu = f"MFU {row['mfu']:.1%}, " if "mfu" in row else ""
     return (

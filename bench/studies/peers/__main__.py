@@ -150,7 +150,8 @@ def main() -> None:
     given = parser.parse_args()
     of = Sizes(**{one.name: getattr(given, one.name) for one in fields(Sizes)})
     if given.peak:
-        print_peak(*given.peak, of)
+        name, side = given.peak
+        print_peak(name, side, of)
         return
     systems = {}
     for name in SYSTEMS:
