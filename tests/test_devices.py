@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 import architectures
 from architectures import index_prompt, laws
 from bench.config.schema import ConfigError, Run, Train
-from bench.findings.compare import origins
+from bench.findings.origins import origins
 from bench.run.endings import RankLost
 from bench.run.needs import needs
 from bench.run.processes import marked
@@ -280,7 +280,7 @@ def test_costs_are_a_device_and_in_total(cells: dict[int, CellFolder]) -> None:
 def test_rows_of_other_numbers_of_devices_are_said_to_be_of_other_machines() -> None:
     found = [{"hardware": {"gpu": "H200"}, "devices": count} for count in (1, 2)]
     cells: Any = [SimpleNamespace(result=SimpleNamespace(provenance=one)) for one in found]
-    assert origins(cells) == ["measured on different machines: 2 x H200, H200; costs cannot be compared"]
+    assert origins(cells) == ["measured on different machines: 2 x H200, H200; costs are compared within one alone"]
     assert not origins(cells[:1])
 
 

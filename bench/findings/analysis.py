@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from bench.findings import claims, compare, fairness
+from bench.findings import claims, compare, fairness, origins
 from bench.findings.caveats import caveats
 from bench.findings.claims import ClaimVerdict
 from bench.findings.compare import Difference
@@ -58,11 +58,11 @@ class Analysis:
 
     @cached_property
     def first_cells(self) -> dict[str, CellRecord]:
-        """The first finished seed of each row, by the row's name."""
+        """The first finished seed of each row, by the row's name; one that has samples, where any has."""
         first: dict[str, CellRecord] = {}
-        for cell in self.table.done:
+        for cell in sorted(self.table.done, key=lambda cell: cell.grid is None):
             first.setdefault(cell.row.name, cell)
-        return first
+        return {row.name: first[row.name] for row in self.rows if row.name in first}
 
     def row(self, name: str) -> VariantSummary:
         """The row of a name.
@@ -106,6 +106,7 @@ def _row_notes(table: Table, rows: list[VariantSummary]) -> list[str]:
         text.append("One seed: there is no spread, and differences between rows are not established.")
     else:
         text.append("Mean over seeds ± half the 95 % t-interval of that mean.")
+    text += origins.notes(table)
     text += [f"{row.name}, {reason}" for row in rows for reason in row.reasons]
     return text + [
         f"{row.name}, seed {seed}, was trained on {' and then '.join(on)}: not one machine's number."

@@ -29,8 +29,9 @@ from itertools import pairwise
 
 from bench.config.claim import ClaimError, ClaimSpec, ClaimTest, RowFacts, check, hint
 from bench.findings import registered
-from bench.findings.compare import apart, caveats, origins
+from bench.findings.compare import apart, caveats
 from bench.findings.ladder import ladders
+from bench.findings.origins import origins, same_code
 from bench.findings.peers import of_tasks, peers, rule_of
 from bench.findings.statistics import LEVEL, holm, more_seeds, more_seeds_text, paired_p
 from bench.findings.summary import VariantSummary, find_row, summaries
@@ -96,7 +97,7 @@ def decide(table: Table, rows: Sequence[VariantSummary] | None = None) -> ClaimV
     named = dict.fromkeys(name for test in claim.tests for name in test.rows)
     text = caveats(table, *(name for name in named if name in names)) + _at_chance(values)
     if not set(named) <= set(names):  # a ladder's runs are lost on purpose
-        text += [note for note in origins(table.cells) if note not in text]
+        text += [note for note in origins(table.cells, same=same_code(table)) if note not in text]
     return ClaimVerdict(table.name, claim.says, together({test.verdict for test in tests}), tests, text)
 
 

@@ -6,29 +6,30 @@ less than it claims: `tests/test_compare.py` measures both). Tasks, where seeds 
 that say so are compared with a pooled variance: `bench.findings.peers` says which rule, `bench.findings.contrasts` how.
 
 A verdict needs two things: the interval, at Holm's level over all that is compared at once, holds no zero; and the gap
-is wider than the metric's margin. Rates and times are compared within a run alone: what else a machine did in another
-hour is no property of a scheme.
+is wider than the metric's margin. Rates and times are compared within a run alone, peaks of memory within a machine:
+what else a machine did in another hour is no property of a scheme.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bench.findings import peers as peering
 from bench.findings.contrasts import Rule
 from bench.findings.difference import HEADINGS, Difference, lines, mark, verdict
+from bench.findings.origins import origins, same_code
 from bench.findings.statistics import LEVEL, holm, interval, paired_p
 from bench.findings.summary import VariantSummary, columns, find_row, summaries
 from bench.findings.unpaired import undecided, unpaired
-from bench.findings.words import machine
 from bench.store.metrics import Measurement
-from bench.store.table import CellRecord, Table
+from bench.store.table import Table
 
 __all__ = ["HEADINGS", "Difference", "compare", "difference", "lines", "verdict"]
 APART = "timed in different runs"
+MACHINES = "measured on different machines"
 
 
 # --- two variants -----------------------------------------------------------------------------------------------------
@@ -97,14 +98,30 @@ def difference(
 
 
 def apart(a: VariantSummary, b: VariantSummary, seeds: Sequence[int], *keys: str) -> str:
-    """`APART` where rates or times of the two rows were measured in different runs; else nothing.
+    """Why these metrics of two rows are not to be compared; empty where they may be.
 
-    That is where one of these metrics is a rate or a time and the runs of a seed differ, as of a cell that an earlier
-    matrix had trained.
+    `APART` where one is a rate or a time of different runs, as of a cell that an earlier matrix had trained; `MACHINES`
+    where one is a peak of memory of different machines. Seeds 0 and 1 of both rows in one run and seed 2 of both in
+    another may be compared.
     """
-    if not any(Measurement.parse(key).metric.timed for key in keys):
-        return ""
-    return APART if any(a.runs.get(seed) != b.runs.get(seed) for seed in seeds) else ""
+    metrics = [Measurement.parse(key).metric for key in keys]
+    if any(one.timed for one in metrics) and _differ(a.runs, b.runs, seeds):
+        return APART
+    if any("_bytes" in one.kind for one in metrics) and _differ(a.machines, b.machines, seeds):
+        return MACHINES
+    return ""
+
+
+def _differ(a: Mapping[int, str], b: Mapping[int, str], seeds: Sequence[int]) -> bool:
+    """Whether two rows are of several places, and not seed by seed of the same."""
+    ours, theirs = ({seed: one[seed] for seed in seeds if seed in one} for one in (a, b))
+    return len({*ours.values(), *theirs.values()}) > 1 and ours != theirs
+
+
+def together(rows: Sequence[VariantSummary], key: str) -> bool:
+    """Whether a metric of all these rows may be compared, by the rule of `apart`."""
+    known = [row for row in rows if row.results]
+    return not any(apart(row, known[0], sorted({*row.runs, *known[0].runs}), key) for row in known[1:])
 
 
 def judged(pairs: Sequence[Difference]) -> list[Difference]:
@@ -152,21 +169,7 @@ def caveats(table: Table, *names: str) -> list[str]:
         for cell in cells
         if cell.result is None
     ]
-    return text + origins(cells)
-
-
-def origins(cells: Sequence[CellRecord]) -> list[str]:
-    """What speaks against comparing cells by where they come from."""
-    text, provenance = [], [cell.result.provenance for cell in cells if cell.result]
-    if any(p.get("dirty") for p in provenance):
-        text.append("measured with uncommitted changes")
-    commits = sorted({str(p.get("commit", "unknown"))[:8] for p in provenance})
-    if len(commits) > 1:
-        text.append(f"measured at different commits: {', '.join(commits)}")
-    machines = sorted({machine(p) for p in provenance})
-    if len(machines) > 1:
-        text.append(f"measured on different machines: {', '.join(machines)}; costs cannot be compared")
-    return text
+    return text + origins(cells, same=same_code(table))
 
 
 # --- a whole matrix ---------------------------------------------------------------------------------------------------
@@ -233,8 +236,7 @@ def _not_shown_worse(rows: Sequence[VariantSummary], column: Measurement, rule: 
 def _bold(
     rows: Sequence[VariantSummary], best_of: Sequence[VariantSummary], column: Measurement, rule: Rule
 ) -> set[str]:
-    apart_runs = column.metric.timed and any(row.runs != rows[0].runs for row in rows)
-    if not column.better or apart_runs or len(rows) < 2 or not best_of:
+    if not column.better or len(rows) < 2 or not best_of or not together(rows, column.key):
         return set()
     sign = 1 if column.better == "lower" else -1
     best = min(best_of, key=lambda row: sign * statistics.fmean(row.values[column.key]))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bench.findings.origins import run
 from bench.findings.words import few, machine
 from bench.store.result import Result
 from bench.store.table import CellRecord, Table
@@ -32,7 +33,7 @@ RECORDED: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = (
     ("hardware", machine),
     ("threads", lambda p: p.get("threads")),
     ("versions of Python and packages", lambda p: str(sorted(p.get("versions", {}).items()))),
-    ("run that they were measured in, on which rates depend", lambda p: p.get("command")),
+    ("run that they were measured in, on which rates depend", run),
     ("seed of evaluation", lambda p: p.get("seeds", {}).get("evaluate")),
     ("extractor, judge and number of images", lambda p: str(sorted(_measured(p).items()))),
 )

@@ -10,7 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from architectures import nearest
+from bench.findings.origins import run
 from bench.findings.statistics import half_width
+from bench.findings.words import machine
 from bench.store import metrics
 from bench.store.metrics import Measurement, numbers
 from bench.store.result import Result
@@ -45,8 +47,13 @@ class VariantSummary:
 
     @cached_property
     def runs(self) -> dict[int, str]:
-        """Seed -> the command that measured it."""
-        return {seed: str(result.provenance.get("command")) for seed, result in self.results.items()}
+        """Seed -> the run that it was measured in, and on which machine."""
+        return {seed: f"{run(one.provenance)} on {self.machines[seed]}" for seed, one in self.results.items()}
+
+    @cached_property
+    def machines(self) -> dict[int, str]:
+        """Seed -> the machine that measured it."""
+        return {seed: machine(result.provenance) for seed, result in self.results.items()}
 
     @property
     def planned(self) -> int:
@@ -87,11 +94,11 @@ class VariantSummary:
 
 
 def frame(table: Table) -> pd.DataFrame:
-    """Every number of a table, long: `row`, `seed`, `metric`, `value`, `run` (the command that measured it)."""
+    """Every number of a table, long: `row`, `seed`, `metric`, `value`, `run` (that it was measured in)."""
     import pandas as pd
 
     lines = [
-        (cell.row.name, cell.row.seed, key, value, str(cell.result.provenance.get("command")))
+        (cell.row.name, cell.row.seed, key, value, run(cell.result.provenance))
         for cell in table.cells
         if cell.result
         for key, value in numbers(cell.result).items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from bench.findings.statistics import interval
@@ -40,3 +40,11 @@ def machine(provenance: dict[str, Any]) -> str:
     """The processor or GPU that a cell was measured on, with how many there were of several: rates depend on both."""
     hardware, devices = provenance.get("hardware", {}), provenance.get("devices", 1)
     return (f"{devices} x " if devices != 1 else "") + str(hardware.get("gpu") or hardware.get("cpu"))
+
+
+def seeds(found: Collection[int]) -> str:
+    """`seed 3`, `seeds 0, 1`, `seeds 2 to 4`."""
+    listed = sorted(set(found))
+    if len(listed) > 2 and listed[-1] - listed[0] == len(listed) - 1:
+        return f"seeds {listed[0]} to {listed[-1]}"
+    return f"seed{'s' if len(listed) > 1 else ''} {', '.join(map(str, listed))}"

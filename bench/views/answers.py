@@ -7,8 +7,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from bench.findings.analysis import Analysis
-from bench.findings.compare import Difference, apart, difference, judged
+from bench.findings.compare import Difference, difference, judged, together
 from bench.findings.peers import rule_of
+from bench.findings.summary import VariantSummary
 from bench.findings.words import number
 from bench.store.metrics import Measurement
 from bench.views.capability import Capability, Task, capability
@@ -17,6 +18,10 @@ from bench.views.short import short_name
 COSTS = ("train_images_per_second", "train_peak_allocated_bytes", "train_peak_resident_bytes")
 
 
+APART = {
+    True: " The rates are of several runs: read them with care.",
+    False: " The memory is of several machines: read it with care.",
+}  # whether a cost is timed -> what is said where it may not be compared
 FRONT = " No other is better in one beyond the intervals and not worse in the other."
 MOST_TASKS = 6  # of which each has a sentence
 FAMILY = " By this metric alone, 95 % after Holm's correction over the schemes of a task."
@@ -96,9 +101,7 @@ def _fronts(analysis: Analysis, table: Capability | None) -> list[Answer]:
         front = [one.name for one in points if not any(other.beats(one) for other in points)]
         what = "mean score" if table else short_name(analysis.columns[0])
         cost = short_name(Measurement.parse(key))
-        note = "" if not Measurement.parse(key).metric.timed or _together(analysis, table) else (
-            " The rates are of several runs: read them with care."
-        )  # fmt: skip
+        note = "" if together(_rows(analysis, table), key) else APART[Measurement.parse(key).metric.timed]
         found.append(Answer("front", f"{what} against {cost}: {', '.join(front)}.{note}"))
     return [*found[:-1], Answer("front", found[-1].text + FRONT)] if found else []
 
@@ -157,11 +160,8 @@ def _sorted_out(verdicts: dict[str, Difference]) -> str:
     return "; ".join(f"{word}: {', '.join(names)}" for word, names in words.items() if names)
 
 
-def _together(analysis: Analysis, table: Capability | None) -> bool:
-    if table:
-        return table.timed_together()
-    rows = [row for row in analysis.rows if row.values]
-    return not any(apart(row, rows[0], sorted(row.runs), COSTS[0]) for row in rows[1:])
+def _rows(analysis: Analysis, table: Capability | None) -> list[VariantSummary]:
+    return list(table.rows.values()) if table else [row for row in analysis.rows if row.values]
 
 
 def _signed(key: str, value: float) -> float:

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from bench.findings.analysis import Analysis
-from bench.findings.compare import apart
+from bench.findings.compare import together
 from bench.findings.summary import VariantSummary
 from bench.store.metrics import Measurement
 
@@ -81,10 +81,9 @@ class Capability:
         wanted = ("train_images_per_second", "sample_ms", memory, "parameters_total")
         return [Measurement.parse(key) for key in wanted if key in keys]
 
-    def timed_together(self) -> bool:
-        """Whether all rates are of one run, and so may be compared, by the rule of `compare`."""
-        rows = list(self.rows.values())
-        return not any(apart(row, rows[0], sorted(row.runs), "train_images_per_second") for row in rows[1:])
+    def together(self, key: str) -> bool:
+        """Whether a cost of all schemes may be compared, by the rule of `compare`."""
+        return together(list(self.rows.values()), key)
 
 
 def key_of(keys: Iterable[str], kind: str) -> str | None:

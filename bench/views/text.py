@@ -127,6 +127,9 @@ def markdown(analysis: Analysis, *, brief: bool = False) -> str:
     return _pipes([markdown_text(one) for one in table.headings], table.marked(markdown_text), numeric=True)
 
 
+SEVERAL = " (several runs)"  # of a cost that may not be compared
+
+
 def capability_markdown(analysis: Analysis) -> str:
     """Capability by scheme in Markdown: a column a task, its levels from easy to hard in one; nothing without tasks."""
     table = capability(analysis) or capability(analysis, "right")
@@ -146,7 +149,10 @@ def capability_markdown(analysis: Analysis) -> str:
         spent = [(cost, table.cost(scheme, cost.key)) for cost in table.costs]
         rates = [_rates(table, scheme)] if tuned_values(analysis) else []
         rows.append([scheme, *cells, *("" if value is None else cost.write(value) for cost, value in spent), *rates])
-    costs = [short_heading(cost, short_name(cost)) + ARROWS[cost.better] for cost in table.costs]
+    costs = [
+        short_heading(cost, short_name(cost)) + ARROWS[cost.better] + ("" if table.together(cost.key) else SEVERAL)
+        for cost in table.costs
+    ]
     rate = ["learning rate"] if tuned_values(analysis) else []
     return markdown_table(["scheme", *heads, *costs, *rate], rows, numeric=True)
 

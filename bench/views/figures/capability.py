@@ -173,7 +173,8 @@ def _bars(
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
         )  # fmt: skip
     arrow = {"lower": " ↓", "higher": " ↑"}.get(cost.better, "")
-    axis.set_title(short_heading(cost, short_name(cost)).replace(", ", ",\n") + arrow, fontsize=7.5 * larger)
+    runs = "" if table.together(cost.key) else "\n(several runs)"
+    axis.set_title(short_heading(cost, short_name(cost)).replace(", ", ",\n") + arrow + runs, fontsize=7.5 * larger)
     axis.set(xlim=(0, 1.08), ylim=(height, 0), xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
 

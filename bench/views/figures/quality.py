@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bench.findings.analysis import Analysis
-from bench.findings.compare import apart
+from bench.findings.compare import together
 from bench.findings.summary import VariantSummary
 from bench.store.metrics import Measurement, measurements
 from bench.views.capability import Capability, capability
@@ -68,7 +68,7 @@ def _of_tasks(table: Capability) -> Plot | None:
         5.6 * len(costs), max(3.6, 0.2 * len(known) + 1), ncols=len(costs), squeeze=False, sharey=True
     )
     for axis, cost in zip(axes[0], costs, strict=True):
-        note = "" if not cost.metric.timed or table.timed_together() else "\ntimed in several runs: not to be compared"
+        note = "" if table.together(cost.key) else "\ntimed in several runs: not to be compared"
         labels = []
         for index, (name, (mean, half)) in enumerate(known.items()):
             value = table.cost(name, cost.key)
@@ -105,7 +105,7 @@ def _points(axis: Any, rows: list[VariantSummary], cost: Measurement, quality: M
 
 def _timed_apart(base: VariantSummary, rows: list[VariantSummary], cost: Measurement) -> set[str]:
     """Rows whose rate is not comparable with the baseline's, by the rule of `compare`."""
-    return {row.name for row in rows if row is not base and apart(row, base, sorted(row.runs), cost.key)}
+    return {row.name for row in rows if not together([base, row], cost.key)}
 
 
 def _numbers(row: VariantSummary, keys: tuple[str, ...]) -> dict[str, Any]:
