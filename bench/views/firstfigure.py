@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.findings.analysis import Analysis, analyse
+from bench.findings.coverage import coverage
 from bench.findings.peers import of_tasks
 from bench.findings.words import counted
 from bench.store.table import Table
@@ -68,17 +69,18 @@ def measured(analysis: Analysis) -> str:
     config = table.manifest["config"]
     results = [cell.result for cell in table.done if cell.result]
     sizes = [one.cost["parameters_total"] / 1000 for one in results]
-    schemes = len({cell.row.scheme for cell in table.cells if cell.row.variant not in ARMS})
-    seeds = len({cell.row.seed for cell in table.cells})
+    schemes = len({cell.row.scheme for cell in table.done if cell.row.variant not in ARMS})
+    seeds = len({cell.row.seed for cell in table.done})
+    machines = " and ".join(dict.fromkeys(_machine(one.provenance["hardware"]) for one in results))
+    cells = counted(len(table.done), "cell") + (f" ({lacks})" if (lacks := coverage(table)) else "")
     train, shape = config["train"], config["backbone"]
     tuned = ", each scheme at the learning rate that it chose on other seeds" if config.get("tuned") else ""
     size = "".join(f", {key} {shape[key]}" for key in ("width", "depth") if shape.get(key))
     return (
         f"Score S, mean over {counted(seeds, 'seed')} with half its 95 % interval: 1 is the exact denoiser, 0 the best "
         f"that ignores the prompt, below 0 is worse than that. {counted(schemes, 'scheme')} of {min(sizes):.0f} to "
-        f"{max(sizes):.0f} thousand parameters{size}, on {_tasks(analysis)}; {counted(len(table.cells), 'cell')} of "
-        f"{train['steps']:,} steps of {train['batch']} images{tuned}, {_time(_minutes(table))} on "
-        f"{_machine(results[0].provenance['hardware'])}"
+        f"{max(sizes):.0f} thousand parameters{size}, on {_tasks(analysis)}; {cells} of "
+        f"{train['steps']:,} steps of {train['batch']} images{tuned}, {_time(_minutes(table))} on {machines}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import re
 import time
@@ -12,11 +13,14 @@ from typing import Any
 
 import yaml
 
+from bench.findings import coverage
 from bench.findings.analysis import analyse
 from bench.findings.bands import sigmas
+from bench.findings.origins import same_code
 from bench.store import provenance
-from bench.store.files import whole_folder, write_atomic, write_json
+from bench.store.files import digest, whole_folder, write_atomic, write_json
 from bench.store.folders import Store
+from bench.store.result import Result
 from bench.store.table import Table, collect
 from bench.views.report import write_record_files
 
@@ -29,20 +33,30 @@ def record(
     destination: Path,
     allow_dirty: bool = False,
     allow_partial: bool = False,
+    whole_seeds: bool = False,
 ) -> Path:
-    """Writes the record of a matrix and returns its folder.
+    """Writes the record of a matrix and returns its folder, which is named by the cell that ended last.
+
+    Cells of several commits are one record where their ids show that they are of the same code.
+
+    Args:
+        store: the results directory.
+        name: of the matrix.
+        repository: whose tree must be committed.
+        destination: where records are kept.
+        allow_dirty: record although changes are uncommitted.
+        allow_partial: record although cells lack a result.
+        whole_seeds: leave out the seeds of which a cell lacks a result.
 
     Raises:
-        ValueError: if cells have not ended (unless `allow_partial`; one that diverged has), were measured at different
-            commits, with uncommitted changes or in a tree that has them now (unless `allow_dirty`), or the record is
-            there already.
+        ValueError: if cells have not ended (unless `allow_partial`; one that diverged has) or no seed is whole, were
+            measured by different code, with uncommitted changes or in a tree that has them now (unless `allow_dirty`),
+            or the record is there already.
     """
     table = collect(store, name)
-    commit = _check(table, repository, allow_dirty, allow_partial)
-    result = table.done[0].result
-    assert result is not None
-    date = time.strftime("%Y%m%d", time.gmtime(result.provenance["ended"]))
-    folder = destination / name / f"{date}-{hardware_slug(result.provenance['hardware'])}-{commit[:8]}"
+    table = coverage.whole_seeds(table) if whole_seeds else table
+    _check(table, repository, allow_dirty, allow_partial)
+    folder = destination / name / _name(table)
     if folder.exists():
         raise ValueError(f"record {folder} is there already; delete it to write it again")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -51,29 +65,47 @@ def record(
     return folder
 
 
-def _check(table: Table, repository: Path, allow_dirty: bool, allow_partial: bool) -> str:
-    """The commit that the cells were measured at."""
+def _check(table: Table, repository: Path, allow_dirty: bool, allow_partial: bool) -> None:
     if not table.done:
         raise ValueError(f"matrix {table.name!r} has no finished cell to record")
-    missing = sum(cell.status not in ("done", "diverged") for cell in table.cells)
+    missing = len(coverage.missing(table))
     if missing and not allow_partial:
         raise ValueError(
-            f"{missing} of {len(table.cells)} cells of {table.name!r} lack a result; finish them or --allow-partial"
+            f"{missing} of {len(table.cells)} cells of {table.name!r} lack a result; finish them, or record what is "
+            "there: --whole-seeds, --allow-partial"
         )
-    provenances = [cell.result.provenance for cell in table.cells if cell.result]
-    commits = sorted({p["commit"] for p in provenances})
-    if len(commits) > 1 and not allow_dirty:
+    if allow_dirty:
+        return
+    provenances = [result.provenance for result in _in_time(table)]
+    commits = list(dict.fromkeys(p["commit"] for p in provenances))
+    if len(commits) > 1 and not same_code(table):
         short = ", ".join(commit[:8] for commit in commits)
         raise ValueError(
-            f"cells of {table.name!r} were measured at different commits ({short}); run it --fresh or --allow-dirty"
+            f"cells of {table.name!r} were measured at different commits ({short}), and their ids do not show that the "
+            "code was the same; run it --fresh or --allow-dirty"
         )
-    if any(p.get("dirty") for p in provenances) and not allow_dirty:
+    if any(p.get("dirty") for p in provenances):
         raise ValueError(
             f"cells of {table.name!r} were measured with uncommitted changes; commit, run --fresh, or --allow-dirty"
         )
-    if provenance.git_state(repository).get("dirty") and not allow_dirty:
+    if provenance.git_state(repository).get("dirty"):
         raise ValueError("the tree has uncommitted changes; commit them first, or --allow-dirty")
-    return commits[-1]
+
+
+def _in_time(table: Table) -> list[Result]:
+    """The results, the last to end last."""
+    results = [cell.result for cell in table.done if cell.result]
+    return sorted(results, key=lambda result: float(result.provenance["ended"]))
+
+
+def _name(table: Table) -> str:
+    """`<date>-<hardware>-<commit>` of the cell that ended last; numbered where its own cells are of that record."""
+    last = _in_time(table)[-1].provenance
+    date = time.strftime("%Y%m%d", time.gmtime(last["ended"]))
+    name = f"{date}-{hardware_slug(last['hardware'])}-{last['commit'][:8]}"
+    taken = {str(result.provenance.get("restored", "")).rpartition("/")[2] for result in _in_time(table)}
+    numbered = (f"{name}-{k}" for k in itertools.count(2))
+    return next(one for one in itertools.chain([name], numbered) if one not in taken)
 
 
 def hardware_slug(machine: dict[str, Any]) -> str:
@@ -140,11 +172,19 @@ def _write(table: Table, folder: Path) -> None:
     _write_large(folder / "cells.json", f'{head},\n "cells": [\n{lines}\n ]\n}}\n')
     spread = {row: {key: asdict(one) for key, one in own.items()} for row, own in sigmas(table).items()}
     write_json(folder / "sigma.json", spread)
-    result = table.done[0].result
-    assert result is not None
+    write_json(folder / "environment.json", _environment(table) | {"command": table.manifest["command"]})
+
+
+def _environment(table: Table) -> dict[str, Any]:
+    """Where the cell that ended last was measured, and all commits and machines that occur, in order of time."""
+    every = [_scrub(result.provenance) for result in _in_time(table)]
     kept = ("commit", "dirty", "hardware", "devices", "threads", "versions", "digests", "measured")
-    write_json(
-        folder / "environment.json",
-        {key: _scrub(result.provenance[key]) for key in kept if key in result.provenance}
-        | {"command": table.manifest["command"]},
-    )
+    commits = list(dict.fromkeys(one["commit"] for one in every))
+    machines: dict[str, dict[str, Any]] = {}
+    for one in every:
+        place = {
+            key: one[key] for key in ("commit", "hardware", "devices", "threads", "versions", "restored") if key in one
+        }
+        machines.setdefault(digest(place), place | {"cells": 0})["cells"] += 1
+    last = {key: every[-1][key] for key in kept if key in every[-1]}
+    return last | {"commits": commits, "machines": list(machines.values())}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.findings.analysis import Analysis, analyse
+from bench.findings.coverage import coverage
 from bench.store.files import make_folder, write_atomic
 from bench.store.folders import Store
 from bench.store.result import is_number
@@ -126,8 +127,9 @@ def _what(table: Table) -> str:
     changed = [f"{key} {backbone[key]}" for key in ("width", "depth") if backbone.get(key)]
     model = backbone["name"] + (f" of {', '.join(changed)}" if changed else "")
     rate = "learning rates tuned on other seeds" if config.get("tuned") else f"learning rate {train['lr']:g}"
+    lacks = f": {lacks}. Means and verdicts are of the cells that are there" if (lacks := coverage(table)) else ""
     return (
-        f"{len(table.done)} of {len(table.cells)} cells done. {model} on {shown} at "
+        f"{len(table.done)} of {len(table.cells)} cells done{lacks}. {model} on {shown} at "
         f"{sizes} px; {train['steps']:,} steps of {train['batch']}, {rate}, EMA "
         f"{train['ema']:g}; sampled by {sample['sampler']} in {sample['steps']} steps with guidance "
         f"{sample['guidance']:g}, EMA weights."
