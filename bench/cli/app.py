@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import config, data, encode, errors, evaluate, findings, run, sample, schemes, serve, tasks
+from bench.cli import config, data, encode, errors, evaluate, findings, records, run, sample, schemes, serve, tasks
 from bench.cli.screen import say
 
 app = typer.Typer(
@@ -19,7 +19,8 @@ app = typer.Typer(
 )
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run": (run.run, data.data, encode.encode, run.status, config.config, run.cell),
-    "Read results": (findings.report, findings.compare, findings.claims, findings.choices, findings.record),
+    "Read results": (findings.report, findings.compare, findings.claims, findings.choices),
+    "Records": (records.record, records.restore),
     "Schemes": (schemes.schemes, schemes.describe, schemes.check, schemes.new_scheme),
     "Tasks": (tasks.tasks, tasks.describe_task, tasks.check_task, tasks.new_task),
     "Generate and measure images": (sample.sample, sample.sample_published, evaluate.evaluate),

@@ -119,6 +119,24 @@ def is_record(name: str | None) -> bool:
     return name is not None and records.is_record(Path(name))
 
 
+def record_folder(place: Path) -> Path:
+    """The folder of a record: itself, or the newest below a matrix's folder of records, as `results/quickstart`.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    from bench.views.records import newest_records
+
+    if is_record(str(place)):
+        return place
+    where = place if place.is_dir() else Path("results") / place
+    newest = newest_records(where.parent).get(where.name)
+    if newest is None:
+        known = ", ".join(newest_records(Path("results"))) or "none"
+        raise ValueError(f"no record in {str(place)!r} (records in results: {known})")
+    return newest
+
+
 def chosen_table(root: Path, name: str | None) -> Table:
     """A matrix's cells from the results directory, or from a record's folder."""
     if name and is_record(name):

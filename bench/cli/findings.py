@@ -1,4 +1,4 @@
-"""Commands that read results: `report`, `compare`, `claims`, `choices`, `record`."""
+"""Commands that read results: `report`, `compare`, `claims`, `choices`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import typer
 from bench.cli.common import (
     RUNS,
     Json,
-    Name,
     NameOrRecord,
     Open,
     Records,
@@ -24,6 +23,7 @@ from bench.cli.common import (
     is_record,
     near,
     open_store,
+    record_folder,
     say,
     warn,
 )
@@ -119,7 +119,7 @@ def _compare_to(root: Path, name: str | None, to: Path, metrics: list[str] | Non
     from bench.views.grid import Grid
     from bench.views.records import load_record
 
-    yours, record = chosen_table(root, name), load_record(_record_folder(to))
+    yours, record = chosen_table(root, name), load_record(record_folder(to))
     known = [key for cell in yours.done if cell.result for key in cell.result.quality | cell.result.cost]
     found = bands.bands(yours, record, [find(known, one) for one in metrics] if metrics else None)
     differing = bands.differing(yours, record)
@@ -128,28 +128,10 @@ def _compare_to(root: Path, name: str | None, to: Path, metrics: list[str] | Non
         print(json.dumps({"bands": lines, "differing": differing}, indent=2))
         return
     screen = console()
-    title = f"{yours.name} against the record {near(_record_folder(to).resolve())}"
+    title = f"{yours.name} against the record {near(record_folder(to).resolve())}"
     screen.print(Grid(list(bands.HEADINGS), bands.lines(found), title, frozenset({0, 1, 5}), least=12))
     screen.print("All bands together hold at 95 %. Costs are left out: they are a machine's.")
     screen.print(bands.closing(found, differing))
-
-
-def _record_folder(place: Path) -> Path:
-    """The folder of a record: itself, or the newest below a matrix's folder of records, as `results/quickstart`.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    from bench.views.records import newest_records
-
-    if is_record(str(place)):
-        return place
-    where = place if place.is_dir() else Path("results") / place
-    newest = newest_records(where.parent).get(where.name)
-    if newest is None:
-        known = ", ".join(newest_records(Path("results"))) or "none"
-        raise ValueError(f"no record in {str(place)!r} (records in results: {known})")
-    return newest
 
 
 def claims(
@@ -242,33 +224,3 @@ def _claims_grid(verdicts: list[ClaimVerdict]) -> Grid:
         rows.append([f"{one.says} ({one.name})", one.verdict, "\n".join(one.caveats)])
         rows += [[f"  {test.text}", test.verdict, test.evidence] for test in one.tests]
     return Grid(["claim and its tests", "verdict", "evidence"], rows, "Claims", frozenset(range(3)), styles=styles)
-
-
-def record(
-    name: Name = None,
-    root: Root = RUNS,
-    destination: Records = Path("results"),
-    allow_dirty: Annotated[bool, typer.Option("--allow-dirty", help="Record although files are uncommitted.")] = False,
-    allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Record although cells lack a result.")
-    ] = False,
-) -> None:
-    """Write a matrix's committable record: table, cells, environment, figures.
-
-    Example: ditbench record cifar10
-    """
-    from bench.views import record as records
-    from bench.views.readme import update_readme
-
-    store = open_store(root)
-    path = records.record(
-        store,
-        chosen_matrix(store, name),
-        repository=Path.cwd(),
-        destination=destination,
-        allow_dirty=allow_dirty,
-        allow_partial=allow_partial,
-    )
-    say(f"record     {near(path)}")
-    if update_readme(Path("README.md"), destination):
-        say("README.md  shows it, beside results/CLAIMS.md; commit all")

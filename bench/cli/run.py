@@ -64,6 +64,8 @@ def run(
     store = open_store(root)
     if dry_run:
         planned = _planned(loaded, store, quiet=quiet, hours=True)
+        done = sum(store.cell(one.row.cell).result() is not None for one in planned.cells)
+        say(f"{done:,} of {len(planned.cells):,} cells are done; {len(planned.cells) - done:,} are left to train")
         if text := summary(planned.cells, loaded.run.price_per_gpu_hour):
             console().print(text, soft_wrap=True)
         return

@@ -95,9 +95,8 @@ class CellSpec:
         with suppress(ValueError):
             if CellSpec.read(folder) == self:
                 return
-        write_json(folder.config, as_dict(self.config), durable=False)
         more = {key: getattr(self, key) for key in ("digests", "plugins", "workers", "command", "devices", "images")}
-        write_json(folder.path / "order.json", more | {"sha256": digest(self.digests)}, durable=False)
+        write_spec(folder, as_dict(self.config), more)
 
     @classmethod
     def read(cls, folder: CellFolder) -> CellSpec:
@@ -125,6 +124,16 @@ class CellSpec:
                 "plan; run the matrix again to write it again"
             )
         return spec
+
+
+def write_spec(folder: CellFolder, config: Mapping[str, Any], order: Mapping[str, Any]) -> None:
+    """Writes `config.json` and `order.json`, as plain values: the config may be one of another version.
+
+    Raises:
+        DiskError: if they cannot be written.
+    """
+    write_json(folder.config, dict(config), durable=False)
+    write_json(folder.path / "order.json", {**order, "sha256": digest(order["digests"])}, durable=False)
 
 
 def subject(config: CellConfig) -> str:

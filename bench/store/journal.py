@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.store.disk import DiskError, writing
+from bench.store.files import write_atomic
 from bench.store.result import is_number
 
 _CHECKED = re.compile(rb'(\{.*), "crc": "([0-9a-f]{8})"\}\s*', re.DOTALL)
@@ -45,9 +46,7 @@ class Journal:
         self._torn = _torn(self._file.fileno())
 
     def _append(self, step: int, **content: Any) -> None:
-        text = json.dumps({"time": time.time(), "attempt": self.attempt, "step": step, **content}, allow_nan=False)
-        body = text[:-1].encode()
-        line = body + f', "crc": "{zlib.crc32(body):08x}"}}\n'.encode()
+        line = _line({"time": time.time(), "attempt": self.attempt, "step": step, **content})
         if os.getpid() != self._process:
             raise RuntimeError("a process that the cell forked came to write the cell's journal")
         with writing(self.path, "a line of the journal", len(line)):
@@ -77,6 +76,33 @@ class Journal:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    """An entry as it is written, with its checksum."""
+    body = json.dumps(entry, allow_nan=False)[:-1].encode()
+    return body + f', "crc": "{zlib.crc32(body):08x}"}}\n'.encode()
+
+
+def write_restored(path: Path, curves: dict[str, dict[int, float]], *, when: float, text: str) -> None:
+    """Writes the journal of a cell of which a record kept the curves alone, whole or not at all.
+
+    Args:
+        path: of the journal.
+        curves: metric -> step -> value, as `curves` reads them.
+        when: the cell ended, in seconds since 1970.
+        text: of the event `restored`, its first line.
+
+    Raises:
+        DiskError: if it cannot be written.
+    """
+    by_step: dict[int, dict[str, float]] = {}
+    for name, points in curves.items():
+        for step, value in points.items():
+            by_step.setdefault(step, {})[name] = value
+    entries: list[dict[str, Any]] = [{"step": 0, "event": "restored", "text": text}]
+    entries += [{"step": step, "metrics": values} for step, values in sorted(by_step.items())]
+    write_atomic(path, b"".join(_line({"time": when, "attempt": 1, **entry}) for entry in entries), durable=False)
 
 
 class Unwritten(Journal):

@@ -42,19 +42,21 @@ def _ended(record: Path) -> float:
     return max((result.provenance.get("ended", 0.0) for result in results if result), default=0.0)
 
 
-def load_record(folder: Path) -> Table:
+def load_record(folder: Path, *, strict: bool = False) -> Table:
     """The table of a committed record, from its folder alone.
 
-    A cell whose numbers are none is a row `damaged`.
+    Args:
+        folder: the record's.
+        strict: refuse a record of which a result is damaged, where else that cell is a row `damaged`.
 
     Raises:
         DamagedRecord: if it is no record.
     """
-    file = next((folder / name for name in FILES if (folder / name).is_file()), folder / FILES[0])
+    file = file_of(folder)
     try:
         content = json.loads(_text(file))
         manifests.check(content["manifest"])
-        cells = [_cell(cell) for cell in content["cells"]]
+        cells = [_cell(cell, strict) for cell in content["cells"]]
         if not cells or not isinstance(content["name"], str):
             raise ValueError("it holds no name or no cell")
         return Table(content["name"], cells, content["manifest"])
@@ -65,16 +67,23 @@ def load_record(folder: Path) -> Table:
         ) from error
 
 
+def file_of(folder: Path) -> Path:
+    """The file of a record that holds its cells; it may be missing."""
+    return next((folder / name for name in FILES if (folder / name).is_file()), folder / FILES[0])
+
+
 def _text(file: Path) -> str:
     data = file.read_bytes()
     return (gzip.decompress(data) if file.suffix == ".gz" else data).decode()
 
 
-def _cell(plain: dict[str, Any]) -> CellRecord:
+def _cell(plain: dict[str, Any], strict: bool) -> CellRecord:
     row, status, reason = Row(**plain["row"]), plain["status"], plain["reason"]
     if status not in STATUSES or not isinstance(reason, str):
         raise ValueError(f"cell {row.cell} has the status {status!r:.40}")
     result, damage = _result(plain["result"], row.cell)
+    if strict and (damage or (status == "done" and result is None)):
+        raise ValueError(f"cell {row.cell}: {damage or 'done, and without a result'}")
     if damage:
         status, reason = "damaged", damage
     return CellRecord(row, status, reason, result, _curves(plain["curves"]))
