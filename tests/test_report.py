@@ -385,6 +385,10 @@ def test_the_readme_shows_the_newest_records(newest: dict[str, Analysis], tmp_pa
     assert page == claims_page({Path(name).relative_to("results").as_posix(): one for name, one in newest.items()})
     (tmp_path / "README.md").write_text("nothing to fill")
     assert not update_readme(tmp_path / "README.md", root / "results")
+    own = tmp_path / "own" / "README.md"
+    own.parent.mkdir()
+    own.write_text((root / "README.md").read_text())
+    assert not update_readme(own, root / "results")  # records that are kept elsewhere
 
 
 def test_a_committed_record_shows_every_figure_of_which_it_keeps_the_numbers(tmp_path: Path) -> None:

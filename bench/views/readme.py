@@ -39,8 +39,10 @@ PAIRED = f"""\
 def update_readme(readme: Path, results: Path) -> bool:
     """Writes the newest records between the README's marks, its first figure, and `results/CLAIMS.md`.
 
-    False if the README has no marks.
+    False if the README has no marks, or records are kept elsewhere than below its folder.
     """
+    if not results.resolve().is_relative_to(readme.parent.resolve()):
+        return False
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if BEGIN not in text or END not in text:
         return False
