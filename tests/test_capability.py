@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,10 +250,17 @@ def test_the_first_figure_is_of_the_suite_else_of_the_quickstart_and_of_one_leve
     assert firstfigure.NONE in firstfigure.front_text(tmp_path)
     five, three = ("bind", "scene", "labels", "grain", "tone"), ("easy", "medium", "hard")
     for name, tasks, levels in (("quickstart", ("bind",), ()), ("tasks", five, three)):
-        store = generate_tasks(tmp_path / "runs", schemes=("sd3",), seeds=1, tasks=tasks, levels=levels, name=name)
+        store = generate_tasks(tmp_path / "runs", schemes=("sd3",), seeds=2, tasks=tasks, levels=levels, name=name)
         folder = tmp_path / "results" / name / "one"
         folder.mkdir(parents=True)
-        record._write(collect(store, name), folder)
+        table, before = collect(store, name), firstfigure.front_record(tmp_path / "results")
+        kept = [one for one in table.cells if one.row.seed == 0]
+        record._write(replace(table, cells=kept), folder)
+        assert firstfigure.front_record(tmp_path / "results") == before, "one seed has no spread"
+        shutil.rmtree(tmp_path / "results" / name)
+        folder = tmp_path / "results" / name / "two"
+        folder.mkdir(parents=True)
+        record._write(table, folder)
         found = firstfigure.front_record(tmp_path / "results")
         assert found is not None and found[0] == folder
     assert found[1] is firstfigure.front_record(tmp_path / "results")[1], "read once"  # type: ignore[index]

@@ -16,6 +16,11 @@ def missing(table: Table) -> list[CellRecord]:
     return [cell for cell in table.cells if cell.status not in ENDED]
 
 
+def whole(table: Table) -> set[int]:
+    """The seeds of which every cell ended."""
+    return {cell.row.seed for cell in table.cells} - {cell.row.seed for cell in missing(table)}
+
+
 def coverage(table: Table) -> str:
     """Which seeds are whole and what is missing, as `seeds 0, 1 are whole; 918 cells of seeds 2, 3 were not run`.
 
@@ -29,9 +34,9 @@ def _incomplete(table: Table) -> list[str]:
     if not lacking:
         return []
     planned, gaps = Counter(cell.row.seed for cell in table.cells), Counter(cell.row.seed for cell in lacking)
-    whole = planned.keys() - gaps.keys()
+    done = whole(table)
     absent = {seed for seed, count in gaps.items() if count == planned[seed]}
-    text = [f"{seeds(whole)} {'are' if len(whole) > 1 else 'is'} whole" if whole else "no seed is whole"]
+    text = [f"{seeds(done)} {'are' if len(done) > 1 else 'is'} whole" if done else "no seed is whole"]
     text += [
         f"seed {seed} has {planned[seed] - gaps[seed]:,} of {counted(planned[seed], 'cell')}"
         for seed in sorted(gaps.keys() - absent)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.findings.analysis import Analysis, analyse
-from bench.findings.coverage import coverage
+from bench.findings.coverage import coverage, whole
 from bench.findings.peers import of_tasks
 from bench.findings.words import counted
 from bench.store.table import Table
@@ -17,15 +17,18 @@ from bench.views.limits import OF_TASKS
 from bench.views.records import load_record, newest_records
 
 FILE = "docs/images/capability.png"
-RECORDS = ("tasks", "quickstart")  # the first that is a record over tasks is shown
+RECORDS = ("tasks", "quickstart")  # the first that is a record over tasks, of enough seeds, is shown
+FEWEST = 2  # whole seeds: a mean is not shown without its spread
 NONE = "No record of the suite is committed yet; `make quickstart` measures five schemes on four of its tasks here.\n"
 
 
 def front_record(results: Path) -> tuple[Path, Analysis] | None:
-    """The folder and analysis of the record that is shown; None without one over tasks."""
+    """The folder and analysis of the record that is shown; None without one over tasks that has a spread to show."""
     newest = newest_records(results)
     for name in RECORDS:
-        if name in newest and of_tasks((one := _analysed(newest[name])).table):
+        if name not in newest or not of_tasks((one := _analysed(newest[name])).table):
+            continue
+        if len(whole(one.table)) >= FEWEST:
             return newest[name], one
     return None
 
