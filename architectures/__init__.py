@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.backbone import parameter_split as parameter_split
     from architectures.backbone import resolve_options as resolve_options
     from architectures.catalogue_page import gallery as gallery
+    from architectures.catalogue_page import history as history
+    from architectures.catalogue_page import share as share
     from architectures.catalogue_page import shares as shares
     from architectures.laws import LAWS as LAWS
     from architectures.laws import Verdict as Verdict
@@ -97,7 +99,7 @@ _NAMES = {
     "laws": ("LAWS", "Verdict", "check", "first_violation"),
     "systems.catalogue": ("PUBLISHED", "published"),
     "systems.weights": ("WeightsError", "load_published"),
-    "catalogue_page": ("gallery", "shares"),
+    "catalogue_page": ("gallery", "history", "share", "shares"),
 }
 _HOME = {name: f"architectures.{module}" for module, names in _NAMES.items() for name in names}
 

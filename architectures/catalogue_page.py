@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cache
 
 import torch
 
@@ -12,21 +13,29 @@ from architectures.systems.catalogue import PUBLISHED, published
 
 
 def shares(scheme: str) -> dict[str, tuple[int, int]]:
-    """Published systems that are conditioned as this scheme is: name -> parameters of modulation, of all.
-
-    Counted on `meta`: nothing is allocated.
-    """
+    """Published systems that are conditioned as this scheme or an option of it is: name -> `share`."""
     counts = {}
-    for name, (conditioned_as, _, _) in PUBLISHED.items():
-        if conditioned_as == canonical(scheme):
-            with torch.device("meta"):
-                split = parameter_split(published(name))
-            counts[name] = (split["modulation"], split["total"])
+    for name, system in PUBLISHED.items():
+        if system.scheme == canonical(scheme):
+            counts[name] = share(name)
     return counts
 
 
+@cache
+def share(system: str) -> tuple[int, int]:
+    """Parameters of a published system's modulation, and all. Counted on `meta`: nothing is allocated."""
+    with torch.device("meta"):
+        split = parameter_split(published(system))
+    return split["modulation"], split["total"]
+
+
+def history() -> list[str]:
+    """Published systems, the oldest first."""
+    return sorted(PUBLISHED, key=lambda name: PUBLISHED[name].year)
+
+
 def gallery() -> str:
-    """Markdown: a table of all built-in schemes, then the equations of each."""
+    """Markdown: a table of all built-in schemes, one of published systems by year, then the equations of each."""
     rows = [
         "| scheme | c | the prompt enters by | modulation parameters (width d, n blocks) | as published | begins |",
         "|---|---|---|---|---|---|",
@@ -51,9 +60,20 @@ def gallery() -> str:
             "```",
         ]
         for system, (m, total) in systems.items():
-            lines.append(f"- `published({system!r})`: {total:,} parameters, {m:,} of them modulation")
+            options = f", `{PUBLISHED[system].conditioning}`" if PUBLISHED[system].options else ""
+            lines.append(f"- `published({system!r})`{options}: {total:,} parameters, {m:,} of them modulation")
         pages.append("\n".join(lines))
-    return "\n".join(rows) + "\n\n" + "\n\n".join(pages) + "\n"
+    return "\n\n".join(["\n".join(rows), _history_table(), *pages]) + "\n"
+
+
+def _history_table() -> str:
+    """Published systems by year, with the scheme and the options that each is conditioned by."""
+    rows = ["| year | system | conditioned as | parameters | modulation | source |", "|---|---|---|---:|---:|---|"]
+    for name in history():
+        system, (modulation, total) = PUBLISHED[name], share(name)
+        counts = f"{total:,} | {modulation / total:.1%}"
+        rows.append(f"| {system.year} | `{name}` | `{system.conditioning}` | {counts} | {system.source} |")
+    return "\n".join(rows)
 
 
 def _also(name: str) -> str:

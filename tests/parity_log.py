@@ -16,7 +16,9 @@ from torch import Tensor
 
 from bench.store import provenance
 
-SYSTEMS = ("dit", "pixart", "sd3", "flux", "qwen_image", "lumina2", "z_image")  # as the tests' names begin
+SYSTEMS = (  # as the tests' names begin
+    "dit", "pixart", "sd3", "flux", "flux2", "chroma", "qwen_image", "lumina2", "z_image",
+)  # fmt: skip
 _measured: dict[str, dict[str, list[float]]] = defaultdict(lambda: {"outputs": [], "gradients": []})
 
 

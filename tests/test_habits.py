@@ -24,7 +24,6 @@ LONG = {
     "architectures/modulation.py": "one family of placements, side by side",
     "architectures/scheme.py": "the contract: facts, hooks, and what a scheme is given",
     "architectures/sublayer.py": "one update rule and all that its parts may be",
-    "architectures/systems/mmdit.py": "three published models of one family, and their released names",
     "bench/config/schema.py": "the one table of keys",
     "bench/data/painter.py": "one renderer: a table for each attribute and how it is painted",
     "bench/data/scenes.py": "grammar, captions and sampling of one data set",

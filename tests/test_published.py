@@ -7,6 +7,7 @@ so that every parameter's gradient is compared.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from gaussians import gaussian, randomised
 from torch import Tensor, nn
 
 import architectures
+from architectures.backbone import parameter_roles
 from architectures.prompt import FeatureBatch
 from architectures.systems.weights import convert
 
@@ -66,6 +68,14 @@ OTHERS: dict[str, Callable[[], nn.Module]] = {
     ),
     "flux": lambda: diffusers.FluxTransformer2DModel(guidance_embeds=True),
     "flux-schnell": lambda: diffusers.FluxTransformer2DModel(),
+    "flux2": lambda: diffusers.Flux2Transformer2DModel(),
+    "flux2-klein-9b": lambda: diffusers.Flux2Transformer2DModel(
+        num_single_layers=24, num_attention_heads=32, joint_attention_dim=12288, guidance_embeds=False
+    ),
+    "flux2-klein-4b": lambda: diffusers.Flux2Transformer2DModel(
+        num_layers=5, num_single_layers=20, num_attention_heads=24, joint_attention_dim=7680, guidance_embeds=False
+    ),
+    "chroma": lambda: diffusers.ChromaTransformer2DModel(),
     "qwen-image": lambda: diffusers.QwenImageTransformer2DModel(),
     "pixart": lambda: diffusers.PixArtTransformer2DModel(
         caption_channels=4096, sample_size=32, use_additional_conditions=False
@@ -76,6 +86,7 @@ OTHERS: dict[str, Callable[[], nn.Module]] = {
 }  # fmt: skip
 MILLIONS = {"sd3": 2028.3, "sd3-large": 8056.6, "flux": 11901.4, "flux-schnell": 11891.2, "qwen-image": 20430.4}
 MILLIONS |= {"pixart": 610.9, "pixart-1024": 611.3, "lumina2": 2609.8, "z-image": 6154.9}
+MILLIONS |= {"flux2": 32223.3, "flux2-klein-9b": 9078.6, "flux2-klein-4b": 3875.5, "chroma": 8900.0}
 HDM = {"hdm-small": 237.29, "hdm": 343.18, "hdm-large": 555.63}
 
 
@@ -223,6 +234,95 @@ def test_flux_is_theirs(guided: bool) -> None:
         return unpack(out, 8, 12)
 
     agree(mine, theirs, lambda x, y, v: mine(x, t, FeatureBatch(y, p.mask, v), g), other, [x, y, v])
+
+
+def a_flux2(guided: bool) -> nn.Module:
+    return randomised(
+        diffusers.Flux2Transformer2DModel(
+            in_channels=16,
+            num_layers=2,
+            num_single_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=12,
+            axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=guided,
+        )
+    )
+
+
+def tiny_flux2(guided: bool = True) -> Any:
+    return architectures.published(
+        "flux2",
+        width=D,
+        heads=H,
+        dual=2,
+        single=2,
+        channels=16,
+        text_width=12,
+        axes=(4, 4, 4, 4),
+        guidance=guided,
+    )
+
+
+@pytest.mark.parametrize("guided", [True, False])
+def test_flux2_is_theirs(guided: bool) -> None:
+    """With positions of image and caption as its pipeline gives them; it has no mask."""
+    from diffusers import Flux2Pipeline
+
+    theirs, mine = a_flux2(guided), tiny_flux2(guided)
+    p, t, g = prompts(12), torch.tensor([0.1, 0.8]), torch.tensor([3.5, 1.0])
+    x, y = gaussian(2, 16, 4, 6).requires_grad_(), p.tokens.requires_grad_()
+    image, text = Flux2Pipeline._prepare_latent_ids(x), Flux2Pipeline._prepare_text_ids(y)
+
+    def other(x: Tensor, y: Tensor, text: Tensor = text) -> Tensor:
+        out = theirs(Flux2Pipeline._pack_latents(x), y, t, image, text, guidance=g if guided else None).sample
+        return Flux2Pipeline._unpack_latents_with_ids(out, image)
+
+    def ours(x: Tensor, y: Tensor) -> Tensor:
+        return mine(x, t, FeatureBatch(y, p.mask, p.pooled), g)
+
+    agree(mine, theirs, ours, other, [x, y])
+    b = other(x, y)
+    assert not torch.allclose(b, other(x, y, torch.zeros_like(text)), atol=1e-3), "a caption without positions"
+    mine.trunks[0], mine.trunks[1] = mine.trunks[1], mine.trunks[0]
+    assert not torch.allclose(ours(x, y), b, atol=1e-3), "the two streams' maps are one another's"
+
+
+def a_chroma(**more: Any) -> Any:
+    sizes = dict(num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=2, in_channels=16)
+    sizes |= dict(approximator_hidden_dim=24, approximator_layers=2, **more)
+    return randomised(diffusers.ChromaTransformer2DModel(**sizes, axes_dims_rope=AXES))
+
+
+def tiny_chroma(**more: Any) -> Any:
+    sizes = dict(width=D, heads=H, dual=2, single=2, channels=4, hidden=24, layers=2, axes=AXES)
+    return architectures.published("chroma", **sizes | more)
+
+
+@pytest.mark.parametrize("seen", [(7, 4), (7, 7)])
+def test_chroma_is_theirs(seen: tuple[int, int]) -> None:
+    """With captions of unequal length, whose padding no token of the image attends to."""
+    from diffusers import FluxPipeline
+
+    theirs, mine = a_chroma(joint_attention_dim=12), tiny_chroma(text_width=12)
+    p, t = prompts(12, lengths=seen), torch.tensor([0.1, 0.8])
+    x, y = gaussian(2, 4, 8, 12).requires_grad_(), p.tokens.requires_grad_()
+    ids = FluxPipeline._prepare_latent_image_ids(2, 4, 6, "cpu", torch.float32)
+
+    def other(x: Tensor, y: Tensor, mask: Tensor = p.mask) -> Tensor:
+        mask = torch.cat([mask, mask.new_ones(2, 24)], dim=1)
+        out = theirs(pack(x), y, t, ids, torch.zeros(y.shape[1], 3), mask, return_dict=False)[0]
+        return unpack(out, 8, 12)
+
+    def ours(x: Tensor, y: Tensor) -> Tensor:
+        return mine(x, t, FeatureBatch(y, p.mask, p.pooled))
+
+    agree(mine, theirs, ours, other, [x, y])
+    b = other(x, y)
+    assert not torch.allclose(b, other(x, y, p.mask.roll(2, 1) if seen[1] < 7 else p.mask & (p.mask.cumsum(1) < 4)))
+    mine.trunk.numbers = mine.trunk.numbers.roll(1, 0)
+    assert not torch.allclose(ours(x, y), b, atol=1e-3), "the numbers of the vectors matter"
 
 
 @pytest.mark.parametrize("size", [(8, 12), (10, 6)])
@@ -495,7 +595,7 @@ def test_hdm_s_released_layout_loads_and_computes_the_same() -> None:
 
 MODULATION = {
     "dit": 225.80, "pixart": 8.17, "sd3": 675.20, "flux": 3247.4, "qwen-image": 6815.9, "lumina2": 266.86,
-    "z-image": 127.31, "hdm": 50.36, "sd15": 0.0,
+    "z-image": 127.31, "hdm": 50.36, "sd15": 0.0, "flux2": 641.73, "chroma": 278.29,
 }  # fmt: skip
 
 
@@ -505,6 +605,29 @@ def test_modulation_s_share_is_the_published_one(name: str) -> None:
         count = architectures.parameter_split(architectures.published(name))["modulation"] / 1e6
     # without the embedders that make c, which the reference counts with Lumina 2.0 and Z-Image
     assert abs(count - MODULATION[name]) <= 0.06 or name in ("lumina2", "z-image"), count
+
+
+WITH_OPTIONS = [name for name, system in architectures.PUBLISHED.items() if system.options]
+
+
+@pytest.mark.parametrize("name", WITH_OPTIONS)
+def test_a_system_s_options_are_of_its_scheme(name: str) -> None:
+    """FLUX.2's modulation is the option's, but for biases; Chroma has one network where the option has three."""
+    system = architectures.PUBLISHED[name]
+    backbone = architectures.BackboneConfig(width=D, depth=3, heads=H, patch=4, bias=False)
+    model = architectures.create(
+        system.scheme, backbone, image_size=8, in_channels=4, prompt=architectures.Features(12, 5, 7), **system.options
+    )
+    roles = parameter_roles(model)
+    weights = sum(
+        p.numel() for key, p in model.named_parameters() if roles[key] == "modulation" and not key.endswith("bias")
+    )
+    if name.startswith("flux2"):
+        mine = architectures.published(name, width=D, heads=H, dual=1, single=2, axes=(4, 4, 4, 4))
+        assert architectures.parameter_split(mine)["modulation"] == weights
+    else:
+        assert name == "chroma"
+        assert len(model.scheme.trunks) == 3
 
 
 def test_the_gallery_is_current() -> None:
@@ -580,6 +703,52 @@ def test_flux_s_released_layout_is_the_same_model() -> None:
     assert architectures.load_published(other, old) == "original"
     for (name, a), b in zip(mine.named_parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b), name
+
+
+def test_chroma_s_released_layout_is_the_same_model() -> None:
+    """FLUX.1's names, without those of its vectors."""
+    sizes = dict(dual=1, single=1, text_width=4096)
+    state = dict(a_chroma(num_layers=1, num_single_layers=1).state_dict())
+    mine, other = tiny_chroma(**sizes), tiny_chroma(**sizes)
+    assert architectures.load_published(mine, state) == "diffusers"
+    theirs, vectors = "distilled_guidance_layer", re.compile(r".*(_in\.(in|out)_layer|_mod\.lin|odulation\b.*)\.\w+")
+    old = {
+        name: value
+        for name, value in released_flux(dict(a_flux().state_dict()) | state).items()
+        if not vectors.fullmatch(name)
+    }
+    for name in [name for name in state if name.startswith(theirs)]:
+        released = name.replace("linear_1", "in_layer").replace("linear_2", "out_layer")
+        old[re.sub(r"(norms\.\d)\.weight", r"\1.scale", released)] = state[name]
+    assert architectures.load_published(other, old) == "original"
+    for (name, a), b in zip(mine.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b), name
+    with pytest.raises(architectures.WeightsError, match="not weights of flux.*they look like chroma"):
+        architectures.load_published(tiny(), state)
+    with pytest.raises(architectures.WeightsError, match="not weights of flux2.*they look like chroma"):
+        architectures.load_published(tiny_flux2(), old)
+
+
+def test_a_released_flux2_is_what_diffusers_makes_of_it() -> None:
+    """Through diffusers' own converter and its model's layout, or straight: the same weights."""
+    from diffusers.loaders.single_file_utils import convert_flux2_transformer_checkpoint_to_diffusers as theirs
+
+    straight, around = randomised(tiny_flux2()), tiny_flux2()
+    old: dict[str, Tensor] = {}
+    own = straight.state_dict()
+    for move in straight.moves("original"):
+        (name,), part = move.names, own[move.target].clone()
+        # two parts of a fused Linear: rows of what they receive, columns of what they give
+        old[name] = torch.cat([old[name], part], int("linear2" in name)) if name in old else part
+    fresh = tiny_flux2()
+    assert architectures.load_published(fresh, old) == "original"
+    assert architectures.load_published(around, theirs(dict(old))) == "diffusers"
+    for (name, a), b, c in zip(own.items(), fresh.state_dict().values(), around.state_dict().values(), strict=True):
+        assert torch.equal(a, b) and torch.equal(a, c), name
+    with pytest.raises(architectures.WeightsError, match="not weights of flux.*they look like flux2"):
+        architectures.load_published(tiny(), old)
+    with pytest.raises(ValueError, match="FLUX.2 dev is conditioned on a guidance scale; klein"):
+        fresh(gaussian(2, 16, 4, 6), torch.rand(2), prompts(12))
 
 
 def old_names(mine: nn.Module) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ layout = architectures.load_published(model, state_dict)     # of the released f
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -15,29 +16,75 @@ from architectures import options
 from architectures.options import nearest
 from architectures.systems.weights import WeightsError, load_published
 
-__all__ = ["PUBLISHED", "WeightsError", "load_published", "published"]
+__all__ = ["PUBLISHED", "System", "WeightsError", "load_published", "published"]
 
-# Name -> its conditioning as a scheme on the fixed backbone, its class, and sizes that differ from the class's own.
-PUBLISHED: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "dit": ("adaln-zero", "dit:DiT", {}),
-    "dit-s": ("adaln-zero", "dit:DiT", dict(width=384, depth=12, heads=6)),
-    "dit-b": ("adaln-zero", "dit:DiT", dict(width=768, depth=12, heads=12)),
-    "dit-l": ("adaln-zero", "dit:DiT", dict(width=1024, depth=24, heads=16)),
-    "pixart": ("shared-modulation", "pixart:PixArt", {}),
-    "pixart-1024": ("shared-modulation", "pixart:PixArt", dict(base_grid=64, interpolation=2.0, size_conditions=True)),
-    "sd3": ("sd3", "mmdit:SD3", {}),
-    "sd3-large": ("sd3", "mmdit:SD3", dict(depth=38, qk_norm=True)),
-    "flux": ("flux", "mmdit:Flux", {}),
-    "flux-schnell": ("flux", "mmdit:Flux", dict(guidance=False)),
-    "qwen-image": ("qwen-image", "mmdit:QwenImage", {}),
-    "lumina2": ("lumina2", "next_dit:Lumina2", {}),
-    "z-image": ("z-image", "next_dit:ZImage", {}),
-    "hdm": ("hdm", "hdm:HDM", {}),
-    "hdm-small": ("hdm", "hdm:HDM", dict(width=896, heads=14, decoder_blocks=2, text_width=640)),
-    "hdm-large": ("hdm", "hdm:HDM", dict(width=1280, heads=20, hidden=4096, text_width=1152)),
-    "sd15": ("ldm", "unet:UNetBlock", {}),
-    "sdxl": ("ldm", "unet:UNetBlock", dict(heads=20, context=2048)),
-}
+
+@dataclass(frozen=True)
+class System:
+    """A published system.
+
+    Attributes:
+        scheme: of the fixed backbone, which with `options` is conditioned as the system is.
+        kind: its class, `module:Name`.
+        year: of its publication.
+        source: of its equations and sizes.
+        sizes: that differ from the class's own.
+        options: of the scheme, that differ from its own.
+    """
+
+    scheme: str
+    kind: str
+    year: int
+    source: str
+    sizes: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def conditioning(self) -> str:
+        """The scheme with its options, as on a command line."""
+        return " ".join([self.scheme, *(f"{name}={value}" for name, value in self.options.items())])
+
+
+DIT, PIXART, HDM = "arXiv 2212.09748", "arXiv 2310.00426", "TechReport of KohakuBlueleaf/HDM"
+FLUX, FLUX2 = "black-forest-labs/flux", "black-forest-labs/flux2"
+FLUX2_OPTIONS = dict(head="shared", signals="timestep")
+PUBLISHED: dict[str, System] = {
+    "dit": System("adaln-zero", "dit:DiT", 2022, DIT),
+    "dit-s": System("adaln-zero", "dit:DiT", 2022, DIT, dict(width=384, depth=12, heads=6)),
+    "dit-b": System("adaln-zero", "dit:DiT", 2022, DIT, dict(width=768, depth=12, heads=12)),
+    "dit-l": System("adaln-zero", "dit:DiT", 2022, DIT, dict(width=1024, depth=24, heads=16)),
+    "pixart": System("shared-modulation", "pixart:PixArt", 2023, PIXART),
+    "pixart-1024": System(
+        "shared-modulation", "pixart:PixArt", 2023, PIXART, dict(base_grid=64, interpolation=2.0, size_conditions=True)
+    ),
+    "sd3": System("sd3", "mmdit:SD3", 2024, "arXiv 2403.03206"),
+    "sd3-large": System("sd3", "mmdit:SD3", 2024, "Stability-AI/sd3.5", dict(depth=38, qk_norm=True)),
+    "flux": System("flux", "flux:Flux", 2024, FLUX),
+    "flux-schnell": System("flux", "flux:Flux", 2024, FLUX, dict(guidance=False)),
+    "flux2": System("flux", "flux2:Flux2", 2025, FLUX2, options=FLUX2_OPTIONS),
+    "flux2-klein-9b": System(
+        "flux", "flux2:Flux2", 2026, FLUX2,
+        dict(width=4096, heads=32, single=24, text_width=12288, guidance=False), FLUX2_OPTIONS,
+    ),
+    "flux2-klein-4b": System(
+        "flux", "flux2:Flux2", 2026, FLUX2,
+        dict(width=3072, heads=24, dual=5, single=20, text_width=7680, guidance=False), FLUX2_OPTIONS,
+    ),
+    "chroma": System(
+        "flux", "chroma:Chroma", 2025, "lodestones/Chroma1-HD",
+        options=dict(head="approximator(5120, 5)", signals="timestep"),
+    ),
+    "qwen-image": System("qwen-image", "mmdit:QwenImage", 2025, "arXiv 2508.02324"),
+    "lumina2": System("lumina2", "next_dit:Lumina2", 2025, "arXiv 2503.21758"),
+    "z-image": System("z-image", "next_dit:ZImage", 2025, "arXiv 2511.22699"),
+    "hdm": System("hdm", "hdm:HDM", 2025, HDM),
+    "hdm-small": System("hdm", "hdm:HDM", 2025, HDM, dict(width=896, heads=14, decoder_blocks=2, text_width=640)),
+    "hdm-large": System("hdm", "hdm:HDM", 2025, HDM, dict(width=1280, heads=20, hidden=4096, text_width=1152)),
+    "sd15": System("ldm", "unet:UNetBlock", 2022, "arXiv 2112.10752, a block of its U-Net"),
+    "sdxl": System(
+        "ldm", "unet:UNetBlock", 2023, "arXiv 2307.01952, a block of its U-Net", dict(heads=20, context=2048)
+    ),
+}  # fmt: skip
 
 
 def published(name: str, **sizes: Any) -> nn.Module:
@@ -51,8 +98,8 @@ def published(name: str, **sizes: Any) -> nn.Module:
     if name not in PUBLISHED:
         names = ", ".join(PUBLISHED)
         raise ValueError(f"unknown published system {name!r} (systems: {names}){nearest(name, PUBLISHED)}")
-    _, where, own = PUBLISHED[name]
-    module, _, attribute = where.partition(":")
+    system = PUBLISHED[name]
+    module, _, attribute = system.kind.partition(":")
     kind = getattr(importlib.import_module(f"architectures.systems.{module}"), attribute)
     known = options.of(kind)
     for size in sizes:
@@ -62,4 +109,4 @@ def published(name: str, **sizes: Any) -> nn.Module:
         typed = {size: known[size].check(size, value) for size, value in sizes.items()}
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    return kind(**{**own, **typed})
+    return kind(**{**system.sizes, **typed})

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3, FLUX.1 and Qwen-Image: two streams with one attention."""
+"""Stable Diffusion 3 and Qwen-Image: two streams with one attention."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from architectures.final import FinalNorm
 from architectures.layers import MLP, LayerNorm, PrecomputedRoPE, SelfAttention, patchify, sincos_at, unpatchify
 from architectures.modulation import PerBlock
 from architectures.prompt import FeatureBatch
-from architectures.streams import ParallelBlock, dual_block, prompt_path
-from architectures.sublayer import LINEAR, Adaptive, Condition, SubLayer, mask_and_positions
+from architectures.streams import dual_block, prompt_path
+from architectures.sublayer import LINEAR, Adaptive, Condition, mask_and_positions
 from architectures.systems.parts import (
     NormedLinear,
     TimeEmbedding,
@@ -26,7 +26,6 @@ from architectures.systems.weights import (
     Move,
     attention,
     channels_last,
-    cut,
     feed_forward,
     linear,
     released_branches,
@@ -129,149 +128,11 @@ class SD3(nn.Module):
                         made += released_branches(f"{ours}.{own}", theirs)
             return made
         made = [*linear("patches", "pos_embed.proj"), Move("positions", "pos_embed.pos_embed", change=lambda p: p[0])]
-        made += _combined(pooled=True)
+        made += combined(pooled=True)
         made += linear("text", "context_embedder") + linear("head", "proj_out")
         made += linear("final.head.affine", "norm_out.linear", swap)
         for k in range(self.depth):
-            made += _dual(k, last=k == self.depth - 1, qk_norm=self.qk_norm)
-        return made
-
-
-class Flux(nn.Module):
-    """FLUX.1: blocks of two streams, then blocks of one with attention beside the MLP; rotary positions.
-
-    forward(x (B, 16, H, W), t (B,) in [0, 1], 1 noise, prompt of tokens (B, L, 4096) and pooled (B, 768), guidance (B,)
-    for dev) -> (B, 16, H, W); latents are packed 2 x 2 inside. It has no mask of captions. black-forest-labs/flux.
-    """
-
-    system = "flux"
-    unused = ()
-
-    def __init__(
-        self,
-        *,
-        width: int = 3072,
-        heads: int = 24,
-        dual: int = 19,
-        single: int = 38,
-        channels: int = 16,
-        patch: int = 2,
-        text_width: int = 4096,
-        pooled_width: int = 768,
-        axes: tuple[int, ...] = (16, 56, 56),
-        theta: float = 10000.0,
-        guidance: bool = True,
-    ) -> None:
-        super().__init__()
-        check_axes(axes, width, heads)
-        d = self.width = width
-        self.patch, self.channels, self.axes, self.theta, self.dual, self.single = (
-            patch, channels, axes, theta, dual, single,
-        )  # fmt: skip
-        self.patches = nn.Linear(channels * patch**2, d)
-        self.time = TimeEmbedding(d, factor=1000.0)
-        self.guidance = TimeEmbedding(d, factor=1000.0) if guidance else None
-        self.pooled = prompt_path(TwoLinear(pooled_width, d))
-        self.text = prompt_path(nn.Linear(text_width, d))
-        two, one = PerBlock(d, [BRANCH, BRANCH]), PerBlock(d, [BRANCH])
-        self.trunk = two.trunk()
-
-        def attention() -> SelfAttention:
-            return SelfAttention(d, heads, qk_norm=True, rope=PrecomputedRoPE())
-
-        self.blocks = nn.ModuleList(
-            dual_block(
-                two,
-                LINEAR,
-                attention=attention(),
-                text_attention=attention(),
-                mlp=partial(MLP, d),
-                context=mask_and_positions,
-            )
-            for _ in range(dual)
-        )
-        self.blocks.extend(  # one output Linear over [attention | MLP]: one bias, which is attention's here
-            ParallelBlock(
-                one.head(),
-                attention=SubLayer(
-                    op=attention(),
-                    norm=LayerNorm(d),
-                    modulation=BRANCH.modulation,
-                    gate=LINEAR,
-                    context=mask_and_positions,
-                ),
-                mlp=SubLayer(op=MLP(d, out_bias=False)),
-            )
-            for _ in range(single)
-        )
-        self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
-        self.head = nn.Linear(d, patch**2 * channels)
-
-    def forward(self, x: Tensor, t: Tensor, prompt: FeatureBatch, guidance: Tensor | None = None) -> Tensor:
-        h, w = (side // self.patch for side in x.shape[-2:])
-        c = self.time(t) + self.pooled(prompt.pooled)
-        if self.guidance is not None:
-            if guidance is None:
-                raise ValueError("FLUX.1 dev is conditioned on a guidance scale; schnell (guidance=False) is not")
-            c = c + self.guidance(guidance)
-        m = self.trunk(c)
-        places = grid_positions(torch.arange(h, device=x.device), torch.arange(w, device=x.device))
-        places = torch.cat([places, places.new_zeros(prompt.tokens.shape[1], 3)])  # text is not rotated
-        condition = Condition(c, m, m, m, positions=turns(places, self.axes, self.theta)[None])
-        z = (self.patches(patchify(x, self.patch)), self.text(prompt.tokens))
-        for block in self.blocks:
-            z = block(z, condition)
-        out = z[0] if isinstance(z, tuple) else z[:, : h * w]
-        return unpatchify(self.head(self.final(out, c)), self.patch, self.channels, (h, w))
-
-    def velocity(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:
-        """v (B, 16, H, W), t in [0, 1], 1 noise; dev is conditioned on a guidance of 3.5."""
-        return self(x, t, prompt, torch.full_like(t, 3.5))
-
-    def moves(self, layout: str) -> list[Move]:
-        """How the released file (`original`) or diffusers' (`diffusers`) becomes these parameters."""
-        d, packed = self.width, channels_last(self.patch)
-        made = linear("head", "final_layer.linear" if layout == "original" else "proj_out", packed)
-        if layout == "original":
-            made += linear("patches", "img_in") + linear("text", "txt_in")
-            made += linear("final.head.affine", "final_layer.adaLN_modulation.1")
-            names = [("time", "time_in"), ("pooled", "vector_in")] + (
-                [("guidance", "guidance_in")] if self.guidance else []
-            )
-            for ours, theirs in names:
-                made += two(ours, theirs, "in_layer", "out_layer")
-            for k in range(self.dual):
-                for own, side in (("", "img"), ("text_", "txt")):
-                    ours, theirs = f"blocks.{k}.{own}", f"double_blocks.{k}.{side}"
-                    made += linear(f"{ours}head.affine", f"{theirs}_mod.lin")
-                    made += linear(f"{ours}attention.op.qkv", f"{theirs}_attn.qkv")
-                    made += linear(f"{ours}attention.op.out", f"{theirs}_attn.proj")
-                    for u, name in (("q", "query"), ("k", "key")):
-                        made += [Move(f"{ours}attention.op.{u}_norm.weight", f"{theirs}_attn.norm.{name}_norm.scale")]
-                    made += linear(f"{ours}mlp.op.up", f"{theirs}_mlp.0") + linear(
-                        f"{ours}mlp.op.down", f"{theirs}_mlp.2"
-                    )
-            for k in range(self.single):
-                ours, theirs = f"blocks.{self.dual + k}", f"single_blocks.{k}"
-                made += linear(f"{ours}.head.affine", f"{theirs}.modulation.lin")
-                made += linear(f"{ours}.attention.op.qkv", f"{theirs}.linear1", cut(0, 3 * d))
-                made += linear(f"{ours}.mlp.op.up", f"{theirs}.linear1", cut(3 * d, 7 * d))
-                made += _fused_out(ours, f"{theirs}.linear2", d)
-                for u, name in (("q", "query"), ("k", "key")):
-                    made += [Move(f"{ours}.attention.op.{u}_norm.weight", f"{theirs}.norm.{name}_norm.scale")]
-            return made
-        made += linear("patches", "x_embedder") + linear("text", "context_embedder")
-        made += linear("final.head.affine", "norm_out.linear", swap)
-        made += _combined(pooled=True, guidance=self.guidance is not None)
-        for k in range(self.dual):
-            made += _dual(k, last=False, qk_norm=True)
-        for k in range(self.single):
-            ours, theirs = f"blocks.{self.dual + k}", f"single_transformer_blocks.{k}"
-            made += linear(f"{ours}.head.affine", f"{theirs}.norm.linear")
-            made += rows(f"{ours}.attention.op.qkv", [f"{theirs}.attn.to_{u}" for u in "qkv"])
-            made += linear(f"{ours}.mlp.op.up", f"{theirs}.proj_mlp") + _fused_out(ours, f"{theirs}.proj_out", d)
-            for u in "qk":
-                made += weight(f"{ours}.attention.op.{u}_norm", f"{theirs}.attn.norm_{u}")
+            made += dual_moves(k, last=k == self.depth - 1, qk_norm=self.qk_norm)
         return made
 
 
@@ -349,13 +210,13 @@ class QwenImage(nn.Module):
             return []
         made = linear("patches", "img_in") + linear("text.out", "txt_in") + weight("text.norm", "txt_norm")
         made += linear("head", "proj_out", channels_last(self.patch))
-        made += linear("final.head.affine", "norm_out.linear", swap) + _combined(pooled=False)
+        made += linear("final.head.affine", "norm_out.linear", swap) + combined(pooled=False)
         for k in range(self.depth):
-            made += _dual(k, last=False, qk_norm=True, names=("img_mod.1", "txt_mod.1", "img_mlp", "txt_mlp"))
+            made += dual_moves(k, last=False, qk_norm=True, names=("img_mod.1", "txt_mod.1", "img_mlp", "txt_mlp"))
         return made
 
 
-def _combined(*, pooled: bool, guidance: bool = False) -> list[Move]:
+def combined(*, pooled: bool, guidance: bool = False) -> list[Move]:
     """diffusers' embedders of what c sums."""
     names = [("time", "timestep")] + [("pooled", "text")] * pooled + [("guidance", "guidance")] * guidance
     made = []
@@ -364,7 +225,7 @@ def _combined(*, pooled: bool, guidance: bool = False) -> list[Move]:
     return made
 
 
-def _dual(
+def dual_moves(
     k: int,
     *,
     last: bool,
@@ -389,12 +250,3 @@ def _dual(
         made += weight(f"{ours}.attention.op.{u}_norm", f"{theirs}.attn.norm_{u}")
         made += weight(f"{text}.{u}_norm", f"{theirs}.attn.norm_added_{u}")
     return made
-
-
-def _fused_out(ours: str, source: str, d: int) -> list[Move]:
-    """One output Linear over [attention | MLP], in two."""
-    return [
-        Move(f"{ours}.attention.op.out.weight", f"{source}.weight", change=cut(0, d, axis=1)),
-        Move(f"{ours}.attention.op.out.bias", f"{source}.bias"),
-        Move(f"{ours}.mlp.op.down.weight", f"{source}.weight", change=cut(d, 5 * d, axis=1)),
-    ]

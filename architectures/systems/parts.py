@@ -69,6 +69,13 @@ class NormedLinear(nn.Module):
         return self.out(self.norm(y))
 
 
+def without_biases(module: nn.Module) -> None:
+    """Takes the biases of all its Linears away."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            part.register_parameter("bias", None)
+
+
 def gelu_tanh(x: Tensor) -> Tensor:
     """GELU by its tanh approximation."""
     return F.gelu(x, approximate="tanh")

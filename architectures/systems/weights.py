@@ -21,6 +21,8 @@ MARKS = {
         "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight",
     ),
     "pixart": ("blocks.0.scale_shift_table", "transformer_blocks.0.scale_shift_table"),
+    "flux2": ("single_stream_modulation.lin.weight", "single_stream_modulation.linear.weight"),
+    "chroma": ("distilled_guidance_layer.in_proj.weight",),
     "flux": ("double_blocks.0.img_mod.lin.weight", "single_transformer_blocks.0.proj_mlp.weight"),
     "sd3": ("joint_blocks.0.x_block.attn.qkv.weight", "transformer_blocks.0.norm1_context.linear.weight"),
     "qwen-image": ("transformer_blocks.0.img_mod.1.weight",),

@@ -75,7 +75,7 @@ def describe(
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Print a scheme's equations, facts, options and cost; with --all, the cost of each scheme.
+    """Print a scheme's equations, facts, options and cost; with --all, the cost of each, and published systems by year.
 
     Example: ditbench describe adaln-zero --backbone DiT-S/2
 
@@ -109,6 +109,8 @@ def describe(
         _print_description(description)
     prompt = f"{tokens} prompt tokens" if tokens else "a class label"
     console().print(_cost_grid(costs, f"Cost on {backbone}, {image_size} px, {prompt}"))
+    if everything:
+        console().print(_history_grid())
 
 
 def _write_figure(names: list[str], file: Path) -> None:
@@ -148,6 +150,24 @@ def _cost_grid(costs: dict[str, dict[str, float]], title: str) -> Grid:
     return Grid(["scheme", "parameters", "modulation", "share", "prompt", "GMAC"], rows, title)
 
 
+def _history_grid() -> Grid:
+    """Published systems by year, with the scheme and the options that each is conditioned by."""
+    import architectures
+    from bench.views.grid import Grid
+
+    rows = []
+    for name in architectures.history():
+        system, (modulation, total) = architectures.PUBLISHED[name], architectures.share(name)
+        counts = [f"{total / 1e6:,.2f} M", f"{100 * modulation / total:.1f} %"]
+        rows.append([str(system.year), name, system.conditioning, *counts, system.source])
+    return Grid(
+        ["year", "system", "conditioned as", "parameters", "share", "source"],
+        rows,
+        "Published systems, with the share of their modulation",
+        frozenset({0, 1, 2, 5}),
+    )
+
+
 def _print_description(description: Description) -> None:
     """Equations, facts, published systems of this form, options."""
     import architectures
@@ -166,7 +186,9 @@ def _print_description(description: Description) -> None:
     line("origin", " ".join(description.origin.values()))
     for system, (modulation, total) in architectures.shares(description.name).items():
         share = f"{total / 1e6:,.2f} M parameters, {100 * modulation / total:.2f} % modulation"
-        line("as published", f"{system}: {share}")
+        options = architectures.PUBLISHED[system].options
+        with_options = f" ({', '.join(f'{name}={value}' for name, value in options.items())})" if options else ""
+        line("as published", f"{system}{with_options}: {share}")
     out.print()
     out.print(_options_grid(description) if description.options else "no options")
 

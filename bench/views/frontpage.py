@@ -48,7 +48,7 @@ def systems(root: Path) -> str:
             if measured
             else "not in diffusers; equal to its equations"
         )
-        scheme = architectures.PUBLISHED[name][0]
+        scheme = architectures.PUBLISHED[name].scheme
         share = f"{split['modulation'] / split['total']:.1%}" if split["modulation"] else "0"
         lines.append(f"| {title} | `{scheme}` | {split['total']:,} | {share} | {near} |")
     return "\n".join(lines) + "\n"

@@ -187,4 +187,37 @@ def flux(of: Sizes) -> Pair:
     )
 
 
-SYSTEMS: dict[str, Callable[[Sizes], Pair]] = {"dit": dit, "pixart": pixart, "sd3": sd3, "flux": flux}
+def flux2(of: Sizes) -> Pair:
+    """FLUX.2, of text tokens, with latents that are packed before the model."""
+    import diffusers
+    from diffusers import Flux2Pipeline
+
+    at, dual, single = inputs(of), of.depth // 3, of.depth - of.depth // 3
+    axes = (of.width // of.heads // 4,) * 4
+    theirs: Any = untyped(diffusers).Flux2Transformer2DModel(
+        **heads(of), in_channels=64, num_layers=dual, num_single_layers=single, joint_attention_dim=of.text,
+        axes_dims_rope=axes, guidance_embeds=False,
+    )  # fmt: skip
+    ours = architectures.published(
+        "flux2", width=of.width, heads=of.heads, dual=dual, single=single, channels=64, text_width=of.text, axes=axes,
+        guidance=False,
+    )  # fmt: skip
+    pipeline: Any = Flux2Pipeline
+    x = pipeline._patchify_latents(at.x16)
+    places = pipeline._prepare_latent_ids(x).to(of.device)
+    texts = pipeline._prepare_text_ids(at.text.tokens).to(of.device)
+    return Pair(
+        ours,
+        lambda: ours(x, at.t, at.text),
+        theirs,
+        lambda: theirs(pipeline._pack_latents(x), at.text.tokens, at.t, places, texts).sample,
+    )
+
+
+SYSTEMS: dict[str, Callable[[Sizes], Pair]] = {
+    "dit": dit,
+    "pixart": pixart,
+    "sd3": sd3,
+    "flux": flux,
+    "flux2": flux2,
+}
