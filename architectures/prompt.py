@@ -257,6 +257,11 @@ class FeatureEncoder(nn.Module):
         return Encoded(tokens, mask, pooled)
 
 
+def with_image(mask: Tensor | None, count: int) -> Tensor | None:
+    """Mask of tokens (B, L) -> of `count` tokens of the image and those (B, count + L); None (no padding) stays."""
+    return None if mask is None else torch.cat([mask.new_ones(len(mask), count), mask], dim=1)
+
+
 def with_time(e_t: Tensor, prompt: Encoded) -> tuple[Tensor, Tensor | None]:
     """[e_t ; prompt tokens] (B, 1 + L, D) and its mask, in which time is always attended to (None: all)."""
     k, mask = torch.cat([e_t[:, None], prompt.tokens], dim=1), prompt.mask

@@ -34,7 +34,7 @@ from architectures.layers import (
 from architectures.modulation import Placement
 from architectures.options import Option, choose, choose_all, nearest
 from architectures.placement import parse_placement
-from architectures.prompt import Encoded, with_time
+from architectures.prompt import Encoded, with_image, with_time
 from architectures.sides import PROMPT_TIME, SEES, KeysValues
 from architectures.sublayer import Adaptive, Condition
 
@@ -281,7 +281,7 @@ class Scheme(nn.Module):
 
     def joint_mask(self, mask: Tensor | None, beside: int = 0) -> Tensor | None:
         """Mask of tokens (B, L) -> of the image's N, those `beside` them and those tokens; None (no padding) stays."""
-        return None if mask is None else torch.cat([mask.new_ones(len(mask), self.grid**2 + beside), mask], dim=1)
+        return with_image(mask, self.grid**2 + beside)
 
     # --- the hooks --------------------------------------------------------------------------------------------------
 

@@ -7,14 +7,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from architectures.layers import MLP, LayerNorm, PrecomputedRoPE, SelfAttention, patchify, sinusoid, unpatchify, zeros
+from architectures.layers import MLP, LayerNorm, patchify, sinusoid, unpatchify, zeros
 from architectures.placement import Approximate, Approximator
-from architectures.prompt import FeatureBatch
+from architectures.prompt import FeatureBatch, with_image
 from architectures.streams import prompt_path
 from architectures.sublayer import Condition, modulate
-from architectures.systems.flux import block_moves, blocks, outer_moves
+from architectures.systems.flux import block_moves, blocks, image_after, image_turns, outer_moves
 from architectures.systems.mmdit import BRANCH
-from architectures.systems.parts import check_axes, grid_positions, turns
+from architectures.systems.parts import check_axes
 from architectures.systems.weights import Move, linear
 
 CHANNELS = 16  # of the sinusoid of t, and of that of a guidance
@@ -64,7 +64,7 @@ class Chroma(nn.Module):
             Approximator(d, [BRANCH], zeros, hidden, layers, single),
             dual=dual,
             single=single,
-            attention=partial(SelfAttention, d, heads, qk_norm=True, rope=PrecomputedRoPE()),
+            heads=heads,
             mlp=partial(MLP, d),
             joint_mlp=partial(MLP, d, out_bias=False),
         )
@@ -75,16 +75,9 @@ class Chroma(nn.Module):
         h, w = (side // self.patch for side in x.shape[-2:])
         c = torch.cat([sinusoid(1000 * t.float(), CHANNELS), sinusoid(torch.zeros_like(t), CHANNELS)], dim=1)
         joint, image, text, last = self.trunk(c.to(self.head.weight.dtype)).split(self.counts, dim=1)
-        places = grid_positions(torch.arange(h, device=x.device), torch.arange(w, device=x.device))
-        places = torch.cat([places, places.new_zeros(prompt.tokens.shape[1], 3)])  # text is not rotated
-        mask = None
-        if prompt.mask is not None:
-            mask = torch.cat([prompt.mask.new_ones(len(x), h * w), prompt.mask], dim=1)
-        condition = Condition(None, image, text, joint, mask=mask, positions=turns(places, self.axes, self.theta)[None])
-        z = (self.patches(patchify(x, self.patch)), self.text(prompt.tokens))
-        for block in self.blocks:
-            z = block(z, condition)
-        out = z[0] if isinstance(z, tuple) else z[:, : h * w]
+        positions = image_turns((h, w), prompt.tokens, self.axes, self.theta)
+        condition = Condition(None, image, text, joint, mask=with_image(prompt.mask, h * w), positions=positions)
+        out = image_after(self.blocks, self.patches(patchify(x, self.patch)), self.text(prompt.tokens), condition)
         out = modulate(self.norm(out), *last.unbind(1))
         return unpatchify(self.head(out), self.patch, self.channels, (h, w))
 

@@ -25,7 +25,7 @@ def blocks(
     *,
     dual: int,
     single: int,
-    attention: Callable[[], SelfAttention],
+    heads: int,
     mlp: Callable[[], nn.Module],
     joint_mlp: Callable[[], nn.Module],
 ) -> nn.ModuleList:
@@ -38,10 +38,11 @@ def blocks(
         one: where those of the joined sequence are.
         dual: how many have two streams.
         single: how many have one.
-        attention: makes one.
+        heads: of the attention.
         mlp: makes one of a stream.
         joint_mlp: makes one of the joined sequence, without a bias of its output.
     """
+    attention = partial(SelfAttention, one.width, heads, qk_norm=True, rope=PrecomputedRoPE())
     made = nn.ModuleList(
         dual_block(
             two,
@@ -69,6 +70,20 @@ def blocks(
         for k in range(single)
     )
     return made
+
+
+def image_after(blocks: nn.ModuleList, x: Tensor, y: Tensor, condition: Condition) -> Tensor:
+    """The image's tokens x (B, N, D), with a caption's y (B, L, D), through blocks of two streams and then of one."""
+    z: tuple[Tensor, Tensor] | Tensor = (x, y)
+    for block in blocks:
+        z = block(z, condition)
+    return z[0] if isinstance(z, tuple) else z[:, : x.shape[1]]
+
+
+def image_turns(size: tuple[int, int], text: Tensor, axes: tuple[int, ...], theta: float) -> Tensor:
+    """Rotary angles (1, N + L, d/2, 2) of an image of `size` tokens and a caption's (B, L, I), which are not turned."""
+    places = grid_positions(*(torch.arange(side, device=text.device) for side in size))
+    return turns(torch.cat([places, places.new_zeros(text.shape[1], 3)]), axes, theta)[None]
 
 
 class Flux(nn.Module):
@@ -114,7 +129,7 @@ class Flux(nn.Module):
             one,
             dual=dual,
             single=single,
-            attention=partial(SelfAttention, d, heads, qk_norm=True, rope=PrecomputedRoPE()),
+            heads=heads,
             mlp=partial(MLP, d),
             joint_mlp=partial(MLP, d, out_bias=False),
         )
@@ -129,13 +144,9 @@ class Flux(nn.Module):
                 raise ValueError("FLUX.1 dev is conditioned on a guidance scale; schnell (guidance=False) is not")
             c = c + self.guidance(guidance)
         m = self.trunk(c)
-        places = grid_positions(torch.arange(h, device=x.device), torch.arange(w, device=x.device))
-        places = torch.cat([places, places.new_zeros(prompt.tokens.shape[1], 3)])  # text is not rotated
-        condition = Condition(c, m, m, m, positions=turns(places, self.axes, self.theta)[None])
-        z = (self.patches(patchify(x, self.patch)), self.text(prompt.tokens))
-        for block in self.blocks:
-            z = block(z, condition)
-        out = z[0] if isinstance(z, tuple) else z[:, : h * w]
+        positions = image_turns((h, w), prompt.tokens, self.axes, self.theta)
+        condition = Condition(c, m, m, m, positions=positions)
+        out = image_after(self.blocks, self.patches(patchify(x, self.patch)), self.text(prompt.tokens), condition)
         return unpatchify(self.head(self.final(out, c)), self.patch, self.channels, (h, w))
 
     def velocity(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:

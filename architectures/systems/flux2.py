@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures.final import FinalNorm
-from architectures.layers import GatedMLP, LayerNorm, PrecomputedRoPE, SelfAttention
+from architectures.layers import GatedMLP, LayerNorm
 from architectures.modulation import Shared
 from architectures.prompt import FeatureBatch
 from architectures.streams import prompt_path
 from architectures.sublayer import Condition
-from architectures.systems.flux import blocks
+from architectures.systems.flux import blocks, image_after
 from architectures.systems.mmdit import BRANCH
 from architectures.systems.parts import TimeEmbedding, check_axes, grid_positions, turns, without_biases
 from architectures.systems.weights import LAYOUTS, Move, cut, rows, swap, weight
@@ -62,7 +62,7 @@ class Flux2(nn.Module):
             one,
             dual=dual,
             single=single,
-            attention=partial(SelfAttention, d, heads, qk_norm=True, rope=PrecomputedRoPE()),
+            heads=heads,
             mlp=mlp,
             joint_mlp=mlp,
         )
@@ -82,10 +82,7 @@ class Flux2(nn.Module):
         caption = torch.arange(prompt.tokens.shape[1], device=x.device)[:, None]
         places = torch.cat([F.pad(grid, (0, 1)), F.pad(caption, (3, 0))])
         condition = Condition(c, image, text, joint, positions=turns(places, self.axes, self.theta)[None])
-        z = (self.patches(x.flatten(2).mT), self.text(prompt.tokens))
-        for block in self.blocks:
-            z = block(z, condition)
-        out = z[0] if isinstance(z, tuple) else z[:, : h * w]
+        out = image_after(self.blocks, self.patches(x.flatten(2).mT), self.text(prompt.tokens), condition)
         return self.head(self.final(out, c)).mT.unflatten(2, (h, w))
 
     def velocity(self, x: Tensor, t: Tensor, prompt: FeatureBatch) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from architectures.final import FinalNorm
 from architectures.layers import MLP, LayerNorm, PrecomputedRoPE, SelfAttention, patchify, sincos_at, unpatchify
 from architectures.modulation import PerBlock
-from architectures.prompt import FeatureBatch
+from architectures.prompt import FeatureBatch, with_image
 from architectures.streams import dual_block, prompt_path
 from architectures.sublayer import LINEAR, Adaptive, Condition, mask_and_positions
 from architectures.systems.parts import (
@@ -191,10 +191,9 @@ class QwenImage(nn.Module):
         image = grid_positions(rows_, columns)
         text = torch.arange(prompt.tokens.shape[1], device=x.device) + max(h // 2, w // 2)
         places = torch.cat([image, text[:, None].expand(-1, 3)])
-        mask = None
-        if prompt.mask is not None:
-            mask = torch.cat([prompt.mask.new_ones(len(x), h * w), prompt.mask], dim=1)
-        condition = Condition(c, m, m, mask=mask, positions=turns(places, self.axes, self.theta)[None])
+        condition = Condition(
+            c, m, m, mask=with_image(prompt.mask, h * w), positions=turns(places, self.axes, self.theta)[None]
+        )
         z = (self.patches(patchify(x, self.patch)), self.text(prompt.tokens))
         for block in self.blocks:
             z = block(z, condition)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from architectures.final import FinalNorm
 from architectures.layers import LayerNorm, patchify, unpatchify
-from architectures.prompt import FeatureBatch
+from architectures.prompt import FeatureBatch, with_image
 from architectures.sublayer import Condition
 from architectures.systems.parts import (
     NormedLinear,
@@ -69,7 +69,7 @@ class NextDiT(nn.Module):
             y = block(y, Condition(mask=seen, positions=angles[:, N:]))
         for block in self.image_refiners:
             x = block(x, Condition(modulation=m, positions=angles[:, :N]))
-        mask = torch.cat([seen.new_ones(len(x), N), seen], dim=1)
+        mask = with_image(seen, N)
         z = torch.cat([x, y], dim=1)
         for block in self.blocks:
             z = block(z, Condition(modulation=m, mask=mask, positions=angles))

@@ -21,6 +21,11 @@ def whole(table: Table) -> set[int]:
     return {cell.row.seed for cell in table.cells} - {cell.row.seed for cell in missing(table)}
 
 
+def has_spread(table: Table) -> bool:
+    """Whether two seeds or more are whole: a mean of fewer is not shown as one."""
+    return len(whole(table)) > 1
+
+
 def coverage(table: Table) -> str:
     """Which seeds are whole and what is missing, as `seeds 0, 1 are whole; 918 cells of seeds 2, 3 were not run`.
 

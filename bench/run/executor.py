@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from bench.run.boot import command
-from bench.run.processes import GRACE
+from bench.run.processes import GRACE, Child
 from bench.store.disk import writing
 from bench.store.files import make_folder
 from bench.store.folders import CellFolder
@@ -31,6 +34,25 @@ class Ended:
     code: int
     tail: str = ""
     lost: str = ""
+
+
+def reported(guard: Child) -> Ended:
+    """How the cell of a guard that has ended came to its end, as it says on its output.
+
+    What a library printed in the guard's own name comes before. Of a guard that says nothing, because it was killed or
+    failed, the process group is ended: nothing of the cell may live on.
+    """
+    report = b""
+    if guard.stdout is not None:
+        with guard.stdout as output:
+            report = output.read()
+    words, _, last = report.rstrip().rpartition(b"\n")
+    with suppress(ValueError, TypeError):
+        ended = Ended(**json.loads(last))
+        return replace(ended, tail=ended.tail or words.decode(errors="replace"))
+    with suppress(ProcessLookupError):
+        os.killpg(guard.pid, signal.SIGKILL)
+    return Ended(guard.wait(), report.decode(errors="replace"))
 
 
 class Process(ABC):

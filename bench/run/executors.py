@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
@@ -10,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench.run import executor
@@ -68,17 +67,7 @@ class Process(executor.Process):
 
     def ended(self) -> executor.Ended:
         """How the cell ended; call it when the guard has."""
-        report = b""
-        if self.child.stdout is not None:
-            with self.child.stdout as output:
-                report = output.read()
-        words, _, last = report.rstrip().rpartition(b"\n")  # what a library said in the guard's own name comes before
-        with suppress(ValueError, TypeError):
-            ended = executor.Ended(**json.loads(last))
-            return replace(ended, tail=ended.tail or words.decode(errors="replace"))
-        with suppress(ProcessLookupError):  # the guard was killed, or failed: nothing of the cell may live on
-            os.killpg(self.child.pid, signal.SIGKILL)
-        return executor.Ended(self.child.wait(), report.decode(errors="replace"))
+        return executor.reported(self.child)
 
 
 class Local(executor.Executor[Process]):

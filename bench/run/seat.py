@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
-import signal
 import socket
 import subprocess
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from bench.run.boot import environment
-from bench.run.executor import Ended, start_guard, threads
+from bench.run.executor import Ended, reported, start_guard, threads
 from bench.run.processes import PARENT, is_stopped
 from bench.run.slots import FILE, Slots
 
@@ -69,7 +66,7 @@ class Seat:
         """How the cell ended, once it is not alive."""
         assert self._guard is not None  # a cell was started
         if self._report is None:
-            self._report = self._read(self._guard)
+            self._report = reported(self._guard)
         return asdict(self._report)
 
     def send(self, number: int) -> None:
@@ -106,16 +103,6 @@ class Seat:
 
     def _part(self) -> float:
         return min(1.0, self.cores / (os.cpu_count() or 1))
-
-    def _read(self, guard: subprocess.Popen[bytes]) -> Ended:
-        assert guard.stdout is not None
-        with guard.stdout:
-            report = guard.stdout.read()
-        with suppress(ValueError, TypeError):
-            return Ended(**json.loads(report))
-        with suppress(ProcessLookupError):  # the guard was killed, or failed: nothing of the cell may live on
-            os.killpg(guard.pid, signal.SIGKILL)
-        return Ended(guard.wait(), report.decode(errors="replace"))
 
 
 # --- whether a machine has the results directory that the launch has -------------------------------------------------

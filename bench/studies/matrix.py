@@ -22,6 +22,7 @@ from typing import Any
 
 from bench.store.folders import CellFolder, Store
 from bench.store.journal import read_journal
+from bench.studies import DITBENCH
 
 JOBS = 2
 CHANGES = ("train.steps=600", "train.log_every=50", "train.checkpoint_every=600", "sample.grid_every=600")
@@ -65,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         words = ["run", given.matrix, *given.changes, f"run.jobs={JOBS}", "name=matrix", "--root", name, "--quiet"]
         begin = time.monotonic()
-        subprocess.run([sys.executable, "-c", "from bench.cli import main; main()", *words], check=True)
+        subprocess.run([sys.executable, *DITBENCH, *words], check=True)
         wall = time.monotonic() - begin
         store = Store(Path(name))
         cells = [parts(store.cell(row.cell)) for row in store.rows("matrix")]

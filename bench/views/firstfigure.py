@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.findings.analysis import Analysis, analyse
-from bench.findings.coverage import coverage, whole
+from bench.findings.coverage import coverage, has_spread
 from bench.findings.peers import of_tasks
 from bench.findings.words import counted
 from bench.store.table import Table
@@ -18,7 +18,6 @@ from bench.views.records import load_record, newest_records
 
 FILE = "docs/images/capability.png"
 RECORDS = ("tasks", "quickstart")  # the first that is a record over tasks, of enough seeds, is shown
-FEWEST = 2  # whole seeds: a mean is not shown without its spread
 NONE = "No record of the suite is committed yet; `make quickstart` measures five schemes on four of its tasks here.\n"
 
 
@@ -26,17 +25,21 @@ def front_record(results: Path) -> tuple[Path, Analysis] | None:
     """The folder and analysis of the record that is shown; None without one over tasks that has a spread to show."""
     newest = newest_records(results)
     for name in RECORDS:
-        if name not in newest or not of_tasks((one := _analysed(newest[name])).table):
-            continue
-        if len(whole(one.table)) >= FEWEST:
-            return newest[name], one
+        if name in newest and of_tasks(table := _table(newest[name])) and has_spread(table):
+            return newest[name], _analysed(newest[name])
     return None
 
 
 @functools.lru_cache(maxsize=len(RECORDS))
+def _table(folder: Path) -> Table:
+    """A record, which nobody writes again."""
+    return load_record(folder)
+
+
+@functools.lru_cache(maxsize=len(RECORDS))
 def _analysed(folder: Path) -> Analysis:
-    """A record, which nobody writes again, once for the figure and the text below it."""
-    return analyse(load_record(folder))
+    """Its analysis, once for the figure and the text below it."""
+    return analyse(_table(folder))
 
 
 def front_figure(analysis: Analysis) -> bytes:

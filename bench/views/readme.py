@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.findings.analysis import Analysis, analyse
 from bench.findings.claims import ClaimVerdict
-from bench.findings.coverage import whole
+from bench.findings.coverage import has_spread
 from bench.findings.words import counted
 from bench.store.files import write_atomic
 from bench.views.answers import brief
@@ -145,15 +145,12 @@ def _linked(claims: dict[str, Analysis]) -> list[tuple[ClaimVerdict, str]]:
 def readme_section(analyses: dict[str, Analysis]) -> str:
     """The newest records of the matrices that test no claim: a table where there are seeds to compare, else a link."""
     records = {where: one for where, one in analyses.items() if not one.claim}
-    tables = [readme_table(one, where) for where, one in records.items() if _spread(one)]
-    single = ", ".join(f"[{one.name}]({where}/report.md)" for where, one in records.items() if not _spread(one))
+    tables = [readme_table(one, where) for where, one in records.items() if has_spread(one.table)]
+    single = ", ".join(
+        f"[{one.name}]({where}/report.md)" for where, one in records.items() if not has_spread(one.table)
+    )
     parts = [*tables, *([f"Fewer than two whole seeds, so nothing is established: {single}.\n"] if single else [])]
     return "\n".join(parts)
-
-
-def _spread(analysis: Analysis) -> bool:
-    """Whether a record has two seeds or more of every row."""
-    return len(whole(analysis.table)) > 1
 
 
 def readme_table(analysis: Analysis, where: str) -> str:

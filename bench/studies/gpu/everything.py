@@ -26,8 +26,7 @@ from pathlib import Path
 
 from bench.run.boot import ROOT, environment
 from bench.store.files import write_atomic
-
-DITBENCH = "from bench.cli import main; main()"
+from bench.studies import DITBENCH
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def _peers(out: Path, minutes: float) -> list[str]:
 
 
 def _tasks(out: Path, minutes: float) -> list[str]:
-    return ["-c", DITBENCH, "run", "configs/tasks-gpu.yaml", "--root", str(out / "runs"), "--no-track"]
+    return [*DITBENCH, "run", "configs/tasks-gpu.yaml", "--root", str(out / "runs"), "--no-track"]
 
 
 PARTS = {
