@@ -351,13 +351,13 @@ def running(tmp_path: Path) -> Iterator[tuple[CellFolder, Any, list[psutil.Proce
     others = psutil.Process(process.pid).children()
     yield folder, process, others
     process.kill()
-    assert not psutil.wait_procs(others, timeout=10)[1], "a rank is left"
+    assert not psutil.wait_procs(others, timeout=60)[1], "a rank is left"
 
 
 def test_a_rank_that_is_killed_ends_the_cell_which_resumes(running: Any, cells: dict[int, CellFolder]) -> None:
     folder, process, (other,) = running
     other.kill()
-    process.join(30)
+    process.join(120)
     assert process.exitcode == 130
     reason = "rank 1 of 2: ended by SIGKILL (perhaps out of memory) without a message; run again to resume"
     assert folder.status() == ("killed", reason)
@@ -374,7 +374,7 @@ def test_a_stopped_cell_writes_its_checkpoint_and_leaves_no_rank(running: Any) -
     folder, process, others = running
     for one in (*others, psutil.Process(process.pid)):  # as a terminal would
         one.send_signal(signal.SIGINT)
-    process.join(30)
+    process.join(120)
     status, reason = folder.status()
     assert status == "killed" and reason.startswith("stopped by SIGINT after step")
     step = int(reason.split("step ")[1].split(";")[0])
@@ -384,7 +384,7 @@ def test_a_stopped_cell_writes_its_checkpoint_and_leaves_no_rank(running: Any) -
 def test_a_cell_that_is_killed_takes_its_ranks_along(running: Any) -> None:
     _, process, others = running
     process.kill()
-    assert not psutil.wait_procs(others, timeout=10)[1]
+    assert not psutil.wait_procs(others, timeout=60)[1]
 
 
 def test_ctrl_c_of_a_launch_leaves_no_process(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_who_measures_is_alone() -> None:
         process.start()
     one.join(120)
     turns.end()
-    other.join(10)
+    other.join(120)
     assert seen[0] == seen[1] > 0 and seen[2] == 1
     assert not other.is_alive()
 

@@ -1,4 +1,4 @@
-"""Habits that no linter holds: how long functions and modules are, and which versions are tested."""
+"""Habits that no linter holds: how long functions and modules are, what tests measure, which versions are tested."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*(ROOT / "architectures").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+CLOCK = re.compile(r"(time\.)?(monotonic|perf_counter|time)(_ns)?\(\)")  # not the processor's time of one process
 FUNCTION, USUAL, MOST = 60, 300, 400  # lines
 
 # Modules above the usual length, each with what holds it together.
@@ -42,6 +44,18 @@ def long_functions(source: str) -> Iterator[str]:
 
 def too_long(lines: int, reason: str | None) -> bool:
     return lines > (MOST if reason else USUAL)
+
+
+def durations(source: str) -> Iterator[str]:
+    """Differences of two moments on the clock on the wall: what a busy machine makes of any length."""
+    nodes = list(ast.walk(ast.parse(source)))
+    reads = [node for node in nodes if isinstance(node, ast.Assign) and CLOCK.fullmatch(ast.unparse(node.value))]
+    moments = {ast.unparse(target) for node in reads for target in node.targets}
+    for node in nodes:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and not isinstance(node.right, ast.Constant):
+            minuend = ast.unparse(node.left)
+            if CLOCK.fullmatch(minuend) or minuend in moments:
+                yield f"line {node.lineno}: {ast.unparse(node)}"
 
 
 def pinned(text: str) -> dict[str, str]:
@@ -79,6 +93,20 @@ def test_length_is_measured() -> None:
     assert list(long_functions(f"def f():\n{body}")) == [f"f: {FUNCTION + 1} lines"]
     assert not list(long_functions(f"def f():\n{body[9:]}"))
     assert too_long(USUAL + 1, None) and too_long(MOST + 1, "a reason") and not too_long(MOST, "a reason")
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.relative_to(ROOT / "tests").as_posix())
+def test_no_test_measures_how_long_something_took(path: Path) -> None:
+    """`assert longest < 1.5` was 2.17 s on a busy machine: count calls, tries and waits, or have it never return."""
+    assert not list(durations(path.read_text(encoding="utf-8")))
+
+
+def test_a_duration_is_found() -> None:
+    direct = "import time\nbegin = time.monotonic()\nf()\nassert time.monotonic() - begin < 1"
+    assert list(durations(direct)) == ["line 4: time.monotonic() - begin"]
+    assert list(durations("a = perf_counter()\nf()\nb = perf_counter()\nlongest = max(0, b - a)"))
+    limits = "end = time.monotonic() + 60\nwhile time.monotonic() < end: pass\nold = time.time() - 100"
+    assert not list(durations(limits + "\nbefore = time.process_time()\nassert time.process_time() - before < 5"))
 
 
 def test_constraints_name_a_version_of_every_dependency() -> None:

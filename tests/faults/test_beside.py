@@ -104,9 +104,8 @@ def test_an_odd_server_is_a_sentence_without_the_password(
     """A server that drips a byte, answers with a page, a redirect or nothing: each wait has an end and a sentence."""
     with odd_server(kind) as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        begin = time.monotonic()
         text = cause(store, silence=6)
-    assert SENTENCES[kind] in text and PASSWORD not in text and time.monotonic() - begin < 60
+    assert SENTENCES[kind] in text and PASSWORD not in text
 
 
 @pytest.mark.faults
@@ -127,13 +126,12 @@ def test_an_odd_server_is_a_sentence_without_the_password(
 def test_a_store_that_cannot_be_used_is_a_sentence_at_once(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, sentence: str
 ) -> None:
-    """A missing driver was a traceback, a store that cannot be opened 100 silent seconds at each sync."""
+    """A missing driver was a traceback, a store that cannot be opened 100 silent seconds: no sign of life for 10."""
     (tmp_path / "garbage").write_bytes(b"garbage" * 999)
     address = address.replace("FOLDER", str(tmp_path)).replace("GARBAGE", str(tmp_path / "garbage"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    begin = time.monotonic()
-    text = cause(store)
-    assert sentence in text and PASSWORD not in text and time.monotonic() - begin < 40
+    text = cause(store, silence=10)
+    assert sentence in text and PASSWORD not in text
 
 
 @pytest.mark.faults
@@ -155,23 +153,23 @@ def test_a_locked_store_and_a_held_lock_are_sentences(store: Store, monkeypatch:
 
 @pytest.mark.faults
 def test_a_run_is_not_held_up_and_says_it_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that accepts and never answers, during a run: each call returns at once, one warning, then an end."""
+    """A writer that never answers, as with a silent server: no call of a run waits, one warning, then an end."""
+    monkeypatch.setattr(beside, "command", lambda *_: [sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:{PASSWORD}@127.0.0.1:9")
+    waits: list[float] = []
+    select = beside.select.select
+    monkeypatch.setattr(beside.select, "select", lambda *args: (waits.append(args[3]), select(*args))[1])
     monkeypatch.setattr(beside, "EVERY", 0.5)
     monkeypatch.setattr(beside, "IMPATIENT", 3.0)
     said: list[str] = []
-    with odd_server("silent") as address:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        dashboard = Beside(store, "made", warn=said.append, again="ditbench sync made")
-        dashboard.follower.silence = 4.0
-        longest, end = 0.0, time.monotonic() + 200  # the writer imports MLflow first, which is work
-        while not said and time.monotonic() < end:
-            begin = time.monotonic()
-            dashboard()
-            longest = max(longest, time.monotonic() - begin)
-            time.sleep(0.1)
-        begin = time.monotonic()
-        dashboard.finish(say=lambda text: None)
-    assert longest < 1.5 and time.monotonic() - begin < 8
+    dashboard = Beside(store, "made", warn=said.append, again="ditbench sync made")
+    dashboard.follower.silence = 4.0
+    while not said:
+        dashboard()
+        time.sleep(0.1)
+    assert waits and not any(waits)
+    dashboard.finish(say=lambda text: None)
+    assert 0 < max(waits) <= beside.IMPATIENT < dashboard.follower.silence
     assert len(said) == 2 and "the run continues" in said[0] and "`ditbench sync made` brings it up to date" in said[1]
     assert PASSWORD not in " ".join(said)
 
@@ -236,7 +234,7 @@ def test_the_writer_ends_with_the_run(tmp_path: Path, store: Store) -> None:
         below = launch.below()
         launch.disturb()
         launch.ended()
-        assert below and not psutil.wait_procs(below, timeout=10)[1]
+        assert below and not psutil.wait_procs(below, timeout=60)[1]
 
 
 def test_no_password_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,8 +54,8 @@ def test_the_server_ends_with_the_dashboard(folder: Path, ending: str, monkeypat
     for number in ENDINGS[ending]:
         if launch.child.poll() is None:
             launch.disturb(number)
-    launch.ended(seconds=40)
-    assert not psutil.wait_procs(below, timeout=20)[1]
+    launch.ended()
+    assert not psutil.wait_procs(below, timeout=60)[1]
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
@@ -68,8 +68,8 @@ def test_the_server_ends_when_its_guard_is_killed(folder: Path, monkeypatch: pyt
     launch.wait_for(lambda: "stop it with Ctrl-C" in launch.text, 240)
     below = launch.below()
     psutil.Process(launch.child.pid).children()[0].send_signal(signal.SIGKILL)
-    launch.ended(seconds=60)
-    assert not psutil.wait_procs(below, timeout=20)[1]
+    launch.ended()
+    assert not psutil.wait_procs(below, timeout=60)[1]
 
 
 class _Other(BaseHTTPRequestHandler):

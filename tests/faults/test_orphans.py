@@ -60,7 +60,7 @@ def guarded(folder: Path, code: str, **env: str) -> subprocess.Popen[bytes]:
     )
 
 
-def until(moment: Callable[[], object], seconds: float = 20) -> None:
+def until(moment: Callable[[], object], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not moment():
         assert time.monotonic() < end, "the moment did not come"
@@ -72,7 +72,7 @@ def ready(folder: Path) -> bool:
 
 
 def report(guard: subprocess.Popen[bytes]) -> dict[str, object]:
-    return json.loads(guard.communicate(timeout=30)[0])
+    return json.loads(guard.communicate(timeout=120)[0])
 
 
 def test_what_a_cell_started_ends_with_it(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_rerun_waits_for_the_orphan_and_says_so(tmp_path: Path) -> None:
     process = psutil.Process(cell.state()["pid"])
     process.suspend()
     launch.disturb(signal.SIGKILL)
-    launch.child.wait(30)
+    launch.child.wait(60)
     again = Launch("run", "tiny.yaml", "--no-track", cwd=tmp_path, OMP_NUM_THREADS="1")
     again.wait_for(lambda: "waiting" in again.text)
     time.sleep(2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +161,7 @@ def test_planning_counts_each_model_once_and_shows_how_far_it_is(tmp_path: Path,
         axes={"train.lr": [k / 1000 for k in range(1, 11)], "backbone.qk_norm": [False, True]},
     )
     shown: list[tuple[str, int, int]] = []
-    started = time.monotonic()
     made = plan(load(path), Store(tmp_path / "runs"), command="test", progress=lambda *now: shown.append(now))
-    assert time.monotonic() - started < 60, "10 s on a free machine"
     assert len(made.cells) == 2000 and len(counted) == 4 and len(tried) == 1
     cells = [done for what, done, total in shown if what == "plan cells" and total == 2000]
     assert cells == sorted(cells) and cells[-1] == 2000 and len(cells) >= 20

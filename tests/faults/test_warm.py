@@ -127,13 +127,13 @@ def test_cells_are_forked_where_a_library_unsets_the_wakeup_file(tmp_path: Path)
 def test_how_a_forked_cell_ended_is_known(probe: Process, number: int, code: int) -> None:
     (cell,) = marked(probe.folder.path)
     cell.send_signal(number)
-    probe.child.wait(20)
+    probe.child.wait(60)
     assert probe.ended().code == code and marked(probe.folder.path) == []
 
 
 def test_a_guard_that_is_killed_takes_its_forked_cell_along(probe: Process) -> None:
     os.kill(probe.child.pid, signal.SIGKILL)
-    probe.child.wait(20)
+    probe.child.wait(60)
     assert probe.ended().code == -signal.SIGKILL
     until(lambda: not marked(probe.folder.path))
 
@@ -223,12 +223,13 @@ def test_a_matrix_that_has_run_to_its_end_starts_no_server_before_its_plan(
     assert Local.early("tiny", 1, store) is None
 
 
+@pytest.mark.timeout(120)
 def test_the_end_of_a_cell_is_seen_at_once() -> None:
+    """One that is only seen when the wait is over is never seen here."""
     executor = Local(1)
     child: Any = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"])
     executor.running = [Process(executors.CellFolder(Path("none")), child)]
-    begun = time.monotonic()
-    executor.wait(60)
-    assert time.monotonic() - begun < 30 and child.wait(1) == 0
+    executor.wait(1e6)
+    assert child.wait() == 0
     executor.running = []
     executor.wait(0.01)
