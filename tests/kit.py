@@ -13,15 +13,19 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
+from bench.run import server, warm
 from bench.run.executors import Local, Process
+from bench.run.processes import MARK, Forked, follow_parent
 from bench.store.folders import CellFolder, Store
 from bench.store.result import Result
 
@@ -137,8 +141,11 @@ def _imported() -> Any:
     if multiprocessing.parent_process() is not None:  # this one is forked from the server itself
         return multiprocessing.get_context("fork")
     context = multiprocessing.get_context("forkserver")
-    ours = ["bench.run.cell", "bench.cli.app", "bench.run.plan", "matplotlib.figure"]
-    context.set_forkserver_preload([*ours, "torchvision.utils", "scipy.stats", "efficientnet_lite_pytorch", "pydantic"])
+    ours = [*server.PRELOAD, "bench.cli.app", "bench.run.plan", "matplotlib.figure", "pydantic"]
+    context.set_forkserver_preload([*ours, "x" * warm.ROOM])  # no module: room in the command, as `Server` makes it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MARK, " " * warm.ROOM)
+        forkserver.ensure_running()
     return context
 
 
@@ -213,11 +220,48 @@ class Warm(Local):
         return Process(folder, child, gpu, before)
 
 
-def _run_command(words: tuple[str, ...], cwd: Path, env: dict[str, str], out: Any, err: Any, code: str = "") -> None:
+class ForkedServer(warm.Server):
+    """The process that cells are forked from, which is forked itself from one that has imported everything."""
+
+    mark: Any  # where others read the environment of this process
+
+    def _start(self) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            given = SimpleNamespace(Popen=self._forked, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT)
+            patch.setattr(warm, "subprocess", given)
+            super()._start()
+
+    def _forked(self, words: list[str], *, env: dict[str, str], stdout: Any, **more: Any) -> Forked:
+        pid = os.fork()
+        if pid:
+            return Forked(pid)
+        try:
+            os.setsid()
+            for number in (1, 2):
+                os.dup2(stdout.fileno(), number)
+            os.environ.clear()
+            os.environ.update(env)
+            sys.argv = words[3:]
+            server._rename(words)
+            server._Mark = lambda: self.mark  # type: ignore[misc, assignment]
+            follow_parent(watch=False)
+            server.main()
+        finally:
+            os._exit(1)
+
+
+def _run_command(
+    words: tuple[str, ...], cwd: Path, env: dict[str, str], out: Any, err: Any, code: str = "", guarded: bool = False
+) -> None:
     from bench.cli import main
     from bench.run import executors, placement
 
-    executors.Local = placement.Local = Warm  # type: ignore[misc]
+    if guarded:
+        os.setsid()
+        ForkedServer.mark = server._Mark()
+        executors.Server = ForkedServer  # type: ignore[misc]
+    else:
+        executors.Local = placement.Local = Warm  # type: ignore[misc]
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
@@ -245,13 +289,22 @@ def _run_command(words: tuple[str, ...], cwd: Path, env: dict[str, str], out: An
 class WarmLaunch(Launch):
     """A `Launch` of `ditbench WORDS` that is forked with the imports done."""
 
+    guarded = False
+
     def __init__(self, *words: str, cwd: Path, **env: str) -> None:
         self.output = Path(tempfile.mkstemp(dir=cwd, prefix=".output-")[1])
         with open(self.output, "wb") as file:
             streams = DupFd(file.fileno()), DupFd(file.fileno())
-            process = _imported().Process(target=_run_command, args=(words, cwd.resolve(), os.environ | env, *streams))
+            arguments = (words, cwd.resolve(), os.environ | env, *streams, "", self.guarded)
+            process = _imported().Process(target=_run_command, args=arguments)
             process.start()
         self.child: Any = _Child(process)
+
+
+class GuardedLaunch(WarmLaunch):
+    """One whose cells have guards and are forked by a server, as a user's are; 15 s of imports are not done again."""
+
+    guarded = True
 
 
 def warm_command(

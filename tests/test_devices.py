@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from kit import Launch, numbers, warm_cell
+from kit import GuardedLaunch, numbers, warm_cell
 from test_microbatch import BATCH, batch
 from tiny import matrix_file, planned, run_all
 from torch.utils.data import DataLoader
@@ -389,7 +389,7 @@ def test_a_cell_that_is_killed_takes_its_ranks_along(running: Any) -> None:
 
 def test_ctrl_c_of_a_launch_leaves_no_process(tmp_path: Path) -> None:
     matrix_file(tmp_path, run__devices=2, **MATRIX | {"train__steps": 2000})
-    launch = Launch("run", "tiny.yaml", "--no-track", cwd=tmp_path)
+    launch = GuardedLaunch("run", "tiny.yaml", "--no-track", cwd=tmp_path)
     cells = tmp_path / "runs" / "cells"
     launch.wait_for(lambda: list(cells.glob("*/checkpoints/*.ckpt")), 240)
     launch.disturb(signal.SIGINT)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from kit import Launch, first
+from kit import GuardedLaunch, Launch, first
 from tiny import PLUGIN, matrix_file
 
 from bench.run.boot import ROOT, command, environment
@@ -91,7 +91,7 @@ def test_a_plugin_harms_its_own_cell_alone(tmp_path: Path, deed: str) -> None:
         train__warmup=1,
         run__silence=70.0 if deed == "hangs" else 1800.0,
     )
-    launch = Launch("run", str(path), "--no-track", cwd=tmp_path, OMP_NUM_THREADS="1")
+    launch = GuardedLaunch("run", str(path), "--no-track", cwd=tmp_path, OMP_NUM_THREADS="1")
     text = launch.ended(1, seconds=280)
     store = Store(tmp_path / "runs")
     (bad, why), (good, _) = (store.cell(row.cell).status() for row in store.rows("tiny"))

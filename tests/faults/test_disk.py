@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kit import Launch
+from kit import GuardedLaunch
 from tiny import matrix_file
 
 from bench.store.disk import DiskError, explained
@@ -170,12 +170,12 @@ def test_cells_on_a_full_disk_are_rows_and_resume_once_there_is_room(tmp_path: P
     backbone = {"name": "DiT-XS/4", "width": 64, "depth": 4, "heads": 2}
     path = str(matrix_file(tmp_path, backbone=backbone, **changes))
     with small_disk(tmp_path / "runs", "3m") as disk:
-        text = Launch("run", path, "--no-track", cwd=tmp_path, OMP_NUM_THREADS="1").ended(1, seconds=250)
+        text = GuardedLaunch("run", path, "--no-track", cwd=tmp_path, OMP_NUM_THREADS="1").ended(1, seconds=250)
         store = Store(disk)
         folders = [store.cell(row.cell) for row in store.rows("tiny")]
         for status, reason in (folder.status() for folder in folders):
             assert status == "failed" and re.fullmatch(FULL, reason)
         assert "Traceback" not in text and not list(disk.rglob("*.ditbench-tmp"))
         subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
-        Launch("run", path, "--no-track", cwd=tmp_path, OMP_NUM_THREADS="1").ended(0, seconds=250)
+        GuardedLaunch("run", path, "--no-track", cwd=tmp_path, OMP_NUM_THREADS="1").ended(0, seconds=250)
         assert [folder.status()[0] for folder in folders] == ["done", "done"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from kit import Launch, also
+from kit import GuardedLaunch, Launch, also
 from tiny import matrix_file
 
 from bench.run.boot import environment
@@ -160,7 +160,10 @@ LONG = {"train__steps": 100_000, "train__checkpoint_every": 100_000, "sample__gr
 def launched(folder: Path) -> tuple[Launch, CellFolder]:
     """A launch whose one cell trains now."""
     path = matrix_file(folder, **LONG, train__probe_every=100_000)
-    launch, store = Launch("run", str(path), "--no-track", cwd=folder, OMP_NUM_THREADS="1"), Store(folder / "runs")
+    launch, store = (
+        GuardedLaunch("run", str(path), "--no-track", cwd=folder, OMP_NUM_THREADS="1"),
+        Store(folder / "runs"),
+    )
     launch.wait_for(lambda: any(curves(one).get("loss") for one in (store.root / "cells").glob("*/journal.jsonl")))
     return launch, store.cell(store.rows("tiny")[0].cell)
 
@@ -201,7 +204,7 @@ def test_a_rerun_waits_for_the_orphan_and_says_so(tmp_path: Path) -> None:
     process.suspend()
     launch.disturb(signal.SIGKILL)
     launch.child.wait(60)
-    again = Launch("run", "tiny.yaml", "--no-track", cwd=tmp_path, OMP_NUM_THREADS="1")
+    again = GuardedLaunch("run", "tiny.yaml", "--no-track", cwd=tmp_path, OMP_NUM_THREADS="1")
     again.wait_for(lambda: "waiting" in again.text)
     time.sleep(2)
     assert f"(process {process.pid})" in again.text and cell.state()["attempt"] == 1
@@ -218,7 +221,7 @@ def test_a_rerun_waits_for_the_orphan_and_says_so(tmp_path: Path) -> None:
 def test_two_launches_never_run_a_cell_twice_and_both_end_well(tmp_path: Path) -> None:
     """The other launch takes the cell while this one plans: it waits for the result instead of ending with none."""
     path = str(matrix_file(tmp_path, train__steps=2, train__warmup=1, variants=["adaln", "adaln-zero"]))
-    launches = [Launch("run", path, "--no-track", cwd=tmp_path, OMP_NUM_THREADS="1") for _ in range(2)]
+    launches = [GuardedLaunch("run", path, "--no-track", cwd=tmp_path, OMP_NUM_THREADS="1") for _ in range(2)]
     texts = [launch.ended(0, seconds=280) for launch in launches]
     store = Store(tmp_path / "runs")
     for row in store.rows("tiny"):

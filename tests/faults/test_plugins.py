@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit import Launch, also
+from kit import GuardedLaunch, Launch, also
 from tiny import matrix_file, planned
 
 import architectures
@@ -265,7 +265,7 @@ def test_ditbench_run_with_a_plugin_that_exits_says_so_and_runs_the_others(tmp_p
     """`run` ended with code 0 and nothing done."""
     written(tmp_path, text)
     matrix_file(tmp_path, variants=["adaln", "mine"], plugins=["mine.py"], train__steps=2, train__warmup=1)
-    said = Launch("run", "tiny.yaml", "--no-track", cwd=tmp_path).ended(1)
+    said = GuardedLaunch("run", "tiny.yaml", "--no-track", cwd=tmp_path).ended(1)
     assert ("mine.py" in said and "while it was imported" in said) or "sys.exit(0)" in said
     store = Store(tmp_path / "runs")
     assert {row.variant: store.cell(row.cell).status()[0] for row in store.rows("tiny")} == {

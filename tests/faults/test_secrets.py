@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from kit import Launch
+from kit import GuardedLaunch
 from omegaconf import OmegaConf
 from tiny import matrix_file, planned
 
@@ -137,7 +137,7 @@ def test_nothing_of_a_run_holds_a_secret_of_its_environment(tmp_path: Path) -> N
     """A whole run with MLflow and report, its environment full of secrets; then every file below is searched."""
     matrix_file(tmp_path, train__steps=2, train__warmup=1, data__subset="${oc.env:DITBENCH_DATA}")
     names = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "DITBENCH_PASSWORD", "GITHUB_TOKEN", "DATABASE_URL")
-    said = Launch("run", "tiny.yaml", cwd=tmp_path, **dict.fromkeys(names, SECRET)).ended(0)
+    said = GuardedLaunch("run", "tiny.yaml", cwd=tmp_path, **dict.fromkeys(names, SECRET)).ended(0)
     assert SECRET not in said
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.name == "mlflow.db" for path in files)
