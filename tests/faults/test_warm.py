@@ -36,9 +36,20 @@ def until(moment: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+ABSENT = ("mlflow", "datasets", "typer", "pydantic", "pandas", "pyarrow")  # what a cell needs none of
+ODD = f"""
+import os, signal, sys
+sys.modules |= dict.fromkeys({ABSENT})
+os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+"""  # as asyncio does in every child from Python 3.12 on, once it is imported
+
+
 @pytest.fixture(scope="module")
-def warm() -> Iterator[Server]:
-    made = Server({"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"})
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server without what cells do not need, where a library unsets the wakeup file of what is forked."""
+    folder = tmp_path_factory.mktemp("odd")
+    (folder / "sitecustomize.py").write_text(ODD)
+    made = Server({"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(folder)})
     until(lambda: not made.starting(), 120)
     assert made.usable, made.trouble
     yield made
@@ -66,6 +77,7 @@ PROBE = """
 import os, sys, time
 if sys.argv[0].endswith("bench.run.cell"):
     import torch
+    print("absent", *(name for name, module in sys.modules.items() if module is None))
     print("threads", torch.get_num_threads(), os.environ["CUDA_VISIBLE_DEVICES"], torch.cuda.is_initialized())
     print("argv", *sys.argv, os.getcwd(), os.getpgrp() == os.getppid() == os.getsid(0), len(sys.stdin.read()))
     print("ready")
@@ -106,19 +118,16 @@ def test_a_forked_cell_is_what_a_cold_one_is(probe: Process) -> None:
     assert above.ppid() == os.getpid() and "bench.run.guard" in above.cmdline()
 
 
-def test_cells_are_forked_where_a_library_unsets_the_wakeup_file(tmp_path: Path) -> None:
-    """As asyncio does in every child from Python 3.12 on, once it is imported."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, signal\nos.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))\n"
-    )
-    server = Server({"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)})
-    try:
-        until(lambda: not server.starting(), 120)
-        process = forked(server, tmp_path / "cells" / "none-000000000000")
-        until(lambda: not process.alive())
-        assert "No such file" in (ended := process.ended()).tail and "descriptor" not in ended.tail, ended
-    finally:
-        server.close()
+def test_cells_are_forked_where_a_library_unsets_the_wakeup_file(warm: Server, tmp_path: Path) -> None:
+    process = forked(warm, tmp_path / "cells" / "none-000000000000")
+    until(lambda: not process.alive())
+    assert "No such file" in (ended := process.ended()).tail and "descriptor" not in ended.tail, ended
+
+
+def test_a_cell_needs_neither_mlflow_nor_hugging_face(probe: Process) -> None:
+    """All that it imports is imported, for its plugin is."""
+    absent = next(line for line in probe.folder.log.read_text().splitlines() if line.startswith("absent"))
+    assert {*absent.split()} >= {*ABSENT}
 
 
 @pytest.mark.parametrize(
