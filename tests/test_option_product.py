@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 from typing import Any
@@ -14,14 +13,29 @@ import architectures
 from architectures import BackboneConfig
 
 SMALL = BackboneConfig(width=16, depth=2, heads=2, patch=4)
-REASONS = (  # what does not fit, and what would
-    "modulation 'none' without a gate leaves the blocks unmodulated: choose another of the two",
-    "an approximator has one map for all vectors, .*: choose gate zero",
-    "head '.*' reads c, and with these signals there is none: choose per-block, shared, shared.table, or signals",
-    "prompt_time 'zero' .* no timestep modulates here .*: choose prompt_time t or none",
-    "text 'plain' .* prompt_time 'zero' .*: leave one of the two out",
-    "context 'static' updates no token of the prompt, .*: leave prompt_sees_image at yes",
-)
+REASONS = {  # what does not fit, and what would: and a pair of sd3 that it is said of
+    "modulation 'none' without a gate leaves the blocks unmodulated: choose another of the two": {
+        "modulation": "none",
+        "gate": "one",
+    },
+    "an approximator has one map for all vectors, .*: choose gate zero": {
+        "head": "approximator(64, 2)",
+        "gate": "gaussian(1e-3)",
+    },
+    "head '.*' reads c, and with these signals there is none: choose per-block, shared, shared.table, or signals": {
+        "head": "low-rank(16)",
+        "signals": "none",
+    },
+    "prompt_time 'zero' .* no timestep modulates here .*: choose prompt_time t or none": {
+        "prompt_time": "zero",
+        "signals": "pooled",
+    },
+    "text 'plain' .* prompt_time 'zero' .*: leave one of the two out": {"text": "plain", "prompt_time": "zero"},
+    "context 'static' updates no token of the prompt, .*: leave prompt_sees_image at yes": {
+        "context": "static",
+        "prompt_sees_image": "no",
+    },
+}
 SCHEMES = architectures.schemes()
 
 
@@ -44,24 +58,26 @@ def pairs(scheme: str) -> list[dict[str, Any]]:
     return [{a: x, b: y} for a, b in both for x, y in itertools.product(listed[a], listed[b])]
 
 
-@functools.cache
-def refusals(scheme: str) -> dict[str, str]:
+def refusals(scheme: str, tried: list[dict[str, Any]]) -> dict[str, str]:
     """The pairs that are refused, with what is said."""
     with torch.device("meta"):
-        return {str(options): said for options in pairs(scheme) if (said := built(scheme, options))}
+        return {str(options): said for options in tried if (said := built(scheme, options))}
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_pair_of_options_is_built_or_refused_with_the_reason(scheme: str) -> None:
-    refused = refusals(scheme)
+def test_every_pair_of_options_is_built_or_refused_with_the_reason(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn.Linear, "reset_parameters", lambda self: None)  # a third of the time
+    tried = pairs(scheme)
+    refused = refusals(scheme, tried)
     unexplained = {options: said for options, said in refused.items() if not any(re.search(r, said) for r in REASONS)}
     assert not unexplained
-    assert len(refused) <= len(pairs(scheme)) // 5, "an option that most others exclude is none"
+    assert len(refused) <= len(tried) // 5, "an option that most others exclude is none"
 
 
 def test_each_reason_is_given_by_some_pair() -> None:
     """No sentence of the list is of the past."""
-    said = {one for scheme in ("sd3", "lumina2") for one in refusals(scheme).values()}
-    unused = [reason for reason in REASONS if not any(re.search(reason, one) for one in said)]
-    assert unused == [], sorted(said)
+    for reason, options in REASONS.items():
+        assert options in pairs("sd3") and re.search(reason, built("sd3", options)), reason
     assert sum(len(pairs(scheme)) for scheme in SCHEMES) > 3000
