@@ -57,8 +57,15 @@ def test_a_graph_beyond_the_limit_is_an_error_and_not_eager_in_silence() -> None
             model(torch.ones(3, 3))
 
 
-@pytest.mark.parametrize("guidance", [1.0, 2.0])
-@pytest.mark.parametrize("scheme", ["adaln-zero", "sd3"])
+@pytest.mark.parametrize(
+    ("scheme", "guidance"),
+    [
+        ("adaln-zero", 1.0),
+        ("sd3", 2.0),
+        pytest.param("adaln-zero", 2.0, marks=pytest.mark.slow),
+        pytest.param("sd3", 1.0, marks=pytest.mark.slow),
+    ],
+)
 def test_a_cell_calls_its_model_in_two_ways(scheme: str, guidance: float) -> None:
     """With gradients, and in one shape without: every step of the sampler, other samples, the validation loss."""
     subject, before = laws.SchemeUnderTest(scheme), compiled()["compile_graphs"]

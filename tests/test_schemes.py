@@ -359,7 +359,17 @@ SIGNALLED = [
 ]
 
 
-@pytest.mark.parametrize(("scheme", "options"), SIGNALLED, ids=str)
+def usual(scheme: str, options: dict[str, str]) -> bool:
+    """Whether all but one of the options are the scheme's defaults."""
+    listed = architectures.describe(scheme).options
+    return sum(value != listed[name].default for name, value in options.items()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options"),
+    [one if usual(*one) else pytest.param(*one, marks=pytest.mark.slow) for one in SIGNALLED],
+    ids=str,
+)
 def test_signals_and_the_way_of_time_obey_the_laws(scheme: str, options: dict[str, str]) -> None:
     assert not broken(scheme, options)
 
