@@ -89,7 +89,7 @@ def test_a_plugin_harms_its_own_cell_alone(tmp_path: Path, deed: str) -> None:
         plugins=["added.py"],
         train__steps=2,
         train__warmup=1,
-        run__silence=70.0 if deed == "hangs" else 1800.0,
+        run__silence=20.0 if deed == "hangs" else 1800.0,
     )
     launch = GuardedLaunch("run", str(path), "--no-track", cwd=tmp_path, OMP_NUM_THREADS="1")
     text = launch.ended(1, seconds=280)
