@@ -3,16 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 CASES  ?= case
+WORKERS ?= auto
 
 # Without its caches pytest rewrites every test in each worker, a third of what it takes to start one.
 unexport PYTHONDONTWRITEBYTECODE
 # Of these files those with a mark: the others need not be imported.
 marked = $(shell grep -lE 'mark.$(1)\b' $(2))
-ifeq ($(firstword $(CASES)),faults)
-PLACES = $(call marked,faults,tests/test_*.py tests/*/test_*.py)
-else
 PLACES = tests/faults tests/field $(call marked,faults,tests/test_*.py)
-endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test faults slow browser docs lint type smoke overhead peers gpu bias judge parity readme clean
@@ -32,7 +29,7 @@ quickstart: setup           ## train and compare five schemes on four tasks (abo
 	$(BIN)/ditbench run configs/quickstart.yaml
 
 test: setup                 ## the tests that take no GPU and no minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(if $(MARKS),-m '$(MARKS)')
 
 faults: setup               ## every fault and every odd file that ditbench must survive, the slower ones too
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal \
