@@ -89,9 +89,10 @@ if sys.argv[0].endswith("bench.run.cell"):
 def held(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a planned cell whose plugin holds it while it is imported."""
     root = tmp_path_factory.mktemp("held")
-    (root / "added.py").write_text(PLUGIN)
-    made, store = planned(root, variants=["added"], plugins=[str(root / "added.py")], **SHORT)
-    (root / "added.py").write_text(PLUGIN + PROBE)
+    own = PLUGIN.replace('register("added")', 'register("held")')  # which no other test of this process registers
+    (root / "held.py").write_text(own)
+    made, store = planned(root, variants=["held"], plugins=[str(root / "held.py")], **SHORT)
+    (root / "held.py").write_text(own + PROBE)
     return store.cell(made.cells[0].row.cell).path
 
 
