@@ -276,3 +276,11 @@ def _dying(real: Any) -> Any:
         return once
 
     return curve
+
+
+def test_what_other_code_of_a_task_prepared_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task whose size had changed met the images of before: a plugin's code was in the digest, its was not."""
+    before = task_data.task_digest(Data(source="task", task="count"))
+    assert task_data.task_digest(Data(source="task", task="count")) == before
+    monkeypatch.setattr(task_data, "built_in", lambda: "other")
+    assert task_data.task_digest(Data(source="task", task="count")) != before

@@ -10,6 +10,7 @@ cache/data/<digest>/   heldout-images.npy  uint8 (n, S, S, 3), for grids and dis
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +25,7 @@ from bench.data.errors import DataError
 from bench.data.pixels import to_images
 from bench.data.tasks import registry
 from bench.data.tasks.contract import Task
-from bench.store.files import digest
+from bench.store.files import digest, sources
 
 VERSION = 1
 SHOWN = 256  # training images that are prepared, to be seen; those that are trained on are sampled
@@ -58,12 +59,16 @@ def resolved(config: Data) -> Data:
 
 
 def task_digest(config: Data) -> str:
-    """The digest of what defines a task's data, a plugin's code with it: what is prepared by other code is not its."""
+    """The digest of what defines a task's data, its code with it: what is prepared by other code is not its."""
     own = resolved(config)
-    plugin = registry.digest(str(own.task))  # empty of a built-in task, whose code is in the digest of the code
-    return digest(
-        ["task", VERSION, own.task, own.knobs, own.seed, counts(own), own.words, *([plugin] * bool(plugin))], 16
-    )
+    code = registry.digest(str(own.task)) or built_in()
+    return digest(["task", VERSION, own.task, own.knobs, own.seed, counts(own), own.words, code], 16)
+
+
+@functools.cache
+def built_in() -> str:
+    """The digest of the built-in tasks' code: a matrix of thousands of cells asks for each."""
+    return sources(Path(registry.__file__).parent)
 
 
 def counts(config: Data) -> dict[str, int]:
