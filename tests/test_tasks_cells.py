@@ -282,5 +282,5 @@ def test_what_other_code_of_a_task_prepared_is_not_read(monkeypatch: pytest.Monk
     """A task whose size had changed met the images of before: a plugin's code was in the digest, its was not."""
     before = task_data.task_digest(Data(source="task", task="count"))
     assert task_data.task_digest(Data(source="task", task="count")) == before
-    monkeypatch.setattr(task_data, "built_in", lambda: "other")
+    monkeypatch.setattr(task_data, "shared_code", lambda: "other")
     assert task_data.task_digest(Data(source="task", task="count")) != before

@@ -61,13 +61,13 @@ def resolved(config: Data) -> Data:
 def task_digest(config: Data) -> str:
     """The digest of what defines a task's data, its code with it: what is prepared by other code is not its."""
     own = resolved(config)
-    code = registry.digest(str(own.task)) or built_in()
-    return digest(["task", VERSION, own.task, own.knobs, own.seed, counts(own), own.words, code], 16)
+    code = [shared_code(), registry.digest(str(own.task))]  # the second is empty of a built-in task
+    return digest(["task", VERSION, own.task, own.knobs, own.seed, counts(own), own.words, *code], 16)
 
 
 @functools.cache
-def built_in() -> str:
-    """The digest of the built-in tasks' code: a matrix of thousands of cells asks for each."""
+def shared_code() -> str:
+    """The digest of what all tasks are made with, and of the built-in ones: a plan asks for it with every cell."""
     return sources(Path(registry.__file__).parent)
 
 

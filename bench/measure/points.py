@@ -14,7 +14,7 @@ from bench.config.spec import CellConfig
 from bench.data.datasets import Dataset
 from bench.data.tasks.contract import Task
 from bench.measure.rows import sampled
-from bench.store.files import digest, make_folder, sources
+from bench.store.files import digest, make_folder
 from bench.store.kept import Warn, load_array, save_array
 from bench.store.seeds import generator
 from bench.training.flow import interpolate
@@ -62,8 +62,8 @@ def times(count: int, config: CellConfig, limits: tuple[float, float] = (0.0, 1.
 def load(data: Dataset, config: CellConfig, cache: Path, warn: Warn = lambda text: None) -> Points:
     """The points of a cell's data and settings, from the cache or made now."""
     assert data.task is not None
-    evaluate, train, code = config.evaluate, config.train, sources(Path(__file__).parents[1] / "data" / "tasks")
-    named = digest([data.digest, code, evaluate.seed, evaluate.points, train.t_mean, train.t_std], 16)
+    evaluate, train = config.evaluate, config.train
+    named = digest([data.digest, evaluate.seed, evaluate.points, train.t_mean, train.t_std], 16)  # code: data.digest
     rows = sampled(data.heldout, evaluate.points, seed=evaluate.seed, name="points")
     limits = data.task.times
     t, x_0 = times(len(rows), config, limits), torch.from_numpy(data.heldout.exact[rows])
