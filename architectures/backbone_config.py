@@ -71,14 +71,19 @@ class BackboneConfig:
     def named(cls, name: str, **changes: Any) -> BackboneConfig:
         """`DiT-XS/2` to `DiT-XL/2`, any patch size, with changed fields where given (None leaves a field).
 
+        Without its end, `DiT-XS`, the patch is one of the changes.
+
         Raises:
-            ValueError: for an unknown name.
+            ValueError: for an unknown name, or one without a patch where none is given.
         """
-        size, _, patch = name.removeprefix("DiT-").partition("/")
-        if not name.startswith("DiT-") or size not in SIZES or not re.fullmatch("[1-9][0-9]{0,3}", patch):
+        size, slash, patch = name.removeprefix("DiT-").partition("/")
+        whole = re.fullmatch("[1-9][0-9]{0,3}", patch) if slash else True
+        if not name.startswith("DiT-") or size not in SIZES or not whole:
             raise ValueError(f"backbone {name!r}: choose DiT-S/P with a size S of {', '.join(SIZES)} and a patch P")
         given = {key: value for key, value in changes.items() if value is not None}
-        return cls(**{**SIZES[size], "patch": int(patch), **given})
+        if not slash and "patch" not in given:
+            raise ValueError(f"backbone {name!r} has no patch, which only a task gives: choose {name}/2 or another")
+        return cls(**{**SIZES[size], **({"patch": int(patch)} if slash else {}), **given})
 
     def grid(self, image_size: int) -> int:
         """Tokens a side.

@@ -49,7 +49,7 @@ class Wrong(Grain):
         return exact.mixture(self, x_t, t, torch.zeros(len(x_t), 3, dtype=torch.long))
 
     def modes(self, words: Tensor) -> Tensor:
-        return super().modes(words)[:, :2]
+        return super().modes((words + 1) % torch.tensor(self.counts))
 
     def layout(self, words: Tensor) -> Tensor:
         return super().layout(words) * 0

@@ -42,7 +42,7 @@ class Backbone:
     __pydantic_config__ = STRICT
 
     name: str = "DiT-S/2"
-    """Named size, DiT-XS to DiT-XL, and patch size."""
+    """Named size, DiT-XS to DiT-XL, and patch size; DiT-XS alone takes the patch of its task."""
     width: Count | None = None
     """Channels of a token."""
     depth: Blocks | None = None

@@ -170,7 +170,10 @@ def _unlike_task(config: CellConfig, data: Dataset) -> Iterator[str]:
 
     assert data.task is not None
     if (patch := backbone(config.backbone).patch) != data.task.patch:
-        yield f"backbone.patch {patch}: task {config.data.task} has tokens of {data.task.patch} pixels a side"
+        yield (
+            f"backbone.patch {patch}: task {config.data.task} has tokens of {data.task.patch} pixels a side; "
+            f"name the backbone without a patch ({config.backbone.name.partition('/')[0]}), and it is the task's"
+        )
     mapped = scheme_class(config.scheme).facts.length == "tokens"
     if mapped != (config.prompt.arm == "oracle"):
         yield f"prompt.arm {config.prompt.arm}: scheme {config.scheme!r} " + (

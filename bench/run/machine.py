@@ -1,4 +1,4 @@
-"""What a config leaves to the machine it is planned on: the device, its arithmetic, and where the data lies."""
+"""What a config leaves to its data and the machine it is planned on: patches, device, arithmetic, where data lies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.config.schema import ConfigError, Data, Run, Train
+from bench.config.schema import Backbone, ConfigError, Data, Run, Train
 
 
 def placed(data: Data) -> Data:
@@ -25,6 +25,15 @@ def placed(data: Data) -> Data:
 
         return latents.resolved(data)
     return data
+
+
+def patched(backbone: Backbone, data: Data) -> Backbone:
+    """The same with its task's patch, where it names none; tasks of one matrix may have tokens of different sizes."""
+    if data.source != "task" or backbone.patch is not None or "/" in backbone.name:
+        return backbone
+    from bench.data.task_data import task_of
+
+    return replace(backbone, patch=task_of(data).patch)
 
 
 def on_device(train: Train, run: Run | None = None) -> Train:

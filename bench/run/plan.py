@@ -19,7 +19,7 @@ from bench.config.matrix import MatrixCell, Variant, expand, row, variants
 from bench.config.schema import ConfigError, Data, Matrix, Prompt
 from bench.config.spec import CellConfig, CellSpec
 from bench.run.checks import check_cell, check_devices, check_extractor, check_names, doubts, facts_of
-from bench.run.machine import on_device, placed
+from bench.run.machine import on_device, patched, placed
 from bench.run.plugins import Plugins, load_plugins, of_plugin
 from bench.run.task_plugins import TaskPlugins, is_built_in
 from bench.store.files import digest
@@ -163,7 +163,8 @@ class _Planner:
         config = cell.config.changed({"evaluate.extractor": self.extractor(cell.config.evaluate.extractor)})
         if reason := self.tasks.reason(config.data):
             return self._unprepared(config, cell, reason)
-        config = replace(config, data=self.data(config.data), train=on_device(config.train, self.matrix.run))
+        own, train = self.data(config.data), on_device(config.train, self.matrix.run)
+        config = replace(config, backbone=patched(config.backbone, own), data=own, train=train)
         data, prompts = self.prompts(config.data, config.prompt)
         built = self._built_or_reason(config, cell, prompts)
         self._check(built.config, data, cell.label)

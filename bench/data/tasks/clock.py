@@ -11,26 +11,25 @@ from bench.data.tasks import paint
 from bench.data.tasks.contract import Attribute, Levels, Slot, Task
 from bench.data.tasks.registry import Knob
 
-AMPLITUDES = torch.tensor([0.5, 1.0, 2.0])
+AMPLITUDES = torch.tensor([0.15, 0.4, 1.0])
 
 
 class Clock(Task):
-    """z: amplitude; template. x_0 = a ((1 - white) template / 2 + white eps)."""
+    """z: amplitude. x_0 = a ((1 - white) wave + white eps)."""
 
     name = "clock"
     says = "time: from a smooth image it can be read off x_t, from white noise of known strength it cannot"
     predicts = "time-free schemes tie on easy and stay at the time-free optimum on hard"
-    levels: ClassVar[Levels] = {"easy": {"white": 0.0}, "medium": {"white": 0.5}, "hard": {"white": 1.0}}
+    levels: ClassVar[Levels] = {"easy": {"white": 0.25}, "medium": {"white": 0.5}, "hard": {"white": 1.0}}
     steps = 16
+    size, patch = 4, 1  # three values a token, so that white noise passes through any width
 
     def __init__(
         self, *, white: Annotated[float, Knob("share of white noise in the image", least=0.0, most=1.0)] = 0.5
     ) -> None:
         self.white = white
-        self._shown = 1 if white == 1 else 4  # templates
         angle = (torch.arange(self.size) + 0.5) / self.size * 2 * torch.pi
-        waves = torch.stack([angle.sin(), angle.cos(), -angle.sin(), -angle.cos()])
-        self._templates = waves[:, None, None, :].expand(4, 3, self.size, self.size) / 2
+        self._wave = angle.cos().expand(3, self.size, self.size)
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -44,27 +43,27 @@ class Clock(Task):
 
     def sample(self, count: int, split: str, generator: torch.Generator) -> Tensor:
         """Uniform."""
-        return paint.sampled(count, (3, self._shown), generator)
+        return paint.sampled(count, (3,), generator)
 
     def words(self, z: Tensor) -> Tensor:
         """The amplitude."""
         return z[..., :1]
 
     def paint(self, z: Tensor) -> Tensor:
-        """The template."""
-        return (1 - self.white) * AMPLITUDES[z[..., 0]][..., None, None, None] * self._templates[z[..., 1]]
+        """The wave."""
+        return (1 - self.white) * AMPLITUDES[z[..., 0]][..., None, None, None] * self._wave
 
     def grain(self, z: Tensor) -> Tensor:
         """Of the amplitude."""
         return self.white * AMPLITUDES[z[..., 0]]
 
     def modes(self, words: Tensor) -> Tensor:
-        """Templates."""
-        return paint.with_hidden(words, self._shown)
+        """The one."""
+        return words[:, None]
 
     def world(self) -> Tensor:
         """All."""
-        return paint.product(3, self._shown)
+        return paint.product(3)
 
     def layout(self, words: Tensor) -> Tensor:
         """The amplitude at each token."""

@@ -18,8 +18,8 @@ from bench.data.tasks import paint
 from bench.data.tasks.contract import Attribute, Levels, Slot, Task
 from bench.data.tasks.registry import Knob
 
-LIT, DARK = 0.8, -0.6
-SIDE, CELLS = 4, 16
+LIT, DARK = 0.35, -0.35
+SIDE, CELLS = 4, 16  # of one pixel each: of more the image would show what is lit at any t, and no prompt be needed
 
 
 class Count(Task):
@@ -28,12 +28,13 @@ class Count(Task):
     name = "count"
     says = "negative control: how many cells are lit is a matter of the image tokens, not of how they are conditioned"
     predicts = "no difference between schemes"
-    levels: ClassVar[Levels] = {"easy": {"most": 4}, "medium": {"most": 8}, "hard": {"most": 15}}
-    size = SIDE * paint.CELL
+    levels: ClassVar[Levels] = {"easy": {"most": 15}, "medium": {}, "hard": {"most": 6}}
+    size, patch = SIDE, 1
+    steps = 16
     times = (0.3, 0.7)
     enumerable = False
 
-    def __init__(self, *, most: Annotated[int, Knob("most cells that are lit", least=2, most=15)] = 8) -> None:
+    def __init__(self, *, most: Annotated[int, Knob("most cells that are lit", least=2, most=15)] = 10) -> None:
         self.most = most
 
     @property
@@ -59,7 +60,7 @@ class Count(Task):
     def paint(self, z: Tensor) -> Tensor:
         """Light and dark cells."""
         grey = DARK + (LIT - DARK) * z[..., 1:].float()
-        return paint.grid(grey[..., None].expand(*grey.shape, 3), SIDE)
+        return self._picture(grey)
 
     def modes(self, words: Tensor) -> Tensor:
         """Too many to list."""
@@ -90,7 +91,7 @@ class Count(Task):
 
     def read(self, x: Tensor) -> Tensor:
         """Each cell by its mean."""
-        lit = (torch.nn.functional.avg_pool2d(x, paint.CELL).mean(1).flatten(1) > (LIT + DARK) / 2).long()
+        lit = (x.mean(1).flatten(1) > (LIT + DARK) / 2).long()
         return torch.cat([lit.sum(1, keepdim=True) - 1, lit], 1)
 
     def layout(self, words: Tensor) -> Tensor:
@@ -99,13 +100,16 @@ class Count(Task):
 
     def _shown(self, share: Tensor, like: Tensor) -> Tensor:
         grey = DARK + (LIT - DARK) * share
-        return paint.grid(grey[..., None].expand(*grey.shape, 3), SIDE).to(like.dtype)
+        return self._picture(grey).to(like.dtype)
+
+    def _picture(self, grey: Tensor) -> Tensor:
+        return grey.unflatten(-1, (SIDE, SIDE))[..., None, :, :].expand(*grey.shape[:-1], 3, SIDE, SIDE)
 
     def _posterior(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """P(i lit | x, n) (B, most, cells) and p(n | x) (B, most), of log odds in float64."""
-        sums = torch.nn.functional.avg_pool2d(x_t.double(), paint.CELL).sum(1).flatten(1) * paint.CELL**2  # (B, cells)
+        sums = x_t.double().sum(1).flatten(1)  # (B, cells)
         keep, variance = (1 - t.double())[:, None], t.double().square().clamp(min=1e-10)[:, None]
-        odds = keep * (LIT - DARK) * (sums - keep * 3 * paint.CELL**2 * (LIT + DARK) / 2) / variance
+        odds = keep * (LIT - DARK) * (sums - keep * 3 * (LIT + DARK) / 2) / variance
         whole = self._symmetric(odds)[:, 1:]  # (B, most)
         without = torch.stack([self._symmetric(odds[:, [k for k in range(CELLS) if k != i]]) for i in range(CELLS)], 2)
         sets = torch.tensor([math.log(math.comb(CELLS, n)) for n in range(1, self.most + 1)], dtype=torch.float64)
