@@ -21,14 +21,14 @@ from bench.findings.summary import VariantSummary
 from bench.findings.verdicts import ClaimVerdict, TestResult
 from bench.store.metrics import Measurement
 from bench.store.table import collect
-from bench.views import firstfigure, rates, record, records, report
+from bench.views import claimfigure, firstfigure, rates, record, records, report
 from bench.views.answers import _Point, answers, brief
 from bench.views.capability import Task, at_level, capability, short, shown_level, value_text
 from bench.views.figures.adherence import PLANE
 from bench.views.figures.capability import CAPABILITY, CAPABILITY_NARROW, CONTROL, EVERY_LEVEL, LEARNING
 from bench.views.figures.quality import QUALITY_COST
 from bench.views.figures.tasksheet import GAP, TILE, task_sheet
-from bench.views.limits import OF_SMALL_SCENES, OF_TASKS, limits
+from bench.views.limits import OF_FORMER_TASKS, OF_SMALL_SCENES, OF_TASKS, limits
 from bench.views.readme import claims_line, claims_page, readme_table
 from bench.views.sheets import sheets
 from bench.views.short import short_names
@@ -244,6 +244,24 @@ def test_claims_on_tasks_come_first_and_the_older_under_what_their_size_could_no
     assert "- **contradicted** [Attention binds.](new/report.md) (a beats b: excess: x 2.1 [1.2, 3.8])" in line
     undecided = replace(newer, claim=replace(newer.claim, verdict="undecided"))
     assert "\n- " not in claims_line({"new": undecided}, "CLAIMS.md")
+
+
+def test_claims_on_tasks_that_were_void_are_apart_and_out_of_the_figure_of_claims(matrix: Analysis) -> None:
+    void = analyse(records.load_record(next(ROOT.glob("results/claim-t-13*/*"))))
+    assert limits(void) == [*OF_TASKS, OF_FORMER_TASKS]
+    newer = replace(matrix, claim=ClaimVerdict("t-x", "Attention binds.", "supported", [], []))
+    page, line = claims_page({"void": void, "new": newer}), claims_line({"void": void, "new": newer}, "CLAIMS.md")
+    places = [
+        page.index(part) for part in ("(new/report.md)", "void could not show", OF_FORMER_TASKS, "(void/report.md)")
+    ]
+    assert places == sorted(places)
+    assert (
+        "1 pre-registered claim at" in line
+        and "void/report.md" not in line
+        and "1 claim on tasks that were void" in line
+    )
+    shown = [folder.parent.name for folder in claimfigure._newer(ROOT)]
+    assert "claim-t-11-bind" in shown and "claim-t-13-time" not in shown and "claim-10-late-gates" not in shown
 
 
 def test_the_first_figure_is_of_the_suite_else_of_the_quickstart_and_of_one_level(tmp_path: Path) -> None:

@@ -20,13 +20,19 @@ OF_SMALL_SCENES = (
     "grid, and a velocity target does not pass through so small a width. What is undecided here, this size could not "
     "show."
 )
+OF_FORMER_TASKS = (
+    "`grain`, `clock` and `count` had tokens of 4 x 4 px then, and not even the oracle came to a score of .9: by the "
+    "suite's own rule they were void. They have been cut smaller since, and what is asked here was put to fresh seeds."
+)
+FORMER_TASKS = {"grain", "clock", "count"}  # whose tokens are smaller now, so that no backbone of 4 px fits them
 NARROW = 128  # width up to which that was seen
 
 
 def limits(analysis: Analysis) -> list[str]:
     """The sentences that hold for a matrix; none where nothing special does."""
     if of_tasks(analysis.table):
-        return list(OF_TASKS)
+        former = former_tasks(analysis.table.manifest["config"])
+        return [*OF_TASKS, OF_FORMER_TASKS] if former else list(OF_TASKS)
     return [OF_SMALL_SCENES] if small_scenes(analysis.table.manifest["config"]) else []
 
 
@@ -35,3 +41,9 @@ def small_scenes(config: dict[str, Any]) -> bool:
     backbone, data, train = (config.get(group) or {} for group in ("backbone", "data", "train"))
     plain = backbone.get("positions", "sincos") == "sincos" and train.get("target", "velocity") == "velocity"
     return plain and data.get("source", "scenes") == "scenes" and 0 < (backbone.get("width") or 0) <= NARROW
+
+
+def former_tasks(config: dict[str, Any]) -> bool:
+    """Whether a matrix has a task as it was when it was void."""
+    named = (config.get("axes") or {}).get("data.task") or [(config.get("data") or {}).get("task")]
+    return str((config.get("backbone") or {}).get("name")).endswith("/4") and not FORMER_TASKS.isdisjoint(named)

@@ -14,7 +14,7 @@ from bench.views.answers import brief
 from bench.views.escape import markdown_line, markdown_text
 from bench.views.firstfigure import FILE, front_figure, front_record, front_text
 from bench.views.frontpage import replace_part
-from bench.views.limits import OF_SMALL_SCENES, small_scenes
+from bench.views.limits import OF_FORMER_TASKS, OF_SMALL_SCENES, former_tasks, small_scenes
 from bench.views.records import load_record, newest_records
 from bench.views.text import capability_markdown, claims_markdown, markdown
 
@@ -31,6 +31,7 @@ Rows are compared with a variance pooled over all rows of a task (Welch's where 
 A gap of an excess error is a factor, of a score or of control a difference. What is learned at once is decided by
 exact tests.
 """
+FORMER = "What tasks that were void could not show"
 OLDER = "What {size} on 32 px scenes could not show"
 PAIRED = f"""\
 {{count}} older claims, on rendered scenes, with differences paired by seed and 95 % intervals. {OF_SMALL_SCENES}
@@ -71,13 +72,15 @@ def claims_line(analyses: dict[str, Analysis], link: str) -> str:
 
     Of the newer ones those that are decided are listed, each with a link to its record.
     """
-    newer, older = _claims(analyses)
+    newer, former, older = _claims(analyses)
     page = f" ([{link}]({link}))"
     lines = []
     if newer:
         lines.append(f"{counted(len(newer), 'pre-registered claim')} at {_size(newer)}: {_verdicts(newer)}{page}.\n")
         lines += [f"- {line}" for line in _decided(newer)]
         lines.append("")
+    if former:
+        lines.append(f"{counted(len(former), 'claim')} on tasks that were void then: see {CLAIMS_FILE}.\n")
     if older:
         which = counted(len(older), "older claim" if newer else "pre-registered claim")
         lines.append(
@@ -99,11 +102,16 @@ def _decided(claims: dict[str, Analysis]) -> list[str]:
     return lines
 
 
-def _claims(analyses: dict[str, Analysis]) -> tuple[dict[str, Analysis], dict[str, Analysis]]:
-    """The records that test a claim; apart those at the size of the older ones."""
-    every = {where: one for where, one in analyses.items() if one.claim}
-    older = {where: one for where, one in every.items() if small_scenes(one.table.manifest["config"])}
-    return {where: one for where, one in every.items() if where not in older}, older
+def _claims(analyses: dict[str, Analysis]) -> tuple[dict[str, Analysis], dict[str, Analysis], dict[str, Analysis]]:
+    """The records that test a claim; apart those of tasks that were void, and those at the size of the older ones."""
+    newer: dict[str, Analysis] = {}
+    former: dict[str, Analysis] = {}
+    older: dict[str, Analysis] = {}
+    for where, one in analyses.items():
+        if one.claim:
+            config = one.table.manifest["config"]
+            (older if small_scenes(config) else former if former_tasks(config) else newer)[where] = one
+    return newer, former, older
 
 
 def _verdicts(claims: dict[str, Analysis]) -> str:
@@ -126,12 +134,14 @@ def _size(claims: dict[str, Analysis]) -> str:
 def claims_page(analyses: dict[str, Analysis]) -> str:
     """What became of every claim of which there is a record, each with a link to its newest, and how it was decided.
 
-    Those at the size of the older ones come last, under what that size could not show.
+    Those of tasks that were void, and those at the size of the older ones, come last, under what they could not show.
     """
-    newer, older = _claims(analyses)
+    newer, former, older = _claims(analyses)
     parts = [f"# Claims\n\n{HOW}"]
     if newer:
         parts.append(f"{POOLED}\n{claims_markdown(_linked(newer))}")
+    if former:
+        parts.append(f"## {FORMER}\n\n{OF_FORMER_TASKS}\n\n{claims_markdown(_linked(former))}")
     if older:
         title = OLDER.format(size=_size(older))
         parts.append(f"## {title}\n\n{PAIRED.format(count=len(older))}\n{claims_markdown(_linked(older))}")

@@ -60,7 +60,7 @@ class Count(Task):
     def paint(self, z: Tensor) -> Tensor:
         """Light and dark cells."""
         grey = DARK + (LIT - DARK) * z[..., 1:].float()
-        return self._picture(grey)
+        return self._image(grey)
 
     def modes(self, words: Tensor) -> Tensor:
         """Too many to list."""
@@ -100,9 +100,9 @@ class Count(Task):
 
     def _shown(self, share: Tensor, like: Tensor) -> Tensor:
         grey = DARK + (LIT - DARK) * share
-        return self._picture(grey).to(like.dtype)
+        return self._image(grey).to(like.dtype)
 
-    def _picture(self, grey: Tensor) -> Tensor:
+    def _image(self, grey: Tensor) -> Tensor:
         return grey.unflatten(-1, (SIDE, SIDE))[..., None, :, :].expand(*grey.shape[:-1], 3, SIDE, SIDE)
 
     def _posterior(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
