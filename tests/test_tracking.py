@@ -142,6 +142,8 @@ def test_short_names_training_mode_and_the_capability_figure(root: Path) -> None
     experiment = client.get_experiment_by_name("tasks")
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert "workflowType=machine_learning" in experiment.tags["mlflow.note.content"]
+    grouped = json.loads(experiment.tags[f"mlflow.sharedViewState.{tracking.BY_VARIANT}"])["groupBy"]["groupByKeys"]
+    assert [key["groupByData"] for key in grouped] == ["variant", "data.task"], "no mean of different tasks"
     for run in client.search_runs([experiment.experiment_id]):
         client.set_tag(run.info.run_id, "ditbench.writer", "1")
         client.log_metric(run.info.run_id, "fid_of_an_older_writer", 1.0)

@@ -36,7 +36,8 @@ def write_views(
         names: key on disk -> short name.
     """
     view = _run_table(rows, names) | _charts(table)
-    keys = [{"mode": "param", "groupByData": "variant"}]
+    axes = dict.fromkeys(axis for cell in table.cells for axis in cell.row.axes)
+    keys = [{"mode": "param", "groupByData": key} for key in ("variant", *map(metric_name, axes))]  # means over seeds
     grouped = view | {"groupBy": {"aggregateFunction": "average", "groupByKeys": keys}}
     tags = {
         f"mlflow.sharedViewState.{BY_CELL}": json.dumps(view),
