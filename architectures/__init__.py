@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.laws import check as check
     from architectures.laws import first_violation as first_violation
     from architectures.layers import initialise as initialise
+    from architectures.named import NAMED as NAMED
     from architectures.observation import Branch as Branch
     from architectures.observation import InitialStep as InitialStep
     from architectures.observation import Observation as Observation
@@ -88,6 +89,7 @@ _NAMES = {
         "scheme_class",
         "schemes",
     ),
+    "named": ("NAMED",),
     "sources": ("digest", "drop_stale"),
     "plugins": ("PluginError", "files_of_module", "guarded", "plugin_digest", "plugin_limit", "top_names"),
     "options": ("Option", "as_number", "as_truth", "as_word", "nearest", "options_of"),

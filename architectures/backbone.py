@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from architectures.final import FinalNorm
 from architectures.layers import TimestepEmbedding, fixed_positions, init_with, initialise, patchify, unpatchify, zeros
 from architectures.prompt import Encoded, PromptKind, length_of, of_length
-from architectures.registry import origin, scheme_class
+from architectures.registry import options_of_name, origin, scheme_class
 from architectures.scheme import BackboneConfig, Description, Scheme
 from architectures.sublayer import Condition, Equations, SubLayer
 
@@ -213,7 +214,7 @@ def create(
     kind = scheme_class(scheme)
     config = BackboneConfig.named(backbone) if isinstance(backbone, str) else backbone
     try:
-        built = kind(config, image_size, **kind.resolve(options))
+        built = kind(config, image_size, **resolve_options(scheme, options))
         refuse_length(built, prompt)
     except ValueError as error:
         raise ValueError(f"scheme {scheme!r}: {error}") from error
@@ -247,25 +248,28 @@ def describe(name: str) -> Description:
     Raises:
         ValueError: if there is no such scheme or its plugin cannot be imported.
     """
-    kind = scheme_class(name)
-    return Description(name, kind.__doc__ or "", kind.facts, kind.options(), origin(name), computed(kind))
+    kind, own = scheme_class(name), options_of_name(name)
+    options = {key: replace(one, default=own.get(key, one.default)) for key, one in kind.options().items()}
+    with torch.device("meta"):
+        facts = kind(TINY, 16, **own).facts if own else kind.facts
+    return Description(name, kind.__doc__ or "", facts, options, origin(name), computed(kind, **own))
 
 
 TINY = BackboneConfig(width=32, depth=3, heads=2, patch=4)
 
 
-def computed(kind: type[Scheme]) -> tuple[str, ...]:
-    """The equations of each kind of block that a scheme builds by default, in order; nothing is allocated."""
+def computed(kind: type[Scheme], **options: Any) -> tuple[str, ...]:
+    """The equations of each kind of block that a scheme builds, in order; nothing is allocated."""
     with torch.device("meta"):
-        scheme = kind(TINY, 16)
+        scheme = kind(TINY, 16, **options)
         blocks = [scheme.block(index) for index in range(TINY.depth)]
     return tuple(dict.fromkeys("\n".join(b.equations()) for b in blocks if isinstance(b, Equations)))
 
 
 def resolve_options(scheme: str, options: dict[str, Any]) -> dict[str, Any]:
-    """All options of a scheme with their values, the given ones over its defaults.
+    """All options of a scheme with their values: the given ones over those of its name, these over its defaults.
 
     Raises:
         ValueError: for an unknown scheme or option, with the choices and the nearest.
     """
-    return scheme_class(scheme).resolve(options)
+    return scheme_class(scheme).resolve(options_of_name(scheme) | options)

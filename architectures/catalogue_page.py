@@ -8,7 +8,8 @@ from functools import cache
 import torch
 
 from architectures.backbone import describe, parameter_split
-from architectures.registry import ALIASES, BUILT_IN, CONTROLS, canonical
+from architectures.named import NAMED
+from architectures.registry import BUILT_IN, CONTROLS, canonical
 from architectures.systems.catalogue import PUBLISHED, published
 
 
@@ -63,7 +64,7 @@ def gallery() -> str:
             options = f", `{PUBLISHED[system].conditioning}`" if PUBLISHED[system].options else ""
             lines.append(f"- `published({system!r})`{options}: {total:,} parameters, {m:,} of them modulation")
         pages.append("\n".join(lines))
-    return "\n\n".join(["\n".join(rows), _history_table(), *pages]) + "\n"
+    return "\n\n".join(["\n".join(rows), _history_table(), _named_table(), *pages]) + "\n"
 
 
 def _history_table() -> str:
@@ -76,7 +77,16 @@ def _history_table() -> str:
     return "\n".join(rows)
 
 
+def _named_table() -> str:
+    """Names of systems that a scheme's options give, by year."""
+    rows = ["| year | name | is | source | here |", "|---|---|---|---|---|"]
+    for name, one in sorted(NAMED.items(), key=lambda item: item[1].year):
+        rows.append(f"| {one.year} | `{name}` | `{one.conditioning}` | {one.source} | {one.says or '-'} |")
+    return "\n".join(rows)
+
+
 def _also(name: str) -> str:
-    """The other names of a scheme, and that it is a control."""
+    """The other names of a scheme as it is, and that it is a control."""
     control = ", a control" if name in CONTROLS else ""
-    return control + "".join(f", also `{alias}`" for alias, scheme in sorted(ALIASES.items()) if scheme == name)
+    same = sorted(other for other, one in NAMED.items() if one.scheme == name and not one.options)
+    return control + "".join(f", also `{other}`" for other in same)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from architectures import plugins, sources
+from architectures.named import NAMED
 from architectures.options import nearest
 from architectures.plugins import PluginError
 
@@ -44,7 +45,7 @@ BUILT_IN = {
 
 
 CONTROLS = frozenset({"registers", "oracle"})  # arms that comparisons need, and nobody's published way of conditioning
-ALIASES = {"pixart": "shared-modulation"}  # another name -> the scheme's; configs and records may use either
+ALIASES = {name: one.scheme for name, one in NAMED.items()}  # another name -> the scheme's; configs may use either
 
 
 class UnknownScheme(ValueError):
@@ -121,6 +122,11 @@ def schemes() -> list[str]:
 def canonical(name: str) -> str:
     """The scheme's own name, of an alias; any other name as it is."""
     return ALIASES.get(name, name)
+
+
+def options_of_name(name: str) -> dict[str, Any]:
+    """The options that a name gives its scheme, none of a scheme's own name."""
+    return dict(NAMED[name].options) if name in NAMED else {}
 
 
 def is_built_in(name: str) -> bool:

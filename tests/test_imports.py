@@ -33,6 +33,7 @@ ARCHITECTURES = [
     "streams",
     "sources",
     "plugins",
+    "named",
     "registry",
     "backbone",
     "observation",

@@ -299,3 +299,75 @@ def test_a_modulated_cross_attention_is_kandinskys() -> None:
             linear = other.visual_modulation.out_layer
             linear.weight.copy_(torch.cat([linear.weight.chunk(3)[k] for k in (0, 2, 1)]))
     assert not torch.allclose(mine, theirs(), atol=1e-3)
+
+
+# --- one head for all blocks of a single stream: Krea 2, ERNIE-Image -------------------------------------------------
+
+
+class Seated(nn.Module):
+    """Our attention where theirs takes positions and a mask."""
+
+    def __init__(self, op: nn.Module) -> None:
+        super().__init__()
+        self.op = op
+
+    def forward(self, x: Tensor, **unused: Any) -> Tensor:
+        return self.op(x)
+
+
+def krea_block(block: Any) -> Any:
+    """diffusers' block of Krea 2 with our table and norms, around our attention and MLP."""
+    from diffusers.models.transformers.transformer_krea2 import Krea2TransformerBlock
+
+    other = Krea2TransformerBlock(D, 4 * D, H, H, 1e-5)
+    other.attn, other.ff = Seated(block.attention.op), block.mlp.op
+    with torch.no_grad():
+        other.scale_shift_table.copy_(scale_first(block.head.affine.table.view(6, D)))
+        other.norm1.weight.copy_(block.attention.norm.weight - 1)  # theirs is 1 + weight
+        other.norm2.weight.copy_(block.mlp.norm.weight - 1)
+    return other
+
+
+def scale_first(vectors: Tensor) -> Tensor:
+    """Six vectors (..., 6, D) of ours, shift, scale, gate twice, in the order of Krea 2."""
+    return vectors[..., [1, 0, 2, 4, 3, 5], :]
+
+
+def test_a_table_over_one_head_is_krea_2s() -> None:
+    model, (x, y, c) = made("krea2", CONFIG), streams()
+    blocks = [krea_block(block) for block in model.blocks]
+
+    def theirs(order: Any) -> Tensor:
+        h, vectors = torch.cat([x, y], dim=1), order(model.scheme.trunk(c[:, 0]).unflatten(-1, (6, D)))
+        for block in blocks:
+            h = block(h, vectors.flatten(1)[:, None], None)
+        return h[:, :16]
+
+    mine = passed(model, x, y, c)[:, :16]
+    compare(mine, theirs(scale_first), [x, y, c], [])
+    assert not torch.allclose(mine, theirs(lambda vectors: vectors), atol=1e-3), "shifts for scales"
+
+
+def test_one_head_for_a_single_stream_is_ernie_images() -> None:
+    from diffusers.models.transformers.transformer_ernie_image import ErnieImageSharedAdaLNBlock
+
+    model, (x, y, c) = made("ernie-image", CONFIG), streams()
+    blocks = []
+    for block in model.blocks:
+        other = ErnieImageSharedAdaLNBlock(D, H, 4 * D, eps=1e-5)
+        other.self_attention, other.mlp = Seated(block.attention.op), block.mlp.op
+        with torch.no_grad():
+            other.adaLN_sa_ln.weight.copy_(block.attention.norm.weight)
+            other.adaLN_mlp_ln.weight.copy_(block.mlp.norm.weight)
+        blocks.append(other)
+
+    def theirs(roll: int = 0) -> Tensor:
+        h, vectors = torch.cat([x, y], dim=1).transpose(0, 1), model.scheme.trunk(c[:, 0]).chunk(6, -1)
+        vectors = vectors[roll:] + vectors[:roll]
+        for block in blocks:
+            h = block(h, None, tuple(vector[None] for vector in vectors))
+        return h.transpose(0, 1)[:, :16]
+
+    mine = passed(model, x, y, c)[:, :16]
+    compare(mine, theirs(), [x, y, c], [])
+    assert not torch.allclose(mine, theirs(3), atol=1e-3), "the MLP's vectors for the attention's"

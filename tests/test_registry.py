@@ -159,6 +159,36 @@ def test_an_alias_begins_with_the_same_weights() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("name", architectures.NAMED)
+def test_a_name_is_its_scheme_with_its_options(name: str) -> None:
+    one = architectures.NAMED[name]
+    own, other = (
+        architectures.create(scheme, "DiT-XS/8", image_size=16, in_channels=3, prompt=architectures.Labels(3), **given)
+        for scheme, given in ((name, {"seed": 0}), (one.scheme, one.options | {"seed": 0}))
+    )
+    assert all(torch.equal(a, b) for a, b in zip(own.parameters(), other.parameters(), strict=True))
+    described = architectures.describe(name)
+    assert {key: described.options[key].default for key in one.options} == one.options
+    assert f"`{name}` | `{one.conditioning}`" in architectures.gallery()
+    assert one.options.items() <= architectures.resolve_options(name, {}).items()
+
+
+def test_a_name_of_a_published_system_is_conditioned_as_it_is() -> None:
+    both = architectures.NAMED.keys() & architectures.PUBLISHED.keys()
+    named = {name: architectures.NAMED[name].conditioning.replace("512", "5120") for name in both}
+    assert named == {name: architectures.PUBLISHED[name].conditioning for name in both} and {"flux2", "chroma"} <= both
+
+
+def test_a_name_s_blocks_compute_what_its_options_say() -> None:
+    assert any("a_y = Attention(LN(y)" in block for block in architectures.describe("qwen-image-2.1").computed)
+
+
+def test_an_option_beside_a_name_is_over_its_own() -> None:
+    assert architectures.resolve_options("flux2", {"head": "per-block"})["head"] == "per-block"
+    with pytest.raises(ValueError, match="unknown option 'heads'.*did you mean 'head'"):
+        architectures.resolve_options("flux2", {"heads": "shared"})
+
+
 def test_a_plugin_file(tmp_path: Path) -> None:
     path = plugin(tmp_path, "mine")
     assert architectures.load_plugin(path) == ["mine"] == architectures.load_plugin(path)

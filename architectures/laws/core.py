@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from architectures.backbone import DiT, create, fitting
+from architectures.backbone import DiT, create, fitting, resolve_options
 from architectures.prompt import Captions, FeatureBatch, Features, Labels, PromptKind, Slots, index_prompt
 from architectures.registry import origin, scheme_class
 from architectures.scheme import BackboneConfig, Facts
@@ -38,7 +38,7 @@ class SchemeUnderTest:
     @property
     def published(self) -> bool:
         """Whether its options are its defaults, which its facts describe."""
-        return scheme_class(self.scheme).resolve(self.options) == scheme_class(self.scheme).resolve({})
+        return resolve_options(self.scheme, self.options) == scheme_class(self.scheme).resolve({})
 
     def build(self, kind: PromptKind = LABELS, *, size: int = 16, seed: int = 0, **more: Any) -> DiT:
         """Its model with its initial weights. `more`: config, in_channels, out_channels, or options."""
@@ -168,7 +168,7 @@ def check(scheme: str, options: dict[str, Any] | None = None, *, only: tuple[str
     Raises:
         ValueError: if there is no such scheme or option, or its plugin cannot be imported.
     """
-    scheme_class(scheme).resolve(options or {})
+    resolve_options(scheme, options or {})
     missing = ""
     for one in LAWS:
         if only and one.name not in only:

@@ -51,6 +51,10 @@ def schemes(plugin: Plugins = None, as_json: Json = False) -> None:
     say("\ncontrols of comparisons:")
     for name in sorted(architectures.CONTROLS):
         say(name)
+    say("\nnames of systems that a scheme's options give, to be used as a scheme's is:")
+    width = max(map(len, architectures.NAMED))
+    for name, one in architectures.NAMED.items():
+        say(f"{name:{width}}  {one.conditioning}")
 
 
 # --- describe -------------------------------------------------------------------------------------------------------
@@ -177,11 +181,15 @@ def _print_description(description: Description) -> None:
 
     out = console()
     out.print(description.name + "\n", style="bold")
+    named = architectures.NAMED.get(description.name)
+    if named is not None:
+        out.print(f"{named.conditioning} ({named.year}; {named.source}). {named.says}".rstrip() + "\n")
     out.print(inspect.cleandoc(description.equations) + "\n")
     out.print("as the blocks compute it, in order\n")
     for equations in description.computed:
         out.print("    " + equations.replace("\n", "\n    ") + "\n")
-    for field in ("source", "vector", "prompt", "identity_at_init", "modulation_parameters"):
+    fields = ("source", "vector", "prompt", "identity_at_init", "modulation_parameters")
+    for field in fields[1:3] if named and named.options else fields:  # the others are of the scheme's own options
         line(field.replace("_", " "), getattr(description.facts, field))
     line("origin", " ".join(description.origin.values()))
     for system, (modulation, total) in architectures.shares(description.name).items():

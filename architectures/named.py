@@ -1,0 +1,66 @@
+"""Names that people search by: published systems that are conditioned as a scheme with some of its options.
+
+A name stands wherever a scheme's does, in a matrix and in `create`, and options given beside it are over its own. What
+belongs to a system's backbone (biases, kind of MLP, normed queries) is not its, since the backbone is fixed. Imports no
+torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Named:
+    """A name of a published system.
+
+    Attributes:
+        scheme: of the fixed backbone. options: of the scheme, that differ from its own.
+        year: of its publication. source: of its equations.
+        says: what the name leaves out or changes, a sentence, or empty.
+    """
+
+    scheme: str
+    year: int
+    source: str
+    options: dict[str, Any] = field(default_factory=dict)
+    says: str = ""
+
+    @property
+    def conditioning(self) -> str:
+        """The scheme with its options, as on a command line."""
+        return " ".join([self.scheme, *(f"{name}={value}" for name, value in self.options.items())])
+
+
+DIFFUSERS = "diffusers, transformer_{}.py"
+ONE_STREAM: dict[str, Any] = dict(post="none", gate="zero", modulation="scale+shift")  # of lumina2: plain adaLN-Zero
+NAMED: dict[str, Named] = {
+    "pixart": Named("shared-modulation", 2023, "arXiv 2310.00426"),
+    "longcat-image": Named("flux", 2025, DIFFUSERS.format("longcat_image"), dict(signals="timestep")),
+    "ovis-image": Named("flux", 2025, DIFFUSERS.format("ovis_image"), dict(signals="timestep")),
+    "kandinsky5": Named("adaln-zero-cross", 2025, DIFFUSERS.format("kandinsky"), dict(cross="modulated")),
+    "prx": Named("static-text", 2025, "Photoroom/PRX"),
+    "chroma": Named(
+        "flux", 2025, "lodestones/Chroma1-HD", dict(head="approximator(512, 5)", signals="timestep"),
+        "Its approximator has 5,120 channels beside 3,072 of the stream; here it has 512.",
+    ),
+    "flux2": Named("flux", 2025, "black-forest-labs/flux2", dict(head="shared", signals="timestep")),
+    "imf": Named(
+        "in-context", 2025, "arXiv 2512.02012", dict(tokens=8, gate="static-zero", norm="rms"),
+        "Its time has 4 tokens and its class 8; here each has 8.",
+    ),
+    "jit": Named(
+        "adaln-zero", 2025, "arXiv 2511.13720", dict(bank="tokens(32, 1)"),
+        "Its tokens enter before block 4 of 12; here before block 1.",
+    ),
+    "ernie-image": Named("lumina2", 2026, DIFFUSERS.format("ernie_image"), dict(head="shared", **ONE_STREAM)),
+    "krea2": Named("lumina2", 2026, "krea.ai, technical report of June 2026", dict(head="shared+table", **ONE_STREAM)),
+    "qwen-image-2.1": Named(
+        "lumina2", 2026, DIFFUSERS.format("qwenimage21"),
+        dict(head="shared", norm="layer", post="none", prompt_time="zero", prompt_sees_image="no"),
+        "Its prompt's tokens are causal; here they attend to one another.",
+    ),
+    "cosmos3": Named("in-context", 2026, DIFFUSERS.format("cosmos3"), dict(time="added")),
+    "hidream-o1": Named("in-context", 2026, "arXiv 2605.11061"),
+}  # fmt: skip
