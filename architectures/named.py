@@ -40,6 +40,7 @@ NAMED: dict[str, Named] = {
     "longcat-image": Named("flux", 2025, DIFFUSERS.format("longcat_image"), dict(signals="timestep")),
     "ovis-image": Named("flux", 2025, DIFFUSERS.format("ovis_image"), dict(signals="timestep")),
     "kandinsky5": Named("adaln-zero-cross", 2025, DIFFUSERS.format("kandinsky"), dict(cross="modulated")),
+    "wan": Named("shared-modulation", 2025, "arXiv 2503.20314, section 4.2.1", dict(cross_norm="layer")),
     "prx": Named("static-text", 2025, "Photoroom/PRX"),
     "chroma": Named(
         "flux", 2025, "lodestones/Chroma1-HD", dict(head="approximator(512, 5)", signals="timestep"),

@@ -371,3 +371,45 @@ def test_one_head_for_a_single_stream_is_ernie_images() -> None:
     mine = passed(model, x, y, c)[:, :16]
     compare(mine, theirs(), [x, y, c], [])
     assert not torch.allclose(mine, theirs(3), atol=1e-3), "the MLP's vectors for the attention's"
+
+
+# --- a norm with weights before the cross-attention: Wan -------------------------------------------------------------
+
+
+def test_a_norm_before_the_cross_attention_is_wans() -> None:
+    """Its block around our attentions and MLP, with our table and norm."""
+    from diffusers.models.transformers.transformer_wan import WanTransformerBlock
+
+    model, (x, y, c) = made("wan", CONFIG), streams()
+    blocks = []
+    for block in model.blocks:
+        other = WanTransformerBlock(D, 4 * D, H, cross_attn_norm=True)
+        other.attn1, other.attn2, other.ffn = OfWan(block.attention.op), OfWan(block.cross.op), block.mlp.op
+        put(block.cross.norm, other.norm2)
+        with torch.no_grad():
+            other.scale_shift_table.copy_(block.head.affine.table.view(1, 6, D))
+        blocks.append(other)
+
+    def theirs() -> Tensor:
+        h, vectors = x, model.scheme.trunk(c[:, 0]).unflatten(-1, (6, D))
+        for block in blocks:
+            h = block(h, y, vectors, None)
+        return h
+
+    condition = model.scheme.embed(c[:, 0], Encoded(y, None, torch.zeros(3, D)))
+    mine = x
+    for block in model.blocks:
+        mine = block(mine, condition)
+    pairs = [(a.cross.norm.weight, b.norm2.weight) for a, b in zip(model.blocks, blocks, strict=True)]
+    pairs += [(a.head.affine.table, b.scale_shift_table) for a, b in zip(model.blocks, blocks, strict=True)]
+    compare(mine, theirs(), [x, y, c], pairs)
+    for other in blocks:
+        other.norm2 = nn.Identity()  # PixArt's
+    assert not torch.allclose(mine, theirs(), atol=1e-3)
+
+
+class OfWan(Seated):
+    """Our attention where theirs takes the text second, or none."""
+
+    def forward(self, x: Tensor, text: Tensor | None, *unused: Any) -> Tensor:
+        return self.op(x) if text is None else self.op(x, text)

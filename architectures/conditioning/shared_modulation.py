@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from architectures.final import FinalTable
 from architectures.layers import NORM, init_with, parse_norm, zeros
+from architectures.options import Option, choose
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
@@ -20,6 +21,8 @@ from architectures.sublayer import (
     parse_gate,
     prompt_tokens,
 )
+
+CROSS_NORM = Option("the norm before the cross-attention: none, or LN with weights", ("none", "layer"))
 
 
 class SharedModulation(Scheme):
@@ -36,7 +39,8 @@ class SharedModulation(Scheme):
         b, s = E + c                                        (c itself, without silu or Linear)
         x = LN(x) (1 + s) + b
 
-    PixArt-alpha (Chen et al. 2023, arXiv 2310.00426), section 2.3.
+    PixArt-alpha (Chen et al. 2023, arXiv 2310.00426), section 2.3. Wan 2.1 (arXiv 2503.20314) is `cross_norm=layer`:
+    the cross-attention reads LN(x) w + v, with a weight and a bias.
     """
 
     facts = Facts(
@@ -57,6 +61,7 @@ class SharedModulation(Scheme):
         modulation: Annotated[str, MODULATION] = "scale+shift",
         norm: Annotated[str, NORM] = "layer",
         head: Annotated[str, HEAD] = "shared+table",
+        cross_norm: Annotated[str, CROSS_NORM] = "none",
         signals: Annotated[str, SIGNALS] = "timestep",
         time: Annotated[str, TIME] = "modulation",
     ) -> None:
@@ -64,6 +69,7 @@ class SharedModulation(Scheme):
         d = backbone.width
         self.set_signals(signals, time)
         self.norm = parse_norm(norm)
+        self.cross_norm = choose("cross_norm", cross_norm, CROSS_NORM.choices)[0]
         self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)
         self.heads = self.placement(head, [branch, PLAIN, branch])
@@ -79,10 +85,11 @@ class SharedModulation(Scheme):
         d = self.backbone.width
         cross = self.cross_attention()
         init_with(cross.out, weight=zeros)
+        norm = nn.LayerNorm(d, eps=1e-6) if self.cross_norm == "layer" else None
         return Block(
             self.heads.head(index),
             attention=SubLayer(op=self.self_attention(), norm=self.norm(d), modulation=self.modulation, gate=self.gate),
-            cross=SubLayer(op=cross, context=prompt_tokens),
+            cross=SubLayer(op=cross, norm=norm, context=prompt_tokens),
             mlp=SubLayer(op=self.mlp(), norm=self.norm(d), modulation=self.modulation, gate=self.gate),
         )
 
