@@ -1,6 +1,6 @@
 """Names that people search by: published systems that are conditioned as a scheme with some of its options.
 
-A name stands wherever a scheme's does, in a matrix and in `create`, and options given beside it are over its own. What
+A name is taken wherever a scheme's is, in a matrix and in `create`, and options given beside it are over its own. What
 belongs to a system's backbone (biases, kind of MLP, normed queries) is not its, since the backbone is fixed. Imports no
 torch.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 from dataclasses import asdict
@@ -24,13 +23,11 @@ from bench.cli.common import (
     say,
     wrote,
 )
+from bench.cli.described import beginnings, cost_grid, history_grid, print_description
 from bench.cli.errors import of_scheme
 
 if TYPE_CHECKING:
     from rich.console import Group
-
-    from architectures import Description
-    from bench.views.grid import Grid
 
 
 def schemes(plugin: Plugins = None, as_json: Json = False) -> None:
@@ -97,7 +94,7 @@ def describe(
         _write_figure(names, svg)
         return
     if beginning:
-        console().print(_beginnings(names))
+        console().print(beginnings(names))
         return
     costs = {}
     for name in names:
@@ -110,11 +107,11 @@ def describe(
     if scheme is not None:
         with of_scheme(scheme):
             description = architectures.describe(scheme)
-        _print_description(description)
+        print_description(description)
     prompt = f"{tokens} prompt tokens" if tokens else "a class label"
-    console().print(_cost_grid(costs, f"Cost on {backbone}, {image_size} px, {prompt}"))
+    console().print(cost_grid(costs, f"Cost on {backbone}, {image_size} px, {prompt}"))
     if everything:
-        console().print(_history_grid())
+        console().print(history_grid())
 
 
 def _write_figure(names: list[str], file: Path) -> None:
@@ -139,109 +136,6 @@ def _cost(name: str, backbone: str, image_size: int, tokens: int) -> dict[str, f
     grid = architectures.BackboneConfig.named(backbone).grid(image_size)
     prompt = architectures.fitting(name, kind, grid**2)
     return cost.count(CellConfig(name, backbone=Backbone(name=backbone), data=Data(image_size=image_size)), prompt)
-
-
-def _cost_grid(costs: dict[str, dict[str, float]], title: str) -> Grid:
-    from bench.views.grid import Grid
-
-    rows = []
-    for name, cost in costs.items():
-        total, modulation = cost["parameters_total"], cost["parameters_modulation"]
-        millions = [f"{total / 1e6:,.2f} M", f"{modulation / 1e6:,.2f} M", f"{100 * modulation / total:.1f} %"]
-        rows.append(
-            [name, *millions, f"{cost['parameters_prompt'] / 1e6:,.2f} M", f"{cost['macs_forward'] / 1e9:,.3f}"]
-        )
-    return Grid(["scheme", "parameters", "modulation", "share", "prompt", "GMAC"], rows, title)
-
-
-def _history_grid() -> Grid:
-    """Published systems by year, with the scheme and the options that each is conditioned by."""
-    import architectures
-    from bench.views.grid import Grid
-
-    rows = []
-    for name in architectures.history():
-        system, (modulation, total) = architectures.PUBLISHED[name], architectures.share(name)
-        counts = [f"{total / 1e6:,.2f} M", f"{100 * modulation / total:.1f} %"]
-        rows.append([str(system.year), name, system.conditioning, *counts, system.source])
-    return Grid(
-        ["year", "system", "conditioned as", "parameters", "share", "source"],
-        rows,
-        "Published systems, with the share of their modulation",
-        frozenset({0, 1, 2, 5}),
-    )
-
-
-def _print_description(description: Description) -> None:
-    """Equations, facts, published systems of this form, options."""
-    import architectures
-
-    def line(label: str, text: Any) -> None:
-        out.print(f"{label:22} {text}")
-
-    out = console()
-    out.print(description.name + "\n", style="bold")
-    named = architectures.NAMED.get(description.name)
-    if named is not None:
-        out.print(f"{named.conditioning} ({named.year}; {named.source}). {named.says}".rstrip() + "\n")
-    out.print(inspect.cleandoc(description.equations) + "\n")
-    out.print("as the blocks compute it, in order\n")
-    for equations in description.computed:
-        out.print("    " + equations.replace("\n", "\n    ") + "\n")
-    fields = ("source", "vector", "prompt", "identity_at_init", "modulation_parameters")
-    for field in fields[1:3] if named and named.options else fields:  # the others are of the scheme's own options
-        line(field.replace("_", " "), getattr(description.facts, field))
-    line("origin", " ".join(description.origin.values()))
-    for system, (modulation, total) in architectures.shares(description.name).items():
-        share = f"{total / 1e6:,.2f} M parameters, {100 * modulation / total:.2f} % modulation"
-        options = architectures.PUBLISHED[system].options
-        with_options = f" ({', '.join(f'{name}={value}' for name, value in options.items())})" if options else ""
-        line("as published", f"{system}{with_options}: {share}")
-    out.print()
-    out.print(_options_grid(description) if description.options else "no options")
-
-
-def _options_grid(description: Description) -> Grid:
-    from bench.views.grid import Grid
-
-    rows = [
-        [name, str(option.default), " | ".join(option.choices) or option.kind.__name__, option.help]
-        for name, option in description.options.items()
-    ]
-    return Grid(["option", "default", "choices", "meaning"], rows, "Options", frozenset(range(4)))
-
-
-def _beginnings(names: list[str]) -> Group:
-    """First steps from initialisation: with a random output layer, and with the real one."""
-    from rich.console import Group
-    from rich.text import Text
-
-    return Group(
-        _beginning_grid(names, "Output layer random: a block as analysed alone", live=True),
-        _beginning_grid(names, "The network: its output layer is initialised to zero", live=False),
-        Text(
-            "Norms of gradients in float64 under plain gradient descent; `gates` of the gates' vectors, `branches` of "
-            "the weights behind them; - where a scheme has none."
-        ),
-    )
-
-
-def _beginning_grid(names: list[str], title: str, *, live: bool) -> Grid:
-    import architectures
-    from bench.views.grid import Grid
-
-    headings = [f"{part}, step {step}" for step in range(3) for part in ("identity", "gates", "branches")]
-    rows = []
-    for name in names:
-        with of_scheme(name):
-            steps = list(architectures.initial_steps(name, live=live))
-        parts = (("yes" if step.identity else "no", _norm(step.gates), _norm(step.branches)) for step in steps)
-        rows.append([name, *(text for part in parts for text in part)])
-    return Grid(["scheme", *headings], rows, title)
-
-
-def _norm(norm: float | None) -> str:
-    return "-" if norm is None else "0" if norm == 0 else f"{norm:.1e}"
 
 
 # --- check ----------------------------------------------------------------------------------------------------------
