@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def cost_grid(costs: dict[str, dict[str, float]], title: str) -> Grid:
+    """The cost of schemes beside each other."""
     from bench.views.grid import Grid
 
     rows = []
