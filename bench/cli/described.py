@@ -29,16 +29,26 @@ def cost_grid(costs: dict[str, dict[str, float]], title: str) -> Grid:
     return Grid(["scheme", "parameters", "modulation", "share", "prompt", "GMAC"], rows, title)
 
 
+def systems() -> dict[str, dict[str, Any]]:
+    """Published systems by year: what each is conditioned by, its parameters and those of its modulation, its source."""
+    import architectures
+
+    found = {}
+    for name in architectures.history():
+        system, (modulation, total) = architectures.PUBLISHED[name], architectures.share(name)
+        about = {"year": system.year, "conditioning": system.conditioning, "parameters": total}
+        found[name] = about | {"modulation": modulation, "source": system.source}
+    return found
+
+
 def history_grid() -> Grid:
     """Published systems by year, with the scheme and the options that each is conditioned by."""
-    import architectures
     from bench.views.grid import Grid
 
     rows = []
-    for name in architectures.history():
-        system, (modulation, total) = architectures.PUBLISHED[name], architectures.share(name)
-        counts = [f"{total / 1e6:,.2f} M", f"{100 * modulation / total:.1f} %"]
-        rows.append([str(system.year), name, system.conditioning, *counts, system.source])
+    for name, one in systems().items():
+        counts = [f"{one['parameters'] / 1e6:,.2f} M", f"{100 * one['modulation'] / one['parameters']:.1f} %"]
+        rows.append([str(one["year"]), name, one["conditioning"], *counts, one["source"]])
     return Grid(
         ["year", "system", "conditioned as", "parameters", "share", "source"],
         rows,

@@ -23,7 +23,7 @@ from bench.cli.common import (
     say,
     wrote,
 )
-from bench.cli.described import beginnings, cost_grid, history_grid, print_description
+from bench.cli.described import beginnings, cost_grid, history_grid, print_description, systems
 from bench.cli.errors import of_scheme
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def describe(
             costs[name] = _cost(name, backbone, image_size, tokens)
     if as_json:
         size = {"backbone": backbone, "image_size": image_size, "tokens": tokens}
-        print(json.dumps(size | {"schemes": costs}, indent=2))
+        print(json.dumps(size | {"schemes": costs} | ({"systems": systems()} if everything else {}), indent=2))
         return
     if scheme is not None:
         with of_scheme(scheme):
