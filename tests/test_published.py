@@ -22,6 +22,7 @@ import architectures
 from architectures.backbone import parameter_roles
 from architectures.prompt import FeatureBatch
 from architectures.systems.weights import convert
+from bench.cli.described import systems
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -630,6 +631,13 @@ def test_a_system_s_options_are_of_its_scheme(name: str) -> None:
     else:
         assert name == "chroma"
         assert len(model.scheme.trunks) == 3
+
+
+def test_the_systems_as_json_are_those_of_the_gallery_the_oldest_first() -> None:
+    found = systems()
+    assert list(found) == architectures.history() and set(found) == set(architectures.PUBLISHED)
+    assert found["flux2"]["conditioning"] == "flux head=shared signals=timestep"
+    assert (found["dit"]["modulation"], found["dit"]["parameters"]) == architectures.share("dit")
 
 
 def test_the_gallery_is_current() -> None:
