@@ -30,7 +30,7 @@ def cost_grid(costs: dict[str, dict[str, float]], title: str) -> Grid:
 
 
 def systems() -> dict[str, dict[str, Any]]:
-    """Published systems by year: what each is conditioned by, its parameters and those of its modulation, its source."""
+    """Published systems by year: how each is conditioned, its parameters, those of its modulation, its source."""
     import architectures
 
     found = {}
