@@ -77,6 +77,17 @@ def test_a_margin_of_a_score_is_a_difference_and_of_a_loss_a_share() -> None:
     )
 
 
+def test_a_margin_reads_as_it_is_used() -> None:
+    cells = rows(a={SCORE: 0.5, FID: 100, EXCESS: 0.01}, b={SCORE: 0.52, FID: 102, EXCESS: 0.011})
+    for metric, margin in (
+        (SCORE, "by more than 0.05: score"),
+        ("fid", "by more than 5%"),
+        (EXCESS, "by more than x 1.05"),
+    ):
+        test = {"metric": metric, "variant": "a", "no_worse_than": "b", "within": 0.05}
+        assert f"a is no worse than b {margin}" in claimed(cells, test).tests[0].text
+
+
 def test_beats_with_a_margin_may_end_as_equivalent() -> None:
     cells = rows(a={EXCESS: 0.01}, b={EXCESS: 0.01})
     test = {"metric": EXCESS, "variant": "a", "beats": "b", "within": 0.1}

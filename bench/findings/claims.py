@@ -119,7 +119,7 @@ def _registered(
     table: Table, rows: Sequence[VariantSummary], claim: ClaimSpec, values: Sequence[_Values]
 ) -> list[TestResult]:
     """The tests of a claim that says how rows are compared, or of tasks."""
-    texts = [_sentence(one.test, one.metric) for one in values]
+    texts = [_sentence(one.test, one.metric, shares=one.metric.metric.relative) for one in values]
     return registered.decide(claim, [_rows(table, rows, one) for one in values], texts, rule_of(table))
 
 
@@ -229,11 +229,13 @@ def _result(one: _Values, corrected: float | None) -> TestResult:
     )  # fmt: skip
 
 
-def _sentence(test: ClaimTest, metric: Measurement) -> str:
+def _sentence(test: ClaimTest, metric: Measurement, *, shares: bool = True) -> str:
+    """A test as a sentence; `shares`: whether a margin of `no_worse_than` is a share of a mean, else a difference."""
     verbs = {"beats": "beats", "no_worse_than": "is no worse than", "above": "is above", "below": "is below"}
     share = f" by more than {test.within:.0%}" if test.within is not None else ""
     per = f" per {_per(test.per)[1]}" if test.per else ""
-    if test.equivalent_to or test.all_equivalent or test.by or (test.beats and test.within) or metric.metric.log:
+    of_margin = test.equivalent_to or test.all_equivalent or test.by or (test.beats and test.within)
+    if of_margin or (test.no_worse_than and not shares) or metric.metric.log:
         return f"{_asserted(test, metric)}: {metric.heading}{per}"
     than = test.rival or f"{test.bound / metric.metric.scale:g}"
     return f"{test.variant} {verbs[test.rule]} {than}{share}: {metric.heading}{per}"
