@@ -210,9 +210,12 @@ def test_refused(changes, said: str) -> None:
 
 
 def test_names_and_images_that_do_not_fit() -> None:
-    for name in ("DiT-M/2", "S/2", "DiT-S", "DiT-S/x"):
+    for name in ("DiT-M/2", "S/2", "DiT-M", "DiT-S/", "DiT-S/x"):
         with pytest.raises(ValueError, match="XS, S, B, L, XL"):
             BackboneConfig.named(name)
+    with pytest.raises(ValueError, match="'DiT-S' has no patch, which only a task gives: choose DiT-S/2 or another"):
+        BackboneConfig.named("DiT-S")
+    assert BackboneConfig.named("DiT-S", patch=1) == BackboneConfig.named("DiT-S/1")
     with pytest.raises(ValueError, match="image size 30 is not divisible by the patch 4"):
         architectures.create("adaln", "DiT-XS/4", image_size=30, in_channels=3, prompt=Labels(3))
 

@@ -316,7 +316,7 @@ def test_a_task_on_two_devices_has_the_errors_of_one(tmp_path: Path) -> None:
     """Images are sampled as they are needed, and the points of the excess error are shared out."""
     given = {
         "data": {"source": "task", "task": "grain", "level": "easy"},
-        "backbone": {"name": "DiT-XS/4", "width": 32, "depth": 2, "heads": 2},
+        "backbone": {"name": "DiT-XS", "width": 32, "depth": 2, "heads": 2},
         "evaluate__extractor": "none",
         "evaluate__points": 300,
         "evaluate__curve_every": 0,

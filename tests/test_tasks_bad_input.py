@@ -100,12 +100,31 @@ def _nested(changes: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+@pytest.mark.parametrize("backbone", [{"name": "DiT-XS/4"}, {"name": "DiT-XS", "patch": 4}])
+def test_another_patch_than_the_task_s_is_a_sentence(tmp_path: Path, backbone: dict[str, Any]) -> None:
+    given = {**SMALL, "variants": ["adaln-zero"], "data": DATA | {"task": "grain"}, "backbone": backbone}
+    with pytest.raises(
+        config.ConfigError, match=r"adaln-zero seed=0: backbone.patch 4: task grain has tokens of 2 pixels"
+    ):
+        planned(tmp_path, **given)
+
+
+def test_tasks_of_one_matrix_have_tokens_of_their_own_size(tmp_path: Path) -> None:
+    axes = {"data.task": ["scene", "grain", "count"]}
+    small = {**SMALL, "variants": ["adaln-zero"], "seeds": [0], "backbone__name": "DiT-XS"}
+    made, _ = planned(tmp_path, **small, data=DATA, axes=axes)
+    assert [cell.spec.config.backbone.patch for cell in made.cells] == [4, 2, 1]
+
+
 def test_the_command_ends_with_the_code_of_a_user_error(tmp_path: Path) -> None:
     """And of a claim that was edited after its first cell, with what was trained as it was."""
-    small = {**SMALL, "variants": ["adaln-zero"], "data": DATA | {"task": "clock"}}
+    small = {**SMALL, "variants": ["adaln-zero"], "data": DATA | {"task": "tone"}}
     for changes, sentence in (
         ({"data": DATA | {"task": "clok"}}, "did you mean 'clock'?"),
-        ({"claim": claim("colour", "adaln-zero", "adaln-zero")}, "has no attribute 'colour' (attributes: amplitude)"),
+        (
+            {"claim": claim("colour", "adaln-zero", "adaln-zero")},
+            "has no attribute 'colour' (attributes: red)",
+        ),
     ):
         if "claim" in changes:
             changes["claim"]["tests"] = [{"metric": "colour", "variant": "adaln-zero", "above": 0.1}]

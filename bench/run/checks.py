@@ -130,7 +130,7 @@ def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:
         )
     if evaluate.labels == "uniform":
         yield from _unequal(data, evaluate)
-    yield from _unlike_images(data, evaluate) if data.task is None else _unlike_task(config, data)
+    yield from _unlike_images(data, evaluate) if data.task is None else _unlike_task(config)
     scales = [f"{scale:g}" for scale in evaluate.sweep]
     if len(set(scales)) < len(scales):
         yield f"evaluate.sweep names a guidance scale twice: {', '.join(scales)}"
@@ -164,16 +164,8 @@ def _unlike_images(data: Dataset, evaluate: Evaluate) -> Iterator[str]:
         yield f"evaluate.curve_every {evaluate.curve_every}: only tasks and scenes are read for control; set it to 0"
 
 
-def _unlike_task(config: CellConfig, data: Dataset) -> Iterator[str]:
+def _unlike_task(config: CellConfig) -> Iterator[str]:
     """What contradicts a task."""
-    from bench.training.model import backbone
-
-    assert data.task is not None
-    if (patch := backbone(config.backbone).patch) != data.task.patch:
-        yield (
-            f"backbone.patch {patch}: task {config.data.task} has tokens of {data.task.patch} pixels a side; "
-            f"name the backbone without a patch ({config.backbone.name.partition('/')[0]}), and it is the task's"
-        )
     mapped = scheme_class(config.scheme).facts.length == "tokens"
     if mapped != (config.prompt.arm == "oracle"):
         yield f"prompt.arm {config.prompt.arm}: scheme {config.scheme!r} " + (

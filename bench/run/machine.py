@@ -28,12 +28,23 @@ def placed(data: Data) -> Data:
 
 
 def patched(backbone: Backbone, data: Data) -> Backbone:
-    """The same with its task's patch, where it names none; tasks of one matrix may have tokens of different sizes."""
-    if data.source != "task" or backbone.patch is not None or "/" in backbone.name:
+    """The same with its task's patch, where it names none; tasks of one matrix may have tokens of different sizes.
+
+    Raises:
+        ConfigError: for a patch that is not the task's.
+    """
+    if data.source != "task":
         return backbone
     from bench.data.task_data import task_of
 
-    return replace(backbone, patch=task_of(data).patch)
+    name, slash, named = backbone.name.partition("/")
+    given, wanted = backbone.patch or (named if slash else None), task_of(data).patch
+    if given is not None and str(given) != str(wanted):
+        raise ConfigError(
+            f"backbone.patch {given}: task {data.task} has tokens of {wanted} pixels a side; name the backbone without "
+            f"a patch ({name}), and it is the task's"
+        )
+    return replace(backbone, patch=wanted) if given is None else backbone
 
 
 def on_device(train: Train, run: Run | None = None) -> Train:

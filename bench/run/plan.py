@@ -131,6 +131,7 @@ class _Planner:
         self.code = functools.cache(code_digest)
         self.prompts = functools.cache(self._prompts)
         self.data = functools.cache(placed)
+        self.patched = functools.cache(patched)
         self.extractor = functools.cache(self._extractor)
         self.tasks = TaskPlugins(lambda: self.plugins)
         self.checked: set[str] = set()
@@ -164,7 +165,10 @@ class _Planner:
         if reason := self.tasks.reason(config.data):
             return self._unprepared(config, cell, reason)
         own, train = self.data(config.data), on_device(config.train, self.matrix.run)
-        config = replace(config, backbone=patched(config.backbone, own), data=own, train=train)
+        try:
+            config = replace(config, backbone=self.patched(config.backbone, own), data=own, train=train)
+        except ConfigError as error:
+            raise ConfigError(f"{cell.label}: {error}") from error
         data, prompts = self.prompts(config.data, config.prompt)
         built = self._built_or_reason(config, cell, prompts)
         self._check(built.config, data, cell.label)
