@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+# As `make test` has it: a process forked beside the threads of OpenMP waits for them for ever (test_devices.py).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--parity", type=Path, help="write the largest differences from diffusers into this file")
