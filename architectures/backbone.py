@@ -250,20 +250,15 @@ def describe(name: str) -> Description:
     """
     kind, own = scheme_class(name), options_of_name(name)
     options = {key: replace(one, default=own.get(key, one.default)) for key, one in kind.options().items()}
-    with torch.device("meta"):
-        facts = kind(TINY, 16, **own).facts if own else kind.facts
-    return Description(name, kind.__doc__ or "", facts, options, origin(name), computed(kind, **own))
+    with torch.device("meta"):  # nothing is allocated
+        scheme = kind(TINY, 16, **own)
+        blocks = [scheme.block(index) for index in range(TINY.depth)]
+    computed = dict.fromkeys("\n".join(b.equations()) for b in blocks if isinstance(b, Equations))
+    facts = scheme.facts if own else kind.facts
+    return Description(name, kind.__doc__ or "", facts, options, origin(name), tuple(computed))
 
 
 TINY = BackboneConfig(width=32, depth=3, heads=2, patch=4)
-
-
-def computed(kind: type[Scheme], **options: Any) -> tuple[str, ...]:
-    """The equations of each kind of block that a scheme builds, in order; nothing is allocated."""
-    with torch.device("meta"):
-        scheme = kind(TINY, 16, **options)
-        blocks = [scheme.block(index) for index in range(TINY.depth)]
-    return tuple(dict.fromkeys("\n".join(b.equations()) for b in blocks if isinstance(b, Equations)))
 
 
 def resolve_options(scheme: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -76,14 +76,14 @@ class BackboneConfig:
         Raises:
             ValueError: for an unknown name, or one without a patch where none is given.
         """
-        size, slash, patch = name.removeprefix("DiT-").partition("/")
-        whole = re.fullmatch("[1-9][0-9]{0,3}", patch) if slash else True
-        if not name.startswith("DiT-") or size not in SIZES or not whole:
+        found = re.fullmatch("DiT-([A-Z]+)(?:/([1-9][0-9]{0,3}))?", name)
+        if not found or found[1] not in SIZES:
             raise ValueError(f"backbone {name!r}: choose DiT-S/P with a size S of {', '.join(SIZES)} and a patch P")
-        given = {key: value for key, value in changes.items() if value is not None}
-        if not slash and "patch" not in given:
+        own = {"patch": int(found[2])} if found[2] else {}
+        given = own | {key: value for key, value in changes.items() if value is not None}
+        if "patch" not in given:
             raise ValueError(f"backbone {name!r} has no patch, which only a task gives: choose {name}/2 or another")
-        return cls(**{**SIZES[size], **({"patch": int(patch)} if slash else {}), **given})
+        return cls(**{**SIZES[found[1]], **given})
 
     def grid(self, image_size: int) -> int:
         """Tokens a side.

@@ -30,7 +30,12 @@ class Named:
     @property
     def conditioning(self) -> str:
         """The scheme with its options, as on a command line."""
-        return " ".join([self.scheme, *(f"{name}={value}" for name, value in self.options.items())])
+        return as_typed(self.scheme, self.options)
+
+
+def as_typed(scheme: str, options: dict[str, Any]) -> str:
+    """A scheme with options, as on a command line."""
+    return " ".join([scheme, *(f"{name}={value}" for name, value in options.items())])
 
 
 DIFFUSERS = "diffusers, transformer_{}.py"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from gaussians import gaussian, randomised
-from test_parity import CONFIG, D, H, compare, put, put_streams
+from test_parity import CONFIG, D, H, Ours, compare, put, put_streams
 from torch import Tensor, nn
 
 import architectures
@@ -254,14 +254,10 @@ def test_static_text_is_prx(padded: bool) -> None:
 # --- cross-attention with shift, scale and gate: Kandinsky 5 ----------------------------------------------------------
 
 
-class Rotated(nn.Module):
-    """Our attention where theirs takes positions, or the text."""
+class Rotated(Ours):
+    """The same where theirs takes the text second, or none."""
 
-    def __init__(self, op: nn.Module) -> None:
-        super().__init__()
-        self.op = op
-
-    def forward(self, x: Tensor, encoder_hidden_states: Tensor | None = None, **unused: Any) -> Tensor:
+    def forward(self, x: Tensor, encoder_hidden_states: Tensor | None = None, *unused: Any, **more: Any) -> Tensor:
         return self.op(x) if encoder_hidden_states is None else self.op(x, encoder_hidden_states)
 
 
@@ -304,23 +300,12 @@ def test_a_modulated_cross_attention_is_kandinskys() -> None:
 # --- one head for all blocks of a single stream: Krea 2, ERNIE-Image -------------------------------------------------
 
 
-class Seated(nn.Module):
-    """Our attention where theirs takes positions and a mask."""
-
-    def __init__(self, op: nn.Module) -> None:
-        super().__init__()
-        self.op = op
-
-    def forward(self, x: Tensor, **unused: Any) -> Tensor:
-        return self.op(x)
-
-
 def krea_block(block: Any) -> Any:
     """diffusers' block of Krea 2 with our table and norms, around our attention and MLP."""
     from diffusers.models.transformers.transformer_krea2 import Krea2TransformerBlock
 
     other = Krea2TransformerBlock(D, 4 * D, H, H, 1e-5)
-    other.attn, other.ff = Seated(block.attention.op), block.mlp.op
+    other.attn, other.ff = Ours(block.attention.op), block.mlp.op
     with torch.no_grad():
         other.scale_shift_table.copy_(scale_first(block.head.affine.table.view(6, D)))
         other.norm1.weight.copy_(block.attention.norm.weight - 1)  # theirs is 1 + weight
@@ -355,7 +340,7 @@ def test_one_head_for_a_single_stream_is_ernie_images() -> None:
     blocks = []
     for block in model.blocks:
         other = ErnieImageSharedAdaLNBlock(D, H, 4 * D, eps=1e-5)
-        other.self_attention, other.mlp = Seated(block.attention.op), block.mlp.op
+        other.self_attention, other.mlp = Ours(block.attention.op), block.mlp.op
         with torch.no_grad():
             other.adaLN_sa_ln.weight.copy_(block.attention.norm.weight)
             other.adaLN_mlp_ln.weight.copy_(block.mlp.norm.weight)
@@ -384,7 +369,7 @@ def test_a_norm_before_the_cross_attention_is_wans() -> None:
     blocks = []
     for block in model.blocks:
         other = WanTransformerBlock(D, 4 * D, H, cross_attn_norm=True)
-        other.attn1, other.attn2, other.ffn = OfWan(block.attention.op), OfWan(block.cross.op), block.mlp.op
+        other.attn1, other.attn2, other.ffn = Rotated(block.attention.op), Rotated(block.cross.op), block.mlp.op
         put(block.cross.norm, other.norm2)
         with torch.no_grad():
             other.scale_shift_table.copy_(block.head.affine.table.view(1, 6, D))
@@ -406,10 +391,3 @@ def test_a_norm_before_the_cross_attention_is_wans() -> None:
     for other in blocks:
         other.norm2 = nn.Identity()  # PixArt's
     assert not torch.allclose(mine, theirs(), atol=1e-3)
-
-
-class OfWan(Seated):
-    """Our attention where theirs takes the text second, or none."""
-
-    def forward(self, x: Tensor, text: Tensor | None, *unused: Any) -> Tensor:
-        return self.op(x) if text is None else self.op(x, text)

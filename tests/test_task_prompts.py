@@ -183,7 +183,9 @@ def test_a_wrong_slot_or_word_is_named_with_the_choices(text: str, sentence: str
 def test_numbers_that_are_words_are_no_places() -> None:
     task = registry.make("count")
     assert task_prompts.typed(task, "count=2") == [1]
-    with pytest.raises(PromptError, match="count '0': choose one of 1, 2, 3, 4, 5, 6, 7, 8, 9, 10;"):
+    with pytest.raises(
+        PromptError, match="count '0': choose one of 1, 2, 3, 4, 5, 6, 7, 8, 9, 10; did you mean '10'.$"
+    ):
         task_prompts.typed(task, "count=0")
 
 

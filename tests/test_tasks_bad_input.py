@@ -118,13 +118,10 @@ def test_tasks_of_one_matrix_have_tokens_of_their_own_size(tmp_path: Path) -> No
 
 def test_the_command_ends_with_the_code_of_a_user_error(tmp_path: Path) -> None:
     """And of a claim that was edited after its first cell, with what was trained as it was."""
-    small = {**SMALL, "variants": ["adaln-zero"], "data": DATA | {"task": "tone"}}
+    small = {**SMALL, "variants": ["adaln-zero"], "data": DATA | {"task": "clock"}, "backbone__name": "DiT-XS"}
     for changes, sentence in (
         ({"data": DATA | {"task": "clok"}}, "did you mean 'clock'?"),
-        (
-            {"claim": claim("colour", "adaln-zero", "adaln-zero")},
-            "has no attribute 'colour' (attributes: red)",
-        ),
+        ({"claim": claim("colour", "adaln-zero", "adaln-zero")}, "has no attribute 'colour' (attributes: amplitude)"),
     ):
         if "claim" in changes:
             changes["claim"]["tests"] = [{"metric": "colour", "variant": "adaln-zero", "above": 0.1}]

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from architectures import options
+from architectures.named import NAMED, as_typed
 from architectures.options import nearest
 from architectures.systems.weights import WeightsError, load_published
 
@@ -37,17 +38,17 @@ class System:
     year: int
     source: str
     sizes: dict[str, Any] = field(default_factory=dict)
-    options: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def conditioning(self) -> str:
         """The scheme with its options, as on a command line."""
-        return " ".join([self.scheme, *(f"{name}={value}" for name, value in self.options.items())])
+        return as_typed(self.scheme, self.options)
 
 
 DIT, PIXART, HDM = "arXiv 2212.09748", "arXiv 2310.00426", "TechReport of KohakuBlueleaf/HDM"
 FLUX, FLUX2 = "black-forest-labs/flux", "black-forest-labs/flux2"
-FLUX2_OPTIONS = dict(head="shared", signals="timestep")
+FLUX2_OPTIONS = NAMED["flux2"].options
 PUBLISHED: dict[str, System] = {
     "dit": System("adaln-zero", "dit:DiT", 2022, DIT),
     "dit-s": System("adaln-zero", "dit:DiT", 2022, DIT, dict(width=384, depth=12, heads=6)),

@@ -14,7 +14,7 @@ from bench.findings.summary import summaries
 from bench.store.metrics import find
 from bench.store.table import Table
 from bench.views.figures.forest import Line, forest
-from bench.views.limits import former_tasks, small_scenes
+from bench.views.limits import outdated
 from bench.views.records import load_record, newest_records
 
 FILE = "docs/images/result.png"
@@ -86,8 +86,7 @@ def _claims(root: Path) -> list[Path]:
 
 def _newer(root: Path) -> list[Path]:
     """Records of claims that are not at the size of the older ones, nor of tasks that were void."""
-    found = {folder: _config(folder) for folder in _claims(root)}
-    return [folder for folder, config in found.items() if not (small_scenes(config) or former_tasks(config))]
+    return [folder for folder in _claims(root) if not outdated(_config(folder))]
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -30,10 +30,13 @@ NARROW = 128  # width up to which that was seen
 
 def limits(analysis: Analysis) -> list[str]:
     """The sentences that hold for a matrix; none where nothing special does."""
-    if of_tasks(analysis.table):
-        former = former_tasks(analysis.table.manifest["config"])
-        return [*OF_TASKS, OF_FORMER_TASKS] if former else list(OF_TASKS)
-    return [OF_SMALL_SCENES] if small_scenes(analysis.table.manifest["config"]) else []
+    could_not = outdated(analysis.table.manifest["config"])
+    return [*(OF_TASKS if of_tasks(analysis.table) else ()), *([could_not] if could_not else ())]
+
+
+def outdated(config: dict[str, Any]) -> str:
+    """What a matrix could not show, of those that have been asked again since, as a sentence; else empty."""
+    return OF_SMALL_SCENES if small_scenes(config) else OF_FORMER_TASKS if former_tasks(config) else ""
 
 
 def small_scenes(config: dict[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from bench.views.answers import brief
 from bench.views.escape import markdown_line, markdown_text
 from bench.views.firstfigure import FILE, front_figure, front_record, front_text
 from bench.views.frontpage import replace_part
-from bench.views.limits import OF_FORMER_TASKS, OF_SMALL_SCENES, former_tasks, small_scenes
+from bench.views.limits import OF_FORMER_TASKS, OF_SMALL_SCENES, outdated
 from bench.views.records import load_record, newest_records
 from bench.views.text import capability_markdown, claims_markdown, markdown
 
@@ -104,13 +104,11 @@ def _decided(claims: dict[str, Analysis]) -> list[str]:
 
 def _claims(analyses: dict[str, Analysis]) -> tuple[dict[str, Analysis], dict[str, Analysis], dict[str, Analysis]]:
     """The records that test a claim; apart those of tasks that were void, and those at the size of the older ones."""
-    newer: dict[str, Analysis] = {}
-    former: dict[str, Analysis] = {}
-    older: dict[str, Analysis] = {}
+    groups: dict[str, dict[str, Analysis]] = {"": {}, OF_FORMER_TASKS: {}, OF_SMALL_SCENES: {}}
     for where, one in analyses.items():
         if one.claim:
-            config = one.table.manifest["config"]
-            (older if small_scenes(config) else former if former_tasks(config) else newer)[where] = one
+            groups[outdated(one.table.manifest["config"])][where] = one
+    newer, former, older = groups.values()
     return newer, former, older
 
 

@@ -187,10 +187,12 @@ def stopped_with_checkpoint(cell: CellFolder) -> bool:
 def test_no_signal_leaves_a_cell_behind(tmp_path: Path, numbers: list[signal.Signals]) -> None:
     """Ctrl-C twice, a closed terminal, several signals at once, kill -9: once the cell trained on in each case."""
     launch, cell = launched(tmp_path)
-    for k, number in enumerate(numbers):
-        with contextlib.suppress(*[psutil.NoSuchProcess] * bool(k)):  # it may have ended before a later signal
-            launch.disturb(number)
+    first, *later = numbers
+    launch.disturb(first)
+    for number in later:
         time.sleep(0.2)
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended by now
+            launch.disturb(number)
     launch.child.wait(90)
     until(lambda: not cell.is_locked() and not marked(cell.path), 90)
     assert cell.status()[0] == "killed"
