@@ -111,3 +111,4 @@ def test_code_that_measures_and_only_that() -> None:
         "cell.py",
     } <= names
     assert not names & {"adaln.py", "report.py", "mlflow.py", "app.py", "claims.py", "observation.py", "core.py"}
+    assert "named.py" not in names, "a new name is no reason to train what has another"

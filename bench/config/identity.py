@@ -18,9 +18,10 @@ ROOMS = ("data", "training", "measure")  # of bench: whatever is in them makes n
 FILES = ("run/cell.py", "run/work.py", "run/outcome.py", "store/seeds.py")  # ... and so do these; nothing else does
 OBSERVERS = (
     "catalogue_page.py",
+    "named.py",
     "observation.py",
     "parts.py",
-)  # of architectures: they only observe
+)  # of architectures: they only observe, or say what a config has written out
 
 
 class CodeChanged(ValueError):
