@@ -122,8 +122,8 @@ def _what(table: Table) -> str:
         ", ".join(named) if len(named) <= SOURCES else f"{', '.join(named[:SOURCES])} and {len(named) - SOURCES} more"
     )
     known = [cell.result.config.get("data") for cell in table.cells if cell.result]  # a task sets its own size
-    own = {str(one["image_size"]) for one in known if isinstance(one, dict) and "image_size" in one}
-    sizes = " and ".join(sorted(own) or [str(data["image_size"])])
+    own = {one["image_size"] for one in known if isinstance(one, dict) and "image_size" in one}
+    sizes = " and ".join(map(str, sorted(own) or [data["image_size"]]))
     changed = [f"{key} {backbone[key]}" for key in ("width", "depth") if backbone.get(key)]
     model = backbone["name"] + (f" of {', '.join(changed)}" if changed else "")
     rate = "learning rates tuned on other seeds" if config.get("tuned") else f"learning rate {train['lr']:g}"
