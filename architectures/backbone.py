@@ -89,13 +89,20 @@ class DiT(nn.Module):
             encoded = encoded._replace(at_zero=self.time(self.patches.weight.new_zeros(1)))
         return encoded
 
-    def encode(self, prompt: Any) -> Encoded:
+    def encode(self, prompt: Any, guidance: float = 0.0) -> Encoded:
         """An encoded prompt, which `forward` takes too: a sampler needs it once.
 
         Where the prompt's side depends on neither image nor t it has passed the blocks: what is kept of it are its keys
         and values.
+
+        Args:
+            prompt: of its kind.
+            guidance: w of modulation guidance (arXiv 2602.09268): the pooled prompt p becomes p + w (p - null).
         """
         encoded = self.read(prompt)
+        if guidance:
+            null = self.read(self.prompt_kind.null(1, self.patches.weight.device)).pooled
+            encoded = encoded._replace(pooled=encoded.pooled + guidance * (encoded.pooled - null))
         if not self.scheme.prompt_alone:
             return encoded
         weight, kept = self.patches.weight, []

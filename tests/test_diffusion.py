@@ -203,6 +203,28 @@ def test_a_sampling_encodes_its_prompt_once_and_samples_the_same_bits(scheme: st
     assert len(calls) == 5
 
 
+@pytest.mark.parametrize("options", [{}, {"prompt_time": "zero", "prompt_sees_image": "no"}])
+def test_modulation_guidance_extrapolates_the_pooled_prompt_alone(options: dict[str, str]) -> None:
+    """p + w (p - null) in c, also where the prompt's keys and values are kept; its tokens are the prompt's."""
+    subject = laws.SchemeUnderTest("sd3", options)
+    model, prompt = subject.random(), subject.inputs()[2]
+    noise, kind = gaussian(4, 3, 16, 16), model.prompt_kind
+    found = {
+        w: sample_exact(model, kind, prompt, noise, Sample(steps=2, guidance=3.0, modulation_guidance=w))
+        for w in (0.0, 2.0)
+    }
+    both = with_null(kind, prompt, noise, 3.0)
+    with torch.no_grad():
+        own = model.read(both)
+        null = model.read(kind.null(1)).pooled
+        given = own._replace(pooled=own.pooled + 2.0 * (own.pooled - null))
+        assert torch.equal(given.pooled[4:], own.pooled[4:])  # the null half has no other c
+        assert torch.allclose(heun(guided(model, 3.0), noise, given, 2), found[2.0], atol=1e-5)
+        tokens = own._replace(tokens=own.tokens + 2.0 * (own.tokens - model.read(kind.null(1)).tokens))
+        assert not torch.allclose(heun(guided(model, 3.0), noise, tokens, 2), found[2.0], atol=1e-2)
+    assert not torch.allclose(found[0.0], found[2.0], atol=1e-2)
+
+
 def test_images_survive_the_round_trip() -> None:
     images = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3)
     assert torch.equal(to_images(from_images(images)), images)

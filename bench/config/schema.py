@@ -154,8 +154,7 @@ class Prompt:
     __pydantic_config__ = STRICT
 
     kind: Literal["auto", "labels", "captions", "features", "slots"] = "auto"
-    """A table of labels, a caption encoder trained along, a frozen encoder's features, or a task's slots; auto: what
-    the data has."""
+    """A table of labels, a caption encoder trained along, frozen features, a task's slots; auto: what the data has."""
     arm: Literal["none", "blind", "oracle"] = "none"
     """task: blind is the null prompt always, oracle the prompt as a map over the image's tokens."""
     length: Count = 64
@@ -245,6 +244,8 @@ class Sample:
     """Steps of the sampler."""
     guidance: Number = 2.0
     """Scale of classifier-free guidance; 1: none."""
+    modulation_guidance: Number = 0.0
+    """Scale w of modulation guidance: c has p + w (p - null) for the pooled prompt p; 0: none."""
     batch: Count = 64
     """Images sampled at once."""
     grid: Count = 12

@@ -141,7 +141,7 @@ def sample_exact(
 ) -> Tensor:
     """Samples x_0 (B, C, H, W), not clipped, of a model of that process."""
     prompts = with_null(kind, prompt, noise, how.guidance)
-    given = encoded(model, prompts)  # once: it is the same at every step
+    given = encoded(model, prompts, how.modulation_guidance)  # once: it is the same at every step
     field = guided(process.field(exact(model)), how.guidance)  # guidance acts on the velocity, or the noise
     return solver(how.sampler, process)(field, noise.clone(), given, how.steps)  # made here: one graph for all steps
 

@@ -116,6 +116,7 @@ def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:
     if train.microbatch is not None and train.batch % train.microbatch:
         yield f"train.microbatch {train.microbatch} does not divide train.batch {train.batch}"
     yield from _of_process(config, data)
+    yield from _unmodulated(config)
     if evaluate.samples < FEWEST:
         yield f"evaluate.samples {evaluate.samples}: the metrics need at least {FEWEST} samples"
     if min(evaluate.reference, heldout) < FEWEST:
@@ -136,6 +137,15 @@ def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:
         yield f"evaluate.sweep names a guidance scale twice: {', '.join(scales)}"
     if train.compile == "on" and train.device == "cpu" and not _compiler():
         yield f"train.compile on needs a C++ compiler ({', '.join(COMPILERS)}), and there is none; choose off"
+
+
+def _unmodulated(config: CellConfig) -> Iterator[str]:
+    """Modulation guidance of what the pooled prompt does not modulate."""
+    scale, signals = config.sample.modulation_guidance, config.options.get("signals")
+    pooled = "pooled" in (scheme_class(config.scheme).facts.vector if signals is None else signals)
+    if scale and not pooled:
+        way = "leave it at 0" + (", or choose signals with pooled" if signals else "")
+        yield f"sample.modulation_guidance {scale:g}: c of scheme {config.scheme!r} has no pooled prompt here; {way}"
 
 
 def _of_process(config: CellConfig, data: Dataset) -> Iterator[str]:
@@ -191,10 +201,12 @@ def _compiler() -> bool:
 
 def doubts(config: CellConfig) -> Iterator[str]:
     """Sentences on what can be run and is hardly meant."""
-    if config.train.drop == 0 and config.sample.guidance != 1:
-        yield (
-            f"train.drop 0: the null prompt is never trained, and sample.guidance {config.sample.guidance:g} "
-            "needs it; sample.guidance=1 is without guidance"
-        )
+    for key, without in (("guidance", 1.0), ("modulation_guidance", 0.0)):
+        value = getattr(config.sample, key)
+        if config.train.drop == 0 and value != without:
+            yield (
+                f"train.drop 0: the null prompt is never trained, and sample.{key} {value:g} "
+                f"needs it; sample.{key}={without:g} is without guidance"
+            )
     if config.train.log_every > config.train.steps:
         yield f"train.log_every {config.train.log_every} is more than train.steps {config.train.steps}: no curve"

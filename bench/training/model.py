@@ -49,9 +49,15 @@ def build(config: CellConfig, prompt: PromptKind, *, seed: int = 0) -> DiT:
     return model
 
 
-def encoded(model: Any, prompt: Any) -> Any:
-    """A prompt as a model of ours encodes it, for many passes or for the graph that the sampler has; else as it is."""
-    return model.encode(prompt) if isinstance(model, DiT) else prompt
+def encoded(model: Any, prompt: Any, guidance: float = 0.0) -> Any:
+    """A prompt as a model of ours encodes it, for many passes or for the graph that the sampler has; else as it is.
+
+    Args:
+        model: of ours, or another.
+        prompt: of its kind.
+        guidance: of the modulation, see `DiT.encode`.
+    """
+    return model.encode(prompt, guidance) if isinstance(model, DiT) else prompt
 
 
 def places(count: int, size: int, train: Train) -> Iterator[tuple[NDArray[np.int64], int]]:

@@ -127,12 +127,13 @@ def _what(table: Table) -> str:
     changed = [f"{key} {backbone[key]}" for key in ("width", "depth") if backbone.get(key)]
     model = backbone["name"] + (f" of {', '.join(changed)}" if changed else "")
     rate = "learning rates tuned on other seeds" if config.get("tuned") else f"learning rate {train['lr']:g}"
+    modulated = f", and of the modulation {scale:g}" if (scale := sample.get("modulation_guidance")) else ""
     lacks = f": {lacks}. Means and verdicts are of the cells that are there" if (lacks := coverage(table)) else ""
     return (
         f"{len(table.done)} of {len(table.cells)} cells done{lacks}. {model} on {shown} at "
         f"{sizes} px; {train['steps']:,} steps of {train['batch']}, {rate}, EMA "
         f"{train['ema']:g}; sampled by {sample['sampler']} in {sample['steps']} steps with guidance "
-        f"{sample['guidance']:g}, EMA weights."
+        f"{sample['guidance']:g}{modulated}, EMA weights."
     )
 
 
