@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 from architectures.layers import init_with, normal, zeros
 from architectures.modulation import Given, Head, SiLULinear, Table
-from architectures.sublayer import Adaptive, Vectors, modulate
+from architectures.sublayer import Adaptive, Vectors, channels, modulate
 
 
 class FinalNorm(nn.Module):
-    """modulate(norm(x), shift, scale): what precedes the output Linear. Initialised as the bare norm.
+    """modulate(norm(x), its vectors): what precedes the output Linear. Initialised as the bare norm.
 
     Args:
         norm: of x.
-        modulation: `none`, `scale` or `scale+shift`.
+        modulation: one of `MODULATIONS`.
         width: D.
         cond_width: channels of c, D by default.
         static: there is no c: shift and scale are the same for every image, t and prompt.
@@ -27,17 +27,17 @@ class FinalNorm(nn.Module):
         super().__init__()
         self.norm = norm
         slots = Adaptive(modulation).slots
-        self.head = None
+        self.head, out = None, sum(channels(slots, width))
         if slots and static:
-            self.head = Head(init_with(Given(len(slots) * width), table=zeros), [slots])
+            self.head = Head(init_with(Given(out), table=zeros), [slots])
         elif slots:
-            linear = SiLULinear(cond_width or width, len(slots) * width)
+            linear = SiLULinear(cond_width or width, out)
             self.head = Head(init_with(linear, weight=zeros), [slots])
 
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
         """x (B, N, D), c (B, D) or (B, N, D), or None where it is static -> (B, N, D)."""
         (m,) = self.head(c) if self.head is not None else (Vectors(),)
-        return modulate(self.norm(x), m.shift, m.scale)
+        return modulate(self.norm(x), m.shift, m.scale, m.angle)
 
 
 class FinalTable(nn.Module):

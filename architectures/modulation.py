@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures.layers import Init, init_with, normal, zeros
-from architectures.sublayer import Adaptive, Vectors
+from architectures.sublayer import Adaptive, Vectors, channels
 
 # --- the maps -------------------------------------------------------------------------------------------------------
 
@@ -132,12 +132,18 @@ class Given(nn.Module):
         return self.table[None]
 
 
+def _split(vectors: Tensor, slots: Sequence[str], dim: int = -1) -> tuple[Tensor, ...]:
+    """The vectors of these slots, side by side in one dimension, each alone."""
+    width = 2 * vectors.shape[dim] // sum(channels(slots, 2))
+    return vectors.split(channels(slots, width), dim)
+
+
 class Head(nn.Module):
     """One block's map from the trunk's output to the vectors of its sub-layers.
 
     Args:
         affine: trunk's output -> (B, k D).
-        slots: for each sub-layer, which of shift, scale and gate it takes; k in all.
+        slots: for each sub-layer, which of shift, scale, angle and gate it takes; k in all.
         own: for each sub-layer, its gate's vector, where that is no function of c.
     """
 
@@ -152,8 +158,8 @@ class Head(nn.Module):
         self.own = nn.ModuleList(one or Nothing() for one in own)
 
     def forward(self, trunk: Tensor | tuple[Tensor, ...] | None) -> list[Vectors]:
-        count = sum(map(len, self.slots))
-        chunks = iter(self.affine(trunk).chunk(count, dim=-1) if count else ())
+        names = [slot for slots in self.slots for slot in slots]
+        chunks = iter(_split(self.affine(trunk), names) if names else ())
         vectors = [Vectors(**{slot: next(chunks) for slot in slots}) for slots in self.slots]
         if not len(self.own):
             return vectors
@@ -179,7 +185,8 @@ class Placement(ABC):
     def __init__(self, width: int, adaptive: Sequence[Adaptive], init: Init = zeros) -> None:
         self.width, self.adaptive, self.init = width, tuple(adaptive), init
         self.channels, self.activate = width, True
-        self.out = width * sum(len(sublayer.slots) for sublayer in adaptive)
+        self.slots = [slot for sublayer in self.adaptive for slot in sublayer.slots]
+        self.out = sum(channels(self.slots, width))
 
     @abstractmethod
     def trunk(self) -> nn.Module:
@@ -206,7 +213,7 @@ class Placement(ABC):
 
         def fill(tensor: Tensor, generator: torch.Generator) -> None:
             init(tensor, generator)  # as a whole first: fans are those of the whole matrix
-            for rows, rule in zip(tensor.chunk(len(rules), dim=0), rules, strict=True):
+            for rows, rule in zip(_split(tensor, self.slots, 0), rules, strict=True):
                 if rule is not init:
                     rule(rows, generator)
 

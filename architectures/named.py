@@ -42,16 +42,46 @@ DIFFUSERS = "diffusers, transformer_{}.py"
 ONE_STREAM: dict[str, Any] = dict(post="none", gate="zero", modulation="scale+shift")  # of lumina2: plain adaLN-Zero
 NAMED: dict[str, Named] = {
     "pixart": Named("shared-modulation", 2023, "arXiv 2310.00426"),
+    "sana": Named(
+        "shared-modulation", 2024, "arXiv 2410.10629",
+        says="Its linear attention and convolutions are its backbone's, the norm of its caption the encoder's.",
+    ),
     "longcat-image": Named("flux", 2025, DIFFUSERS.format("longcat_image"), dict(signals="timestep")),
     "ovis-image": Named("flux", 2025, DIFFUSERS.format("ovis_image"), dict(signals="timestep")),
     "kandinsky5": Named("adaln-zero-cross", 2025, DIFFUSERS.format("kandinsky"), dict(cross="modulated")),
     "wan": Named("shared-modulation", 2025, "arXiv 2503.20314, section 4.2.1", dict(cross_norm="layer")),
     "prx": Named("static-text", 2025, "Photoroom/PRX"),
     "chroma": Named(
-        "flux", 2025, "lodestones/Chroma1-HD", dict(head="approximator(512, 5)", signals="timestep"),
-        "Its approximator has 5,120 channels beside 3,072 of the stream; here it has 512.",
+        "flux", 2025, "lodestones/Chroma1-HD", dict(head="approximator(512, 5)", trunk="one", signals="timestep"),
+        "Its approximator has 5,120 channels beside 3,072 of the stream and gives the last norm's vectors too; here it "
+        "has 512.",
     ),
-    "flux2": Named("flux", 2025, "black-forest-labs/flux2", dict(head="shared", signals="timestep")),
+    "flux2": Named(
+        "flux", 2025, "black-forest-labs/flux2", dict(dual="seventh", head="shared", signals="timestep")
+    ),
+    "e-mmdit": Named(
+        "sd3", 2025, "arXiv 2510.27135, section 3", dict(head="shared+affine", trunk="one", signals="timestep"),
+        "Its tokens are compressed between blocks and attend within subregions, as its backbone has them.",
+    ),
+    "joyimage": Named(
+        "sd3", 2026, DIFFUSERS.format("joyimage"), dict(head="shared+table", trunk="one", signals="timestep"),
+        "Its tables are initialised at zero.",
+    ),
+    "glm-image": Named(
+        "lumina2", 2026, DIFFUSERS.format("glm_image"), dict(trunk="side", norm="layer", **ONE_STREAM),
+        "Its c has the size and crop of the image too, and its image tokens a prior's.",
+    ),
+    "ltx2": Named(
+        "adaln-zero-cross", 2026, DIFFUSERS.format("ltx2"),
+        dict(head="shared+table", norm="rms", signals="timestep", cross="modulated", prompt_side="c"),
+        "Of video alone, without the audio's stream. LTX-2.5 has prompt_side=static.",
+    ),
+    "flux3": Named(
+        "flux", 2026, DIFFUSERS.format("flux3"),
+        dict(dual="seventh", early="separate", parallel="all", head="shared", trunk="side", signals="timestep",
+             prompt_time="zero"),
+        "Reference images are a third kind of tokens there.",
+    ),
     "imf": Named(
         "in-context", 2025, "arXiv 2512.02012", dict(tokens=8, gate="static-zero", norm="rms"),
         "Its time has 4 tokens and its class 8; here each has 8.",

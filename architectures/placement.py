@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +75,10 @@ class Numbered(nn.Module):
 class Approximator(Placement):
     """v_j = A([c ; sinusoid(1000 j)]), j numbering the vectors of all blocks in order; A's last map is at zero.
 
-    A is one network, so that a block has no parameters of its own. A stream of its own kind has an A of its own.
+    A is one network, so that a block has no parameters of its own.
+
+    Attributes:
+        first: number of its first vector. total: of the vectors that its trunk gives (`trunks_of`).
     """
 
     def __init__(
@@ -86,11 +90,17 @@ class Approximator(Placement):
                 "an approximator has one map for all vectors, so that a gate cannot have first weights of "
                 "its own: choose gate zero, tanh, one+zero, random or one"
             )
-        self.hidden, self.layers, self.depth = hidden, layers, depth
+        if "angle" in self.slots:
+            raise ValueError(
+                "an approximator gives vectors of D channels, and an angle has half as many: choose modulation none, "
+                "scale or scale+shift"
+            )
+        self.hidden, self.layers = hidden, layers
         self.count = self.out // width
+        self.first, self.total = 0, self.count * depth
 
     def trunk(self) -> nn.Module:
-        made = Approximate(self.channels, self.width, self.hidden, self.layers, self.count * self.depth)
+        made = Approximate(self.channels, self.width, self.hidden, self.layers, self.total)
         init_with(made.out, weight=self.init)
         return made
 
@@ -104,7 +114,7 @@ class Approximator(Placement):
         """The vectors of block `index`."""
         if index is None:
             return super().head()
-        return self._head(Numbered(index * self.count, self.count))
+        return self._head(Numbered(self.first + index * self.count, self.count))
 
 
 # --- by name ----------------------------------------------------------------------------------------------------------
@@ -170,6 +180,36 @@ def parse_placement(
     placement = make(width, adaptive, init or own, *arguments)
     placement.channels, placement.activate = channels or width, activate
     return placement
+
+
+TRUNK = Option(
+    "whose maps of c are apart: those of two streams, of image and prompt in one sequence too, or no others' than each "
+    "block's own",
+    ("stream", "side", "one"),
+)
+STREAM_TRUNK = replace(TRUNK, choices=("stream", "one"))  # where all blocks have two streams
+SIDE_TRUNK = replace(TRUNK, choices=("stream", "side"))  # where all have one sequence
+
+
+def trunks_of(placements: Sequence[Placement], trunk: str) -> list[nn.Module]:
+    """A trunk for each of several placements of one scheme: its own, or with `one` the same where they are alike.
+
+    One network numbers the vectors of all placements, in order; other maps are alike where they give as many vectors.
+
+    Args:
+        placements: made by the option `head`.
+        trunk: one of the choices of `TRUNK`.
+    """
+    if trunk != "one":
+        return [placement.trunk() for placement in placements]
+    numbered = [placement for placement in placements if isinstance(placement, Approximator)]
+    for placement in numbered:
+        placement.first = sum(other.total for other in numbered[: numbered.index(placement)])
+    if numbered:
+        numbered[0].total = sum(other.total for other in numbered)
+        return [numbered[0].trunk()] * len(placements)
+    made = {placement.out: placement.trunk() for placement in placements}
+    return [made[placement.out] for placement in placements]
 
 
 CONSTANTS = {"per-block": zeros, "shared": zeros, "shared+table": None}

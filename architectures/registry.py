@@ -30,6 +30,7 @@ BUILT_IN = {
     "adaln-zero": "architectures.conditioning.adaln_zero:AdaLNZero",
     "adaln-zero-cross": "architectures.conditioning.adaln_zero_cross:AdaLNZeroCross",
     "shift-free": "architectures.conditioning.shift_free:ShiftFree",
+    "ddt": "architectures.conditioning.ddt:DDT",
     "flux": "architectures.conditioning.flux:Flux",
     "hdm": "architectures.conditioning.hdm:HDM",
     "ldm": "architectures.conditioning.ldm:LDM",

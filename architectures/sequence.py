@@ -46,6 +46,7 @@ def token_block(
     apart: bool = False,
     sees: bool = True,
     plain: bool = False,
+    text_head: nn.Module | None = None,
 ) -> nn.Module:
     """A block over image and prompt as one sequence, with the prompt's tokens updated or static (`CONTEXT`).
 
@@ -57,10 +58,13 @@ def token_block(
         apart: whether the prompt's tokens are a side of their own (`SidedBlock`, whose are `sees` and `plain`).
         sees: whether they attend to the image's.
         plain: whether they are unmodulated.
+        text_head: of the prompt's tokens, where that is another than the image's (`apart`).
     """
     static = context == "static"
     if apart:
-        return SidedBlock(head, attention=attention, mlp=mlp, sees=sees, plain=plain, static=static)
+        return SidedBlock(
+            head, attention=attention, mlp=mlp, sees=sees, plain=plain, static=static, text_head=text_head
+        )
     return (StaticBlock if static else Block)(head, attention=attention, mlp=mlp)
 
 
@@ -82,6 +86,7 @@ class SidedBlock(Sided):
         sees: whether y attends to x.
         plain: y is unmodulated and ungated.
         static: y is the encoder's in every block, which attends to it and updates x alone.
+        text_head: of y, where that is another than x's.
     """
 
     def __init__(
@@ -93,23 +98,22 @@ class SidedBlock(Sided):
         sees: bool = True,
         plain: bool = False,
         static: bool = False,
+        text_head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.head, self.attention, self.mlp = head, attention, mlp
+        self.text_head = text_head
         self.sees, self.plain, self.static = sees and not static, plain, static
-
-    def _side(self, c: Condition, *, plain: bool) -> Side:
-        bare = [Vectors(), Vectors()]
-        first, second = self.head(c.modulation) if self.head is not None and not plain else bare
-        return Side(self.attention, self.mlp, first, second)
 
     def image_side(self, c: Condition) -> Side:
         """Modulated."""
-        return self._side(c, plain=False)
+        return Side(self.attention, self.mlp, *(() if self.head is None else self.head(c.modulation)))
 
     def prompt_side(self, c: Condition) -> Side:
         """Modulated by its own, or not."""
-        return self._side(of_prompt(c), plain=self.plain)
+        head = self.head if self.text_head is None else self.text_head
+        vectors = () if head is None or self.plain else head(of_prompt(c).modulation)
+        return Side(self.attention, self.mlp, *vectors)
 
     def forward(self, z: Tensor, c: Condition) -> Tensor:
         """z (B, N + L, D) -> z; x alone -> x where y is static, or its keys and values are given."""
@@ -156,8 +160,7 @@ class KeyedBlock(Sided):
 
     def image_side(self, c: Condition) -> Side:
         """Modulated."""
-        first, second = self.head(c.modulation)
-        return Side(self.attention, self.mlp, first, second)
+        return Side(self.attention, self.mlp, *self.head(c.modulation))
 
     def forward(self, x: Tensor, c: Condition) -> Tensor:
         """x (B, N, D) -> (B, N, D)."""

@@ -1,7 +1,8 @@
 """Two sides of one attention, x (B, N, D) of the image and y (B, L, D) of the prompt, which may be conditioned apart.
 
-    a_x, a_y = Attention([u ; w])          y sees the image
+    a_x, a_y = Attention([u ; w])                            y sees the image
     a_y = Attention(w),  a_x = Attention(u, [u ; w])         it does not
+    a_y = Attention(w),  a_x = Attention(u)                  neither sees the other
 
 A prompt that sees neither image nor t is the same at every step of a sampler: `keep` gives the keys and values that it
 has in a block, and a block that is given them (c.kept) computes the image's side alone.
@@ -63,10 +64,12 @@ def attend_alone(
 
 
 def attend_to_kept(
-    x: Tensor, image: SelfAttention, kept: Kept, mask: Tensor | None = None, angles: Tensor | None = None
+    x: Tensor, image: SelfAttention, kept: Kept | None, mask: Tensor | None = None, angles: Tensor | None = None
 ) -> Tensor:
-    """x (B, N, D) to itself and to the prompt's keys and values, of the joint mask and angles -> (B, N, D)."""
+    """x (B, N, D) to itself and to the prompt's keys and values, if any, of the joint mask and angles -> (B, N, D)."""
     q, k, v = image.split(x, *(() if angles is None else (angles[:, : x.shape[1]],)))
+    if kept is None:
+        return image.emit(attend(q, k, v, None), x)  # no token of an image is padding
     return image.emit(attend(q, torch.cat([k, kept[0]], 2), torch.cat([v, kept[1]], 2), mask), x)
 
 
@@ -106,12 +109,12 @@ class KeysValues(nn.Module):
 
 
 class Side(NamedTuple):
-    """One side of a block: its sub-layers, and the vectors of each."""
+    """One side of a block: its sub-layers, and the vectors of each; of the first alone, where one triple is of both."""
 
     attention: SubLayer
     mlp: SubLayer
-    first: Vectors
-    second: Vectors
+    first: Vectors = Vectors()
+    second: Vectors = Vectors()
 
 
 class Sided(Equations):
@@ -119,9 +122,13 @@ class Sided(Equations):
 
     Attributes:
         sees: whether y attends to x.
+        joint: whether the sides attend to one another at all.
+        beside: whether the MLP reads what the attention reads, with one gate for both (FLUX), or comes after it.
     """
 
     sees = True
+    joint = True
+    beside = False
 
     def image_side(self, c: Condition) -> Side:
         """The image's."""
@@ -135,7 +142,7 @@ class Sided(Equations):
         """x (B, N, D) and y (B, L, D) -> the same; y as it was where its keys and values are given."""
         if c.kept is not None:
             return self.image(x, c, c.kept), y
-        if self.sees:
+        if self.sees and self.joint:
             return self.both(x, y, c)
         y, kept = self.keep(y, c)
         return self.image(x, c, kept), y
@@ -146,8 +153,14 @@ class Sided(Equations):
         u, w = i.attention.pre(x, i.first), p.attention.pre(y, p.first)
         a_x, a_y = attend_jointly(u, w, attention_of(i.attention), attention_of(p.attention), *i.attention.context(c))
         assert a_y is not None
-        y = p.mlp(p.attention.residual(y, w, a_y, p.first), c, p.second)
-        return i.mlp(i.attention.residual(x, u, a_x, i.first), c, i.second), y
+        return self.after(i, x, u, a_x, c), self.after(p, y, w, a_y, c)
+
+    def after(self, side: Side, x: Tensor, u: Tensor, a: Tensor, c: Condition) -> Tensor:
+        """One side, x, with what its attention's output a of its input u and its MLP add."""
+        if self.beside:
+            return side.attention.residual(x, u, a + side.mlp.op(u), side.first)
+        out: Tensor = side.mlp(side.attention.residual(x, u, a, side.first), c, side.second)
+        return out
 
     def keep(self, y: Tensor, c: Condition) -> tuple[Tensor, Kept]:
         """The prompt's side alone: y (B, L, D) -> the same, and its keys and values in this block."""
@@ -155,26 +168,33 @@ class Sided(Equations):
         w = p.attention.pre(y, p.first)
         a_y, kept = attend_alone(w, attention_of(p.attention), *p.attention.context(c))
         assert a_y is not None
-        return p.mlp(p.attention.residual(y, w, a_y, p.first), c, p.second), kept
+        return self.after(p, y, w, a_y, c), kept
 
     def image(self, x: Tensor, c: Condition, kept: Kept) -> Tensor:
         """The image's side, which attends to the prompt's keys and values: x (B, N, D) -> the same."""
         i = self.image_side(c)
         u = i.attention.pre(x, i.first)
-        a_x = attend_to_kept(u, attention_of(i.attention), kept, *i.attention.context(c))
-        out: Tensor = i.mlp(i.attention.residual(x, u, a_x, i.first), c, i.second)
-        return out
+        a_x = attend_to_kept(u, attention_of(i.attention), kept if self.joint else None, *i.attention.context(c))
+        return self.after(i, x, u, a_x, c)
 
     def attention_equations(self, u: str, w: str) -> list[str]:
         """What attends to what, of the attention's inputs on both sides."""
+        if not self.joint:
+            return [f"a_x = Attention({u})", f"a_y = Attention({w})"]
         if self.sees:
             return [f"a_x, a_y = Attention([{u} ; {w}])"]
         return [f"a_x, _ = Attention([{u} ; {w}])", f"a_y = Attention({w})"]
 
-
-def parallel(sublayer: SubLayer, mlp: SubLayer) -> str:
-    """`(SA(u) + MLP(u))`: two ops of one input."""
-    return f"({op_symbol(sublayer.op)}(u) + {op_symbol(mlp.op)}(u))"
+    def beside_equations(self, x: SubLayer, y: SubLayer, mlp: SubLayer) -> list[str]:
+        """Each side's input, the attention, and what it and the MLP add; y's vectors are primed."""
+        both = ((x, "x", "u", ""), (y, "y", "w", "'"))
+        op = op_symbol(mlp.op)
+        return [
+            f"u = {x.input_equation('x', '')}",
+            f"w = {y.input_equation('y', chr(39))}",
+            *self.attention_equations("u", "w"),
+            *(f"{s} <- {s} + {one.branch_equation(f'(a_{s} + {op}({w}))', k)}" for one, s, w, k in both),
+        ]
 
 
 def plain_or(text: str, prompt_time: str) -> str:

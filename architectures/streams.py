@@ -18,10 +18,8 @@ from architectures.sides import (
     Sided,
     attend_alone,
     attend_jointly,
-    attend_to_kept,
     attention_of,
     of_prompt,
-    parallel,
 )
 from architectures.sublayer import (
     OPEN,
@@ -29,9 +27,10 @@ from architectures.sublayer import (
     Context,
     Gate,
     SubLayer,
-    Vectors,
     joint_mask,
+    modulated_symbol,
     no_context,
+    op_symbol,
 )
 
 TEXT = Option("the prompt's stream: modulated by a head of its own, or unmodulated", ("modulated", "plain"))
@@ -48,6 +47,8 @@ class DualBlock(Sided):
         text_attention: of y.
         text_mlp: of y.
         sees: whether y attends to x.
+        joint: whether the streams attend to one another at all.
+        beside: whether the MLPs are bare, and read what the attention reads.
     """
 
     def __init__(
@@ -60,22 +61,23 @@ class DualBlock(Sided):
         text_attention: SubLayer,
         text_mlp: SubLayer,
         sees: bool = True,
+        joint: bool = True,
+        beside: bool = False,
     ) -> None:
         super().__init__()
-        self.sees = sees
+        self.sees, self.joint, self.beside = sees, joint, beside
         self.head, self.attention, self.mlp = head, attention, mlp
         self.text_head = text_head
         self.text_attention, self.text_mlp = prompt_path(text_attention), prompt_path(text_mlp)
 
     def image_side(self, c: Condition) -> Side:
         """x's sub-layers."""
-        first, second = self.head(c.modulation)
-        return Side(self.attention, self.mlp, first, second)
+        return Side(self.attention, self.mlp, *self.head(c.modulation))
 
     def prompt_side(self, c: Condition) -> Side:
         """y's."""
-        first, second = self.text_head(c.text) if self.text_head is not None else (Vectors(), Vectors())
-        return Side(self.text_attention, self.text_mlp, first, second)
+        vectors = self.text_head(c.text) if self.text_head is not None else ()
+        return Side(self.text_attention, self.text_mlp, *vectors)
 
     def forward(self, h: Pair, c: Condition) -> Pair:
         """x (B, N, D) and y (B, L, D) -> the same."""
@@ -83,6 +85,8 @@ class DualBlock(Sided):
 
     def equations(self) -> list[str]:
         """One attention over both streams, then each stream's branches; y's vectors are primed."""
+        if self.beside:
+            return self.beside_equations(self.attention, self.text_attention, self.mlp)
         u, w = self.attention.input_equation("x", "1"), self.text_attention.input_equation("y", "1'")
         return [
             *self.attention_equations(u, w),
@@ -102,6 +106,7 @@ class LastDualBlock(Sided):
         attention: of x.
         mlp: of x.
         text_attention: of y, read only.
+        beside: as of `DualBlock`.
     """
 
     def __init__(
@@ -112,15 +117,16 @@ class LastDualBlock(Sided):
         attention: SubLayer,
         mlp: SubLayer,
         text_attention: SelfAttention,
+        beside: bool = False,
     ) -> None:
         super().__init__()
+        self.beside = beside
         self.head, self.attention, self.mlp = head, attention, mlp
         self.text_norm, self.text_attention = text_norm, prompt_path(text_attention)
 
     def image_side(self, c: Condition) -> Side:
         """x's sub-layers."""
-        first, second = self.head(c.modulation)
-        return Side(self.attention, self.mlp, first, second)
+        return Side(self.attention, self.mlp, *self.head(c.modulation))
 
     def forward(self, h: Pair, c: Condition) -> Pair:
         """x (B, N, D) and y (B, L, D) -> x updated, y as it was."""
@@ -131,7 +137,7 @@ class LastDualBlock(Sided):
         i, w = self.image_side(c), self.text_norm(y, of_prompt(c).vector)
         u = self.attention.pre(x, i.first)
         a_x, _ = attend_jointly(u, w, attention_of(self.attention), self.text_attention, *self.attention.context(c))
-        return self.mlp(self.attention.residual(x, u, a_x, i.first), c, i.second), y
+        return self.after(i, x, u, a_x, c), y
 
     def keep(self, y: Tensor, c: Condition) -> tuple[Tensor, Kept]:
         """y as it was, and its keys and values."""
@@ -141,7 +147,11 @@ class LastDualBlock(Sided):
     def equations(self) -> list[str]:
         """One attention over both streams, of which x alone is updated."""
         slots = self.text_norm.head.slots[0] if self.text_norm.head is not None else ()
-        w = "LN(y)" + (" (1 + s')" if "scale" in slots else "") + (" + b'" if "shift" in slots else "")
+        w = modulated_symbol("LN(y)", slots, "'")
+        if self.beside:
+            u = self.attention.input_equation("x", "")
+            added = self.attention.branch_equation(f"(a_x + {op_symbol(self.mlp.op)}(u))", "")
+            return [f"u = {u}", f"a_x, _ = Attention([u ; {w}])", f"x <- x + {added}"]
         return [
             f"a_x, _ = Attention([{self.attention.input_equation('x', '1')} ; {w}])",
             f"x <- x + {self.attention.branch_equation('a_x', '1')}",
@@ -161,7 +171,10 @@ class ParallelBlock(Sided):
         apart: whether y is a side of its own.
         sees: whether y attends to x.
         plain: y is unmodulated and ungated.
+        text_head: of y, where that is another than x's (`apart`).
     """
+
+    beside = True
 
     def __init__(
         self,
@@ -172,9 +185,11 @@ class ParallelBlock(Sided):
         apart: bool = False,
         sees: bool = True,
         plain: bool = False,
+        text_head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.head, self.attention, self.mlp = head, attention, mlp
+        self.text_head = text_head
         self.apart, self.sees, self.plain = apart, sees, plain
 
     def forward(self, h: Pair | Tensor, c: Condition) -> Tensor:
@@ -192,50 +207,29 @@ class ParallelBlock(Sided):
         y = self.attention.op(u, *self.attention.context(c)) + self.mlp.op(u)
         return self.attention.residual(z, u, y, m)
 
-    def _of_prompt(self, c: Condition) -> Vectors:
-        (n,) = [Vectors()] if self.plain else self.head(of_prompt(c).joint)
-        return n
+    def image_side(self, c: Condition) -> Side:
+        """Modulated."""
+        return Side(self.attention, self.mlp, *self.head(c.joint))
 
-    def both(self, x: Tensor, y: Tensor, c: Condition) -> Pair:
-        """Each attends to both."""
-        (m,), n, op = self.head(c.joint), self._of_prompt(c), attention_of(self.attention)
-        u, w = self.attention.pre(x, m), self.attention.pre(y, n)
-        a_x, a_y = attend_jointly(u, w, op, op, *self.attention.context(c))
-        y = self.attention.residual(y, w, a_y + self.mlp.op(w), n)
-        return self.attention.residual(x, u, a_x + self.mlp.op(u), m), y
-
-    def keep(self, y: Tensor, c: Condition) -> tuple[Tensor, Kept]:
-        """The prompt's side alone."""
-        n = self._of_prompt(c)
-        w = self.attention.pre(y, n)
-        a_y, kept = attend_alone(w, attention_of(self.attention), *self.attention.context(c))
-        return self.attention.residual(y, w, a_y + self.mlp.op(w), n), kept
-
-    def image(self, x: Tensor, c: Condition, kept: Kept) -> Tensor:
-        """The image's side."""
-        (m,) = self.head(c.joint)
-        u = self.attention.pre(x, m)
-        a_x = attend_to_kept(u, attention_of(self.attention), kept, *self.attention.context(c))
-        return self.attention.residual(x, u, a_x + self.mlp.op(u), m)
+    def prompt_side(self, c: Condition) -> Side:
+        """Modulated by its own, or not."""
+        head = self.head if self.text_head is None else self.text_head
+        return Side(self.attention, self.mlp, *(() if self.plain else head(of_prompt(c).joint)))
 
     def equations(self) -> list[str]:
         """One norm and one gate for attention and MLP."""
-        if not self.apart:
-            u, both = self.attention.input_equation("z", ""), parallel(self.attention, self.mlp)
-            return [f"u = {u}", f"z <- z + {self.attention.branch_equation(both, '')}"]
-        of_y = self.attention.unmodulated() if self.plain else self.attention
-        x, y = (
-            one.branch_equation(f"(a_{s} + MLP({w}))", k)
-            for one, s, w, k in ((self.attention, "x", "u", ""), (of_y, "y", "w", "'"))
-        )
-        lines = [f"u = {self.attention.input_equation('x', '')}", "w = " + of_y.input_equation("y", "'")]
-        return [*lines, *self.attention_equations("u", "w"), f"x <- x + {x}", f"y <- y + {y}"]
+        if self.apart:
+            of_y = self.attention.unmodulated() if self.plain else self.attention
+            return self.beside_equations(self.attention, of_y, self.mlp)
+        both = f"({op_symbol(self.attention.op)}(u) + {op_symbol(self.mlp.op)}(u))"
+        return [f"u = {self.attention.input_equation('z', '')}", f"z <- z + {self.attention.branch_equation(both, '')}"]
 
 
 def dual_block(
     heads: Placement,
     gate: Gate,
     *,
+    text_heads: Placement | None = None,
     index: int | None = None,
     attention: SelfAttention,
     text_attention: SelfAttention,
@@ -244,12 +238,15 @@ def dual_block(
     context: Context = joint_mask,
     modulation: str = "scale+shift",
     sees: bool = True,
+    joint: bool = True,
+    beside: bool = False,
 ) -> nn.Module:
     """A block of two streams, each with LN, shift and scale before each branch, given by a head of its own.
 
     Args:
         heads: where the maps are.
         gate: of every branch.
+        text_heads: of y, where they are others than x's.
         index: of the block.
         attention: of the image's stream.
         text_attention: of the prompt's; if it is read only, so is y: nothing reads it after this block.
@@ -258,6 +255,8 @@ def dual_block(
         context: which part of the condition the attention receives.
         modulation: of every branch.
         sees: whether y attends to x.
+        joint: whether the streams attend to one another at all.
+        beside: whether each MLP reads what the attention reads, with one gate for both.
     """
     d = heads.width
 
@@ -265,21 +264,26 @@ def dual_block(
         kind, own = ("none", OPEN) if bare else (modulation, gate)
         return SubLayer(op=op, norm=LayerNorm(d), modulation=kind, gate=own, context=context)
 
-    image, image_mlp = branch(attention, context=context), branch(mlp())
+    def after(*, bare: bool = False) -> SubLayer:
+        return SubLayer(op=mlp()) if beside else branch(mlp(), bare=bare)
+
+    image, image_mlp = branch(attention, context=context), after()
     if text_attention.out is None:
-        kind, without_c = "none" if plain else modulation, isinstance(heads, Static)
-        text_norm = FinalNorm(LayerNorm(d), kind, d, static=without_c)
+        norm = FinalNorm(LayerNorm(d), "none" if plain else modulation, d, static=isinstance(heads, Static))
+        read = text_attention
         return LastDualBlock(
-            heads.head(index), text_norm, attention=image, mlp=image_mlp, text_attention=text_attention
+            heads.head(index), norm, attention=image, mlp=image_mlp, text_attention=read, beside=beside
         )
     return DualBlock(
         heads.head(index),
-        None if plain else heads.head(index),
+        None if plain else (text_heads or heads).head(index),
         attention=image,
         mlp=image_mlp,
         text_attention=branch(text_attention, bare=plain, context=context),
-        text_mlp=branch(mlp(), bare=plain),
+        text_mlp=after(bare=plain),
         sees=sees,
+        joint=joint,
+        beside=beside,
     )
 
 

@@ -2,7 +2,7 @@
 
 Every sub-layer of every published system is an instance of it:
 
-    u = modulate(norm(x), shift, scale)
+    u = modulate(norm(x), shift, scale, angle)
     y = post(op(u, context))
     x <- carry(x, u) + gate(g) * y
 
@@ -12,7 +12,7 @@ that it computes, written from the parts it is made of.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,6 +38,7 @@ class Condition(NamedTuple):
         beside: tokens (B, k, D) that enter the image's sequence beside its own, or None.
         prompt: what modulates the prompt's side, where that is another c than the image's; or None.
         kept: of one block, the prompt's keys and values (B, H, L, d) in it, where they are known before; or None.
+        time: e_t (B, D), where more than c is made of it; or None.
     """
 
     vector: Tensor | None = None
@@ -50,13 +51,18 @@ class Condition(NamedTuple):
     beside: Tensor | None = None
     prompt: Condition | None = None
     kept: tuple[Tensor, Tensor] | None = None
+    time: Tensor | None = None
 
 
-# --- modulate: nothing | scale | scale and shift --------------------------------------------------------------------
+# --- modulate: nothing | scale | scale and shift | rotate | rotate and scale -----------------------------------------
 
 
-def modulate(x: Tensor, shift: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
-    """x (1 + scale) + shift, over channels; x (B, N, D), shift and scale (B, D), or (B, N, D): each token's own."""
+def modulate(
+    x: Tensor, shift: Tensor | None = None, scale: Tensor | None = None, angle: Tensor | None = None
+) -> Tensor:
+    """R(angle) x (1 + scale) + shift, over channels; x (B, N, D), vectors (B, D), or (B, N, D): each token's own."""
+    if angle is not None:
+        x = rotate(x, angle)
     if scale is not None:
         x = x * (1 + for_tokens(scale))
     if shift is not None:
@@ -69,8 +75,30 @@ def for_tokens(v: Tensor) -> Tensor:
     return v if v.dim() == 3 else v.unsqueeze(1)
 
 
-MODULATIONS: dict[str, tuple[str, ...]] = {"none": (), "scale": ("scale",), "scale+shift": ("shift", "scale")}
-MODULATION = Option("what is done to a normalised activation: nothing, x (1 + s), or x (1 + s) + b", tuple(MODULATIONS))
+def rotate(x: Tensor, angle: Tensor) -> Tensor:
+    """R(angle) x: the channels i and i + D / 2 turned by angle i; x (B, N, D), angle (B, D / 2) or (B, N, D / 2)."""
+    (u, v), a = x.chunk(2, dim=-1), for_tokens(angle)
+    return torch.cat([u * a.cos() - v * a.sin(), u * a.sin() + v * a.cos()], dim=-1)
+
+
+MODULATIONS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "scale": ("scale",),
+    "scale+shift": ("shift", "scale"),
+    "rotate": ("angle",),
+    "rotate+scale": ("angle", "scale"),
+}
+MODULATION = Option(
+    "what is done to a normalised activation: nothing, x (1 + s), x (1 + s) + b, its channels turned in pairs, R(a) x, "
+    "or R(a) x (1 + s)",
+    tuple(MODULATIONS),
+)
+
+
+def channels(slots: Iterable[str], width: int) -> list[int]:
+    """Channels of each vector: D, and D / 2 of an angle, which turns a pair."""
+    return [width // 2 if slot == "angle" else width for slot in slots]
+
 
 # --- gate: 1 | g | tanh g | 1 + g -----------------------------------------------------------------------------------
 
@@ -138,7 +166,7 @@ def parse_gate(text: str) -> Gate:
 
 @dataclass(frozen=True)
 class Adaptive:
-    """What a head gives one sub-layer: its modulation (`none`, `scale`, `scale+shift`) and its gate.
+    """What a head gives one sub-layer: its modulation (one of `MODULATIONS`) and its gate.
 
     Raises:
         ValueError: for a modulation of another name.
@@ -168,11 +196,12 @@ PLAIN = Adaptive()
 
 
 class Vectors(NamedTuple):
-    """What a head gives one sub-layer, each (B, D) or absent."""
+    """What a head gives one sub-layer, each (B, D) or absent; an angle (B, D / 2)."""
 
     shift: Tensor | None = None
     scale: Tensor | None = None
     gate: Tensor | None = None
+    angle: Tensor | None = None
 
 
 def no_context(c: Condition) -> tuple[()]:
@@ -210,12 +239,12 @@ Observer = Callable[[Tensor, Tensor, Tensor, Vectors], None]  # (x, u, out, m) o
 
 
 class SubLayer(nn.Module):
-    """x <- carry(x, u) + gate(g) * post(op(u, context)), u = modulate(norm(x), shift, scale).
+    """x <- carry(x, u) + gate(g) * post(op(u, context)), u = modulate(norm(x), shift, scale, angle).
 
     Args:
         op: what the branch computes, (B, N, D) and context -> (B, N, D).
         norm: None leaves x as it is (PixArt's cross-attention).
-        modulation: `none`, `scale` or `scale+shift`.
+        modulation: one of `MODULATIONS`.
         gate: how the branch is weighed.
         post: a norm on the branch's output (the sandwich of Lumina 2.0), or None.
         context: which part of the condition the op receives.
@@ -250,7 +279,7 @@ class SubLayer(nn.Module):
 
     def pre(self, x: Tensor, m: Vectors) -> Tensor:
         """u: the op's input."""
-        return modulate(self.norm(x), m.shift, m.scale)
+        return modulate(self.norm(x), m.shift, m.scale, m.angle)
 
     def residual(self, x: Tensor, u: Tensor, y: Tensor, m: Vectors) -> Tensor:
         """The op's output y, through post and gate, added to what is carried."""
@@ -270,10 +299,8 @@ class SubLayer(nn.Module):
 
     def input_equation(self, x: str, k: str) -> str:
         """`LN(x) (1 + s1) + b1`: u in an equation, of stream `x`, its vectors numbered `k`."""
-        slots = MODULATIONS[self.modulation]
         norm = norm_symbol(self.norm)
-        u = f"{norm}({x})" if norm else x
-        return u + (f" (1 + s{k})" if "scale" in slots else "") + (f" + b{k}" if "shift" in slots else "")
+        return modulated_symbol(f"{norm}({x})" if norm else x, MODULATIONS[self.modulation], k)
 
     def branch_equation(self, y: str, k: str) -> str:
         """`g1 RMS(y)`: what is added, of the op's output `y`."""
@@ -288,6 +315,12 @@ class SubLayer(nn.Module):
         if self.carry is carry_modulated:
             return [f"u = {u}", f"{x} <- u + {self.branch_equation(f'{op}(u{attended})', k)}"]
         return [f"{x} <- {x} + {self.branch_equation(f'{op}({u}{attended})', k)}"]
+
+
+def modulated_symbol(u: str, slots: Iterable[str], k: str) -> str:
+    """`R(a1) u (1 + s1) + b1`, of the vectors there are."""
+    u = (f"R(a{k}) " if "angle" in slots else "") + u
+    return u + (f" (1 + s{k})" if "scale" in slots else "") + (f" + b{k}" if "shift" in slots else "")
 
 
 def norm_symbol(norm: nn.Module) -> str:
@@ -327,6 +360,8 @@ class Block(Equations):
         sublayers: by name, in order.
     """
 
+    stream = "x"  # in the equations
+
     def __init__(self, head: nn.Module | None = None, **sublayers: SubLayer) -> None:
         super().__init__()
         self.head = head
@@ -347,5 +382,5 @@ class Block(Equations):
         for name in self.order:
             sublayer: SubLayer = getattr(self, name)
             k += Adaptive(sublayer.modulation, sublayer.gate).vectors
-            lines += sublayer.equations("x", str(k))
+            lines += sublayer.equations(self.stream, str(k))
         return lines

@@ -13,7 +13,7 @@ import architectures
 from architectures import BackboneConfig
 
 SMALL = BackboneConfig(width=16, depth=2, heads=2, patch=4)
-REASONS = {  # what does not fit, and what would: and a pair of sd3 that it is said of
+REASONS = {  # what does not fit, and what would: and a pair of flux's or sd3's that it is said of
     "modulation 'none' without a gate leaves the blocks unmodulated: choose another of the two": {
         "modulation": "none",
         "gate": "one",
@@ -21,6 +21,14 @@ REASONS = {  # what does not fit, and what would: and a pair of sd3 that it is s
     "an approximator has one map for all vectors, .*: choose gate zero": {
         "head": "approximator(64, 2)",
         "gate": "gaussian(1e-3)",
+    },
+    "an approximator gives vectors of D channels, and an angle has half as many: choose modulation": {
+        "head": "approximator(64, 2)",
+        "modulation": "rotate",
+    },
+    "early 'separate' keeps the prompt from the image where all have two streams: choose dual": {
+        "dual": "all",
+        "early": "separate",
     },
     "head '.*' reads c, and with these signals there is none: choose per-block, shared, shared.table, or signals": {
         "head": "low-rank(16)",
@@ -79,5 +87,6 @@ def test_every_pair_of_options_is_built_or_refused_with_the_reason(
 def test_each_reason_is_given_by_some_pair() -> None:
     """No sentence of the list is of the past."""
     for reason, options in REASONS.items():
-        assert options in pairs("sd3") and re.search(reason, built("sd3", options)), reason
-    assert sum(len(pairs(scheme)) for scheme in SCHEMES) > 3000
+        scheme = "flux" if "early" in options else "sd3"
+        assert options in pairs(scheme) and re.search(reason, built(scheme, options)), reason
+    assert sum(len(pairs(scheme)) for scheme in SCHEMES) > 5000

@@ -67,6 +67,8 @@ def refused(chosen: dict[str, str]) -> str:
         return "leaves the blocks unmodulated"
     if chosen["head"].startswith("approximator") and chosen["gate"].startswith("gaussian"):
         return "an approximator has one map for all vectors, .*: choose gate zero"
+    if chosen["head"].startswith("approximator") and chosen["modulation"].startswith("rotate"):
+        return "an approximator gives vectors of D channels, and an angle has half as many"
     return ""
 
 

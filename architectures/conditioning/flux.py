@@ -1,19 +1,23 @@
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from architectures.layers import LayerNorm
-from architectures.options import Option
-from architectures.placement import HEAD
+from architectures.options import Option, choose
+from architectures.placement import HEAD, TRUNK, trunks_of
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sides import PROMPT_TIME, SEES, Pair
 from architectures.streams import ParallelBlock, dual_block
 from architectures.sublayer import GATE, MODULATION, Adaptive, Condition, SubLayer, joint_mask, parse_gate
 
-DUAL = Option("how many of the blocks, from the first on, have two streams", ("third", "none", "half", "all"))
+DUAL = Option(
+    "how many of the blocks, from the first on, have two streams", ("third", "none", "seventh", "half", "all")
+)
+EARLY = Option("what the two streams attend to: both of them, or each itself alone", ("joint", "separate"))
+PARALLEL = Option("which blocks have the attention beside the MLP, with one triple for both", ("joined", "all"))
 
 
 class Flux(Scheme):
@@ -36,6 +40,9 @@ class Flux(Scheme):
     (19 blocks of two streams, then 38). How the heads are initialised is not published: zero here. The guidance
     embedding of FLUX.1 dev belongs to its distillation; rotary positions and normed queries and keys belong to its
     backbone.
+
+    FLUX.3 (2026) has `early=separate` and `parallel=all`, and `trunk=side`: in the joined blocks, too, y is modulated
+    by a map of its own, at t = 0. `trunk=one` with an approximator is Chroma's one network for all vectors.
     """
 
     facts = Facts(
@@ -53,8 +60,11 @@ class Flux(Scheme):
         image_size: int,
         *,
         dual: Annotated[str, DUAL] = "third",
+        early: Annotated[str, EARLY] = "joint",
+        parallel: Annotated[str, PARALLEL] = "joined",
         gate: Annotated[str, GATE] = "zero",
         head: Annotated[str, HEAD] = "per-block",
+        trunk: Annotated[str, TRUNK] = "stream",
         signals: Annotated[str, SIGNALS] = "timestep+pooled",
         time: Annotated[str, TIME] = "modulation",
         modulation: Annotated[str, MODULATION] = "scale+shift",
@@ -62,28 +72,42 @@ class Flux(Scheme):
         prompt_sees_image: Annotated[str, SEES] = "yes",
     ) -> None:
         super().__init__(backbone, image_size)
-        d, n = backbone.width, backbone.depth
+        n = backbone.depth
         self.set_signals(signals, time)
         self.set_prompt_side(prompt_time, prompt_sees_image)
         self.plain = prompt_time == "none"
-        self.dual = {"third": n // 3, "none": 0, "half": n // 2, "all": n}[dual]
+        self.dual = {"third": n // 3, "none": 0, "seventh": max(1, n // 7), "half": n // 2, "all": n}[dual]
+        self.joint = choose("early", early, EARLY.choices)[0] == "joint"
+        self.beside = choose("parallel", parallel, PARALLEL.choices)[0] == "all"
+        self.own_side = choose("trunk", trunk, TRUNK.choices)[0] == "side" and not self.plain
+        if not self.joint and self.dual == n:
+            raise ValueError("early 'separate' keeps the prompt from the image where all have two streams: choose dual")
         self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)
-        self.heads = self.placement(head, [branch, branch], depth=self.dual)  # of a stream of two
-        self.joint_heads = self.placement(head, [branch], depth=n - self.dual)  # of the joined sequence
-        kinds = [self.heads, self.heads] if self.dual > 0 else []  # of x, and of y
-        kinds += [self.joint_heads] if self.dual < n else []
-        self.trunks = nn.ModuleList(kind.trunk() for kind in kinds)
-        self.final = self.final_norm(LayerNorm(d), modulation)
+        two, joined = ([branch] if self.beside else [branch, branch], self.dual), ([branch], n - self.dual)
+        kinds = {"image": two, "prompt": two, "joined": joined, "joined prompt": joined}  # what each has a map for
+        unused = (["prompt"] if self.plain else []) + ([] if self.own_side else ["joined prompt"])
+        self.heads = {
+            name: self.placement(head, adaptive, depth=count)
+            for name, (adaptive, count) in kinds.items()
+            if count > 0 and name not in unused
+        }
+        trunks = trunks_of(list(self.heads.values()), trunk)
+        self.trunks = nn.ModuleList(dict.fromkeys(trunks))
+        self.reads = {name: list(self.trunks).index(one) for name, one in zip(self.heads, trunks, strict=True)}
+        self.final = self.final_norm(LayerNorm(backbone.width), modulation)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
         c_y = self.of_prompt(c, prompt)  # of the prompt's side
-        image, text = (trunk(v) for trunk, v in zip(self.trunks, (c, c_y), strict=False)) if self.dual else (None, None)
-        joint, side = (self.trunks[-1](v) if self.dual < self.backbone.depth else None for v in (c, c_y))
         y, mask = self.prompt_side(e_t, prompt)
-        other = Condition(c_y, joint=side)
+        other = Condition(c_y, joint=self.given("joined prompt" if self.own_side else "joined", c_y))
+        image, text, joint = self.given("image", c), self.given("prompt", c_y), self.given("joined", c)
         return Condition(c, image, text, joint, tokens=y, mask=self.joint_mask(mask), prompt=other)
+
+    def given(self, kind: str, c: Tensor | None) -> Any:
+        """What the heads of one kind of tokens read of c; None where there are none."""
+        return self.trunks[self.reads[kind]](c) if kind in self.reads else None
 
     def enter(self, x: Tensor, c: Condition) -> Pair:
         assert c.tokens is not None
@@ -92,8 +116,9 @@ class Flux(Scheme):
     def block(self, index: int) -> nn.Module:
         if index < self.dual:
             return dual_block(
-                self.heads,
+                self.heads["image"],
                 self.gate,
+                text_heads=self.heads.get("prompt"),
                 index=index,
                 attention=self.self_attention(),
                 text_attention=self.text_attention(last=index == self.backbone.depth - 1),
@@ -101,6 +126,8 @@ class Flux(Scheme):
                 modulation=self.modulation,
                 plain=self.plain,
                 sees=self.sees_image,
+                joint=self.joint,
+                beside=self.beside,
             )
         attention = SubLayer(
             op=self.self_attention(),
@@ -110,12 +137,13 @@ class Flux(Scheme):
             context=joint_mask,
         )
         return ParallelBlock(
-            self.joint_heads.head(index - self.dual),
+            self.heads["joined"].head(index - self.dual),
             attention=attention,
             mlp=SubLayer(op=self.mlp()),
-            apart=self.apart,
+            apart=self.apart or self.own_side,
             sees=self.sees_image,
             plain=self.plain,
+            text_head=self.heads["joined prompt"].head(index - self.dual) if self.own_side else None,
         )
 
     def leave(self, h: Pair | Tensor, c: Condition) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from architectures.layers import NORM, LayerNorm, RMSNorm, parse_norm
 from architectures.options import choose
-from architectures.placement import HEAD
+from architectures.placement import HEAD, SIDE_TRUNK
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sequence import CONTEXT, POST, join_tokens, token_block
@@ -28,7 +28,8 @@ class Lumina2(Scheme):
     Qin et al. 2025 (arXiv 2503.21758), eps 1e-5. Its refiner blocks, rotary positions, grouped queries and SwiGLU
     belong to its backbone, not to its conditioning; there c has min(D, 1024) channels. `post=none` leaves out
     the second norm of each branch, `modulation=scale+shift` adds b1 and b2, and with `context=static` every block
-    attends to the prompt's tokens as the encoder gives them.
+    attends to the prompt's tokens as the encoder gives them. With `trunk=side` the prompt's tokens have maps of their
+    own (GLM-Image).
     """
 
     facts = Facts(
@@ -47,6 +48,7 @@ class Lumina2(Scheme):
         *,
         gate: Annotated[str, GATE] = "tanh",
         head: Annotated[str, HEAD] = "per-block",
+        trunk: Annotated[str, SIDE_TRUNK] = "stream",
         signals: Annotated[str, SIGNALS] = "timestep",
         time: Annotated[str, TIME] = "modulation",
         modulation: Annotated[str, MODULATION] = "scale",
@@ -64,14 +66,17 @@ class Lumina2(Scheme):
         self.post, self.context = choose("post", post, POST.choices)[0], context
         self.norm = parse_norm(norm)
         branch = Adaptive(self.modulation, self.gate)
-        self.heads = self.placement(head, [branch, branch])
+        self.heads, self.text_heads = (self.placement(head, [branch, branch]) for _ in range(2))
         self.trunk = self.heads.trunk()
+        own = choose("trunk", trunk, SIDE_TRUNK.choices)[0] == "side" and self.prompt_time != "none"
+        self.text_trunk = self.text_heads.trunk() if own else None
         self.final = self.final_norm(LayerNorm(d), modulation)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
         y, mask = self.prompt_side(e_t, prompt)
-        side = Condition(modulation=self.trunk(self.of_prompt(c, prompt))) if self.prompt_time == "zero" else None
+        apart = self.prompt_time == "zero" or self.text_trunk is not None
+        side = Condition(modulation=(self.text_trunk or self.trunk)(self.of_prompt(c, prompt))) if apart else None
         return Condition(c, self.trunk(c), tokens=y, mask=self.joint_mask(mask), prompt=side)
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
@@ -94,9 +99,10 @@ class Lumina2(Scheme):
             self.heads.head(index),
             attention=attention,
             mlp=mlp,
-            apart=self.apart,
+            apart=self.apart or self.text_trunk is not None,
             sees=self.sees_image,
             plain=self.prompt_time == "none",
+            text_head=self.text_heads.head(index) if self.text_trunk is not None else None,
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:

@@ -5,13 +5,12 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from architectures.layers import LayerNorm
-from architectures.modulation import Nothing
-from architectures.placement import HEAD
+from architectures.placement import HEAD, STREAM_TRUNK, trunks_of
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sides import PROMPT_TIME, SEES, Pair
 from architectures.streams import dual_block
-from architectures.sublayer import GATE, Adaptive, Condition, parse_gate
+from architectures.sublayer import GATE, MODULATION, Adaptive, Condition, parse_gate
 
 
 class QwenImage(Scheme):
@@ -48,8 +47,10 @@ class QwenImage(Scheme):
         *,
         gate: Annotated[str, GATE] = "zero",
         head: Annotated[str, HEAD] = "per-block",
+        trunk: Annotated[str, STREAM_TRUNK] = "stream",
         signals: Annotated[str, SIGNALS] = "timestep",
         time: Annotated[str, TIME] = "modulation",
+        modulation: Annotated[str, MODULATION] = "scale+shift",
         prompt_time: Annotated[str, PROMPT_TIME] = "t",
         prompt_sees_image: Annotated[str, SEES] = "yes",
     ) -> None:
@@ -57,18 +58,20 @@ class QwenImage(Scheme):
         d = backbone.width
         self.set_signals(signals, time)
         self.set_prompt_side(prompt_time, prompt_sees_image)
-        self.gate = parse_gate(gate)
-        branch = Adaptive("scale+shift", self.gate)
-        self.heads = self.placement(head, [branch, branch])
-        self.trunk, self.text_trunk = self.heads.trunk(), self.heads.trunk() if prompt_time != "none" else Nothing()
-        self.final = self.final_norm(LayerNorm(d), "scale+shift")
+        self.plain = prompt_time == "none"
+        self.modulation, self.gate = modulation, parse_gate(gate)
+        branch = Adaptive(modulation, self.gate)
+        self.heads, self.text_heads = (self.placement(head, [branch, branch]) for _ in range(2))
+        read = [self.heads] if self.plain else [self.heads, self.text_heads]
+        self.trunks = nn.ModuleList(dict.fromkeys(trunks_of(read, trunk)))  # of x, and of y
+        self.final = self.final_norm(LayerNorm(d), modulation)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
         y, mask = self.prompt_side(e_t, prompt)
         c_y = self.of_prompt(c, prompt)  # of the prompt's side
-        text = self.text_trunk(c_y)
-        return Condition(c, self.trunk(c), text, tokens=y, mask=self.joint_mask(mask), prompt=Condition(vector=c_y))
+        text = None if self.plain else self.trunks[-1](c_y)
+        return Condition(c, self.trunks[0](c), text, tokens=y, mask=self.joint_mask(mask), prompt=Condition(vector=c_y))
 
     def enter(self, x: Tensor, c: Condition) -> Pair:
         assert c.tokens is not None
@@ -80,11 +83,13 @@ class QwenImage(Scheme):
         return dual_block(
             self.heads,
             self.gate,
+            text_heads=self.text_heads,
             index=index,
             attention=attention,
             text_attention=text_attention,
             mlp=self.mlp,
-            plain=self.prompt_time == "none",
+            modulation=self.modulation,
+            plain=self.plain,
             sees=self.sees_image,
         )
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from architectures.layers import LayerNorm, SelfAttention
-from architectures.placement import HEAD
+from architectures.placement import HEAD, STREAM_TRUNK, trunks_of
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sequence import CONTEXT
@@ -40,7 +40,8 @@ class SD3(Scheme):
     vectors, no output, no MLP. Esser et al. 2024 (arXiv 2403.03206), section 4. The released code leaves open how the
     heads are initialised: zero here, as in DiT, whose design the paper inherits. `head=shared` is DiT-Air's placement
     (arXiv 2503.10618); with `text=plain` y is unmodulated; with `context=static` every block treats y as the last one
-    does, so that y stays the prompt's tokens.
+    does, so that y stays the prompt's tokens. E-MMDiT (arXiv 2510.27135) is `head=shared+affine trunk=one`, of the
+    timestep alone.
     """
 
     facts = Facts(
@@ -59,6 +60,7 @@ class SD3(Scheme):
         *,
         gate: Annotated[str, GATE] = "zero",
         head: Annotated[str, HEAD] = "per-block",
+        trunk: Annotated[str, STREAM_TRUNK] = "stream",
         signals: Annotated[str, SIGNALS] = "timestep+pooled",
         time: Annotated[str, TIME] = "modulation",
         text: Annotated[str, TEXT] = "modulated",
@@ -74,17 +76,17 @@ class SD3(Scheme):
         self.set_prompt_side(plain_or(text, prompt_time), prompt_sees_image, static=self.static)
         self.image = Adaptive(modulation, parse_gate(gate))
         self.text = Adaptive("none", OPEN) if self.prompt_time == "none" else self.image
-        self.heads = self.placement(head, [self.image, self.image])
-        self.trunk = self.heads.trunk()
-        self.text_trunk = self.heads.trunk() if self.text.slots and not self.static else None
+        self.heads, self.text_heads = (self.placement(head, [self.image, self.image]) for _ in range(2))
+        read = [self.heads, self.text_heads] if self.text.slots and not self.static else [self.heads]
+        self.trunks = nn.ModuleList(dict.fromkeys(trunks_of(read, trunk)))  # of x, and of y
         self.final = self.final_norm(LayerNorm(d), modulation)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
         c_y = self.of_prompt(c, prompt)  # of the prompt's side
-        text = self.text_trunk(c_y) if self.text_trunk is not None else None
+        text = self.trunks[-1](c_y) if self.text.slots and not self.static else None
         y, mask = self.prompt_side(e_t, prompt)
-        return Condition(c, self.trunk(c), text, tokens=y, mask=self.joint_mask(mask), prompt=Condition(vector=c_y))
+        return Condition(c, self.trunks[0](c), text, tokens=y, mask=self.joint_mask(mask), prompt=Condition(vector=c_y))
 
     def enter(self, x: Tensor, c: Condition) -> Pair:
         assert c.tokens is not None
@@ -102,7 +104,7 @@ class SD3(Scheme):
         if self.static or index == self.backbone.depth - 1:  # y is only attended to
             norm, read = self.final_norm(LayerNorm(d), self.text.modulation), self.text_attention(last=True)
             return LastDualBlock(head, norm, attention=attention, mlp=mlp, text_attention=read)
-        text_head = self.heads.head(index) if self.text.slots else None
+        text_head = self.text_heads.head(index) if self.text.slots else None
         return DualBlock(
             head,
             text_head,

@@ -73,7 +73,7 @@ PUBLISHED: dict[str, System] = {
     ),
     "chroma": System(
         "flux", "chroma:Chroma", 2025, "lodestones/Chroma1-HD",
-        options=dict(head="approximator(5120, 5)", signals="timestep"),
+        options=NAMED["chroma"].options | dict(head="approximator(5120, 5)"),
     ),
     "qwen-image": System("qwen-image", "mmdit:QwenImage", 2025, "arXiv 2508.02324"),
     "lumina2": System("lumina2", "next_dit:Lumina2", 2025, "arXiv 2503.21758"),

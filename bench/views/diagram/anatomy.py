@@ -30,7 +30,7 @@ class Part:
 
     Attributes:
         op: what its branch computes. norm, post: the norms before and after it, empty if there are none.
-        slots: which of shift, scale and gate its own head gives it.
+        slots: which of shift, scale, angle and gate its own head gives it.
         gate: how the gate acts (`gate`, `tanh gate`, `1 + gate`), empty if there is none.
         tokens: whether the op reads the prompt's tokens beside its own sequence.
         vector: whether the op itself receives c.
@@ -159,8 +159,9 @@ def _block(block: nn.Module, observed: _Pass, signals: tuple[str, ...], tokens: 
     sublayers = [child for child in block.children() if hasattr(child, "op") and hasattr(child, "norm")]
     heads = _vectors(block, observed)
     once, own = _placement(block) if heads else ("", "")
-    two = isinstance(observed.returned, tuple)
-    after = observed.returned[0] if two else observed.returned
+    several = isinstance(observed.returned, tuple)
+    two = several and any(getattr(child, "role", None) == "prompt" for child in sublayers)
+    after = observed.returned[0] if several else observed.returned
     sequence = ("image", *tokens) if not two and _longer(after) else ("image",)
     if not sublayers:
         opaque = Part(_words(type(block).__name__), tokens=bool(tokens) and len(sequence) == 1, vector=bool(signals))

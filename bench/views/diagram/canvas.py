@@ -18,7 +18,8 @@ DARK = {
     "page": "#0d1117", "card": "#151b23", "edge": "#3d444d", "ink": "#f0f6fc", "soft": "#9198a1", "box": "#0d1117",
     "op": "#2a313c", "line": "#9198a1", "stream": "#59636e", "vector": "#e8772e", "prompt": "#56b4e9",
 }  # fmt: skip
-PILLS = {"scale": "#e69f00", "shift": "#2fb58c", "gate": "#cc79a7"}
+MODULATING = {"scale": "scale", "shift": "shift", "angle": "rotate"}  # a slot -> its word, as on the wire
+PILLS = {"scale": "#e69f00", "shift": "#2fb58c", "angle": "#56b4e9", "gate": "#cc79a7"}
 RULES = """
 text{font-family:-apple-system,BlinkMacSystemFont,'Segoe UI',Helvetica,Arial,sans-serif;font-size:11px;fill:var(--ink);
 text-anchor:middle;dominant-baseline:central}
@@ -80,20 +81,20 @@ class Canvas:
         self.element(2, "path", "wire", d=f"M{x - 4} {_number(y)}h8M{x} {_number(y - 4)}v8")
 
     def modulation(self, x: float, y: float, slots: Sequence[str]) -> float:
-        """Scale (round at the left) and shift (square) on the wire; returns the right edge."""
-        widths = {"scale": 40.0, "shift": 38.0}
+        """Scale (round at the left), shift and rotation (square) on the wire; returns the right edge."""
+        widths = {"scale": 40.0, "shift": 38.0, "angle": 44.0}
         names = [name for name in widths if name in slots]
         left = x - sum(widths[name] for name in names) / 2
         for name in names:
             width = widths[name]
-            if name == "shift":
-                self.element(2, "rect", "pill shift", x=left, y=y - 8.5, width=width, height=17, fill=PILLS[name])
+            if name != "scale":
+                self.element(2, "rect", f"pill {name}", x=left, y=y - 8.5, width=width, height=17, fill=PILLS[name])
             else:
-                flat = width - 8.5 if "shift" in names else width - 17
-                end = "v-17" if "shift" in names else "a8.5 8.5 0 0 0 0 -17"
+                flat = width - 8.5 if len(names) > 1 else width - 17
+                end = "v-17" if len(names) > 1 else "a8.5 8.5 0 0 0 0 -17"
                 path = f"M{_number(left + 8.5)} {_number(y - 8.5)}a8.5 8.5 0 0 0 0 17h{flat}{end}Z"
                 self.element(2, "path", "pill scale", d=path, fill=PILLS[name])
-            self.text(left + width / 2, y, name, "pill-label")
+            self.text(left + width / 2, y, MODULATING[name], "pill-label")
             left += width
         return left
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.views.diagram.anatomy import BlockAnatomy, Part, SchemeAnatomy
-from bench.views.diagram.canvas import Canvas
+from bench.views.diagram.canvas import MODULATING, Canvas
 
 WIDTH, GUTTER, MARGIN = 312.0, 14.0, 18.0  # of a card, between cards, around them
 TOP, BOTTOM = 76.0, 12.0  # of a card: its title and the arrow out of the block; below the labels of its inputs
@@ -54,7 +54,7 @@ def _rows(parts: Sequence[Part]) -> list[str]:
     """The rows of a sub-layer, upward; parts of two streams share them."""
     has = {
         "norm": any(part.norm for part in parts),
-        "modulation": any({"shift", "scale"} & set(part.slots) for part in parts),
+        "modulation": any(set(MODULATING) & set(part.slots) for part in parts),
         "op": True,
         "post": any(part.post for part in parts),
         "gate": any(part.gate for part in parts),
@@ -139,7 +139,7 @@ class _Block:
             if norm:
                 canvas.box(x, centres[row], width, ROWS[row], norm)
         leaves = y - 7
-        if {"shift", "scale"} & set(part.slots):
+        if set(MODULATING) & set(part.slots):
             edge = canvas.modulation(x, centres["modulation"], part.slots)
             self._pin(column, edge, centres["modulation"])
         if part.carries_modulated:
@@ -365,6 +365,6 @@ def _sentences(scheme: SchemeAnatomy) -> list[str]:
 
 
 def _part(part: Part) -> str:
-    slots = [slot for slot in ("scale", "shift") if slot in part.slots] + ([part.gate] if part.gate else [])
+    slots = [word for slot, word in MODULATING.items() if slot in part.slots] + ([part.gate] if part.gate else [])
     reads = " of the prompt's tokens" if part.tokens else ""
     return part.op.lower() + reads + (f" ({', '.join(slots)})" if slots else "")
