@@ -597,6 +597,7 @@ def test_hdm_s_released_layout_loads_and_computes_the_same() -> None:
 MODULATION = {
     "dit": 225.80, "pixart": 8.17, "sd3": 675.20, "flux": 3247.4, "qwen-image": 6815.9, "lumina2": 266.86,
     "z-image": 127.31, "hdm": 50.36, "sd15": 0.0, "flux2": 641.73, "chroma": 278.29,
+    "wan": 158.56, "wan-1.3b": 14.44, "prx": 314.88,
 }  # fmt: skip
 
 
@@ -613,7 +614,10 @@ WITH_OPTIONS = [name for name, system in architectures.PUBLISHED.items() if syst
 
 @pytest.mark.parametrize("name", WITH_OPTIONS)
 def test_a_system_s_options_are_of_its_scheme(name: str) -> None:
-    """FLUX.2's modulation is the option's, but for biases; Chroma has one network where the option has three."""
+    """FLUX.2's modulation is the option's, but for biases; Wan's has those of its map beside, and one table a block.
+
+    Chroma has one network where the option has three.
+    """
     system = architectures.PUBLISHED[name]
     backbone = architectures.BackboneConfig(width=D, depth=3, heads=H, patch=4, bias=False)
     prompt = architectures.Features(12, 5, 7)
@@ -628,6 +632,9 @@ def test_a_system_s_options_are_of_its_scheme(name: str) -> None:
     if name.startswith("flux2"):
         mine = architectures.published(name, width=D, heads=H, dual=1, single=2, axes=(4, 4, 4, 4))
         assert architectures.parameter_split(mine)["modulation"] == weights
+    elif name.startswith("wan"):
+        mine = architectures.published(name, width=D, heads=H, depth=3, axes=(8, 4, 4))
+        assert architectures.parameter_split(mine)["modulation"] == weights + 6 * D
     else:
         assert name == "chroma"
         assert len(model.scheme.trunks) == 3

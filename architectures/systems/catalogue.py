@@ -48,7 +48,8 @@ class System:
 
 DIT, PIXART, HDM = "arXiv 2212.09748", "arXiv 2310.00426", "TechReport of KohakuBlueleaf/HDM"
 FLUX, FLUX2 = "black-forest-labs/flux", "black-forest-labs/flux2"
-FLUX2_OPTIONS = NAMED["flux2"].options
+WAN = "arXiv 2503.20314"
+FLUX2_OPTIONS, WAN_OPTIONS = NAMED["flux2"].options, NAMED["wan"].options
 PUBLISHED: dict[str, System] = {
     "dit": System("adaln-zero", "dit:DiT", 2022, DIT),
     "dit-s": System("adaln-zero", "dit:DiT", 2022, DIT, dict(width=384, depth=12, heads=6)),
@@ -57,6 +58,10 @@ PUBLISHED: dict[str, System] = {
     "pixart": System("shared-modulation", "pixart:PixArt", 2023, PIXART),
     "pixart-1024": System(
         "shared-modulation", "pixart:PixArt", 2023, PIXART, dict(base_grid=64, interpolation=2.0, size_conditions=True)
+    ),
+    "wan": System("shared-modulation", "wan:Wan", 2025, WAN, options=WAN_OPTIONS),
+    "wan-1.3b": System(
+        "shared-modulation", "wan:Wan", 2025, WAN, dict(width=1536, depth=30, heads=12, hidden=8960), WAN_OPTIONS
     ),
     "sd3": System("sd3", "mmdit:SD3", 2024, "arXiv 2403.03206"),
     "sd3-large": System("sd3", "mmdit:SD3", 2024, "Stability-AI/sd3.5", dict(depth=38, qk_norm=True)),
@@ -76,6 +81,7 @@ PUBLISHED: dict[str, System] = {
         options=NAMED["chroma"].options | dict(head="approximator(5120, 5)"),
     ),
     "qwen-image": System("qwen-image", "mmdit:QwenImage", 2025, "arXiv 2508.02324"),
+    "prx": System("static-text", "prx:PRX", 2025, "Photoroom/PRX", options=NAMED["prx"].options),
     "lumina2": System("lumina2", "next_dit:Lumina2", 2025, "arXiv 2503.21758"),
     "z-image": System("z-image", "next_dit:ZImage", 2025, "arXiv 2511.22699"),
     "hdm": System("hdm", "hdm:HDM", 2025, HDM),

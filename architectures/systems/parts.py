@@ -21,6 +21,8 @@ class TwoLinear(nn.Module):
         inputs: I. width: D. hidden: between them, D by default. activation: a.
     """
 
+    symbol = "MLP"
+
     def __init__(
         self, inputs: int, width: int, hidden: int | None = None, activation: Callable[[Tensor], Tensor] = F.silu
     ) -> None:

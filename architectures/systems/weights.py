@@ -20,6 +20,7 @@ MARKS = {
         "blocks.0.adaLN_modulation.1.weight",
         "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight",
     ),
+    "wan": ("head.modulation", "condition_embedder.time_proj.weight"),  # before PixArt, whose key its blocks have
     "pixart": ("blocks.0.scale_shift_table", "transformer_blocks.0.scale_shift_table"),
     "flux2": ("single_stream_modulation.lin.weight", "single_stream_modulation.linear.weight"),
     "chroma": ("distilled_guidance_layer.in_proj.weight",),
@@ -28,6 +29,7 @@ MARKS = {
     "qwen-image": ("transformer_blocks.0.img_mod.1.weight",),
     "z-image": ("cap_pad_token",),
     "hdm": ("shared_adaln_attn.0.weight",),
+    "prx": ("blocks.0.txt_kv_proj.weight", "blocks.0.attention.txt_kv_proj.weight"),
     "lumina2": ("context_refiner.0.attention_norm1.weight", "time_caption_embed.caption_embedder.0.weight"),
 }
 
@@ -162,11 +164,13 @@ def load_published(
         The layout of the weights: `original` or `diffusers`.
 
     Raises:
-        WeightsError: if it is another system's, quantised or holds NaN, or naming the keys that are missing, left over
-            or of another shape.
+        WeightsError: if it is another system's, of a variant that the system's `refuse` names, quantised or holds NaN,
+            or naming the keys that are missing, left over or of another shape.
     """
     system: Any = model
     found, expected = _found(system, state.keys(), ema)
+    if hasattr(system, "refuse") and (clause := system.refuse(Computable(state, found.names))):
+        raise WeightsError(f"these weights of {system.system} are {clause}")
     if (marked := quantised(found.names.values())) and not _is_whole(found, expected):
         raise WeightsError(f"these weights of {system.system} are {marked}: they need their library; take whole ones")
     _check_keys(system, found, expected, state.keys())
