@@ -597,6 +597,7 @@ def test_hdm_s_released_layout_loads_and_computes_the_same() -> None:
 MODULATION = {
     "dit": 225.80, "pixart": 8.17, "sd3": 675.20, "flux": 3247.4, "qwen-image": 6815.9, "lumina2": 266.86,
     "z-image": 127.31, "hdm": 50.36, "sd15": 0.0, "flux2": 641.73, "chroma": 278.29,
+    "flux3": 132.12, "qwen-image-2.1": 83.89,
 }  # fmt: skip
 
 
@@ -613,7 +614,11 @@ WITH_OPTIONS = [name for name, system in architectures.PUBLISHED.items() if syst
 
 @pytest.mark.parametrize("name", WITH_OPTIONS)
 def test_a_system_s_options_are_of_its_scheme(name: str) -> None:
-    """FLUX.2's modulation is the option's, but for biases; Chroma has one network where the option has three."""
+    """Modulation is the option's, but for biases, where nothing else is said.
+
+    FLUX.3 has a triple in each stream where the option has two, and a map of the caption's in the joined sequence.
+    Chroma has one network where the option has three.
+    """
     system = architectures.PUBLISHED[name]
     backbone = architectures.BackboneConfig(width=D, depth=3, heads=H, patch=4, bias=False)
     prompt = architectures.Features(12, 5, 7)
@@ -627,6 +632,12 @@ def test_a_system_s_options_are_of_its_scheme(name: str) -> None:
     )
     if name.startswith("flux2"):
         mine = architectures.published(name, width=D, heads=H, dual=1, single=2, axes=(4, 4, 4, 4))
+        assert architectures.parameter_split(mine)["modulation"] == weights
+    elif name == "flux3":
+        mine = architectures.published(name, width=D, heads=H, apart=1, joint=2, axes=(4, 4, 4, 4))
+        assert architectures.parameter_split(mine)["modulation"] == weights - 2 * 3 * D * D + 3 * D * D
+    elif name == "qwen-image-2.1":
+        mine = architectures.published(name, width=D, heads=H, depth=3, axes=AXES)
         assert architectures.parameter_split(mine)["modulation"] == weights
     else:
         assert name == "chroma"

@@ -48,7 +48,8 @@ class System:
 
 DIT, PIXART, HDM = "arXiv 2212.09748", "arXiv 2310.00426", "TechReport of KohakuBlueleaf/HDM"
 FLUX, FLUX2 = "black-forest-labs/flux", "black-forest-labs/flux2"
-FLUX2_OPTIONS = NAMED["flux2"].options
+FLUX2_OPTIONS, QWEN_IMAGE_21 = NAMED["flux2"].options, NAMED["qwen-image-2.1"]
+DEFAULTS = "{}, sizes of diffusers' constructor"
 PUBLISHED: dict[str, System] = {
     "dit": System("adaln-zero", "dit:DiT", 2022, DIT),
     "dit-s": System("adaln-zero", "dit:DiT", 2022, DIT, dict(width=384, depth=12, heads=6)),
@@ -71,11 +72,19 @@ PUBLISHED: dict[str, System] = {
         "flux", "flux2:Flux2", 2026, FLUX2,
         dict(width=3072, heads=24, dual=5, single=20, text_width=7680, guidance=False), FLUX2_OPTIONS,
     ),
+    "flux3": System(
+        "flux", "flux3:Flux3", 2026, DEFAULTS.format("black-forest-labs/flux-3-image-klein"),
+        options=FLUX2_OPTIONS | dict(prompt_time="zero"),
+    ),
     "chroma": System(
         "flux", "chroma:Chroma", 2025, "lodestones/Chroma1-HD",
         options=dict(head="approximator(5120, 5)", signals="timestep"),
     ),
     "qwen-image": System("qwen-image", "mmdit:QwenImage", 2025, "arXiv 2508.02324"),
+    "qwen-image-2.1": System(
+        QWEN_IMAGE_21.scheme, "qwen_image21:QwenImage21", QWEN_IMAGE_21.year,
+        DEFAULTS.format("QwenLM/Qwen-Image-2.1"), options=QWEN_IMAGE_21.options,
+    ),
     "lumina2": System("lumina2", "next_dit:Lumina2", 2025, "arXiv 2503.21758"),
     "z-image": System("z-image", "next_dit:ZImage", 2025, "arXiv 2511.22699"),
     "hdm": System("hdm", "hdm:HDM", 2025, HDM),
