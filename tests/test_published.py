@@ -598,6 +598,7 @@ MODULATION = {
     "dit": 225.80, "pixart": 8.17, "sd3": 675.20, "flux": 3247.4, "qwen-image": 6815.9, "lumina2": 266.86,
     "z-image": 127.31, "hdm": 50.36, "sd15": 0.0, "flux2": 641.73, "chroma": 278.29,
     "wan": 158.56, "wan-1.3b": 14.44, "prx": 314.88,
+    "flux3": 132.12, "qwen-image-2.1": 83.89,
 }  # fmt: skip
 
 
@@ -614,10 +615,7 @@ WITH_OPTIONS = [name for name, system in architectures.PUBLISHED.items() if syst
 
 @pytest.mark.parametrize("name", WITH_OPTIONS)
 def test_a_system_s_options_are_of_its_scheme(name: str) -> None:
-    """FLUX.2's modulation is the option's, but for biases; Wan's has those of its map beside, and one table a block.
-
-    Chroma has one network where the option has three.
-    """
+    """Modulation is the option's, but for biases; Wan's has those of its map beside, and Chroma's reads sinusoids."""
     system = architectures.PUBLISHED[name]
     backbone = architectures.BackboneConfig(width=D, depth=3, heads=H, patch=4, bias=False)
     prompt = architectures.Features(12, 5, 7)
@@ -635,15 +633,21 @@ def test_a_system_s_options_are_of_its_scheme(name: str) -> None:
     elif name.startswith("wan"):
         mine = architectures.published(name, width=D, heads=H, depth=3, axes=(8, 4, 4))
         assert architectures.parameter_split(mine)["modulation"] == weights + 6 * D
+    elif name == "flux3":
+        mine = architectures.published(name, width=D, heads=H, apart=1, joint=2, axes=(4, 4, 4, 4))
+        assert architectures.parameter_split(mine)["modulation"] == weights
+    elif name == "qwen-image-2.1":
+        mine = architectures.published(name, width=D, heads=H, depth=3, axes=AXES)
+        assert architectures.parameter_split(mine)["modulation"] == weights
     else:
         assert name == "chroma"
-        assert len(model.scheme.trunks) == 3
+        assert len(model.scheme.trunks) == 1
 
 
 def test_the_systems_as_json_are_those_of_the_gallery_the_oldest_first() -> None:
     found = systems()
     assert list(found) == architectures.history() and set(found) == set(architectures.PUBLISHED)
-    assert found["flux2"]["conditioning"] == "flux head=shared signals=timestep"
+    assert found["flux2"]["conditioning"] == "flux dual=seventh head=shared signals=timestep"
     assert (found["dit"]["modulation"], found["dit"]["parameters"]) == architectures.share("dit")
 
 

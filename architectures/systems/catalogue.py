@@ -48,7 +48,7 @@ class System:
 
 DIT, PIXART, HDM = "arXiv 2212.09748", "arXiv 2310.00426", "TechReport of KohakuBlueleaf/HDM"
 FLUX, FLUX2 = "black-forest-labs/flux", "black-forest-labs/flux2"
-WAN = "arXiv 2503.20314"
+WAN, DEFAULTS = "arXiv 2503.20314", "{}, sizes of diffusers' constructor"
 FLUX2_OPTIONS, WAN_OPTIONS = NAMED["flux2"].options, NAMED["wan"].options
 PUBLISHED: dict[str, System] = {
     "dit": System("adaln-zero", "dit:DiT", 2022, DIT),
@@ -76,12 +76,20 @@ PUBLISHED: dict[str, System] = {
         "flux", "flux2:Flux2", 2026, FLUX2,
         dict(width=3072, heads=24, dual=5, single=20, text_width=7680, guidance=False), FLUX2_OPTIONS,
     ),
+    "flux3": System(
+        "flux", "flux3:Flux3", 2026, DEFAULTS.format("black-forest-labs/flux-3-image-klein"),
+        options=NAMED["flux3"].options,
+    ),
     "chroma": System(
         "flux", "chroma:Chroma", 2025, "lodestones/Chroma1-HD",
         options=NAMED["chroma"].options | dict(head="approximator(5120, 5)"),
     ),
     "qwen-image": System("qwen-image", "mmdit:QwenImage", 2025, "arXiv 2508.02324"),
     "prx": System("static-text", "prx:PRX", 2025, "Photoroom/PRX", options=NAMED["prx"].options),
+    "qwen-image-2.1": System(
+        "lumina2", "qwen_image21:QwenImage21", 2026, DEFAULTS.format("QwenLM/Qwen-Image-2.1"),
+        options=NAMED["qwen-image-2.1"].options,
+    ),
     "lumina2": System("lumina2", "next_dit:Lumina2", 2025, "arXiv 2503.21758"),
     "z-image": System("z-image", "next_dit:ZImage", 2025, "arXiv 2511.22699"),
     "hdm": System("hdm", "hdm:HDM", 2025, HDM),

@@ -55,21 +55,34 @@ def blocks(
         )
         for k in range(dual)
     )
-    made.extend(
-        ParallelBlock(
-            one.head(k),
-            attention=SubLayer(
-                op=attention(),
-                norm=LayerNorm(one.width),
-                modulation=BRANCH.modulation,
-                gate=LINEAR,
-                context=mask_and_positions,
-            ),
-            mlp=SubLayer(op=joint_mlp()),
-        )
-        for k in range(single)
-    )
+    made.extend(parallel_block(one, heads, joint_mlp(), index=k) for k in range(single))
     return made
+
+
+def parallel_block(
+    one: Placement, heads: int, mlp: nn.Module, *, index: int | None = None, apart: bool = False
+) -> ParallelBlock:
+    """A block with attention beside the MLP and one triple for both.
+
+    Args:
+        one: where its map is.
+        heads: of the attention.
+        mlp: beside it.
+        index: of the block.
+        apart: whether the caption's tokens have a triple of their own.
+    """
+    return ParallelBlock(
+        one.head(index),
+        attention=SubLayer(
+            op=SelfAttention(one.width, heads, qk_norm=True, rope=PrecomputedRoPE()),
+            norm=LayerNorm(one.width),
+            modulation=BRANCH.modulation,
+            gate=LINEAR,
+            context=mask_and_positions,
+        ),
+        mlp=SubLayer(op=mlp),
+        apart=apart,
+    )
 
 
 def image_after(blocks: nn.ModuleList, x: Tensor, y: Tensor, condition: Condition) -> Tensor:

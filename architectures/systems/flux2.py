@@ -78,10 +78,8 @@ class Flux2(nn.Module):
                 raise ValueError("FLUX.2 dev is conditioned on a guidance scale; klein (guidance=False) is not")
             c = c + self.guidance(guidance)
         image, text, joint = (trunk(c) for trunk in self.trunks)
-        grid = grid_positions(torch.arange(h, device=x.device), torch.arange(w, device=x.device))
-        caption = torch.arange(prompt.tokens.shape[1], device=x.device)[:, None]
-        places = torch.cat([F.pad(grid, (0, 1)), F.pad(caption, (3, 0))])
-        condition = Condition(c, image, text, joint, positions=turns(places, self.axes, self.theta)[None])
+        positions = joint_turns((h, w), prompt.tokens, self.axes, self.theta)
+        condition = Condition(c, image, text, joint, positions=positions)
         out = image_after(self.blocks, self.patches(x.flatten(2).mT), self.text(prompt.tokens), condition)
         return self.head(self.final(out, c)).mT.unflatten(2, (h, w))
 
@@ -111,6 +109,23 @@ class Flux2(nn.Module):
             made += weight(f"{block}.mlp.op.down", out, cut(d, 4 * d, axis=1))
             made += [Move(f"{block}.{ours}.weight", f"{theirs}.{n[of]}.{scale}") for ours, n in SINGLE_NORMS.items()]
         return made
+
+
+def joint_turns(
+    size: tuple[int, int], text: Tensor, axes: tuple[int, ...], theta: float, spacing: float = 1.0
+) -> Tensor:
+    """Rotary angles (1, N + L, d/2, 2) of an image's tokens and a caption's.
+
+    Args:
+        size: h and w; a token's place is (0, row, column, 0).
+        text: (B, L, I); a token's place is (0, 0, 0, its number).
+        axes: channels of each.
+        theta: of the frequencies.
+        spacing: of rows and columns.
+    """
+    grid = grid_positions(*(spacing * torch.arange(side, device=text.device) for side in size))
+    caption = torch.arange(text.shape[1], device=text.device)[:, None]
+    return turns(torch.cat([F.pad(grid, (0, 1)), F.pad(caption, (3, 0))]), axes, theta)[None]
 
 
 # Our names, and the released file's and diffusers' for each.

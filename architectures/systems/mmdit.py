@@ -136,6 +136,11 @@ class SD3(nn.Module):
         return made
 
 
+def centred_grid(h: int, w: int, device: torch.device) -> Tensor:
+    """(h w, 3): 0, row, column of each token, counted from the middle: -ceil(n / 2) is the first of n."""
+    return grid_positions(*(torch.arange(n, device=device) - (n - n // 2) for n in (h, w)))
+
+
 class QwenImage(nn.Module):
     """Qwen-Image: two streams in every block, conditioned on the timestep alone.
 
@@ -187,8 +192,7 @@ class QwenImage(nn.Module):
         h, w = (side // self.patch for side in x.shape[-2:])
         c = self.time(t)
         m = self.trunk(c)
-        rows_, columns = (torch.arange(n, device=x.device) - (n - n // 2) for n in (h, w))  # -ceil(n/2) ..
-        image = grid_positions(rows_, columns)
+        image = centred_grid(h, w, x.device)
         text = torch.arange(prompt.tokens.shape[1], device=x.device) + max(h // 2, w // 2)
         places = torch.cat([image, text[:, None].expand(-1, 3)])
         condition = Condition(

@@ -23,10 +23,12 @@ MARKS = {
     "wan": ("head.modulation", "condition_embedder.time_proj.weight"),  # before PixArt, whose key its blocks have
     "pixart": ("blocks.0.scale_shift_table", "transformer_blocks.0.scale_shift_table"),
     "flux2": ("single_stream_modulation.lin.weight", "single_stream_modulation.linear.weight"),
+    "flux3": ("early_stream_modulations.image.lin.weight", "early_stream_modulations.image.linear.weight"),
     "chroma": ("distilled_guidance_layer.in_proj.weight",),
     "flux": ("double_blocks.0.img_mod.lin.weight", "single_transformer_blocks.0.proj_mlp.weight"),
     "sd3": ("joint_blocks.0.x_block.attn.qkv.weight", "transformer_blocks.0.norm1_context.linear.weight"),
     "qwen-image": ("transformer_blocks.0.img_mod.1.weight",),
+    "qwen-image-2.1": ("txt_in.text_norm.weight",),
     "z-image": ("cap_pad_token",),
     "hdm": ("shared_adaln_attn.0.weight",),
     "prx": ("blocks.0.txt_kv_proj.weight", "blocks.0.attention.txt_kv_proj.weight"),
