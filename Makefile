@@ -75,7 +75,7 @@ judge: setup                ## train the network that reads scenes, and write it
 	$(BIN)/python -m bench.measure.judge.train
 
 parity: setup               ## how near published systems come to diffusers' models: results/parity.json
-	$(BIN)/python -m pytest -q tests/test_published.py -k theirs --parity results/parity.json
+	$(BIN)/python -m pytest -q tests/test_published*.py -k theirs --parity results/parity.json
 
 readme: setup               ## write the README's generated parts and figures
 	$(BIN)/python -m bench.views.frontpage

@@ -35,24 +35,25 @@ def agree(mine: nn.Module, theirs: nn.Module, ours: Callable, other: Callable, i
     assert architectures.load_published(mine, theirs.state_dict()) == "diffusers"
     a, b = ours(*inputs), other(*inputs)
     assert a.shape == b.shape and torch.allclose(a, b, atol=1e-5), (a - b).abs().max()
-    parity_log.note("outputs", a, b)
+    system = str(mine.system)
+    parity_log.note(system, "outputs", a, b)
     weights = gaussian(*a.shape, seed=9)
     grads = torch.autograd.grad((a * weights).sum(), [*inputs, *mine.parameters()], allow_unused=True)
     wanted = torch.autograd.grad((b * weights).sum(), [*inputs, *theirs.parameters()], allow_unused=True)
     for x, y in zip(grads[: len(inputs)], wanted[: len(inputs)], strict=True):
-        close(x, y, "input")
+        close(x, y, "input", system)
     state = {name: torch.zeros_like(value) for name, value in theirs.state_dict().items()}
     named = zip([name for name, _ in theirs.named_parameters()], wanted[len(inputs) :], strict=True)
     state |= {name: grad for name, grad in named if grad is not None}
     carried = convert(mine, state, "diffusers")
     for (name, parameter), grad in zip(mine.named_parameters(), grads[len(inputs) :], strict=True):
-        close(torch.zeros_like(parameter) if grad is None else grad, carried[name], name)
+        close(torch.zeros_like(parameter) if grad is None else grad, carried[name], name, system)
     assert not torch.allclose(ours(*[x * 1.1 for x in inputs]), b, atol=1e-3)
 
 
-def close(x: Tensor, y: Tensor, name: str) -> None:
+def close(x: Tensor, y: Tensor, name: str, system: str) -> None:
     scale = max(1.0, float(y.abs().max()))
-    parity_log.note("gradients", x, y)
+    parity_log.note(system, "gradients", x, y)
     assert torch.allclose(x, y, atol=1e-5 * scale), (name, float((x - y).abs().max()), scale)
 
 
