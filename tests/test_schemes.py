@@ -353,6 +353,21 @@ def broken(scheme: str, options: dict[str, Any]) -> list[laws.Verdict]:
     return [one for one in laws.check(scheme, options, only=OF_PARTS) if one.outcome != "holds"]
 
 
+RECENT: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in ("flux3", "e-mmdit", "glm-image", "ltx2", "chroma")]
+RECENT += [("adaln-zero", {"modulation": "rotate"}), ("lumina2", {"modulation": "rotate+scale", "trunk": "side"})]
+RECENT += [("ddt", {"head": "shared+table", "time": "added"}), ("ltx2", {"prompt_side": "static"})]
+RECENT += [("flux", {"parallel": "all", "head": "shared", "trunk": "one"})]
+
+
+@pytest.mark.parametrize(("scheme", "options"), RECENT, ids=str)
+def test_the_options_of_2026_obey_the_laws(scheme: str, options: dict[str, Any]) -> None:
+    assert not [
+        one
+        for one in laws.check(scheme, options, only=(*OF_PARTS, "encoded prompt", "roles"))
+        if one.outcome != "holds"
+    ]
+
+
 SIGNALLED = [
     (name, {"signals": signals, "time": time})
     for name in SCHEMES
