@@ -142,7 +142,7 @@ def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:
 def _unmodulated(config: CellConfig) -> Iterator[str]:
     """Modulation guidance of what the pooled prompt does not modulate."""
     scale, signals = config.sample.modulation_guidance, config.options.get("signals")
-    pooled = "pooled" in (scheme_class(config.scheme).facts.vector if signals is None else signals)
+    pooled = "pooled" in (scheme_class(config.scheme).facts.reads if signals is None else signals)
     if scale and not pooled:
         way = "leave it at 0" + (", or choose signals with pooled" if signals else "")
         yield f"sample.modulation_guidance {scale:g}: c of scheme {config.scheme!r} has no pooled prompt here; {way}"

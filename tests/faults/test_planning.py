@@ -26,6 +26,11 @@ from bench.store.folders import Store
         ({"data__heldout_count": 4, "evaluate__bins": 2}, "4 held-out images: the metrics need at least 5"),
         ({"evaluate__heldout": 8}, "evaluate.bins 10.*there are 8"),
         ({"evaluate__sweep": [3, 3.0]}, "evaluate.sweep names a guidance scale twice"),
+        (
+            {"variants": ["lumina2"], "sample__modulation_guidance": 2},
+            "sample.modulation_guidance 2: c of scheme 'lumina2' has no pooled prompt here; leave it at 0, or choose",
+        ),
+        ({"variants": ["in-context"], "sample__modulation_guidance": 2}, "has no pooled prompt here; leave it at 0"),
         ({"train__warmup": 13}, "train.warmup 13 is longer than train.steps 12"),
         ({"train__cooldown": 13}, "train.cooldown 13 is longer"),
         ({"train__device": "cuda"}, "no CUDA device is available"),
@@ -71,8 +76,9 @@ def test_a_compiler_that_is_missing_is_found_out_at_once(tmp_path: Path, monkeyp
 
 
 def test_what_is_hardly_meant_is_said(tmp_path: Path) -> None:
-    made, _ = planned(tmp_path, train__drop=0, train__log_every=100)
-    assert any("the null prompt is never trained" in warning for warning in made.warnings)
+    made, _ = planned(tmp_path, train__drop=0, train__log_every=100, sample__modulation_guidance=2)
+    for key in ("guidance", "modulation_guidance"):
+        assert any(f"the null prompt is never trained, and sample.{key} 2" in warning for warning in made.warnings)
     assert any("no curve" in warning for warning in made.warnings)
 
 
