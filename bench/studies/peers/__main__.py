@@ -29,9 +29,11 @@ from bench.config.schema import Train
 from bench.store import provenance
 from bench.store.files import write_atomic
 from bench.studies.peers.pairs import SYSTEMS, Sizes, Step
+from bench.studies.peers.recent import RECENT
 from bench.training.bare import bare_step
 from bench.training.stopwatch import Stopwatch, peak_memory
 
+PAIRS = SYSTEMS | RECENT
 TRAIN = Train(lr=1e-5, betas=[0.9, 0.999], weight_decay=0.01)  # AdamW's own
 
 
@@ -78,7 +80,7 @@ def _resident(name: str, side: str) -> float:
 
 def measure(name: str, of: Sizes, rounds: int, steps: int, compiled: bool) -> dict[str, Any]:
     """Ratios of one system, with its peaks of memory."""
-    pair = SYSTEMS[name](of)
+    pair = PAIRS[name](of)
     pair.ours.to(of.device)
     pair.theirs.to(of.device)
     if name != "dit":  # diffusers' DiT has an embedder in each block
@@ -112,7 +114,7 @@ def _round(sides: list[Callable[[], None]], steps: int, turn: int, device: str) 
 
 def print_peak(name: str, side: str, of: Sizes) -> None:
     """Takes three training steps of one side and prints this process's peak."""
-    pair = SYSTEMS[name](of)
+    pair = PAIRS[name](of)
     model, output = (pair.ours, pair.our_output) if side == "ours" else (pair.theirs, pair.their_output)
     del pair
     seconds(training(model, output, of.device), 3, of.device)
@@ -154,7 +156,7 @@ def main() -> None:
         print_peak(name, side, of)
         return
     systems = {}
-    for name in SYSTEMS:
+    for name in PAIRS:
         systems[name] = measure(name, of, given.rounds, given.steps, given.compile)
         print(f"{name}: ours / theirs {systems[name]['ratio_median']:.3f}", flush=True)
         if given.out:
