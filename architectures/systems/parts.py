@@ -152,6 +152,34 @@ def too_long(what: str, asked: int, limit: int) -> None:
         raise ValueError(f"{what}: {asked}, but the model's limit is {limit}")
 
 
+def pre_norm_block(
+    width: int,
+    norm: Callable[[int], nn.Module],
+    *,
+    attention: nn.Module,
+    mlp: nn.Module,
+    head: nn.Module | None = None,
+    branch: Adaptive = PLAIN,
+    context: Context = mask_and_positions,
+) -> Block:
+    """z <- z + g1 SA(norm(z) (1 + s1) + b1), z <- z + g2 MLP(norm(z) (1 + s2) + b2).
+
+    Args:
+        width: D.
+        norm: makes one of D channels.
+        attention: of all tokens.
+        mlp: of each.
+        head: gives both branches their vectors; None: unmodulated and ungated.
+        branch: which vectors each takes.
+        context: which part of the condition the attention receives.
+    """
+
+    def made(op: nn.Module, context: Context) -> SubLayer:
+        return SubLayer(op=op, norm=norm(width), modulation=branch.modulation, gate=branch.gate, context=context)
+
+    return Block(head, attention=made(attention, context), mlp=made(mlp, no_context))
+
+
 GATE_TANH = parse_gate("tanh")
 
 

@@ -20,6 +20,7 @@ MARKS = {
         "blocks.0.adaLN_modulation.1.weight",
         "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight",
     ),
+    "krea2": ("txtfusion.projector.weight", "text_fusion.projector.weight"),  # its tables have PixArt's mark, too
     "pixart": ("blocks.0.scale_shift_table", "transformer_blocks.0.scale_shift_table"),
     "flux2": ("single_stream_modulation.lin.weight", "single_stream_modulation.linear.weight"),
     "chroma": ("distilled_guidance_layer.in_proj.weight",),
@@ -27,6 +28,7 @@ MARKS = {
     "sd3": ("joint_blocks.0.x_block.attn.qkv.weight", "transformer_blocks.0.norm1_context.linear.weight"),
     "qwen-image": ("transformer_blocks.0.img_mod.1.weight",),
     "z-image": ("cap_pad_token",),
+    "ernie-image": ("layers.0.adaLN_sa_ln.weight",),
     "hdm": ("shared_adaln_attn.0.weight",),
     "lumina2": ("context_refiner.0.attention_norm1.weight", "time_caption_embed.caption_embedder.0.weight"),
 }
