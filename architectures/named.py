@@ -91,7 +91,10 @@ NAMED: dict[str, Named] = {
         "Its tokens enter before block 4 of 12; here before block 1.",
     ),
     "ernie-image": Named("lumina2", 2026, DIFFUSERS.format("ernie_image"), dict(head="shared", **ONE_STREAM)),
-    "krea2": Named("lumina2", 2026, "krea.ai, technical report of June 2026", dict(head="shared+table", **ONE_STREAM)),
+    "krea2": Named(
+        "lumina2", 2026, "krea.ai, technical report of June 2026", dict(head="shared+table", **ONE_STREAM),
+        "Its c passes a GELU before the map, where c passes silu here, and its last norm has a table.",
+    ),
     "qwen-image-2.1": Named(
         "lumina2", 2026, DIFFUSERS.format("qwenimage21"),
         dict(head="shared", norm="layer", post="none", prompt_time="zero", prompt_sees_image="no"),

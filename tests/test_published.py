@@ -600,6 +600,7 @@ MODULATION = {
     "z-image": 127.31, "hdm": 50.36, "sd15": 0.0, "flux2": 641.73, "chroma": 278.29,
     "wan": 158.56, "wan-1.3b": 14.44, "prx": 314.88,
     "flux3": 132.12, "qwen-image-2.1": 83.89,
+    "krea2": 227.57, "ernie-image": 134.25,
 }  # fmt: skip
 
 
@@ -614,9 +615,30 @@ def test_modulation_s_share_is_the_published_one(name: str) -> None:
 WITH_OPTIONS = [name for name, system in architectures.PUBLISHED.items() if system.options]
 
 
+def modulation_weights(model: nn.Module) -> int:
+    roles = parameter_roles(model)
+    named = model.named_parameters()
+    return sum(p.numel() for key, p in named if roles[key] == "modulation" and not key.endswith("bias"))
+
+
+def narrow(name: str, **sizes: Any) -> nn.Module:
+    with torch.device("meta"):
+        return architectures.published(name, width=D, heads=H, **sizes)
+
+
+ALIKE: dict[str, dict[str, Any]] = {  # sizes that make a system as deep as the fixed backbone
+    "flux2": dict(dual=1, single=2, axes=(4, 4, 4, 4)),
+    "flux3": dict(apart=1, joint=2, axes=(4, 4, 4, 4)),
+    "wan": dict(depth=3, axes=(8, 4, 4)),
+    "qwen-image-2.1": dict(depth=3, axes=AXES),
+    "krea2": dict(kv_heads=1, depth=3, axes=AXES),
+    "ernie-image": dict(depth=3, axes=AXES),
+}
+
+
 @pytest.mark.parametrize("name", WITH_OPTIONS)
 def test_a_system_s_options_are_of_its_scheme(name: str) -> None:
-    """Modulation is the option's, but for biases; Wan's has those of its map beside, and Chroma's reads sinusoids."""
+    """Modulation is the option's but for biases; of Krea 2's last norm it is a table, where the option has a map."""
     system = architectures.PUBLISHED[name]
     backbone = architectures.BackboneConfig(width=D, depth=3, heads=H, patch=4, bias=False)
     prompt = architectures.Features(12, 5, 7)
@@ -624,25 +646,11 @@ def test_a_system_s_options_are_of_its_scheme(name: str) -> None:
         model: Any = architectures.create(
             system.scheme, backbone, image_size=8, in_channels=4, prompt=prompt, **system.options
         )
-    roles = parameter_roles(model)
-    weights = sum(
-        p.numel() for key, p in model.named_parameters() if roles[key] == "modulation" and not key.endswith("bias")
-    )
-    if name.startswith("flux2"):
-        mine = architectures.published(name, width=D, heads=H, dual=1, single=2, axes=(4, 4, 4, 4))
-        assert architectures.parameter_split(mine)["modulation"] == weights
-    elif name.startswith("wan"):
-        mine = architectures.published(name, width=D, heads=H, depth=3, axes=(8, 4, 4))
-        assert architectures.parameter_split(mine)["modulation"] == weights + 6 * D
-    elif name == "flux3":
-        mine = architectures.published(name, width=D, heads=H, apart=1, joint=2, axes=(4, 4, 4, 4))
-        assert architectures.parameter_split(mine)["modulation"] == weights
-    elif name == "qwen-image-2.1":
-        mine = architectures.published(name, width=D, heads=H, depth=3, axes=AXES)
-        assert architectures.parameter_split(mine)["modulation"] == weights
-    else:
-        assert name == "chroma"
+    if name == "chroma":  # its network reads sinusoids of t, and gives the last norm's vectors too
         assert len(model.scheme.trunks) == 1
+        return
+    mine = modulation_weights(narrow(name, **ALIKE[name.partition("-klein")[0].removesuffix("-1.3b")]))
+    assert mine == modulation_weights(model) + (2 * D - 2 * D * D if name == "krea2" else 0)
 
 
 def test_the_systems_as_json_are_those_of_the_gallery_the_oldest_first() -> None:

@@ -49,7 +49,7 @@ class System:
 DIT, PIXART, HDM = "arXiv 2212.09748", "arXiv 2310.00426", "TechReport of KohakuBlueleaf/HDM"
 FLUX, FLUX2 = "black-forest-labs/flux", "black-forest-labs/flux2"
 WAN, DEFAULTS = "arXiv 2503.20314", "{}, sizes of diffusers' constructor"
-FLUX2_OPTIONS, WAN_OPTIONS = NAMED["flux2"].options, NAMED["wan"].options
+FLUX2_OPTIONS, WAN_OPTIONS, KREA2 = NAMED["flux2"].options, NAMED["wan"].options, NAMED["krea2"]
 PUBLISHED: dict[str, System] = {
     "dit": System("adaln-zero", "dit:DiT", 2022, DIT),
     "dit-s": System("adaln-zero", "dit:DiT", 2022, DIT, dict(width=384, depth=12, heads=6)),
@@ -92,6 +92,10 @@ PUBLISHED: dict[str, System] = {
     ),
     "lumina2": System("lumina2", "next_dit:Lumina2", 2025, "arXiv 2503.21758"),
     "z-image": System("z-image", "next_dit:ZImage", 2025, "arXiv 2511.22699"),
+    "krea2": System("lumina2", "krea2:Krea2", 2026, KREA2.source, options=KREA2.options),
+    "ernie-image": System(
+        "lumina2", "ernie_image:ErnieImage", 2026, "baidu/ERNIE-Image", options=NAMED["ernie-image"].options
+    ),
     "hdm": System("hdm", "hdm:HDM", 2025, HDM),
     "hdm-small": System("hdm", "hdm:HDM", 2025, HDM, dict(width=896, heads=14, decoder_blocks=2, text_width=640)),
     "hdm-large": System("hdm", "hdm:HDM", 2025, HDM, dict(width=1280, heads=20, hidden=4096, text_width=1152)),

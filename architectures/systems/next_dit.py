@@ -114,6 +114,14 @@ def image_places(h: int, w: int, *, after: Tensor) -> Tensor:
     return places
 
 
+def joint_places(h: int, w: int, length: int, *, count: Tensor) -> Tensor:
+    """Positions (B, h w + length, 3): (count, row, column) of the image, (place, 0, 0) of captions of `count` (B,)."""
+    image = image_places(h, w, after=count)
+    text = image.new_zeros(len(count), length, 3)
+    text[..., 0] = torch.arange(length, device=count.device)
+    return torch.cat([image, text], dim=1)
+
+
 ORIGINAL = dict(
     attention="attention", out="out", norm="{}_norm", w="w", norm1="attention_norm1", norm2="attention_norm2"
 )
@@ -157,10 +165,7 @@ class Lumina2(NextDiT):
         count = lengths(prompt.mask)  # (B,)
         self.check(int(count.max()) + 1, h, w)
         c = self.time(t)
-        image = image_places(h, w, after=count)
-        text = image.new_zeros(len(x), prompt.tokens.shape[1], 3)
-        text[..., 0] = torch.arange(text.shape[1], device=x.device)
-        places = torch.cat([image, text], dim=1)
+        places = joint_places(h, w, prompt.tokens.shape[1], count=count)
         x = self.patches(patchify(x, self.patch))
         return self.run(x, self.text(prompt.tokens), c, nn.functional.silu(c), prompt.mask, places, (h, w))
 

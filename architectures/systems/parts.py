@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from architectures.layers import GatedMLP, PrecomputedRoPE, RMSNorm, SelfAttention, sinusoid
+from architectures.layers import GatedMLP, PrecomputedRoPE, RMSNorm, SelfAttention, init_with, sinusoid, zeros
 from architectures.modulation import Affine, Head
 from architectures.sublayer import PLAIN, Adaptive, Block, Context, SubLayer, mask_and_positions, no_context, parse_gate
 
@@ -69,6 +69,17 @@ class NormedLinear(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         return self.out(self.norm(y))
+
+
+class CentredRMSNorm(nn.RMSNorm):
+    """x / rms(x) * (1 + w), in float32, since 1 + w would round in bfloat16."""
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__(width, eps=eps)
+        init_with(self, weight=zeros)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self.normalized_shape, 1 + self.weight.float(), self.eps).to(x.dtype)
 
 
 def without_biases(module: nn.Module) -> None:
@@ -152,6 +163,34 @@ def too_long(what: str, asked: int, limit: int) -> None:
     """
     if asked > limit:
         raise ValueError(f"{what}: {asked}, but the model's limit is {limit}")
+
+
+def pre_norm_block(
+    width: int,
+    norm: Callable[[int], nn.Module],
+    *,
+    attention: nn.Module,
+    mlp: nn.Module,
+    head: nn.Module | None = None,
+    branch: Adaptive = PLAIN,
+    context: Context = mask_and_positions,
+) -> Block:
+    """z <- z + g1 SA(norm(z) (1 + s1) + b1), z <- z + g2 MLP(norm(z) (1 + s2) + b2).
+
+    Args:
+        width: D.
+        norm: makes one of D channels.
+        attention: of all tokens.
+        mlp: of each.
+        head: gives both branches their vectors; None: unmodulated and ungated.
+        branch: which vectors each takes.
+        context: which part of the condition the attention receives.
+    """
+
+    def made(op: nn.Module, context: Context) -> SubLayer:
+        return SubLayer(op=op, norm=norm(width), modulation=branch.modulation, gate=branch.gate, context=context)
+
+    return Block(head, attention=made(attention, context), mlp=made(mlp, no_context))
 
 
 GATE_TANH = parse_gate("tanh")

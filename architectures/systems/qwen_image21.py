@@ -17,6 +17,7 @@ from architectures.sublayer import Adaptive, Condition, Context, SubLayer, mask_
 from architectures.systems.mmdit import centred_grid
 from architectures.systems.parts import (
     GATE_TANH,
+    CentredRMSNorm,
     TimeEmbedding,
     TwoLinear,
     check_axes,
@@ -28,17 +29,6 @@ from architectures.systems.parts import (
 from architectures.systems.weights import LAYOUTS, Move, rows
 
 BRANCH = Adaptive("scale", GATE_TANH)
-
-
-class CentredRMSNorm(nn.Module):
-    """RMS(y) (1 + w), (B, L, I) -> (B, L, I)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(width))
-
-    def forward(self, y: Tensor) -> Tensor:
-        return F.rms_norm(y, self.weight.shape, 1 + self.weight, eps=1e-6)
 
 
 class CausalBlock(SidedBlock):
@@ -97,7 +87,7 @@ class QwenImage21(nn.Module):
         self.patches = nn.Linear(channels, d)
         self.time = TimeEmbedding(d, factor=1000.0)
         self.text = prompt_path(
-            nn.Sequential(CentredRMSNorm(text_width), TwoLinear(text_width, d, activation=gelu_tanh))
+            nn.Sequential(CentredRMSNorm(text_width, eps=1e-6), TwoLinear(text_width, d, activation=gelu_tanh))
         )
         self.trunk = maps.trunk()
 

@@ -21,6 +21,7 @@ MARKS = {
         "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight",
     ),
     "wan": ("head.modulation", "condition_embedder.time_proj.weight"),  # before PixArt, whose key its blocks have
+    "krea2": ("txtfusion.projector.weight", "text_fusion.projector.weight"),  # its tables have PixArt's mark, too
     "pixart": ("blocks.0.scale_shift_table", "transformer_blocks.0.scale_shift_table"),
     "flux2": ("single_stream_modulation.lin.weight", "single_stream_modulation.linear.weight"),
     "flux3": ("early_stream_modulations.image.lin.weight", "early_stream_modulations.image.linear.weight"),
@@ -30,6 +31,7 @@ MARKS = {
     "qwen-image": ("transformer_blocks.0.img_mod.1.weight",),
     "qwen-image-2.1": ("txt_in.text_norm.weight",),
     "z-image": ("cap_pad_token",),
+    "ernie-image": ("layers.0.adaLN_sa_ln.weight",),
     "hdm": ("shared_adaln_attn.0.weight",),
     "prx": ("blocks.0.txt_kv_proj.weight", "blocks.0.attention.txt_kv_proj.weight"),
     "lumina2": ("context_refiner.0.attention_norm1.weight", "time_caption_embed.caption_embedder.0.weight"),

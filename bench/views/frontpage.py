@@ -22,6 +22,8 @@ SYSTEMS = {  # name in `architectures.published` -> its name for people
     "chroma": "Chroma1-HD",
     "qwen-image": "Qwen-Image",
     "qwen-image-2.1": "Qwen-Image-2.1",
+    "krea2": "Krea 2",
+    "ernie-image": "ERNIE-Image",
     "wan": "Wan 2.1 14B",
     "prx": "PRX",
     "lumina2": "Lumina-Image 2.0",
