@@ -57,6 +57,8 @@ class BlockAnatomy:
         sequence: what the image's stream consists of: `image`, and `timestep` or `prompt` where they are in it.
         once: the part of the head computed once a pass, empty if there is none. own: the part of each block's own.
         where: which of the blocks are of this kind.
+        joint: whether the two streams attend to one another. heads: how many it has.
+        by_token: whether each token has vectors of its own.
     """
 
     streams: tuple[tuple[Part, ...], ...]
@@ -65,6 +67,9 @@ class BlockAnatomy:
     once: str = ""
     own: str = ""
     where: str = "every block"
+    joint: bool = True
+    heads: int = 0
+    by_token: bool = False
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -104,7 +109,8 @@ def read_anatomy(scheme: str, **options: Any) -> SchemeAnatomy:
         more = condition.tokens.shape[1] > getattr(prompt, "length", 1)  # a label is one token
         tokens = ("timestep", "prompt") if more else ("prompt",)
     kinds = [_block(block, observed, signals, tokens) for block, observed in zip(model.blocks, passes, strict=True)]
-    source = facts.source.partition(";")[0]
+    named = architectures.NAMED.get(scheme)
+    source = (named or facts).source.partition(";")[0]
     return SchemeAnatomy(scheme, source, facts.prompt, signals, tokens, _kinds(kinds))
 
 
@@ -144,12 +150,17 @@ def _run(model: architectures.DiT) -> tuple[list[_Pass], Any]:
 
 def _vectors(block: nn.Module, observed: _Pass) -> list[list[tuple[str, ...]]]:
     """For each head of a block, in order, the slots it gives each sub-layer."""
-    vectors = []
-    for child in block.children():
-        output = observed.by_module.get(child)
-        if isinstance(output, list) and all(hasattr(one, "_asdict") for one in output):
-            vectors.append([tuple(slot for slot, v in one._asdict().items() if v is not None) for one in output])
-    return vectors
+    return [
+        [tuple(slot for slot, v in one._asdict().items() if v is not None) for one in output]
+        for child in block.children()
+        if (output := _returned(observed, child))
+    ]
+
+
+def _returned(observed: _Pass, child: nn.Module) -> list[Any]:
+    """The vectors of each sub-layer that a head returned; none of another module."""
+    output = observed.by_module.get(child)
+    return output if isinstance(output, list) and all(hasattr(one, "_asdict") for one in output) else []
 
 
 # --- one block ------------------------------------------------------------------------------------------------------
@@ -172,7 +183,10 @@ def _block(block: nn.Module, observed: _Pass, signals: tuple[str, ...], tokens: 
     streams = [_stream(images, heads[0] if heads else [], observed)]
     if two:
         streams.append(_stream(texts, heads[1] if len(heads) > 1 else [], observed))
-    return BlockAnatomy(tuple(streams), sequence, parallel, once, own)
+    given = [v for child in block.children() for one in _returned(observed, child) for v in one if v is not None]
+    by_token = any(v.ndim == 3 for v in given)
+    joint = getattr(block, "joint", True)
+    return BlockAnatomy(tuple(streams), sequence, parallel, once, own, joint=joint, heads=len(heads), by_token=by_token)
 
 
 def _longer(tokens: Any) -> bool:

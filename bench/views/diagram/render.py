@@ -17,6 +17,8 @@ TOP, BOTTOM = 76.0, 12.0  # of a card: its title and the arrow out of the block;
 ROWS = {"norm": 19.0, "modulation": 17.0, "op": 27.0, "post": 19.0, "gate": 17.0, "add": 14.0}
 GAP, BRANCH = 7.0, 15.0  # between rows, below a sub-layer
 CHIP, CHIP_WIDTH, FOOT = 18.0, 84.0, 26.0  # of a signal or a head; the row of a head that two streams share
+NARROW = 60.0  # of an op beside another: its short name
+CHIPS = {"prompt": "chip-prompt", "token": "chip-image"}  # a word of a signal -> its style
 STRIP = {"image": 4, "timestep": 1, "prompt": 3}  # tokens shown for those of each kind
 
 
@@ -41,7 +43,8 @@ class Plan:
 
 def _plan(block: BlockAnatomy) -> Plan:
     if len(block.streams) == 2:
-        text, image = Column(78, 86, 20, 148), Column(234, 86, 292, 164)
+        width = 100 if block.parallel else 86
+        text, image = Column(78, width, 20, 148), Column(234, width, 292, 164)
         return Plan((image, text), (8, 304), 156)
     if block.parallel:
         return Plan((Column(118, 168, 22, 256),), (8, 304), 256)
@@ -66,7 +69,7 @@ def _rows(parts: Sequence[Part]) -> list[str]:
 def _levels(block: BlockAnatomy) -> list[tuple[Part, ...]]:
     """The sub-layers from below; each as the parts of the streams, or the parts that are beside each other."""
     if block.parallel:
-        return [block.streams[0]]
+        return [block.parts]
     return list(zip(*block.streams, strict=True))
 
 
@@ -84,9 +87,14 @@ def _foot(block: BlockAnatomy) -> float:
 
 def _inputs(scheme: SchemeAnatomy, block: BlockAnatomy) -> float:
     """Height of what is below a block: signals, and the part of the head that is computed once."""
-    signals = len(scheme.signals) * (CHIP + 9) + 11 if _uses_vector(block) else 0.0
+    signals = len(_signals(scheme, block)) * (CHIP + 9) + 11 if _uses_vector(block) else 0.0
     captions = 55.0 if any(part.tokens for part in block.parts) else 44.0
     return max(signals + (CHIP + 4 if block.once else 0.0), captions)
+
+
+def _signals(scheme: SchemeAnatomy, block: BlockAnatomy) -> tuple[str, ...]:
+    """What c sums, which may be of each token."""
+    return ("c of each token",) if block.by_token else scheme.signals
 
 
 def _uses_vector(block: BlockAnatomy) -> bool:
@@ -121,8 +129,9 @@ class _Block:
             centres[row] = top - ROWS[row] / 2
             top -= ROWS[row] + GAP
         if self.block.parallel:
-            self._branch(level[0], self.plan.columns[0], y, centres)
-            self._beside(level, self.plan.columns[0], centres)
+            for parts, column in zip(self.block.streams, self.plan.columns, strict=True):
+                self._branch(parts[0], column, y, centres)
+                self._beside(parts, column, centres)
         else:
             for part, column in zip(level, self.plan.columns, strict=True):
                 self._branch(part, column, y, centres)
@@ -163,7 +172,7 @@ class _Block:
     def _op(self, level: tuple[Part, ...], y: float) -> None:
         """The op of one stream, or of two: the first of a level of two streams attends jointly over both."""
         columns = self.plan.columns
-        if len(columns) == 2 and "ttention" in level[0].op:
+        if len(columns) == 2 and self.block.joint and "ttention" in level[0].op:
             left, right = columns[1].axis - columns[1].width / 2, columns[0].axis + columns[0].width / 2
             middle = self.x + (left + right) / 2
             self.canvas.box(middle, y, right - left, ROWS["op"], "Joint attention", "op", "op-label")
@@ -179,7 +188,14 @@ class _Block:
             split, join = y + ROWS["op"] / 2 + 4, y - ROWS["op"] / 2 - 4
             axis = self.x + column.axis
             self.canvas.line([(axis, split), (x, split), (x, join), (axis, join)])
-            self.canvas.box(x, y, width, ROWS["op"], part.op, "op", "parallel-label")
+            label = part.op if width > NARROW else self._short(part.op)
+            self.canvas.box(x, y, width, ROWS["op"], label, "op", "parallel-label")
+
+    def _short(self, op: str) -> str:
+        """What fits beside another op in one of two streams."""
+        if "ttention" not in op:
+            return op
+        return "joint SA" if self.block.joint else "SA"
 
     def _frame(self, top: float) -> None:
         left, right = self.plan.frame
@@ -236,7 +252,7 @@ class _Block:
         self._signals(x, y + CHIP if block.once else y - 4)
         inside = self.bottom - (13 if len(self.plan.columns) == 2 else 21)
         if block.own:
-            several = "s" if len({pin[0] for pin in self.pins}) > 1 and block.own.endswith("head") else ""
+            several = "s" if block.heads > 1 and block.own.endswith("head") else ""
             canvas.box(x, inside, CHIP_WIDTH, CHIP, block.own + several, "head", "chip-label")
             canvas.line([(x, y), (x, inside + CHIP / 2)], "vector")
         for column in dict.fromkeys(pin[0] for pin in self.pins):
@@ -253,9 +269,9 @@ class _Block:
         canvas, top = self.canvas, y + 14
         canvas.line([(x, top), (x, y)], "vector")
         canvas.text(x + 9, y + 7, "c", "c")
-        for k, signal in enumerate(self.scheme.signals):
+        for k, signal in enumerate(_signals(self.scheme, self.block)):
             middle = top + CHIP / 2 + k * (CHIP + 9)
-            kind = "chip-prompt" if "prompt" in signal else "chip-timestep"
+            kind = next((kind for word, kind in CHIPS.items() if word in signal), "chip-timestep")
             canvas.box(x, middle, CHIP_WIDTH, CHIP, signal, kind, "chip-label")
             if k:
                 canvas.text(x, middle - CHIP / 2 - 4.5, "+")
@@ -360,6 +376,8 @@ def _sentences(scheme: SchemeAnatomy) -> list[str]:
     for block in scheme.blocks:
         order = (", " if block.parallel else ", then ").join(_part(part) for part in block.streams[0])
         streams = " in two streams, of image and prompt," if len(block.streams) == 2 else ""
+        streams += "" if block.joint else " each of which attends to itself alone,"
+        streams += " with c of each token," if block.by_token else ""
         sentences.append(f"{block.where}{streams} over {' and '.join(block.sequence)} tokens: {order}")
     return sentences
 
