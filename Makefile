@@ -1,4 +1,5 @@
 # Everything runs in .venv, made from the package registry alone. `make` lists what there is.
+# Nothing is compiled at installation: of some 20,000 modules those that are imported are compiled when they first are.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -21,8 +22,8 @@ setup: $(VENV)/.done        ## make .venv and install ditbench with what its tes
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-compile --upgrade pip
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt --editable '.[test]'
 	@touch $@
 
 quickstart: setup           ## train and compare five schemes on four tasks (about 10 minutes on two cores)
@@ -45,7 +46,7 @@ docs: $(VENV)/.docs         ## the documentation, built strictly into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 $(VENV)/.docs: $(VENV)/.done
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[docs]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt --editable '.[docs]'
 	@touch $@
 
 lint: setup                 ## ruff: style and formatting

@@ -366,7 +366,7 @@ def test_a_rotation_keeps_the_length_of_every_token() -> None:
     ("scheme", "count"), [("chroma", 2 * 6 + 2 * 3), ("sd3", 2 * 3 * 6), ("qwen-image", 2 * 3 * 6)]
 )
 def test_one_trunk_numbers_all_vectors_once(scheme: str, count: int) -> None:
-    """Image's, prompt's and joined blocks in order, no number twice; with a trunk a stream each begins at 0 again."""
+    """Image's, prompt's and joined blocks in order, no number twice; with a trunk a stream each is numbered from 0."""
     options: dict[str, Any] = {"head": "approximator(8, 1)"}
     model = made(scheme, CONFIG, **options, trunk="one")
     (trunk,) = model.scheme.trunks
