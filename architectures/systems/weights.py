@@ -21,6 +21,7 @@ MARKS = {
         "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight",
     ),
     "wan": ("head.modulation", "condition_embedder.time_proj.weight"),  # before PixArt, whose key its blocks have
+    "sana": ("attention_y_norm.weight", "caption_norm.weight"),  # and before it, too
     "pixart": ("blocks.0.scale_shift_table", "transformer_blocks.0.scale_shift_table"),
     "flux2": ("single_stream_modulation.lin.weight", "single_stream_modulation.linear.weight"),
     "flux3": ("early_stream_modulations.image.lin.weight", "early_stream_modulations.image.linear.weight"),
