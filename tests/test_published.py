@@ -599,6 +599,7 @@ MODULATION = {
     "z-image": 127.31, "hdm": 50.36, "sd15": 0.0, "flux2": 641.73, "chroma": 278.29,
     "wan": 158.56, "wan-1.3b": 14.44, "prx": 314.88,
     "flux3": 132.12, "qwen-image-2.1": 83.89, "sana": 30.39, "sana-0.6b": 8.17,
+    "hidream-i1": 2530.68,
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Sana against diffusers: totals at published sizes, outputs and gradients at tiny ones, both layouts."""
+"""Sana and HiDream-I1 against diffusers: totals at published sizes, outputs and gradients at tiny ones, files."""
 
 from __future__ import annotations
 
@@ -31,8 +31,11 @@ OTHERS: dict[str, Callable[[], nn.Module]] = {
         num_attention_heads=36, num_layers=28, num_cross_attention_heads=16, cross_attention_head_dim=72,
         cross_attention_dim=1152,
     ),
+    "hidream-i1": lambda: diffusers.HiDreamImageTransformer2DModel(
+        patch_size=2, in_channels=16, caption_channels=[4096, 4096], axes_dims_rope=(64, 32, 32)
+    ),
 }  # fmt: skip
-TOTALS = {"sana": 1_604_462_752, "sana-0.6b": 591_747_872}
+TOTALS = {"sana": 1_604_462_752, "sana-0.6b": 591_747_872, "hidream-i1": 17_105_733_184}
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -103,6 +106,89 @@ def test_sana_is_theirs(seen: tuple[int, int], size: tuple[int, int], patch: int
     assert not change_nothing(mine, changes, lambda model: ours(x, y, model))
 
 
+HIDREAM_AXES = (8, 4, 4)
+
+
+def a_hidream(*, experts_train: bool = True) -> Any:
+    """With 3 layers of Llama, the last of them in two blocks.
+
+    In evaluation, the experts of diffusers give no gradients; as in training they compute the same, with gradients.
+    """
+    theirs = randomised(
+        diffusers.HiDreamImageTransformer2DModel(
+            patch_size=2,
+            in_channels=4,
+            num_layers=2,
+            num_single_layers=2,
+            attention_head_dim=D // H,
+            num_attention_heads=H,
+            caption_channels=[12, 12],
+            text_emb_dim=5,
+            axes_dims_rope=HIDREAM_AXES,
+            max_resolution=(12, 12),
+            llama_layers=[0, 1, 2, 2],
+        )
+    )
+    for module in theirs.modules():
+        if hasattr(module, "experts"):
+            module.train(experts_train)
+    return theirs
+
+
+def tiny_hidream(**more: Any) -> Any:
+    sizes = dict(width=D, heads=H, dual=2, single=2, hidden=256, shared_hidden=256, channels=4, text_width=12)
+    sizes |= dict(layers=3, pooled_width=5, axes=HIDREAM_AXES, max_tokens=36)
+    return architectures.published("hidream-i1", **sizes | more)
+
+
+def exchanged(first: nn.Module, second: nn.Module) -> None:
+    """The weights of one are the other's."""
+    state = {name: value.clone() for name, value in first.state_dict().items()}
+    first.load_state_dict(second.state_dict())
+    second.load_state_dict(state)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (6, 10), (12, 4)], ids=str)
+def test_hidream_is_theirs(size: tuple[int, int]) -> None:
+    """Also of images that are not square, which padding that is attended to fills up."""
+    theirs, mine = a_hidream(), tiny_hidream()
+    p = prompts(4 * 12)
+    inputs = [x.requires_grad_() for x in (gaussian(2, 4, *size), p.tokens, p.pooled)]
+
+    def other(x: Tensor, y: Tensor, v: Tensor, model: Any = theirs) -> Tensor:
+        t5, llama = y[..., :12], y[..., 12:].unflatten(-1, (3, 12)).permute(2, 0, 1, 3)
+        return -model(x, 1000 * TIMES, t5, llama, v).sample
+
+    def ours(x: Tensor, y: Tensor, v: Tensor, model: Any = mine) -> Tensor:
+        return model.velocity(x, TIMES, FeatureBatch(y, p.mask, v))
+
+    agree(mine, theirs, ours, other, inputs)
+    b = other(*inputs)
+    with torch.no_grad():
+        assert torch.allclose(b, other(*inputs, model=a_hidream(experts_train=False)), atol=1e-5)
+    x, y, v = inputs
+    assert not torch.allclose(ours(x, y.roll(12, -1), v), b, atol=1e-3), "each block has a layer of its own"
+    changes: dict[str, Callable[[Any], None]] = {
+        "an expert fewer": lambda model: setattr(model.dual[0].mlp.op, "chosen", 1),
+        "experts": lambda model: exchanged(*model.single[1].mlp.op.experts[:2]),
+        "image and caption": lambda model: exchanged(model.dual[1].head, model.dual[1].text_head),
+        "blocks' captions": lambda model: exchanged(*model.texts[2:4]),
+        "rows and columns": lambda model: setattr(model, "axes", (4, 8, 4)),
+        "queries and keys": lambda model: exchanged(
+            model.dual[0].attention.op.q_norm, model.dual[0].attention.op.k_norm
+        ),
+    }
+    if size[0] != size[1]:
+        changes["more padding"] = lambda model: setattr(model, "max_tokens", 40)
+    assert not change_nothing(mine, changes, lambda model: ours(x, y, v, model))
+
+
+def test_hidream_refuses_an_image_beyond_its_padding() -> None:
+    p = prompts(4 * 12)
+    with pytest.raises(ValueError, match="tokens of an image that is not square: 40, but the model's limit is 36"):
+        tiny_hidream()(gaussian(2, 4, 16, 10), TIMES, p)
+
+
 def test_a_block_of_sana_as_equations() -> None:
     lines = repr(tiny_sana().blocks[0]).splitlines()[1:]
     assert [line.strip() for line in lines] == [
@@ -118,6 +204,15 @@ def test_sana_s_caption_and_modulation_are_counted_apart() -> None:
     assert {n for n, role in roles.items() if role == "modulation"} == {
         n for n in roles if n.startswith(("trunk", "final")) or "head.affine" in n
     }
+
+
+def test_hidream_s_caption_and_modulation_are_counted_apart() -> None:
+    roles = parameter_roles(tiny_hidream())
+    assert {n for n, role in roles.items() if role == "modulation"} == {n for n in roles if "head.affine" in n}
+    assert {n for n, role in roles.items() if role == "prompt"} == {
+        n for n in roles if n.startswith(("texts", "pooled")) or ".text_attention" in n or ".text_mlp" in n
+    }
+    assert "x <- x + g2 MoE(LN(x) (1 + s2) + b2)" in repr(tiny_hidream().dual[0])
 
 
 # --- released layouts -------------------------------------------------------------------------------------------------
@@ -157,6 +252,18 @@ def test_files_of_another_system_are_named() -> None:
                 architectures.load_published(model, state)
     with pytest.raises(architectures.WeightsError, match="not weights of sana.*they look like wan"):
         architectures.load_published(tiny_sana(), a_wan().state_dict())
+    with pytest.raises(architectures.WeightsError, match="not weights of flux.*they look like hidream-i1;"):
+        architectures.load_published(tiny(), a_hidream().state_dict())
+
+
+def test_a_released_hidream_has_diffusers_names() -> None:
+    """As diffusers' own reader of single files takes them, with a prefix."""
+    from diffusers.loaders.single_file_utils import convert_hidream_transformer_to_diffusers as converted
+
+    mine, theirs = tiny_hidream(), a_hidream().state_dict()
+    old = {f"model.diffusion_model.{name}": value for name, value in theirs.items()}
+    assert converted(dict(old)).keys() == theirs.keys()
+    assert architectures.load_published(mine, old) == "diffusers"
 
 
 def test_sana_1_5_is_refused() -> None:

@@ -88,6 +88,7 @@ PUBLISHED: dict[str, System] = {
         "flux", "chroma:Chroma", 2025, "lodestones/Chroma1-HD",
         options=NAMED["chroma"].options | dict(head="approximator(5120, 5)"),
     ),
+    "hidream-i1": System("flux", "hidream:HiDream", 2025, "arXiv 2505.22705"),
     "qwen-image": System("qwen-image", "mmdit:QwenImage", 2025, "arXiv 2508.02324"),
     "prx": System("static-text", "prx:PRX", 2025, "Photoroom/PRX", options=NAMED["prx"].options),
     "qwen-image-2.1": System(
