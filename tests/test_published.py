@@ -599,8 +599,8 @@ MODULATION = {
     "dit": 225.80, "pixart": 8.17, "sd3": 675.20, "flux": 3247.4, "qwen-image": 6815.9, "lumina2": 266.86,
     "z-image": 127.31, "hdm": 50.36, "sd15": 0.0, "flux2": 641.73, "chroma": 278.29,
     "wan": 158.56, "wan-1.3b": 14.44, "prx": 314.88,
-    "flux3": 132.12, "qwen-image-2.1": 83.89,
-    "krea2": 227.57, "ernie-image": 134.25,
+    "flux3": 132.12, "qwen-image-2.1": 83.89, "sana": 30.39, "sana-0.6b": 8.17,
+    "krea2": 227.57, "ernie-image": 134.25, "hidream-i1": 2530.68,
 }  # fmt: skip
 
 

@@ -48,7 +48,7 @@ class System:
 
 DIT, PIXART, HDM = "arXiv 2212.09748", "arXiv 2310.00426", "TechReport of KohakuBlueleaf/HDM"
 FLUX, FLUX2 = "black-forest-labs/flux", "black-forest-labs/flux2"
-WAN, DEFAULTS = "arXiv 2503.20314", "{}, sizes of diffusers' constructor"
+SANA, WAN, DEFAULTS = "arXiv 2410.10629", "arXiv 2503.20314", "{}, sizes of diffusers' constructor"
 FLUX2_OPTIONS, WAN_OPTIONS, KREA2 = NAMED["flux2"].options, NAMED["wan"].options, NAMED["krea2"]
 PUBLISHED: dict[str, System] = {
     "dit": System("adaln-zero", "dit:DiT", 2022, DIT),
@@ -58,6 +58,10 @@ PUBLISHED: dict[str, System] = {
     "pixart": System("shared-modulation", "pixart:PixArt", 2023, PIXART),
     "pixart-1024": System(
         "shared-modulation", "pixart:PixArt", 2023, PIXART, dict(base_grid=64, interpolation=2.0, size_conditions=True)
+    ),
+    "sana": System("shared-modulation", "sana:Sana", 2024, SANA),
+    "sana-0.6b": System(
+        "shared-modulation", "sana:Sana", 2024, SANA, dict(width=1152, depth=28, heads=36, cross_heads=16, hidden=2880)
     ),
     "wan": System("shared-modulation", "wan:Wan", 2025, WAN, options=WAN_OPTIONS),
     "wan-1.3b": System(
@@ -84,6 +88,7 @@ PUBLISHED: dict[str, System] = {
         "flux", "chroma:Chroma", 2025, "lodestones/Chroma1-HD",
         options=NAMED["chroma"].options | dict(head="approximator(5120, 5)"),
     ),
+    "hidream-i1": System("flux", "hidream:HiDream", 2025, "arXiv 2505.22705"),
     "qwen-image": System("qwen-image", "mmdit:QwenImage", 2025, "arXiv 2508.02324"),
     "prx": System("static-text", "prx:PRX", 2025, "Photoroom/PRX", options=NAMED["prx"].options),
     "qwen-image-2.1": System(

@@ -42,8 +42,8 @@ A = TypeVar("A", SelfAttention, CrossAttention)
 class AcrossHeadsNorm(nn.RMSNorm):
     """RMS over all heads at once, of queries or keys (B, H, N, d); the weight is (H, d)."""
 
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__((heads, width // heads), eps=1e-6)
+    def __init__(self, width: int, heads: int, eps: float = 1e-6) -> None:
+        super().__init__((heads, width // heads), eps=eps)
 
     def forward(self, q: Tensor) -> Tensor:
         return super().forward(q.transpose(1, 2)).transpose(1, 2)

@@ -20,12 +20,17 @@ MARKS = {
         "blocks.0.adaLN_modulation.1.weight",
         "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight",
     ),
-    "wan": ("head.modulation", "condition_embedder.time_proj.weight"),  # before PixArt, whose key its blocks have
-    "krea2": ("txtfusion.projector.weight", "text_fusion.projector.weight"),  # its tables have PixArt's mark, too
+    "wan": (
+        "head.modulation",
+        "condition_embedder.time_proj.weight",
+    ),  # three before PixArt, whose key their blocks have
+    "krea2": ("txtfusion.projector.weight", "text_fusion.projector.weight"),
+    "sana": ("attention_y_norm.weight", "caption_norm.weight"),
     "pixart": ("blocks.0.scale_shift_table", "transformer_blocks.0.scale_shift_table"),
     "flux2": ("single_stream_modulation.lin.weight", "single_stream_modulation.linear.weight"),
     "flux3": ("early_stream_modulations.image.lin.weight", "early_stream_modulations.image.linear.weight"),
     "chroma": ("distilled_guidance_layer.in_proj.weight",),
+    "hidream-i1": ("double_stream_blocks.0.block.adaLN_modulation.1.weight",),
     "flux": ("double_blocks.0.img_mod.lin.weight", "single_transformer_blocks.0.proj_mlp.weight"),
     "sd3": ("joint_blocks.0.x_block.attn.qkv.weight", "transformer_blocks.0.norm1_context.linear.weight"),
     "qwen-image": ("transformer_blocks.0.img_mod.1.weight",),

@@ -26,6 +26,8 @@ SYSTEMS = {  # name in `architectures.published` -> its name for people
     "ernie-image": "ERNIE-Image",
     "wan": "Wan 2.1 14B",
     "prx": "PRX",
+    "sana": "Sana 1.6B",
+    "hidream-i1": "HiDream-I1",
     "lumina2": "Lumina-Image 2.0",
     "z-image": "Z-Image",
     "hdm": "HDM",
