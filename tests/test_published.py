@@ -599,6 +599,7 @@ MODULATION = {
     "z-image": 127.31, "hdm": 50.36, "sd15": 0.0, "flux2": 641.73, "chroma": 278.29,
     "wan": 158.56, "wan-1.3b": 14.44, "prx": 314.88,
     "flux3": 132.12, "qwen-image-2.1": 83.89,
+    "kandinsky5": 609.36, "glm-image": 760.65,
 }  # fmt: skip
 
 
@@ -615,7 +616,10 @@ WITH_OPTIONS = [name for name, system in architectures.PUBLISHED.items() if syst
 
 @pytest.mark.parametrize("name", WITH_OPTIONS)
 def test_a_system_s_options_are_of_its_scheme(name: str) -> None:
-    """Modulation is the option's, but for biases; Wan's has those of its map beside, and Chroma's reads sinusoids."""
+    """Modulation is the option's, but for biases; Chroma's reads sinusoids.
+
+    Wan's, Kandinsky's and GLM-Image's have biases, and Kandinsky's the maps of its caption's blocks.
+    """
     system = architectures.PUBLISHED[name]
     backbone = architectures.BackboneConfig(width=D, depth=3, heads=H, patch=4, bias=False)
     prompt = architectures.Features(12, 5, 7)
@@ -639,6 +643,13 @@ def test_a_system_s_options_are_of_its_scheme(name: str) -> None:
     elif name == "qwen-image-2.1":
         mine = architectures.published(name, width=D, heads=H, depth=3, axes=AXES)
         assert architectures.parameter_split(mine)["modulation"] == weights
+    elif name == "kandinsky5":
+        mine = architectures.published(name, width=D, heads=H, depth=3, text_depth=1, cond_width=D, axes=AXES)
+        of_text, biases = 6 * D * D, (3 * 9 + 6 + 2) * D
+        assert architectures.parameter_split(mine)["modulation"] == weights + of_text + biases
+    elif name == "glm-image":
+        mine = architectures.published(name, width=D, heads=H, depth=3, cond_width=D, axes=(8, 8))
+        assert architectures.parameter_split(mine)["modulation"] == weights + (3 * 12 + 2) * D
     else:
         assert name == "chroma"
         assert len(model.scheme.trunks) == 1
