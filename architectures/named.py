@@ -50,7 +50,7 @@ NAMED: dict[str, Named] = {
     "ovis-image": Named("flux", 2025, DIFFUSERS.format("ovis_image"), dict(signals="timestep")),
     "hidream-i1": Named(
         "flux", 2025, "arXiv 2505.22705",
-        says="Each of its blocks has the caption of another layer of the encoder, and its MLPs are mixtures of experts.",
+        says="Each of its blocks reads another layer of the encoder, and its MLPs are mixtures of experts.",
     ),
     "kandinsky5": Named("adaln-zero-cross", 2025, DIFFUSERS.format("kandinsky"), dict(cross="modulated")),
     "wan": Named("shared-modulation", 2025, "arXiv 2503.20314, section 4.2.1", dict(cross_norm="layer")),

@@ -599,8 +599,8 @@ MODULATION = {
     "dit": 225.80, "pixart": 8.17, "sd3": 675.20, "flux": 3247.4, "qwen-image": 6815.9, "lumina2": 266.86,
     "z-image": 127.31, "hdm": 50.36, "sd15": 0.0, "flux2": 641.73, "chroma": 278.29,
     "wan": 158.56, "wan-1.3b": 14.44, "prx": 314.88,
-    "flux3": 132.12, "qwen-image-2.1": 83.89, "sana": 30.39, "sana-0.6b": 8.17,
-    "krea2": 227.57, "ernie-image": 134.25, "hidream-i1": 2530.68,
+    "flux3": 132.12, "qwen-image-2.1": 83.89, "sana": 30.39, "sana-0.6b": 8.17, "kandinsky5": 609.36,
+    "krea2": 227.57, "ernie-image": 134.25, "hidream-i1": 2530.68, "glm-image": 760.65,
 }  # fmt: skip
 
 
@@ -633,12 +633,18 @@ ALIKE: dict[str, dict[str, Any]] = {  # sizes that make a system as deep as the 
     "qwen-image-2.1": dict(depth=3, axes=AXES),
     "krea2": dict(kv_heads=1, depth=3, axes=AXES),
     "ernie-image": dict(depth=3, axes=AXES),
+    "kandinsky5": dict(depth=3, text_depth=1, cond_width=D, axes=AXES),
+    "glm-image": dict(depth=3, cond_width=D, axes=(8, 8)),
+}
+BESIDE = {
+    "krea2": 2 * D - 2 * D * D,  # a table in the last norm, where the option has a map
+    "kandinsky5": 6 * D * D,  # the map of a caption's block
 }
 
 
 @pytest.mark.parametrize("name", WITH_OPTIONS)
 def test_a_system_s_options_are_of_its_scheme(name: str) -> None:
-    """Modulation is the option's but for biases; of Krea 2's last norm it is a table, where the option has a map."""
+    """Modulation is the option's but for biases; what a system has beside it, or instead, is in `BESIDE`."""
     system = architectures.PUBLISHED[name]
     backbone = architectures.BackboneConfig(width=D, depth=3, heads=H, patch=4, bias=False)
     prompt = architectures.Features(12, 5, 7)
@@ -650,7 +656,7 @@ def test_a_system_s_options_are_of_its_scheme(name: str) -> None:
         assert len(model.scheme.trunks) == 1
         return
     mine = modulation_weights(narrow(name, **ALIKE[name.partition("-klein")[0].removesuffix("-1.3b")]))
-    assert mine == modulation_weights(model) + (2 * D - 2 * D * D if name == "krea2" else 0)
+    assert mine == modulation_weights(model) + BESIDE.get(name, 0)
 
 
 def test_the_systems_as_json_are_those_of_the_gallery_the_oldest_first() -> None:

@@ -95,6 +95,13 @@ PUBLISHED: dict[str, System] = {
         "lumina2", "qwen_image21:QwenImage21", 2026, DEFAULTS.format("QwenLM/Qwen-Image-2.1"),
         options=NAMED["qwen-image-2.1"].options,
     ),
+    "kandinsky5": System(
+        "adaln-zero-cross", "kandinsky5:Kandinsky5", 2025, "arXiv 2511.14993, sizes of its 6B text-to-image model",
+        options=NAMED["kandinsky5"].options,
+    ),
+    "glm-image": System(
+        "lumina2", "glm_image:GLMImage", 2026, "zai-org/GLM-Image", options=NAMED["glm-image"].options
+    ),
     "lumina2": System("lumina2", "next_dit:Lumina2", 2025, "arXiv 2503.21758"),
     "z-image": System("z-image", "next_dit:ZImage", 2025, "arXiv 2511.22699"),
     "krea2": System("lumina2", "krea2:Krea2", 2026, KREA2.source, options=KREA2.options),

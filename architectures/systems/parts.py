@@ -18,17 +18,23 @@ class TwoLinear(nn.Module):
     """W2 a(W1 x + b1) + b2: (B, ..., I) -> (B, ..., D).
 
     Args:
-        inputs: I. width: D. hidden: between them, D by default. activation: a.
+        inputs: I. width: D. hidden: between them, D by default. activation: a. bias: whether there are b1 and b2.
     """
 
     symbol = "MLP"
 
     def __init__(
-        self, inputs: int, width: int, hidden: int | None = None, activation: Callable[[Tensor], Tensor] = F.silu
+        self,
+        inputs: int,
+        width: int,
+        hidden: int | None = None,
+        activation: Callable[[Tensor], Tensor] = F.silu,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
-        self.up = nn.Linear(inputs, hidden or width)
-        self.out = nn.Linear(hidden or width, width)
+        self.up = nn.Linear(inputs, hidden or width, bias=bias)
+        self.out = nn.Linear(hidden or width, width, bias=bias)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,7 +42,7 @@ class TwoLinear(nn.Module):
 
 
 class TimeEmbedding(TwoLinear):
-    """W2 silu(W1 sinusoid(factor t) + b1) + b2: (B,) -> (B, D).
+    """W2 silu(W1 sinusoid(factor t) + b1) + b2: (B,) -> (B, D); the sinusoid has `channels`.
 
     `scale` multiplies after t f instead: the same but for rounding, which at 1000 shows (Qwen-Image).
     """
@@ -46,15 +52,17 @@ class TimeEmbedding(TwoLinear):
         width: int,
         hidden: int | None = None,
         *,
+        channels: int = 256,
         factor: float = 1.0,
         scale: float = 1.0,
         activation: Any = F.silu,
     ) -> None:
-        super().__init__(256, width, hidden, activation)
+        super().__init__(channels, width, hidden, activation)
         self.factor, self.scale = factor, scale
 
     def forward(self, t: Tensor) -> Tensor:
-        return super().forward(sinusoid(self.factor * t.float(), scale=self.scale).to(self.up.weight.dtype))
+        made = sinusoid(self.factor * t.float(), self.up.in_features, self.scale)
+        return super().forward(made.to(self.up.weight.dtype))
 
 
 class NormedLinear(nn.Module):

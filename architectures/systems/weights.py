@@ -38,6 +38,8 @@ MARKS = {
     "z-image": ("cap_pad_token",),
     "ernie-image": ("layers.0.adaLN_sa_ln.weight",),
     "hdm": ("shared_adaln_attn.0.weight",),
+    "kandinsky5": ("visual_transformer_blocks.0.visual_modulation.out_layer.weight",),
+    "glm-image": ("prior_token_embedding.weight",),
     "prx": ("blocks.0.txt_kv_proj.weight", "blocks.0.attention.txt_kv_proj.weight"),
     "lumina2": ("context_refiner.0.attention_norm1.weight", "time_caption_embed.caption_embedder.0.weight"),
 }

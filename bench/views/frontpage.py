@@ -28,6 +28,8 @@ SYSTEMS = {  # name in `architectures.published` -> its name for people
     "prx": "PRX",
     "sana": "Sana 1.6B",
     "hidream-i1": "HiDream-I1",
+    "kandinsky5": "Kandinsky 5 image",
+    "glm-image": "GLM-Image",
     "lumina2": "Lumina-Image 2.0",
     "z-image": "Z-Image",
     "hdm": "HDM",
