@@ -155,11 +155,11 @@ class Head(nn.Module):
         super().__init__()
         self.affine = affine
         self.slots = tuple(slots)
+        self.names = [slot for of_one in slots for slot in of_one]
         self.own = nn.ModuleList(one or Nothing() for one in own)
 
     def forward(self, trunk: Tensor | tuple[Tensor, ...] | None) -> list[Vectors]:
-        names = [slot for slots in self.slots for slot in slots]
-        chunks = iter(_split(self.affine(trunk), names) if names else ())
+        chunks = iter(_split(self.affine(trunk), self.names) if self.names else ())
         vectors = [Vectors(**{slot: next(chunks) for slot in slots}) for slots in self.slots]
         if not len(self.own):
             return vectors

@@ -18,7 +18,7 @@ SYSTEMS = {  # name in `architectures.published` -> its name for people
     "sd3": "Stable Diffusion 3 medium",
     "flux": "FLUX.1 dev",
     "flux2": "FLUX.2 dev",
-    "flux3": "FLUX.3",
+    "flux3": "FLUX.3 without reference images",
     "chroma": "Chroma1-HD",
     "qwen-image": "Qwen-Image",
     "qwen-image-2.1": "Qwen-Image-2.1",
