@@ -142,8 +142,10 @@ def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:
 def _unmodulated(config: CellConfig) -> Iterator[str]:
     """Modulation guidance of what the pooled prompt does not modulate."""
     scale, signals = config.sample.modulation_guidance, config.options.get("signals")
+    if not scale:
+        return
     pooled = "pooled" in (scheme_class(config.scheme).facts.reads if signals is None else signals)
-    if scale and not pooled:
+    if not pooled:
         way = "leave it at 0" + (", or choose signals with pooled" if signals else "")
         yield f"sample.modulation_guidance {scale:g}: c of scheme {config.scheme!r} has no pooled prompt here; {way}"
 
