@@ -37,6 +37,7 @@ BUDGETS: dict[str, Budget] = {
     "adaln-zero": Budget(87, 74, 41, 55),
     "adaln-zero-cross": Budget(119, 81, 52, 83),
     "cross-attention": Budget(98, 77, 48, 70),
+    "ddt": Budget(88, 79, 42, 59),
     "flux": Budget(100, 95, 48, 105),
     "hdm": Budget(88, 80, 45, 43),
     "in-context": Budget(55, 84, 40, 40),
