@@ -1,5 +1,5 @@
 # Everything runs in .venv, made from the package registry alone. `make` lists what there is.
-# Nothing is compiled at installation: of some 20,000 modules those that are imported are compiled when they first are.
+# Nothing is compiled at installation: of some 24,000 modules those that are imported are compiled when they first are.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
