@@ -147,6 +147,12 @@ def rotate(q: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).to(q.dtype)
 
 
+def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The channels i and i + d/2 of x (..., d) turned; cos and sin broadcast to (..., d/2)."""
+    u, v = x.chunk(2, dim=-1)
+    return torch.cat([u * cos - v * sin, u * sin + v * cos], dim=-1)
+
+
 class PrecomputedRoPE(nn.Module):
     """Rotary positions that come with the sequence: cosines and sines (B, N, d/2, 2), made once a pass."""
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from architectures.layers import Init, normal, zeros
+from architectures.layers import Init, normal, rotate_halves, zeros
 from architectures.options import Option, choose
 
 
@@ -77,8 +77,8 @@ def for_tokens(v: Tensor) -> Tensor:
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
     """R(angle) x: the channels i and i + D / 2 turned by angle i; x (B, N, D), angle (B, D / 2) or (B, N, D / 2)."""
-    (u, v), a = x.chunk(2, dim=-1), for_tokens(angle)
-    return torch.cat([u * a.cos() - v * a.sin(), u * a.sin() + v * a.cos()], dim=-1)
+    a = for_tokens(angle)
+    return rotate_halves(x, a.cos(), a.sin())
 
 
 MODULATIONS: dict[str, tuple[str, ...]] = {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import architectures
 from architectures.prompt import FeatureBatch
-from architectures.systems.wan import AcrossHeadsNorm
+from architectures.systems.parts import AcrossHeadsNorm
 from architectures.systems.weights import cut
 
 diffusers = pytest.importorskip("diffusers")

@@ -17,7 +17,7 @@ from architectures.sublayer import Condition
 from architectures.systems.flux import blocks, image_after
 from architectures.systems.mmdit import BRANCH
 from architectures.systems.parts import TimeEmbedding, check_axes, grid_positions, turns, without_biases
-from architectures.systems.weights import LAYOUTS, Move, cut, rows, swap, weight
+from architectures.systems.weights import LAYOUTS, Move, block_parts, cut, swap, weight
 
 
 class Flux2(nn.Module):
@@ -97,8 +97,7 @@ class Flux2(nn.Module):
                 made += weight(ours, names[of])
         for k in range(self.dual):
             block, theirs = f"blocks.{k}", f"{('double_blocks', 'transformer_blocks')[of]}.{k}"
-            for ours, names in DUAL.items():
-                made += rows(f"{block}.{ours}", [f"{theirs}.{name}" for name in names[of].split()], bias=False)
+            made += block_parts(block, theirs, DUAL, of, bias=False)
             made += [Move(f"{block}.{ours}.weight", f"{theirs}.{n[of]}.{scale}") for ours, n in DUAL_NORMS.items()]
         for k in range(self.single):
             block, theirs = f"blocks.{self.dual + k}", f"{('single_blocks', 'single_transformer_blocks')[of]}.{k}"

@@ -14,7 +14,7 @@ from architectures.systems.flux import image_after, parallel_block
 from architectures.systems.flux2 import joint_turns
 from architectures.systems.mmdit import BRANCH
 from architectures.systems.parts import TimeEmbedding, check_axes, without_biases
-from architectures.systems.weights import LAYOUTS, Move, rows, swap, weight
+from architectures.systems.weights import LAYOUTS, Move, block_parts, swap, weight
 
 
 class Flux3(nn.Module):
@@ -96,8 +96,7 @@ class Flux3(nn.Module):
         for own, names in STACKS.items():
             for k in range(len(getattr(self, own))):
                 block, theirs = f"{own}.{k}", f"{names[of]}.{k}"
-                for ours, parts in BLOCK.items():
-                    made += rows(f"{block}.{ours}", [f"{theirs}.{part}" for part in parts[of].split()], bias=False)
+                made += block_parts(block, theirs, BLOCK, of, bias=False)
                 made += [Move(f"{block}.{ours}.weight", f"{theirs}.{name[of]}") for ours, name in NORMS.items()]
         return made
 

@@ -9,16 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures.final import FinalNorm
-from architectures.layers import MLP, PrecomputedRoPE, SelfAttention, patchify, sinusoid, unpatchify
+from architectures.layers import MLP, PrecomputedRoPE, SelfAttention, patchify, rotate_halves, sinusoid, unpatchify
 from architectures.modulation import Affine, Head
 from architectures.prompt import FeatureBatch
 from architectures.sequence import SidedBlock
 from architectures.streams import prompt_path
 from architectures.sublayer import Condition, Context, SubLayer, mask_and_positions, no_context
 from architectures.systems.flux import image_turns
-from architectures.systems.kandinsky5 import plain_norm
 from architectures.systems.mmdit import BRANCH
-from architectures.systems.parts import TimeEmbedding, TwoLinear, check_axes
+from architectures.systems.parts import TimeEmbedding, TwoLinear, check_axes, plain_norm
 from architectures.systems.weights import Move, attention, channels_last, feed_forward, linear, swap, two
 
 
@@ -27,8 +26,7 @@ class HalvesRoPE(PrecomputedRoPE):
 
     def forward(self, q: Tensor, angles: Tensor) -> Tensor:
         """Rotates queries or keys (B, H, N, d), by cosines and sines (B, N, d/2, 2)."""
-        (u, v), (cos, sin) = q.float().chunk(2, dim=-1), angles[:, None].unbind(-1)
-        return torch.cat([u * cos - v * sin, u * sin + v * cos], dim=-1).to(q.dtype)
+        return rotate_halves(q.float(), *angles[:, None].unbind(-1)).to(q.dtype)
 
 
 class CropEmbedding(TwoLinear):

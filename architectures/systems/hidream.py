@@ -13,8 +13,15 @@ from architectures.prompt import FeatureBatch
 from architectures.streams import DualBlock, prompt_path
 from architectures.sublayer import Block, Condition, Context, SubLayer, mask_and_positions, no_context
 from architectures.systems.mmdit import BRANCH
-from architectures.systems.parts import TimeEmbedding, TwoLinear, check_axes, grid_positions, too_long, turns
-from architectures.systems.wan import AcrossHeadsNorm
+from architectures.systems.parts import (
+    AcrossHeadsNorm,
+    TimeEmbedding,
+    TwoLinear,
+    check_axes,
+    grid_positions,
+    too_long,
+    turns,
+)
 from architectures.systems.weights import Move, channels_first, cut, linear, rows, two, weight
 
 

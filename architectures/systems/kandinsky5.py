@@ -15,16 +15,19 @@ from architectures.prompt import FeatureBatch
 from architectures.streams import prompt_path
 from architectures.sublayer import Block, Condition, Context, SubLayer, mask_and_positions, no_context, prompt_tokens
 from architectures.systems.mmdit import BRANCH
-from architectures.systems.parts import TimeEmbedding, TwoLinear, check_axes, grid_positions, too_long, turns
-from architectures.systems.wan import positions_alone
+from architectures.systems.parts import (
+    TimeEmbedding,
+    TwoLinear,
+    check_axes,
+    grid_positions,
+    plain_norm,
+    positions_alone,
+    too_long,
+    turns,
+)
 from architectures.systems.weights import Move, channels_first, channels_last, linear, rows, two
 
 QK_EPS = torch.finfo(torch.float32).eps  # of a torch.nn.RMSNorm without one
-
-
-def plain_norm(width: int) -> nn.LayerNorm:
-    """LN without weights, eps 1e-5."""
-    return nn.LayerNorm(width, eps=1e-5, elementwise_affine=False)
 
 
 def embedder(inputs: int, width: int) -> nn.Module:

@@ -20,7 +20,7 @@ from architectures.systems.parts import (
     gelu_tanh,
     pre_norm_block,
 )
-from architectures.systems.weights import LAYOUTS, Move, channels_last, linear, rows, swap
+from architectures.systems.weights import LAYOUTS, Move, block_parts, channels_last, linear, swap
 
 
 def gated_attention(width: int, heads: int, kv_heads: int, rope: nn.Module | None = None) -> SelfAttention:
@@ -168,8 +168,7 @@ class Krea2(nn.Module):
         for stack, names in STACKS.items():
             for k in range(self.depth if stack == "blocks" else self.text_blocks):
                 ours, theirs = f"{stack}.{k}", f"{names[of]}.{k}"
-                for own, other in BLOCK.items():
-                    made += rows(f"{ours}.{own}", [f"{theirs}.{name}" for name in other[of].split()], bias=False)
+                made += block_parts(ours, theirs, BLOCK, of, bias=False)
                 made += [
                     Move(f"{ours}.{own}.weight", f"{theirs}.{n[of]}.{SCALE[of]}") for own, n in BLOCK_NORMS.items()
                 ]

@@ -11,7 +11,17 @@ from torch import Tensor, nn
 
 from architectures.layers import GatedMLP, PrecomputedRoPE, RMSNorm, SelfAttention, init_with, sinusoid, zeros
 from architectures.modulation import Affine, Head
-from architectures.sublayer import PLAIN, Adaptive, Block, Context, SubLayer, mask_and_positions, no_context, parse_gate
+from architectures.sublayer import (
+    PLAIN,
+    Adaptive,
+    Block,
+    Condition,
+    Context,
+    SubLayer,
+    mask_and_positions,
+    no_context,
+    parse_gate,
+)
 
 
 class TwoLinear(nn.Module):
@@ -88,6 +98,26 @@ class CentredRMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x.float(), self.normalized_shape, 1 + self.weight.float(), self.eps).to(x.dtype)
+
+
+class AcrossHeadsNorm(nn.RMSNorm):
+    """RMS over all heads at once, of queries or keys (B, H, N, d); the weight is (H, d)."""
+
+    def __init__(self, width: int, heads: int, eps: float = 1e-6) -> None:
+        super().__init__((heads, width // heads), eps=eps)
+
+    def forward(self, q: Tensor) -> Tensor:
+        return super().forward(q.transpose(1, 2)).transpose(1, 2)
+
+
+def plain_norm(width: int) -> nn.LayerNorm:
+    """LN without weights, eps 1e-5."""
+    return nn.LayerNorm(width, eps=1e-5, elementwise_affine=False)
+
+
+def positions_alone(c: Condition) -> tuple[None, Tensor | None]:
+    """For self-attention among image tokens: all of them are attended to, c.tokens are the caption's."""
+    return None, c.positions
 
 
 def without_biases(module: nn.Module) -> None:

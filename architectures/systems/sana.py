@@ -14,7 +14,7 @@ from architectures.streams import prompt_path
 from architectures.sublayer import PLAIN, Block, Condition, Context, SubLayer, no_context, prompt_tokens
 from architectures.systems.mmdit import BRANCH
 from architectures.systems.parts import TimeEmbedding, TwoLinear, gelu_tanh, grid_positions
-from architectures.systems.weights import LAYOUTS, Move, linear, rows, weight
+from architectures.systems.weights import LAYOUTS, Move, block_parts, linear, weight
 
 
 class LinearAttention(nn.Module):
@@ -153,9 +153,7 @@ class Sana(nn.Module):
         for k in range(self.depth):
             block, theirs = f"blocks.{k}", f"{('blocks', 'transformer_blocks')[of]}.{k}"
             made += [Move(f"{block}.head.affine.table", f"{theirs}.{table}")]
-            for ours, parts in BLOCK.items():
-                sources = [f"{theirs}.{part}" for part in parts[of].split()]
-                made += rows(f"{block}.{ours}", sources, bias=ours not in WITHOUT_BIAS)
+            made += block_parts(block, theirs, BLOCK, of) + block_parts(block, theirs, WITHOUT_BIAS, of, bias=False)
         return made
 
 
@@ -170,13 +168,14 @@ OUTER = {
     "head": ("final_layer.linear", "proj_out"),
 }
 BLOCK = {
-    "attention.op.qkv": ("attn.qkv", "attn1.to_q attn1.to_k attn1.to_v"),
     "attention.op.out": ("attn.proj", "attn1.to_out.0"),
     "cross.op.q": ("cross_attn.q_linear", "attn2.to_q"),
     "cross.op.kv": ("cross_attn.kv_linear", "attn2.to_k attn2.to_v"),
     "cross.op.out": ("cross_attn.proj", "attn2.to_out.0"),
     "mlp.op.up": ("mlp.inverted_conv.conv", "ff.conv_inverted"),
     "mlp.op.depthwise": ("mlp.depth_conv.conv", "ff.conv_depth"),
+}
+WITHOUT_BIAS = {
+    "attention.op.qkv": ("attn.qkv", "attn1.to_q attn1.to_k attn1.to_v"),
     "mlp.op.down": ("mlp.point_conv.conv", "ff.conv_point"),
 }
-WITHOUT_BIAS = ("attention.op.qkv", "mlp.op.down")

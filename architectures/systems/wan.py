@@ -26,38 +26,25 @@ from architectures.streams import prompt_path
 from architectures.sublayer import PLAIN, Block, Condition, Context, SubLayer, no_context, prompt_tokens
 from architectures.systems.mmdit import BRANCH
 from architectures.systems.parts import (
+    AcrossHeadsNorm,
     TimeEmbedding,
     TwoLinear,
     check_axes,
     gelu_tanh,
     grid_positions,
+    positions_alone,
     too_long,
     turns,
 )
-from architectures.systems.weights import LAYOUTS, Move, linear, rows, weight
+from architectures.systems.weights import LAYOUTS, Move, block_parts, linear, weight
 
 A = TypeVar("A", SelfAttention, CrossAttention)
-
-
-class AcrossHeadsNorm(nn.RMSNorm):
-    """RMS over all heads at once, of queries or keys (B, H, N, d); the weight is (H, d)."""
-
-    def __init__(self, width: int, heads: int, eps: float = 1e-6) -> None:
-        super().__init__((heads, width // heads), eps=eps)
-
-    def forward(self, q: Tensor) -> Tensor:
-        return super().forward(q.transpose(1, 2)).transpose(1, 2)
 
 
 def normed(op: A, width: int) -> A:
     """The attention with queries and keys normed across heads."""
     op.q_norm, op.k_norm = AcrossHeadsNorm(width, op.heads), AcrossHeadsNorm(width, op.heads)
     return op
-
-
-def positions_alone(c: Condition) -> tuple[None, Tensor | None]:
-    """For self-attention among image tokens: all of them are attended to, c.tokens are the caption's."""
-    return None, c.positions
 
 
 class Wan(nn.Module):
@@ -164,8 +151,7 @@ class Wan(nn.Module):
         for k in range(self.depth):
             block = f"blocks.{k}"
             made += [Move(f"{block}.head.affine.table", f"{block}.{table}")]
-            for ours, names in BLOCK.items():
-                made += rows(f"{block}.{ours}", [f"{block}.{name}" for name in names[of].split()])
+            made += block_parts(block, block, BLOCK, of)
             for ours, names in ATTENTIONS.items():
                 for u in "qk":
                     made += weight(f"{block}.{ours}.op.{u}_norm", f"{block}.{names[of]}.norm_{u}")

@@ -88,6 +88,24 @@ def rows(target: str, sources: Sequence[str], *, bias: bool = True) -> list[Move
     return [Move(f"{target}.{part}", tuple(f"{source}.{part}" for source in sources)) for part in parts]
 
 
+def block_parts(
+    target: str, source: str, parts: Mapping[str, tuple[str, str]], of: int, *, bias: bool = True
+) -> list[Move]:
+    """All parts of a block, by a table: our name -> those of each layout; several Linears in one are joined by spaces.
+
+    Args:
+        target: our block.
+        source: theirs.
+        parts: the table.
+        of: the layout's index in `LAYOUTS`.
+        bias: whether all parts have one.
+    """
+    made = []
+    for ours, names in parts.items():
+        made += rows(f"{target}.{ours}", [f"{source}.{name}" for name in names[of].split()], bias=bias)
+    return made
+
+
 def weight(target: str, source: str, change: Callable[[Tensor], Tensor] | None = None) -> list[Move]:
     """A Linear without bias, or a norm."""
     return [Move(f"{target}.weight", f"{source}.weight", change=change)]
