@@ -83,10 +83,8 @@ def fused(names: list[str]) -> bool:
 
 @pytest.mark.timeout(1200)
 def test_no_step_makes_the_host_wait_and_one_kernel_attends(variables: dict[str, str]) -> None:
-    """Nothing crosses from device to host: loss, gradients, clipping, AdamW, average; of every scheme but one."""
-    # Of `ddt` torch's engine fails an assertion of its own here where tests run in workers, and nowhere else: it has no
-    # crossing by `python -m bench.studies.lowering ddt`, and the slow test below has it.
-    schemes = [name for name in architectures.schemes() if name != "ddt"]
+    """Nothing crosses from device to host: loss, gradients, clipping, AdamW, average; of every scheme."""
+    schemes = architectures.schemes()
     found = rows(variables, *schemes, "asks", "moves", "--plugin", str(TWINS))
     *own, asks, moves = found
     assert [row["scheme"] for row in own] == schemes

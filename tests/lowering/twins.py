@@ -20,10 +20,10 @@ class Asks(AdaLNZero):
 
 @architectures.register("moves")
 class Moves(AdaLNZero):
-    """A tensor goes to the host and back."""
+    """A tensor goes to the host and back; its gradient does not, for which torch's engine would need a real stream."""
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
-        return super().embed(e_t.cpu().to(e_t.device), prompt)
+        return super().embed(e_t + e_t.detach().cpu().to(e_t.device), prompt)
 
 
 @architectures.register("breaks")
