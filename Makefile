@@ -18,7 +18,7 @@ PLACES = tests/faults tests/field $(call marked,faults,tests/test_*.py)
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(VENV)/.done        ## make .venv and install ditbench with what its tests need (several GB, about 3 minutes)
+setup: $(VENV)/.done        ## make .venv and install ditbench with what its tests need (several GB, one to three minutes)
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
