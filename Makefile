@@ -10,6 +10,8 @@ WORKERS ?= auto
 unexport PYTHONDONTWRITEBYTECODE
 # Of these files those with a mark: the others need not be imported.
 marked = $(shell grep -lE 'mark.$(1)\b' $(2))
+# Stores and checkpoints wait for the disk at every step of theirs; in memory, where there is room for them, they do not.
+MEMORY = $(shell test "$$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 {print $$4}')" -ge 8000000 2>/dev/null && echo TMPDIR=/dev/shm)
 PLACES = tests/faults tests/field $(call marked,faults,tests/test_*.py)
 
 .DEFAULT_GOAL := help
@@ -30,17 +32,17 @@ quickstart: setup           ## train and compare five schemes on four tasks (abo
 	$(BIN)/ditbench run configs/quickstart.yaml
 
 test: setup                 ## the tests that take no GPU and no minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(if $(MARKS),-m '$(MARKS)')
+	$(MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(if $(MARKS),-m '$(MARKS)')
 
 faults: setup               ## every fault and every odd file that ditbench must survive, the slower ones too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal \
+	$(MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal \
 	  -m '$(CASES) and not slow and not gpu and not browser' $(PLACES)
 
 slow: setup                 ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 browser: setup              ## the dashboard and the report in a real Chromium
-	$(BIN)/python -m pytest -m browser $(call marked,browser,tests/test_*.py tests/*/test_*.py)
+	$(MEMORY) $(BIN)/python -m pytest -m browser $(call marked,browser,tests/test_*.py tests/*/test_*.py)
 
 docs: $(VENV)/.docs         ## the documentation, built strictly into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

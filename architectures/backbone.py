@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from architectures.beside import with_layer
 from architectures.final import FinalNorm
 from architectures.layers import TimestepEmbedding, fixed_positions, init_with, initialise, patchify, unpatchify, zeros
 from architectures.prompt import Encoded, PromptKind, length_of, of_length
@@ -42,7 +43,7 @@ class DiT(nn.Module):
         self.prompt_kind = prompt
         self.patches = nn.Linear(in_channels * config.patch**2, config.width)
         self.time = NoTime(config.width) if scheme.facts.time == "none" else TimestepEmbedding(config.width)
-        self.prompt = prompt.encoder(config.width, scheme.facts.reads)
+        self.prompt = prompt.encoder(config.width, scheme.parts_read)
         self.scheme = scheme
         self.blocks = nn.ModuleList(scheme.block(index) for index in range(config.depth))
         self.head = init_with(nn.Linear(config.width, config.patch**2 * out_channels), weight=zeros)
@@ -110,8 +111,8 @@ class DiT(nn.Module):
         assert c.tokens is not None
         low = self.residual == "bf16" and torch.is_autocast_enabled(weight.device.type)
         y = c.tokens.to(torch.get_autocast_dtype(weight.device.type) if low else weight.dtype)
-        for block in self.blocks:
-            y, own = block.keep(y, c)  # type: ignore[operator]
+        for index, block in enumerate(self.blocks):
+            y, own = block.keep(with_layer(index, y, c), c)  # type: ignore[operator]
             kept.append(own)
         return encoded._replace(kept=tuple(kept))
 

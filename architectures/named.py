@@ -49,8 +49,21 @@ NAMED: dict[str, Named] = {
     "longcat-image": Named("flux", 2025, DIFFUSERS.format("longcat_image"), dict(signals="timestep")),
     "ovis-image": Named("flux", 2025, DIFFUSERS.format("ovis_image"), dict(signals="timestep")),
     "hidream-i1": Named(
-        "flux", 2025, "arXiv 2505.22705",
-        says="Each of its blocks reads another layer of the encoder, and its MLPs are mixtures of experts.",
+        "flux", 2025, "arXiv 2505.22705", dict(parallel="none", text_layers="each"),
+        "Its MLPs are mixtures of experts, and are its backbone's.",
+    ),
+    "hunyuanimage-2.1": Named(
+        "flux", 2025, DIFFUSERS.format("hunyuanimage"), dict(signals="timestep"),
+        "The blocks that refine its caption are the encoder's.",
+    ),
+    "cosmos-predict2": Named(
+        "adaln-zero-cross", 2025, DIFFUSERS.format("cosmos"),
+        dict(head="low-rank(256)", signals="timestep", cross="modulated"),
+        "Its shared map gives one triple for all three branches, and each branch has a low-rank map of its own.",
+    ),
+    "eqm": Named(
+        "adaln-zero", 2025, "arXiv 2510.02300", dict(signals="pooled"),
+        "Time-free: its velocity is a function of image and class, as in uEDM (arXiv 2502.13129).",
     ),
     "kandinsky5": Named("adaln-zero-cross", 2025, DIFFUSERS.format("kandinsky"), dict(cross="modulated")),
     "wan": Named("shared-modulation", 2025, "arXiv 2503.20314, section 4.2.1", dict(cross_norm="layer")),
@@ -85,6 +98,14 @@ NAMED: dict[str, Named] = {
         dict(dual="seventh", early="separate", parallel="all", head="shared", trunk="side", signals="timestep",
              prompt_time="zero"),
         "Reference images are a third kind of tokens there.",
+    ),
+    "ideogram4": Named(
+        "z-image", 2026, DIFFUSERS.format("ideogram4"), dict(rank=512, activation="silu"),
+        "Its tokens of image and prompt have a learned vector each that says which they are.",
+    ),
+    "lens": Named(
+        "qwen-image", 2026, "arXiv 2605.21573",
+        says="Its norms are RMS, and the encoder's layers are fused before its first block.",
     ),
     "imf": Named(
         "in-context", 2025, "arXiv 2512.02012", dict(tokens=8, gate="static-zero", norm="rms"),

@@ -29,7 +29,7 @@ from architectures.placement import HEAD, parse_placement
 from architectures.prompt import Encoded, with_time
 from architectures.registry import register
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
-from architectures.streams import DualBlock, LastDualBlock, ParallelBlock, dual_block, prompt_path
+from architectures.streams import DualBlock, JoinedBlock, LastDualBlock, dual_block, prompt_path
 from architectures.sublayer import (
     GATE,
     MODULATION,
@@ -70,10 +70,10 @@ __all__ = [
     "Gate",
     "GatedMLP",
     "Head",
+    "JoinedBlock",
     "LastDualBlock",
     "LayerNorm",
     "Option",
-    "ParallelBlock",
     "Placement",
     "RMSNorm",
     "RoPE",

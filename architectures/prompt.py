@@ -22,6 +22,8 @@ class Encoded(NamedTuple):
     Attributes:
         at_zero: the embedding of t = 0 (1, D), where the prompt's side is modulated by it; or None.
         kept: the prompt's keys and values in each block, where they depend on neither image nor t; else empty.
+        layers: tokens (B, L, D) of each of the encoder's layers, the last being `tokens`, where a scheme reads them and
+            there are several; else empty.
     """
 
     tokens: Tensor
@@ -29,6 +31,7 @@ class Encoded(NamedTuple):
     pooled: Tensor
     at_zero: Tensor | None = None
     kept: tuple[tuple[Tensor, Tensor], ...] = ()
+    layers: tuple[Tensor, ...] = ()
 
 
 class FeatureBatch(NamedTuple):
@@ -80,7 +83,7 @@ class Captions:
         return prompt.masked_fill(dropped[:, None], 0)
 
     def encoder(self, width: int, reads: frozenset[str]) -> nn.Module:
-        return CaptionEncoder(self.vocabulary, self.length, self.depth, width)
+        return CaptionEncoder(self.vocabulary, self.length, self.depth, width, every="layers" in reads)
 
 
 @dataclass(frozen=True)
@@ -115,19 +118,21 @@ class Features:
     """The output of a frozen encoder, a `FeatureBatch`, made outside the model.
 
     Attributes:
-        width: W of its tokens.
+        width: W of its tokens in a layer.
         pooled_width: P of its pooled vector.
         length: L.
+        layers: K of its layers, whose tokens are side by side, the last at last: a batch's are (B, L, K W).
     """
 
     width: int
     pooled_width: int
     length: int
+    layers: int = 1
 
     def null(self, batch: int, device: torch.device | str = "cpu") -> FeatureBatch:
         """`batch` null prompts."""
         return FeatureBatch(
-            torch.zeros(batch, self.length, self.width, device=device),
+            torch.zeros(batch, self.length, self.layers * self.width, device=device),
             torch.zeros(batch, self.length, dtype=torch.bool, device=device),
             torch.zeros(batch, self.pooled_width, device=device),
         )
@@ -137,7 +142,7 @@ class Features:
         return prompt._replace(mask=prompt.mask & ~dropped[:, None])
 
     def encoder(self, width: int, reads: frozenset[str]) -> nn.Module:
-        return FeatureEncoder(self.width, self.pooled_width, width, reads)
+        return FeatureEncoder(self.width, self.pooled_width, width, reads, layers=self.layers)
 
 
 PromptKind = Labels | Captions | Slots | Features
@@ -173,14 +178,14 @@ class CaptionEncoder(nn.Module):
     Pooled is the mean over the words that are not padding.
 
     The first token is always attended to, so that a caption of padding alone, the null prompt, is the padding's own
-    vector.
+    vector. With `every` each block's output passes the norm, and is a layer.
     """
 
     role = "prompt"
 
-    def __init__(self, vocabulary: int, length: int, depth: int, width: int) -> None:
+    def __init__(self, vocabulary: int, length: int, depth: int, width: int, *, every: bool = False) -> None:
         super().__init__()
-        heads = max(1, width // 64)
+        heads, self.every = max(1, width // 64), every
         self.words = nn.Embedding(vocabulary, width)
         self.positions = nn.Parameter(torch.empty(length, width))
         init_with(self, positions=normal(0.02))
@@ -197,11 +202,14 @@ class CaptionEncoder(nn.Module):
         mask = prompt != 0
         mask = torch.cat([torch.ones_like(mask[:, :1]), mask[:, 1:]], dim=1)
         tokens = self.words(prompt) + self.positions  # (B, L, D)
+        outputs = []
         for block in self.blocks:
             tokens = block(tokens, Condition(mask=mask))
+            outputs.append(tokens)
         tokens = self.norm(tokens)
         words = mask.unsqueeze(-1).to(tokens.dtype)
-        return Encoded(tokens, mask, (tokens * words).sum(1) / words.sum(1))
+        layers = (*map(self.norm, outputs[:-1]), tokens) if self.every else ()
+        return Encoded(tokens, mask, (tokens * words).sum(1) / words.sum(1), layers=layers)
 
 
 class SlotEncoder(nn.Module):
@@ -230,13 +238,18 @@ class SlotEncoder(nn.Module):
 
 
 class FeatureEncoder(nn.Module):
-    """LN and one Linear to the model's width, for the tokens and the pooled vector that the scheme reads."""
+    """LN and one Linear to the model's width, for the tokens and the pooled vector that the scheme reads.
+
+    Of several layers the last alone is read, or each by the same map.
+    """
 
     role = "prompt"
 
-    def __init__(self, token_width: int, pooled_width: int, width: int, reads: frozenset[str]) -> None:
+    def __init__(
+        self, token_width: int, pooled_width: int, width: int, reads: frozenset[str], *, layers: int = 1
+    ) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.layers, self.token_width = width, layers, token_width
         if "tokens" in reads:
             self.tokens = nn.Sequential(nn.LayerNorm(token_width), nn.Linear(token_width, width))
             self.null_token = nn.Parameter(torch.empty(width))
@@ -249,12 +262,16 @@ class FeatureEncoder(nn.Module):
         null = ~prompt.mask.any(1)  # (B,)
         tokens = pooled = prompt.pooled.new_zeros(())
         mask = prompt.mask
+        layers: tuple[Tensor, ...] = ()
         if "tokens" in self.reads:
-            tokens = torch.where(null[:, None, None], self.null_token, self.tokens(prompt.tokens))
+            given = prompt.tokens.unflatten(-1, (self.layers, self.token_width)).unbind(2)
+            read = given if "layers" in self.reads else given[-1:]
+            made = tuple(torch.where(null[:, None, None], self.null_token, self.tokens(one)) for one in read)
+            tokens, layers = made[-1], made if len(made) > 1 else ()
             mask = torch.cat([mask[:, :1] | null[:, None], mask[:, 1:]], dim=1)
         if "pooled" in self.reads:
             pooled = torch.where(null[:, None], self.null_pooled, self.pooled(prompt.pooled))
-        return Encoded(tokens, mask, pooled)
+        return Encoded(tokens, mask, pooled, layers=layers)
 
 
 def with_image(mask: Tensor | None, count: int) -> Tensor | None:

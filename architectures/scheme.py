@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from architectures import options as declared
 from architectures.backbone_config import BackboneConfig as BackboneConfig
+from architectures.beside import BANK, TEXT_LAYERS, Bank, TextLayers, with_layer, with_room
 from architectures.final import FinalNorm
 from architectures.layers import (
     MLPS,
@@ -71,11 +72,6 @@ SIGNALS = Option(
     "what conditions the model beside the prompt's tokens, summed to c; without any, gates are static",
     ("none", "timestep", "pooled", "timestep+pooled"),
 )
-BANK = Option(
-    "learned tokens beside the image's, how many and before which block they enter: with the pooled prompt added to "
-    "each, or blank",
-    ("none", "tokens(8, 0)", "registers(8, 0)"),
-)
 POOLED = replace(SIGNALS, choices=("pooled", "timestep+pooled"))  # of a prompt that has no other way in than c
 TIME = Option(
     "where the timestep enters: summed to c, as a token beside the prompt's, or added to the image's tokens",
@@ -85,17 +81,6 @@ WITHOUT_C = replace(SIGNALS, choices=("none", "timestep")), replace(TIME, choice
 
 
 M = TypeVar("M", bound=nn.Module)
-
-
-class Bank(nn.Module):
-    """k learned tokens P: how many images -> (B, k, D)."""
-
-    def __init__(self, count: int, width: int) -> None:
-        super().__init__()
-        self.tokens = nn.Parameter(torch.empty(count, width))
-
-    def forward(self, images: int) -> Tensor:
-        return self.tokens.expand(images, -1, -1)
 
 
 def _of_backbone(module: M) -> M:
@@ -126,6 +111,7 @@ class Scheme(nn.Module):
         self.backbone = backbone
         self.grid = backbone.grid(image_size)
         self.bank: Bank | None = None
+        self.layerwise: TextLayers | None = None
         self.rope = RoPE(backbone.width // backbone.heads, self.grid) if backbone.positions == "rope" else None
 
     # --- the parts that the backbone holds fixed ------------------------------------------------------------------
@@ -254,8 +240,38 @@ class Scheme(nn.Module):
         return self.conditioning_vector(prompt.at_zero, prompt)
 
     def prompt_side(self, e_t: Tensor, prompt: Encoded) -> tuple[Tensor, Tensor | None]:
-        """The prompt's tokens (B, L, D) and their mask, after e_t where time is a token: (B, 1 + L, D)."""
-        return with_time(e_t, prompt) if self.facts.time == "token" else (prompt.tokens, prompt.mask)
+        """The prompt's tokens (B, L, D) and their mask, after e_t where time is a token: (B, 1 + L, D).
+
+        With `text_layers=each` as many again, whose place block i's own tokens take.
+        """
+        y, mask = with_time(e_t, prompt) if self.facts.time == "token" else (prompt.tokens, prompt.mask)
+        return (y, mask) if self.layerwise is None else with_room(y, mask, prompt)
+
+    # --- the encoder's layers: the option `text_layers` ---------------------------------------------------------------
+
+    def set_text_layers(self, layers: str, *, static: bool = False) -> None:
+        """Makes the map V_i of each block's own layer of the encoder (`static`: no block updates the prompt's tokens).
+
+        Raises:
+            ValueError: for other words than those of `TEXT_LAYERS`, or where no block updates a token.
+        """
+        if choose("text_layers", layers, TEXT_LAYERS.choices)[0] == "last":
+            return
+        if static:
+            raise ValueError(
+                "text_layers 'each' is beside tokens of the prompt that blocks update, and context 'static' updates "
+                "none: leave one of the two out"
+            )
+        self.layerwise = TextLayers(self.backbone.width, self.backbone.depth)
+
+    @property
+    def parts_read(self) -> frozenset[str]:
+        """Which parts of the encoded prompt it uses: those of its facts, and `layers`."""
+        return self.facts.reads | ({"layers"} if self.layerwise is not None else set())
+
+    def text_layers(self, prompt: Encoded) -> tuple[Tensor, ...]:
+        """y_i (B, L, D) of each block i, or nothing."""
+        return () if self.layerwise is None else self.layerwise(prompt)
 
     # --- tokens beside the image's: the option `bank` -----------------------------------------------------------------
 
@@ -294,7 +310,8 @@ class Scheme(nn.Module):
         return x
 
     def join(self, index: int, h: Any, c: Condition) -> Any:
-        """What block `index` receives. Default: h, and before the block `start` [h ; c.beside] where c has such."""
+        """What block `index` receives. Default: h, with its own layer's tokens or before `start` [h ; c.beside]."""
+        h = (h[0], with_layer(index, h[1], c)) if isinstance(h, tuple) else with_layer(index, h, c)
         return h if c.beside is None or index != self.start else torch.cat([h, c.beside.to(h.dtype)], dim=1)
 
     def block(self, index: int) -> nn.Module:

@@ -134,11 +134,8 @@ class SidedBlock(Sided):
         """The attention, then each side's branches; where y is modulated apart its vectors are primed."""
         x_1, y_1 = self.attention, self.attention.unmodulated() if self.plain else self.attention
         y_2 = self.mlp.unmodulated() if self.plain else self.mlp
-        lines = self.attention_equations(x_1.input_equation("x", "1"), y_1.input_equation("y", "1'"))
-        if self.static:
-            return [lines[0], f"x <- x + {x_1.branch_equation('a_x', '1')}", *self.mlp.equations("x", "2")]
-        lines += [f"x <- x + {x_1.branch_equation('a_x', '1')}", "y <- y + " + y_1.branch_equation("a_y", "1'")]
-        return [*lines, *self.mlp.equations("x", "2"), *y_2.equations("y", "2'")]
+        lines = self.turn_equations(x_1, self.mlp, y_1, y_2)
+        return [line for line in lines if not line.startswith(("a_y", "y"))] if self.static else lines
 
 
 # --- a block over x alone, with keys and values of y ------------------------------------------------------------------

@@ -185,6 +185,16 @@ class Sided(Equations):
             return [f"a_x, a_y = Attention([{u} ; {w}])"]
         return [f"a_x, _ = Attention([{u} ; {w}])", f"a_y = Attention({w})"]
 
+    def turn_equations(self, x: SubLayer, x_mlp: SubLayer, y: SubLayer, y_mlp: SubLayer) -> list[str]:
+        """The attention, then each side's branches, an MLP after it; y's vectors are primed."""
+        return [
+            *self.attention_equations(x.input_equation("x", "1"), y.input_equation("y", "1'")),
+            f"x <- x + {x.branch_equation('a_x', '1')}",
+            "y <- y + " + y.branch_equation("a_y", "1'"),
+            *x_mlp.equations("x", "2"),
+            *y_mlp.equations("y", "2'"),
+        ]
+
     def beside_equations(self, x: SubLayer, y: SubLayer, mlp: SubLayer) -> list[str]:
         """Each side's input, the attention, and what it and the MLP add; y's vectors are primed."""
         both = ((x, "x", "u", ""), (y, "y", "w", "'"))

@@ -87,14 +87,7 @@ class DualBlock(Sided):
         """One attention over both streams, then each stream's branches; y's vectors are primed."""
         if self.beside:
             return self.beside_equations(self.attention, self.text_attention, self.mlp)
-        u, w = self.attention.input_equation("x", "1"), self.text_attention.input_equation("y", "1'")
-        return [
-            *self.attention_equations(u, w),
-            f"x <- x + {self.attention.branch_equation('a_x', '1')}",
-            "y <- y + " + self.text_attention.branch_equation("a_y", "1'"),
-            *self.mlp.equations("x", "2"),
-            *self.text_mlp.equations("y", "2'"),
-        ]
+        return self.turn_equations(self.attention, self.mlp, self.text_attention, self.text_mlp)
 
 
 class LastDualBlock(Sided):
@@ -159,22 +152,24 @@ class LastDualBlock(Sided):
         ]
 
 
-class ParallelBlock(Sided):
-    """z <- z + g (SA(u) + MLP(u)), u = LN(z) (1 + s) + b: attention beside MLP, one triple for both (FLUX).
+class JoinedBlock(Sided):
+    """z -> z: one set of weights for both streams as one sequence, the attention beside the MLP (FLUX) or before it.
 
     The first of them receives two streams and joins them: z = [x ; y].
 
+        z <- z + g (SA(u) + MLP(u)),  u = LN(z) (1 + s) + b                                     beside
+        z <- z + g1 SA(LN(z) (1 + s1) + b1),  z <- z + g2 MLP(LN(z) (1 + s2) + b2)              before
+
     Args:
         head: reads c.joint; for y that of `of_prompt(c)`.
-        attention: with the norm, modulation and gate of both.
-        mlp: a bare sub-layer, whose op receives what attention receives.
+        attention: with norm, modulation and gate, of the MLP too where that is beside it.
+        mlp: the same, or a bare sub-layer, whose op receives what attention receives.
+        beside: whether the MLP is beside the attention.
         apart: whether y is a side of its own.
         sees: whether y attends to x.
         plain: y is unmodulated and ungated.
         text_head: of y, where that is another than x's (`apart`).
     """
-
-    beside = True
 
     def __init__(
         self,
@@ -182,6 +177,7 @@ class ParallelBlock(Sided):
         *,
         attention: SubLayer,
         mlp: SubLayer,
+        beside: bool = True,
         apart: bool = False,
         sees: bool = True,
         plain: bool = False,
@@ -189,7 +185,7 @@ class ParallelBlock(Sided):
     ) -> None:
         super().__init__()
         self.head, self.attention, self.mlp = head, attention, mlp
-        self.text_head = text_head
+        self.text_head, self.beside = text_head, beside
         self.apart, self.sees, self.plain = apart, sees, plain
 
     def forward(self, h: Pair | Tensor, c: Condition) -> Tensor:
@@ -202,10 +198,9 @@ class ParallelBlock(Sided):
             x, y = h if isinstance(h, tuple) else (h[:, :-count], h[:, -count:])
             return torch.cat(self.sides(x, y, c), dim=1)
         z = torch.cat(h, dim=1) if isinstance(h, tuple) else h  # (B, N + L, D)
-        (m,) = self.head(c.joint)
-        u = self.attention.pre(z, m)
-        y = self.attention.op(u, *self.attention.context(c)) + self.mlp.op(u)
-        return self.attention.residual(z, u, y, m)
+        side = self.image_side(c)
+        u = self.attention.pre(z, side.first)
+        return self.after(side, z, u, self.attention.op(u, *self.attention.context(c)), c)
 
     def image_side(self, c: Condition) -> Side:
         """Modulated."""
@@ -217,10 +212,15 @@ class ParallelBlock(Sided):
         return Side(self.attention, self.mlp, *(() if self.plain else head(of_prompt(c).joint)))
 
     def equations(self) -> list[str]:
-        """One norm and one gate for attention and MLP."""
+        """One norm and one gate for attention and MLP, or one for each."""
         if self.apart:
             of_y = self.attention.unmodulated() if self.plain else self.attention
-            return self.beside_equations(self.attention, of_y, self.mlp)
+            if self.beside:
+                return self.beside_equations(self.attention, of_y, self.mlp)
+            of_y_mlp = self.mlp.unmodulated() if self.plain else self.mlp
+            return self.turn_equations(self.attention, self.mlp, of_y, of_y_mlp)
+        if not self.beside:
+            return [*self.attention.equations("z", "1"), *self.mlp.equations("z", "2")]
         both = f"({op_symbol(self.attention.op)}(u) + {op_symbol(self.mlp.op)}(u))"
         return [f"u = {self.attention.input_equation('z', '')}", f"z <- z + {self.attention.branch_equation(both, '')}"]
 

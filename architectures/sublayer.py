@@ -39,6 +39,7 @@ class Condition(NamedTuple):
         prompt: what modulates the prompt's side, where that is another c than the image's; or None.
         kept: of one block, the prompt's keys and values (B, H, L, d) in it, where they are known before; or None.
         time: e_t (B, D), where more than c is made of it; or None.
+        layers: of each block, tokens (B, L, D) in the place of the last L of the prompt's; or empty.
     """
 
     vector: Tensor | None = None
@@ -52,6 +53,7 @@ class Condition(NamedTuple):
     prompt: Condition | None = None
     kept: tuple[Tensor, Tensor] | None = None
     time: Tensor | None = None
+    layers: tuple[Tensor, ...] = ()
 
 
 # --- modulate: nothing | scale | scale and shift | rotate | rotate and scale -----------------------------------------

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from architectures.layers import MLP, LayerNorm, SelfAttention
 from architectures.modulation import PerBlock, Projected, zeros
-from architectures.streams import DualBlock, ParallelBlock
+from architectures.streams import DualBlock, JoinedBlock
 from architectures.sublayer import (
     LINEAR,
     PLAIN,
@@ -112,7 +112,7 @@ def test_two_streams_with_tied_weights_are_one_sequence(seed: int) -> None:
 def test_flux_s_single_block_is_attention_beside_the_mlp_with_one_triple(seed: int) -> None:
     """One branch at a time it is adaLN-Zero's sub-layer; both together are the sum of both branches."""
     g = torch.Generator().manual_seed(seed)
-    made = ParallelBlock(
+    made = JoinedBlock(
         PerBlock(D, [BRANCH]).head(),
         attention=sublayer(SelfAttention(D, H), BRANCH, joint_mask),
         mlp=SubLayer(MLP(D)),

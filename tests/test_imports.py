@@ -29,6 +29,7 @@ ARCHITECTURES = [
     "sides",
     "sequence",
     "prompt",
+    "beside",
     "scheme",
     "streams",
     "sources",

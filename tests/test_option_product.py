@@ -43,6 +43,10 @@ REASONS = {  # what does not fit, and what would: and a pair of flux's or sd3's 
         "context": "static",
         "prompt_sees_image": "no",
     },
+    "text_layers 'each' .* context 'static' updates none: leave one of the two out": {
+        "context": "static",
+        "text_layers": "each",
+    },
 }
 SCHEMES = architectures.schemes()
 

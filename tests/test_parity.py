@@ -413,10 +413,10 @@ def put_streams(block: Any, attn: Any) -> None:
             theirs.weight.copy_(mine.weight)
 
 
-def streams_of(scheme: str) -> tuple[Any, Tensor, Tensor, Tensor, Any]:
+def streams_of(scheme: str, **options: Any) -> tuple[Any, Tensor, Tensor, Tensor, Any]:
     model = randomised(
         architectures.create(
-            scheme, NORMED, image_size=8, in_channels=4, out_channels=8, prompt=Labels(CLASSES), seed=0
+            scheme, NORMED, image_size=8, in_channels=4, out_channels=8, prompt=Labels(CLASSES), seed=0, **options
         )
     )
     x, y, c = (gaussian(3, n, D, seed=s).requires_grad_() for n, s in ((16, 3), (5, 4), (1, 5)))

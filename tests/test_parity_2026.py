@@ -12,17 +12,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from gaussians import gaussian
-from test_parity import CONFIG, D, H, Ours, compare, put
+from test_parity import CONFIG, D, H, Ours, compare, put, streams_of
 from test_parity_options import GATED, made, passed, streams
 from torch import Tensor, nn
 
 import architectures
 from architectures import Labels
 from architectures.prompt import Encoded
+from architectures.sides import attend_jointly
 
 pytest.importorskip("diffusers")
 
 ZERO = gaussian(1, D, seed=6)  # the embedding of t = 0
+R = 12  # channels of a narrow c
 
 
 def normed(x: Tensor) -> Tensor:
@@ -80,6 +82,104 @@ def test_streams_apart_and_then_joined_are_flux_3s() -> None:
     joint = made("flux3", early="joint")
     joint.load_state_dict(model.state_dict())
     assert not torch.allclose(mine, passed(joint, x, y, c, zero=ZERO)[:, :16], atol=1e-3), "streams that are not apart"
+
+
+# --- HiDream-I1: the encoder's layers, another in each block ----------------------------------------------------------
+
+
+class Jointly(nn.Module):
+    """Our attention over two streams, where theirs takes a mask and positions."""
+
+    def __init__(self, image: Any, text: Any) -> None:
+        super().__init__()
+        self.image, self.text = image, text
+
+    def forward(self, x: Tensor, mask: None, y: Tensor, **unused: Any) -> tuple[Tensor, Tensor | None]:
+        return attend_jointly(x, y, self.image, self.text)
+
+
+def hidream(model: Any) -> nn.ModuleList:
+    """diffusers' blocks of HiDream-I1 without experts, around our attentions and MLPs, with our maps."""
+    from diffusers.models.transformers import transformer_hidream_image as theirs
+
+    first, *rest = model.blocks
+    two = theirs.HiDreamImageTransformerBlock(D, H, D // H, num_routed_experts=0)
+    with torch.no_grad():
+        for part in ("weight", "bias"):
+            both = [getattr(head.affine, part) for head in (first.head, first.text_head)]
+            getattr(two.adaLN_modulation[1], part).copy_(torch.cat(both))
+    two.attn1 = Jointly(first.attention.op, first.text_attention.op)
+    two.ff_i, two.ff_t = first.mlp.op, first.text_mlp.op
+    blocks = nn.ModuleList([two])
+    for block in rest:
+        one = theirs.HiDreamImageSingleTransformerBlock(D, H, D // H, num_routed_experts=0)
+        put(block.head.affine, one.adaLN_modulation[1])
+        one.attn1, one.ff_i = AsTheyCall(block.attention.op), block.mlp.op
+        blocks.append(one)
+    return blocks
+
+
+class AsTheyCall(Ours):
+    """Our attention where theirs is given a mask by place."""
+
+    def forward(self, x: Tensor, mask: None, **unused: Any) -> Tensor:
+        return self.op(x)
+
+
+def test_another_layer_of_the_encoder_in_each_block_is_hidream_i1s() -> None:
+    """As diffusers' model passes its blocks a caption: a block's own layer enters, and is cut off after."""
+    model, x, y, c, _ = streams_of("hidream-i1")
+    layers = tuple(gaussian(3, 5, D, seed=s).requires_grad_() for s in (7, 8))  # of two, for three blocks
+    blocks, maps = hidream(model), [one.weight for one in model.scheme.layerwise.maps]
+
+    def theirs(order: Sequence[int] = (0, 1, 1)) -> Tensor:
+        own = [F.linear(layers[k], v) for k, v in zip(order, maps, strict=True)]
+        h, text = blocks[0](x, None, torch.cat([y, own[0]], dim=1), temb=c[:, 0])
+        z = torch.cat([h, text[:, : y.shape[1]]], dim=1)
+        for block, added in zip(blocks[1:], own[1:], strict=True):
+            z = block(torch.cat([z, added], dim=1), None, temb=c[:, 0])[:, : z.shape[1]]
+        return z[:, : x.shape[1]]
+
+    condition = model.scheme.embed(c[:, 0], Encoded(y, None, torch.zeros(3, D), layers=layers))
+    h: Any = (x, condition.tokens)
+    for index, block in enumerate(model.blocks):
+        h = block(model.scheme.join(index, h, condition), condition)
+    pairs = [
+        (a.head.affine.weight, b.adaLN_modulation[1].weight) for a, b in zip(model.blocks[1:], blocks[1:], strict=True)
+    ]
+    mine = h[:, : x.shape[1]]
+    compare(mine, theirs(), [x, y, c, *layers], pairs)
+    assert not torch.allclose(mine, theirs((1, 0, 1)), atol=1e-3), "it is not the same which layer a block has"
+
+
+# --- Ideogram 4: Z-Image with silu before the maps --------------------------------------------------------------------
+
+
+def test_silu_of_the_narrow_vector_is_ideogram_4s() -> None:
+    """Its block around our attention and MLP, and its last layer; c is computed as its model does."""
+    from diffusers.models.transformers import transformer_ideogram4 as theirs
+
+    model = made("ideogram4", rank=R)
+    own, e_t, x = model.blocks[0], gaussian(3, D, seed=3).requires_grad_(), gaussian(3, 16, D, seed=4).requires_grad_()
+    other, last = theirs.Ideogram4TransformerBlock(D, 4 * D, H, 1e-5, R), theirs.Ideogram4FinalLayer(D, 8, R)
+    narrow = nn.Linear(D, R)
+    put(model.scheme.trunk[0], narrow)
+    put(own.head.affine, other.adaln_modulation)
+    put(model.scheme.final.head.affine, last.adaln_modulation)
+    with torch.no_grad():
+        for part, ours in (("attention", own.attention), ("ffn", own.mlp)):
+            getattr(other, f"{part}_norm1").weight.copy_(ours.norm.weight)
+            getattr(other, f"{part}_norm2").weight.copy_(ours.post.weight)
+    other.attention, other.feed_forward, last.linear = Ours(own.attention.op), own.mlp.op, nn.Identity()
+
+    def passed(activate: Any = F.silu) -> Tensor:
+        c = activate(narrow(e_t[:, None]))
+        return last(other(x, None, None, c), c)
+
+    condition = model.scheme.embed(e_t, Encoded(gaussian(3, 5, D, seed=5), None, torch.zeros(3, D)))
+    mine = model.scheme.leave(own(x, condition), condition)
+    compare(mine, passed(), [x, e_t], [(own.head.affine.weight, other.adaln_modulation.weight)])
+    assert not torch.allclose(mine, passed(lambda c: c), atol=1e-3), "without silu it is Z-Image"
 
 
 # --- two streams with one map and tables: E-MMDiT, JoyImage -----------------------------------------------------------

@@ -18,6 +18,7 @@ from bench.config.schema import Sample
 from bench.measure.sampling import sample_exact
 
 SIDED = [name for name in architectures.schemes() if "prompt_sees_image" in architectures.describe(name).options]
+LAYERWISE = [name for name in SIDED if "text_layers" in architectures.describe(name).options]
 PRODUCT: list[tuple[str, dict[str, str]]] = [
     (name, dict(prompt_time=time, prompt_sees_image=sees))
     for name in SIDED
@@ -41,6 +42,11 @@ MORE: list[tuple[str, dict[str, str]]] = [
     ("in-context", {"context": "static", "prompt_time": "none"}),
     ("in-context", {"time": "added", "prompt_time": "none"}),
     ("in-context", {"tokens": "2", "prompt_time": "none", "prompt_sees_image": "no"}),
+    *((name, {"text_layers": "each", "prompt_time": "zero", "prompt_sees_image": "no"}) for name in LAYERWISE),
+    ("flux", {"text_layers": "each", "time": "token"}),
+    ("flux", {"parallel": "none", "prompt_time": "zero", "prompt_sees_image": "no"}),
+    ("flux", {"parallel": "none", "prompt_time": "none", "prompt_sees_image": "no"}),
+    ("z-image", {"activation": "silu", "prompt_time": "zero", "prompt_sees_image": "no"}),
 ]
 ALL = [*PRODUCT, *MORE]
 ALONE = [(name, options) for name, options in ALL if SchemeUnderTest(name, options).build().scheme.prompt_alone]

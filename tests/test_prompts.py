@@ -10,6 +10,7 @@ import torch
 
 import architectures
 from architectures import Captions, FeatureBatch, Features, Labels, Slots
+from architectures.laws import SchemeUnderTest
 from bench.config.schema import Data, Prompt
 from bench.data import datasets, prompts
 from bench.data.datasets import Dataset, Split
@@ -145,7 +146,7 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         (
             "t5",
             transformers.T5Model,
-            transformers.T5Config(vocab_size=len(words), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2),
+            transformers.T5Config(vocab_size=len(words), d_model=16, d_kv=8, d_ff=32, num_layers=4, num_heads=2),
         ),
         (
             "clip",
@@ -154,7 +155,7 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                 vocab_size=len(words),
                 hidden_size=16,
                 intermediate_size=32,
-                num_hidden_layers=1,
+                num_hidden_layers=4,
                 num_attention_heads=2,
                 max_position_embeddings=16,
                 eos_token_id=1,
@@ -241,6 +242,27 @@ def test_a_frozen_encoder_has_every_prompt_of_a_task(tmp_path: Path, encoders, n
         PromptError, match="prompt.length 3: .* has up to . tokens, and none is cut; set prompt.length="
     ):
         prompts.prepare(data, config(kind="features", encoder=frozen, length=3), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["t5", "clip"])
+def test_layers_of_a_frozen_encoder_reach_the_blocks_that_read_them(tmp_path: Path, encoders, name: str) -> None:
+    frozen, texts = str(encoders[name]), captioned()
+    one = prompts.prepare(texts, config(kind="features", encoder=frozen, length=8), tmp_path)
+    two = prompts.prepare(texts, config(kind="features", encoder=frozen, length=8, layers=2), tmp_path)
+    assert two.kind == Features(width=16, pooled_width=16, length=8, layers=2) and one.digest != two.digest
+    few, both = (kept.rows("train", np.arange(2)) for kept in (one, two))
+    assert torch.equal(both.tokens[..., 16:], few.tokens), "the last is that of one alone"
+    assert not torch.equal(both.tokens[..., :16], few.tokens)
+    typed, _ = two.encode(["a red ring"])
+    assert typed.tokens.shape == (1, 8, 32)
+    other = both._replace(tokens=torch.cat([both.tokens[..., :16].flip(-1), both.tokens[..., 16:]], dim=-1))
+    x, t, same = torch.ones(2, 3, 16, 16), torch.full((2,), 0.5), {}
+    for read in ("last", "each"):
+        model = SchemeUnderTest("sd3", {"text_layers": read}).random(two.kind)
+        same[read] = torch.allclose(model(x, t, both), model(x, t, other), atol=1e-5)
+    assert same == {"last": True, "each": False}
+    with pytest.raises(PromptError, match="prompt.layers 5: .* has 4, and that is the most"):
+        prompts.prepare(texts, config(kind="features", encoder=frozen, length=8, layers=5), tmp_path)
 
 
 def test_features_of_more_prompts_than_fit_are_refused(tmp_path: Path, encoders) -> None:

@@ -84,10 +84,20 @@ OTHERS: dict[str, Callable[[], nn.Module]] = {
     ),
     "pixart-1024": lambda: diffusers.PixArtTransformer2DModel(caption_channels=4096, sample_size=128),
     "lumina2": lambda: diffusers.Lumina2Transformer2DModel(cap_feat_dim=2304),
+    "lumina2-3b": lambda: diffusers.Lumina2Transformer2DModel(
+        hidden_size=2592, num_layers=30, axes_dim_rope=(36, 36, 36), cap_feat_dim=2304
+    ),
+    "lumina2-4b": lambda: diffusers.Lumina2Transformer2DModel(
+        hidden_size=2880, num_layers=32, axes_dim_rope=(40, 40, 40), cap_feat_dim=2304
+    ),
+    "lumina2-7b": lambda: diffusers.Lumina2Transformer2DModel(
+        hidden_size=3840, num_layers=32, num_attention_heads=32, axes_dim_rope=(40, 40, 40), cap_feat_dim=2304
+    ),
     "z-image": lambda: diffusers.ZImageTransformer2DModel(),
 }  # fmt: skip
 MILLIONS = {"sd3": 2028.3, "sd3-large": 8056.6, "flux": 11901.4, "flux-schnell": 11891.2, "qwen-image": 20430.4}
 MILLIONS |= {"pixart": 610.9, "pixart-1024": 611.3, "lumina2": 2609.8, "z-image": 6154.9}
+MILLIONS |= {"lumina2-3b": 3734.8, "lumina2-4b": 4792.6, "lumina2-7b": 8247.7}
 MILLIONS |= {"flux2": 32223.3, "flux2-klein-9b": 9078.6, "flux2-klein-4b": 3875.5, "chroma": 8900.0}
 HDM = {"hdm-small": 237.29, "hdm": 343.18, "hdm-large": 555.63}
 
@@ -635,6 +645,7 @@ ALIKE: dict[str, dict[str, Any]] = {  # sizes that make a system as deep as the 
     "ernie-image": dict(depth=3, axes=AXES),
     "kandinsky5": dict(depth=3, text_depth=1, cond_width=D, axes=AXES),
     "glm-image": dict(depth=3, cond_width=D, axes=(8, 8)),
+    "hidream-i1": dict(dual=1, single=2, axes=AXES),
 }
 BESIDE = {
     "krea2": 2 * D - 2 * D * D,  # a table in the last norm, where the option has a map

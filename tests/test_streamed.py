@@ -163,7 +163,7 @@ def test_a_sample_is_examined_before(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_streamed_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="data.stream is of files of images"):
+    with pytest.raises(ValueError, match="data.stream is of image files"):
         Data(source="scenes", stream=True)
     with pytest.raises(DataError, match="a data set of the hub; download it first"):
         read("someone/photos", tmp_path / "cache", stream=True)

@@ -4,10 +4,11 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from architectures.beside import BANK
 from architectures.layers import NORM, parse_norm
 from architectures.placement import HEAD
 from architectures.prompt import Encoded
-from architectures.scheme import BANK, POOLED, TIME, BackboneConfig, Facts, Scheme
+from architectures.scheme import POOLED, TIME, BackboneConfig, Facts, Scheme
 from architectures.sublayer import GATE, MODULATION, Adaptive, Block, Condition, SubLayer, parse_gate
 
 

@@ -4,20 +4,36 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
+from architectures.beside import TEXT_LAYERS
 from architectures.layers import LayerNorm
 from architectures.options import Option, choose
 from architectures.placement import HEAD, TRUNK, trunks_of
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sides import PROMPT_TIME, SEES, Pair
-from architectures.streams import ParallelBlock, dual_block
-from architectures.sublayer import GATE, MODULATION, Adaptive, Condition, SubLayer, joint_mask, parse_gate
+from architectures.streams import JoinedBlock, dual_block
+from architectures.sublayer import (
+    GATE,
+    MODULATION,
+    Adaptive,
+    Condition,
+    Context,
+    SubLayer,
+    joint_mask,
+    no_context,
+    parse_gate,
+)
 
 DUAL = Option(
     "how many of the blocks, from the first on, have two streams", ("third", "none", "seventh", "half", "all")
 )
 EARLY = Option("what the two streams attend to: both of them, or each itself alone", ("joint", "separate"))
-PARALLEL = Option("which blocks have the attention beside the MLP, with one triple for both", ("joined", "all"))
+PARALLEL = Option(
+    "which blocks have the attention beside the MLP, with one triple for both, where the others have a triple for each",
+    ("joined", "none", "all"),
+)
+
+IN_PARALLEL = ({"all"}, {"all", "joined"})  # of the blocks of two streams, and of those of one
 
 
 class Flux(Scheme):
@@ -42,7 +58,9 @@ class Flux(Scheme):
     backbone.
 
     FLUX.3 (2026) has `early=separate` and `parallel=all`, and `trunk=side`: in the joined blocks, too, y is modulated
-    by a map of its own, at t = 0. `trunk=one` with an approximator is Chroma's one network for all vectors.
+    by a map of its own, at t = 0. `trunk=one` with an approximator is Chroma's one network for all vectors. With
+    `text_layers=each` block i attends to [x ; y ; V_i l_i], l_i the tokens of the encoder's layer i, and with
+    `parallel=none` the joined blocks, too, have the MLP after the attention (HiDream-I1).
     """
 
     facts = Facts(
@@ -70,21 +88,26 @@ class Flux(Scheme):
         modulation: Annotated[str, MODULATION] = "scale+shift",
         prompt_time: Annotated[str, PROMPT_TIME] = "t",
         prompt_sees_image: Annotated[str, SEES] = "yes",
+        text_layers: Annotated[str, TEXT_LAYERS] = "last",
     ) -> None:
         super().__init__(backbone, image_size)
         n = backbone.depth
         self.set_signals(signals, time)
         self.set_prompt_side(prompt_time, prompt_sees_image)
+        self.set_text_layers(text_layers)
         self.plain = prompt_time == "none"
         self.dual = {"third": n // 3, "none": 0, "seventh": max(1, n // 7), "half": n // 2, "all": n}[dual]
         self.joint = choose("early", early, EARLY.choices)[0] == "joint"
-        self.beside = choose("parallel", parallel, PARALLEL.choices)[0] == "all"
+        self.beside, self.joined_beside = (choose("parallel", parallel, PARALLEL.choices)[0] in k for k in IN_PARALLEL)
         self.own_side = choose("trunk", trunk, TRUNK.choices)[0] == "side" and not self.plain
         if not self.joint and self.dual == n:
             raise ValueError("early 'separate' keeps the prompt from the image where all have two streams: choose dual")
         self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)
-        two, joined = ([branch] if self.beside else [branch, branch], self.dual), ([branch], n - self.dual)
+        two, joined = (
+            ([branch] if beside else [branch, branch], count)
+            for beside, count in ((self.beside, self.dual), (self.joined_beside, n - self.dual))
+        )
         kinds = {"image": two, "prompt": two, "joined": joined, "joined prompt": joined}  # what each has a map for
         unused = (["prompt"] if self.plain else []) + ([] if self.own_side else ["joined prompt"])
         self.heads = {
@@ -103,7 +126,8 @@ class Flux(Scheme):
         y, mask = self.prompt_side(e_t, prompt)
         other = Condition(c_y, joint=self.given("joined prompt" if self.own_side else "joined", c_y))
         image, text, joint = self.given("image", c), self.given("prompt", c_y), self.given("joined", c)
-        return Condition(c, image, text, joint, tokens=y, mask=self.joint_mask(mask), prompt=other)
+        mask, layers = self.joint_mask(mask), self.text_layers(prompt)
+        return Condition(c, image, text, joint, tokens=y, mask=mask, prompt=other, layers=layers)
 
     def given(self, kind: str, c: Tensor | None) -> Any:
         """What the heads of one kind of tokens read of c; None where there are none."""
@@ -129,22 +153,21 @@ class Flux(Scheme):
                 joint=self.joint,
                 beside=self.beside,
             )
-        attention = SubLayer(
-            op=self.self_attention(),
-            norm=LayerNorm(self.backbone.width),
-            modulation=self.modulation,
-            gate=self.gate,
-            context=joint_mask,
-        )
-        return ParallelBlock(
+        return JoinedBlock(
             self.heads["joined"].head(index - self.dual),
-            attention=attention,
-            mlp=SubLayer(op=self.mlp()),
+            attention=self.branch(self.self_attention(), joint_mask),
+            mlp=SubLayer(op=self.mlp()) if self.joined_beside else self.branch(self.mlp()),
+            beside=self.joined_beside,
             apart=self.apart or self.own_side,
             sees=self.sees_image,
             plain=self.plain,
             text_head=self.heads["joined prompt"].head(index - self.dual) if self.own_side else None,
         )
+
+    def branch(self, op: nn.Module, context: Context = no_context) -> SubLayer:
+        """g op(LN(z) (1 + s) + b), over both streams as one sequence."""
+        norm = LayerNorm(self.backbone.width)
+        return SubLayer(op=op, norm=norm, modulation=self.modulation, gate=self.gate, context=context)
 
     def leave(self, h: Pair | Tensor, c: Condition) -> Tensor:
         x = h[0] if isinstance(h, tuple) else h[:, : self.grid**2]

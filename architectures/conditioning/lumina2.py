@@ -4,6 +4,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from architectures.beside import TEXT_LAYERS
 from architectures.layers import NORM, LayerNorm, RMSNorm, parse_norm
 from architectures.options import choose
 from architectures.placement import HEAD, SIDE_TRUNK
@@ -57,11 +58,13 @@ class Lumina2(Scheme):
         norm: Annotated[str, NORM] = "rms",
         prompt_time: Annotated[str, PROMPT_TIME] = "t",
         prompt_sees_image: Annotated[str, SEES] = "yes",
+        text_layers: Annotated[str, TEXT_LAYERS] = "last",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
         self.set_signals(signals, time)
         self.set_prompt_side(prompt_time, prompt_sees_image, static=context == "static")
+        self.set_text_layers(text_layers, static=context == "static")
         self.modulation, self.gate = modulation, parse_gate(gate)
         self.post, self.context = choose("post", post, POST.choices)[0], context
         self.norm = parse_norm(norm)
@@ -77,7 +80,8 @@ class Lumina2(Scheme):
         y, mask = self.prompt_side(e_t, prompt)
         apart = self.prompt_time == "zero" or self.text_trunk is not None
         side = Condition(modulation=(self.text_trunk or self.trunk)(self.of_prompt(c, prompt))) if apart else None
-        return Condition(c, self.trunk(c), tokens=y, mask=self.joint_mask(mask), prompt=side)
+        mask, layers = self.joint_mask(mask), self.text_layers(prompt)
+        return Condition(c, self.trunk(c), tokens=y, mask=mask, prompt=side, layers=layers)
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
         return join_tokens(self.context, x, c)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from architectures.beside import TEXT_LAYERS
 from architectures.layers import LayerNorm
 from architectures.placement import HEAD, STREAM_TRUNK, trunks_of
 from architectures.prompt import Encoded
@@ -53,11 +54,13 @@ class QwenImage(Scheme):
         modulation: Annotated[str, MODULATION] = "scale+shift",
         prompt_time: Annotated[str, PROMPT_TIME] = "t",
         prompt_sees_image: Annotated[str, SEES] = "yes",
+        text_layers: Annotated[str, TEXT_LAYERS] = "last",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
         self.set_signals(signals, time)
         self.set_prompt_side(prompt_time, prompt_sees_image)
+        self.set_text_layers(text_layers)
         self.plain = prompt_time == "none"
         self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(modulation, self.gate)
@@ -71,7 +74,8 @@ class QwenImage(Scheme):
         y, mask = self.prompt_side(e_t, prompt)
         c_y = self.of_prompt(c, prompt)  # of the prompt's side
         text = None if self.plain else self.trunks[-1](c_y)
-        return Condition(c, self.trunks[0](c), text, tokens=y, mask=self.joint_mask(mask), prompt=Condition(vector=c_y))
+        mask, layers, other = self.joint_mask(mask), self.text_layers(prompt), Condition(vector=c_y)
+        return Condition(c, self.trunks[0](c), text, tokens=y, mask=mask, prompt=other, layers=layers)
 
     def enter(self, x: Tensor, c: Condition) -> Pair:
         assert c.tokens is not None

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from architectures.beside import TEXT_LAYERS
 from architectures.layers import LayerNorm, SelfAttention
 from architectures.placement import HEAD, STREAM_TRUNK, trunks_of
 from architectures.prompt import Encoded
@@ -68,12 +69,14 @@ class SD3(Scheme):
         modulation: Annotated[str, MODULATION] = "scale+shift",
         prompt_time: Annotated[str, PROMPT_TIME] = "t",
         prompt_sees_image: Annotated[str, SEES] = "yes",
+        text_layers: Annotated[str, TEXT_LAYERS] = "last",
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
         self.set_signals(signals, time)
         self.static = context == "static"
         self.set_prompt_side(plain_or(text, prompt_time), prompt_sees_image, static=self.static)
+        self.set_text_layers(text_layers, static=self.static)
         self.image = Adaptive(modulation, parse_gate(gate))
         self.text = Adaptive("none", OPEN) if self.prompt_time == "none" else self.image
         self.heads, self.text_heads = (self.placement(head, [self.image, self.image]) for _ in range(2))
@@ -86,7 +89,8 @@ class SD3(Scheme):
         c_y = self.of_prompt(c, prompt)  # of the prompt's side
         text = self.trunks[-1](c_y) if self.text.slots and not self.static else None
         y, mask = self.prompt_side(e_t, prompt)
-        return Condition(c, self.trunks[0](c), text, tokens=y, mask=self.joint_mask(mask), prompt=Condition(vector=c_y))
+        mask, layers, other = self.joint_mask(mask), self.text_layers(prompt), Condition(vector=c_y)
+        return Condition(c, self.trunks[0](c), text, tokens=y, mask=mask, prompt=other, layers=layers)
 
     def enter(self, x: Tensor, c: Condition) -> Pair:
         assert c.tokens is not None

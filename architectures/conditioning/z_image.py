@@ -4,6 +4,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from architectures.beside import TEXT_LAYERS
 from architectures.layers import LayerNorm, RMSNorm
 from architectures.modulation import ModulationLinear, Nothing
 from architectures.options import Option, choose
@@ -13,6 +14,8 @@ from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sequence import CONTEXT, POST, join_tokens, token_block
 from architectures.sides import PROMPT_TIME, SEES
 from architectures.sublayer import GATE, MODULATION, Adaptive, Condition, SubLayer, joint_mask, parse_gate
+
+ACTIVATION = Option("what the narrow c passes before any map reads it", ("none", "silu"))
 
 
 class ZImage(Scheme):
@@ -29,7 +32,7 @@ class ZImage(Scheme):
     Z-Image team 2025 (arXiv 2511.22699), eps 1e-5. The released code leaves open how the heads are initialised: zero
     here, as in Lumina-Image 2.0, whose block it is. Its refiner blocks, rotary positions, SwiGLU and learned padding
     belong to its backbone, not to its conditioning. `post`, `modulation` and `context` are those of `lumina2`; a `head`
-    that is shared reads the same narrow c.
+    that is shared reads the same narrow c. With `activation=silu` c = silu(V e_t + v) (Ideogram 4).
     """
 
     facts = Facts(
@@ -49,6 +52,7 @@ class ZImage(Scheme):
         gate: Annotated[str, GATE] = "tanh",
         head: Annotated[str, HEAD] = "per-block",
         rank: Annotated[int, Option("channels of c")] = 256,
+        activation: Annotated[str, ACTIVATION] = "none",
         signals: Annotated[str, SIGNALS] = "timestep",
         time: Annotated[str, TIME] = "modulation",
         modulation: Annotated[str, MODULATION] = "scale",
@@ -56,6 +60,7 @@ class ZImage(Scheme):
         context: Annotated[str, CONTEXT] = "updated",
         prompt_time: Annotated[str, PROMPT_TIME] = "t",
         prompt_sees_image: Annotated[str, SEES] = "yes",
+        text_layers: Annotated[str, TEXT_LAYERS] = "last",
     ) -> None:
         super().__init__(backbone, image_size)
         if rank < 1:
@@ -63,10 +68,13 @@ class ZImage(Scheme):
         d = backbone.width
         self.set_signals(signals, time)
         self.set_prompt_side(prompt_time, prompt_sees_image, static=context == "static")
+        self.set_text_layers(text_layers, static=context == "static")
         self.modulation, self.gate = modulation, parse_gate(gate)
         self.post, self.context = choose("post", post, POST.choices)[0], context
         branch = Adaptive(self.modulation, self.gate)
-        self.trunk = Nothing() if self.without_c else ModulationLinear(d, rank)
+        self.trunk: nn.Module = Nothing() if self.without_c else ModulationLinear(d, rank)
+        if choose("activation", activation, ACTIVATION.choices)[0] == "silu":
+            self.trunk = nn.Sequential(self.trunk, nn.SiLU())
         self.heads = self.placement(head, [branch, branch], channels=rank, activate=False)
         self.maps = self.heads.trunk()
         self.final = self.final_norm(LayerNorm(d), modulation, rank)
@@ -77,7 +85,8 @@ class ZImage(Scheme):
         c = self.trunk(c)  # (B, 256)
         y, mask = self.prompt_side(e_t, prompt)
         other = None if side is None else Condition(modulation=self.maps(side))
-        return Condition(c, self.maps(c), tokens=y, mask=self.joint_mask(mask), prompt=other)
+        mask, layers = self.joint_mask(mask), self.text_layers(prompt)
+        return Condition(c, self.maps(c), tokens=y, mask=mask, prompt=other, layers=layers)
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
         return join_tokens(self.context, x, c)

@@ -48,6 +48,7 @@ class System:
 
 DIT, PIXART, HDM = "arXiv 2212.09748", "arXiv 2310.00426", "TechReport of KohakuBlueleaf/HDM"
 FLUX, FLUX2 = "black-forest-labs/flux", "black-forest-labs/flux2"
+LUMINA = "Alpha-VLLM/Lumina-Image-2.0, a size of its code without a released file"
 SANA, WAN, DEFAULTS = "arXiv 2410.10629", "arXiv 2503.20314", "{}, sizes of diffusers' constructor"
 FLUX2_OPTIONS, WAN_OPTIONS, KREA2 = NAMED["flux2"].options, NAMED["wan"].options, NAMED["krea2"]
 PUBLISHED: dict[str, System] = {
@@ -88,7 +89,7 @@ PUBLISHED: dict[str, System] = {
         "flux", "chroma:Chroma", 2025, "lodestones/Chroma1-HD",
         options=NAMED["chroma"].options | dict(head="approximator(5120, 5)"),
     ),
-    "hidream-i1": System("flux", "hidream:HiDream", 2025, "arXiv 2505.22705"),
+    "hidream-i1": System("flux", "hidream:HiDream", 2025, "arXiv 2505.22705", options=NAMED["hidream-i1"].options),
     "qwen-image": System("qwen-image", "mmdit:QwenImage", 2025, "arXiv 2508.02324"),
     "prx": System("static-text", "prx:PRX", 2025, "Photoroom/PRX", options=NAMED["prx"].options),
     "qwen-image-2.1": System(
@@ -103,6 +104,15 @@ PUBLISHED: dict[str, System] = {
         "lumina2", "glm_image:GLMImage", 2026, "zai-org/GLM-Image", options=NAMED["glm-image"].options
     ),
     "lumina2": System("lumina2", "next_dit:Lumina2", 2025, "arXiv 2503.21758"),
+    "lumina2-3b": System(
+        "lumina2", "next_dit:Lumina2", 2025, LUMINA, dict(width=2592, depth=30, axes=(36, 36, 36))
+    ),
+    "lumina2-4b": System(
+        "lumina2", "next_dit:Lumina2", 2025, LUMINA, dict(width=2880, depth=32, axes=(40, 40, 40))
+    ),
+    "lumina2-7b": System(
+        "lumina2", "next_dit:Lumina2", 2025, LUMINA, dict(width=3840, depth=32, heads=32, axes=(40, 40, 40))
+    ),
     "z-image": System("z-image", "next_dit:ZImage", 2025, "arXiv 2511.22699"),
     "krea2": System("lumina2", "krea2:Krea2", 2026, KREA2.source, options=KREA2.options),
     "ernie-image": System(

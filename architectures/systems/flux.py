@@ -12,7 +12,7 @@ from architectures.final import FinalNorm
 from architectures.layers import MLP, LayerNorm, PrecomputedRoPE, SelfAttention, patchify, unpatchify
 from architectures.modulation import PerBlock, Placement
 from architectures.prompt import FeatureBatch
-from architectures.streams import ParallelBlock, dual_block, prompt_path
+from architectures.streams import JoinedBlock, dual_block, prompt_path
 from architectures.sublayer import LINEAR, Condition, SubLayer, mask_and_positions
 from architectures.systems.mmdit import BRANCH, combined, dual_moves
 from architectures.systems.parts import TimeEmbedding, TwoLinear, check_axes, grid_positions, turns
@@ -61,7 +61,7 @@ def blocks(
 
 def parallel_block(
     one: Placement, heads: int, mlp: nn.Module, *, index: int | None = None, apart: bool = False
-) -> ParallelBlock:
+) -> JoinedBlock:
     """A block with attention beside the MLP and one triple for both.
 
     Args:
@@ -71,7 +71,7 @@ def parallel_block(
         index: of the block.
         apart: whether the caption's tokens have a triple of their own.
     """
-    return ParallelBlock(
+    return JoinedBlock(
         one.head(index),
         attention=SubLayer(
             op=SelfAttention(one.width, heads, qk_norm=True, rope=PrecomputedRoPE()),

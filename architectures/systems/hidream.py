@@ -82,7 +82,6 @@ class HiDream(nn.Module):
                                 z <- z + g1 SA(LN(z) (1 + s1) + b1),  z <- z + g2 MoE(LN(z) (1 + s2) + b2)
         after each block y_i is discarded
 
-    The scheme is flux, but for its blocks of one stream, where attention and MLP are in turn and modulated apart.
     Rotary positions are (0, row, column), of the caption 0. An image that is not square is filled up to `max_tokens`
     with zeros, which are attended to with a logit of 0, as its code has it. Routing is that of inference: no loss
     balances the experts.

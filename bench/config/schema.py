@@ -132,9 +132,7 @@ class Data:
         if self.channels is not None and self.source != "latents":
             raise ValueError(f"data.channels {self.channels} is of latents alone (data.source=latents)")
         if self.stream and self.source != "huggingface":
-            raise ValueError(
-                f"data.stream is of files of images (data.source=huggingface), and data.source is {self.source}"
-            )
+            raise ValueError(f"data.stream is of image files (data.source=huggingface); data.source is {self.source}")
         if self.source == "task" and not self.task:
             raise ValueError("data.task is needed: the name of a task (data.task=...)")
         if self.source != "task" and (self.task or self.knobs or self.words):
@@ -163,6 +161,8 @@ class Prompt:
     """captions: blocks of the encoder."""
     encoder: str | None = None
     """features: Hugging Face name or local folder of the frozen encoder."""
+    layers: Count = 1
+    """features: layers of the encoder that are kept, evenly spread to the last, for schemes whose blocks read them."""
     template: str = "a photo of a {}"
     """features: caption of a class label, whose name takes the place of {}."""
 

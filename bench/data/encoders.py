@@ -34,7 +34,7 @@ class Encoded:
     """What a frozen encoder makes of n texts.
 
     Attributes:
-        tokens: (n, L, W).
+        tokens: (n, L, K W), of K layers side by side.
         mask: (n, L), true where a token is; nowhere for an empty text, which is the null prompt.
         pooled: (n, P), the encoder's own, or the tokens' mean.
         lengths: (n,) tokens before they are cut, special ones among them.
@@ -49,25 +49,32 @@ class Encoded:
 
 
 @torch.inference_mode()
-def frozen_features(texts: list[str], encoder: str, length: int, progress: Progress, batch: int = 64) -> Encoded:
-    """Texts through a frozen text encoder.
+def frozen_features(
+    texts: list[str], encoder: str, length: int, progress: Progress, batch: int = 64, layers: int = 1
+) -> Encoded:
+    """Texts through a frozen text encoder, of whose layers the last is kept, or several, evenly spread to the last.
 
     Raises:
-        PromptError: if it cannot be loaded.
+        PromptError: if it cannot be loaded, or has fewer layers.
     """
     tokenizer, model = _load_encoder(encoder)
+    depth = model.config.num_hidden_layers
+    if layers > depth:
+        raise PromptError(f"prompt.layers {layers}: {encoder!r} has {depth}, and that is the most")
     parts = []
     for start in range(0, len(texts), batch):
         own = texts[start : start + batch]
         ids = tokenizer(own, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-        out = model(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"])
-        tokens, mask = out.last_hidden_state.float(), ids["attention_mask"].bool()
+        out = model(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"], output_hidden_states=layers > 1)
+        last, mask = out.last_hidden_state.float(), ids["attention_mask"].bool()
         seen = mask.unsqueeze(-1).float()
         pooler = getattr(out, "pooler_output", None)
-        pooled = pooler.float() if pooler is not None else (tokens * seen).sum(1) / seen.sum(1).clamp(min=1)
+        pooled = pooler.float() if pooler is not None else (last * seen).sum(1) / seen.sum(1).clamp(min=1)
+        before = [out.hidden_states[k * depth // layers].float() for k in range(1, layers)]  # 0 is the embedding
+        every = torch.cat([*before, last], dim=-1)
         given = torch.tensor([bool(text.strip()) for text in own])
         whole = torch.tensor([len(one) for one in tokenizer(own, verbose=False)["input_ids"]])
-        parts.append([part.numpy() for part in (tokens, mask & given[:, None], pooled, whole)])
+        parts.append([part.numpy() for part in (every, mask & given[:, None], pooled, whole)])
         progress("encode prompts", min(start + batch, len(texts)), len(texts))
     tokens, mask, pooled, lengths = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Encoded(tokens, mask, pooled, lengths, _unknown(tokenizer, texts))

@@ -110,15 +110,16 @@ def _make_features(data: Dataset, config: Prompt, folder: Path, progress: Progre
     for name, row in rows.items():
         np.save(folder / f"{name}.npy", row)
     assert config.encoder is not None
-    made = frozen_features(unique, config.encoder, config.length, progress)
+    made = frozen_features(unique, config.encoder, config.length, progress, layers=config.layers)
     if data.task is not None and (longest := int(made.lengths.max())) > config.length:
         raise PromptError(_too_long(config, data.task, longest, "tokens"))
     for name, part in (("tokens", made.tokens.astype(np.float16)), ("mask", made.mask), ("pooled", made.pooled)):
         np.save(folder / f"{name}.npy", part)
     arguments = {
-        "width": made.tokens.shape[2],
+        "width": made.tokens.shape[2] // config.layers,
         "pooled_width": made.pooled.shape[1],
         "length": made.tokens.shape[1],
+        "layers": config.layers,
     }
     about = {}
     for name, row in rows.items():
@@ -152,7 +153,8 @@ def _of_task(data: Dataset, config: Prompt) -> tuple[list[str], Rows]:
     if config.arm == "blind":
         return [""], {name: np.zeros(len(split), dtype=np.int64) for name, split in data.splits.items()}
     one, count = task_prompts.first_text(task), task_prompts.count(task)
-    width = frozen_features([one], config.encoder, config.length, lambda *_: None).tokens.shape[2]
+    first = frozen_features([one], config.encoder, config.length, lambda *_: None, layers=config.layers)
+    width = first.tokens.shape[2]
     if (needed := 2 * count * config.length * width) > task_prompts.MOST_BYTES:
         raise PromptError(
             f"prompt.kind features: the features of the {count:,} prompts of task {task.name!r} need "

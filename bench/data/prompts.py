@@ -117,7 +117,8 @@ class Prompts:
                 _refuse_empty(text, vocabulary)
             unknown = sorted({word for text in texts for word in words(text) if word not in vocabulary})
             return torch.from_numpy(prompt_files.word_ids(texts, vocabulary, self.kind.length)).long(), unknown
-        made = frozen_features(texts, self.meta["encoder"], self.kind.length, lambda *_: None)
+        size, layers = self.kind.length, self.kind.layers
+        made = frozen_features(texts, self.meta["encoder"], size, lambda *_: None, layers=layers)
         for text in texts:
             if words(text) and made.unknown.issuperset(words(text)):
                 raise PromptError(f"prompt {text!r}: no word of it is known to {self.meta['encoder']}")
@@ -153,6 +154,7 @@ def prepare(
     if kind == "features":
         assert config.encoder is not None
         defining += [encoder_digest(config.encoder), config.template if data.classes else ""]
+        defining += [config.layers] if config.layers > 1 else []
     if data.task is not None:
         defining += [config.arm]
     folder = cache / "prompts" / digest(defining, 16)

@@ -107,6 +107,7 @@ def team(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Te
     folder, port = tmp_path_factory.mktemp("server"), free_port()
     words = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     more = {"MLFLOW_BACKEND_STORE_URI": database, "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "artifacts")}
+    more |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with open(folder / "log.txt", "wb") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "mlflow", *words],
