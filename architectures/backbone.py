@@ -16,7 +16,7 @@ from architectures.layers import TimestepEmbedding, fixed_positions, init_with, 
 from architectures.prompt import Encoded, PromptKind, length_of, of_length
 from architectures.registry import options_of_name, origin, scheme_class
 from architectures.scheme import BackboneConfig, Description, Scheme
-from architectures.sublayer import Condition, Equations, SubLayer
+from architectures.sublayer import Condition, Equations, SubLayer, carry_modulated
 
 
 class DiT(nn.Module):
@@ -46,6 +46,8 @@ class DiT(nn.Module):
         self.prompt = prompt.encoder(config.width, scheme.parts_read)
         self.scheme = scheme
         self.blocks = nn.ModuleList(scheme.block(index) for index in range(config.depth))
+        for block in self.blocks if config.parallel else ():
+            make_parallel(block)
         self.head = init_with(nn.Linear(config.width, config.patch**2 * out_channels), weight=zeros)
         self.positions: Tensor
         if config.positions == "learned":  # N(0, 0.02^2), the base rule for tables, as in ViT (arXiv 2010.11929)
@@ -119,6 +121,22 @@ class DiT(nn.Module):
     def parameter_split(self) -> dict[str, int]:
         """Trainable parameters by what they serve, see `parameter_split`."""
         return parameter_split(self)
+
+
+def make_parallel(block: nn.Module) -> None:
+    """Has the MLP of a block read the block's input, in each of its streams (the backbone's `parallel`).
+
+    Raises:
+        ValueError: for a block that is none of `architectures.parts`, or carries what it modulates.
+    """
+    parts = {name: one for name, one in block.named_children() if isinstance(one, SubLayer)}
+    mlps = [one for name, one in parts.items() if name in ("mlp", "text_mlp")]
+    if not isinstance(block, Equations) or not mlps:
+        raise ValueError(f"backbone parallel: no MLP of a {type(block).__name__} is one of `architectures.parts`")
+    if any(one.carry is carry_modulated for one in parts.values()):
+        raise ValueError("backbone parallel: blocks that carry what they modulate add each branch to another stream")
+    for one in mlps:
+        one.parallel = True
 
 
 class NoTime(nn.Module):
@@ -224,9 +242,9 @@ def create(
     try:
         built = kind(config, image_size, **resolve_options(scheme, options))
         refuse_length(built, prompt)
+        model = DiT(built, prompt, in_channels, in_channels if out_channels is None else out_channels)
     except ValueError as error:
         raise ValueError(f"scheme {scheme!r}: {error}") from error
-    model = DiT(built, prompt, in_channels, in_channels if out_channels is None else out_channels)
     initialise(model, torch.initial_seed() if seed is None else seed)
     return model
 

@@ -29,7 +29,8 @@ class BackboneConfig:
             the slowest a BASE-th of the fastest), `random` (a fixed N(0, 1) table), `learned` or `rope`.
         bias: whether the Linears of attention and MLP have one (FLUX.2 has none). kv_heads: fewer heads of keys and
             values in self-attention, each for H / kv_heads of queries; None is H. attention_gate: multiply what is
-            attended to by sigmoid(W_g u) before the output Linear (Krea 2).
+            attended to by sigmoid(W_g u) before the output Linear (Krea 2). parallel: whether a block's MLP reads
+            the block's input, beside the attention (ViT-22B), where it comes after it.
 
     Raises:
         ValueError: for values that do not fit one another; each sentence names them.
@@ -46,6 +47,7 @@ class BackboneConfig:
     bias: bool = True
     kv_heads: int | None = None
     attention_gate: bool = False
+    parallel: bool = False
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "heads", "patch"):

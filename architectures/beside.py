@@ -16,7 +16,7 @@ BANK = Option(
 )
 TEXT_LAYERS = Option(
     "the prompt's tokens in a block: those that the block before gave, or beside these those of a layer of the "
-    "encoder, another for each block, mapped anew and discarded after it",
+    "encoder, another for each block, through a map of its own, discarded after it",
     ("last", "each"),
 )
 

@@ -27,7 +27,7 @@ class StaticBlock(Block):
         vectors = self.head(c.modulation) if self.head is not None else [Vectors()] * len(self.order)
         attention, mlp = (getattr(self, name) for name in self.order)
         z = attention(torch.cat([x, c.tokens.to(x.dtype)], dim=1), c, vectors[0])  # (B, N + L, D)
-        updated: Tensor = mlp(z[:, : x.shape[1]], c, vectors[1])
+        updated: Tensor = mlp.after(x, z[:, : x.shape[1]], c, vectors[1])
         return updated
 
     def equations(self) -> list[str]:

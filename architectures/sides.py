@@ -159,8 +159,7 @@ class Sided(Equations):
         """One side, x, with what its attention's output a of its input u and its MLP add."""
         if self.beside:
             return side.attention.residual(x, u, a + side.mlp.op(u), side.first)
-        out: Tensor = side.mlp(side.attention.residual(x, u, a, side.first), c, side.second)
-        return out
+        return side.mlp.after(x, side.attention.residual(x, u, a, side.first), c, side.second)
 
     def keep(self, y: Tensor, c: Condition) -> tuple[Tensor, Kept]:
         """The prompt's side alone: y (B, L, D) -> the same, and its keys and values in this block."""

@@ -254,6 +254,7 @@ class SubLayer(nn.Module):
 
     Attributes:
         observer: called with (x, u, out, m) after each pass where it is set (`architectures.observe`).
+        parallel: whether it reads the block's input, and not what the branches before it made of it (`after`).
     """
 
     def __init__(
@@ -273,31 +274,43 @@ class SubLayer(nn.Module):
         self.post = post or nn.Identity()
         self.modulation, self.gate, self.context, self.carry = modulation, gate, context, carry
         self.observer: Observer | None = None
+        self.parallel = False
 
     def forward(self, x: Tensor, c: Condition, m: Vectors) -> Tensor:
         """x (B, N, D) -> (B, N, D)."""
         u = self.pre(x, m)
         return self.residual(x, u, self.op(u, *self.context(c)), m)
 
+    def after(self, x: Tensor, attended: Tensor, c: Condition, m: Vectors) -> Tensor:
+        """What the branches before it made of a block's input x (B, N, D), with its own added -> (B, N, D)."""
+        if not self.parallel:
+            out: Tensor = self(attended, c, m)
+            return out
+        u = self.pre(x, m)
+        return self.residual(x, u, self.op(u, *self.context(c)), m, attended)
+
     def pre(self, x: Tensor, m: Vectors) -> Tensor:
         """u: the op's input."""
         return modulate(self.norm(x), m.shift, m.scale, m.angle)
 
-    def residual(self, x: Tensor, u: Tensor, y: Tensor, m: Vectors) -> Tensor:
-        """The op's output y, through post and gate, added to what is carried."""
+    def residual(self, x: Tensor, u: Tensor, y: Tensor, m: Vectors, onto: Tensor | None = None) -> Tensor:
+        """The op's output y, through post and gate, added to what is carried, or to `onto`."""
         y = self.post(y)
         if self.gate.function is not None and m.gate is not None:
             y = for_tokens(self.gate.function(m.gate)) * y
-        out = (self.carry(x, u) + y).to(x.dtype)  # vectors are float32 under autocast; the stream keeps its own
+        carried = self.carry(x, u) if onto is None else onto
+        out = (carried + y).to(x.dtype)  # vectors are float32 under autocast; the stream keeps its own
         if self.observer is not None:
-            self.observer(x, u, out, m)
+            self.observer(x if onto is None else onto, u, out, m)
         return out
 
     # --- as equations -----------------------------------------------------------------------------------------------
 
     def unmodulated(self) -> SubLayer:
         """The same branch without vectors."""
-        return SubLayer(self.op, self.norm, post=self.post, context=self.context, carry=self.carry)
+        made = SubLayer(self.op, self.norm, post=self.post, context=self.context, carry=self.carry)
+        made.parallel = self.parallel
+        return made
 
     def input_equation(self, x: str, k: str) -> str:
         """`LN(x) (1 + s1) + b1`: u in an equation, of stream `x`, its vectors numbered `k`."""
@@ -311,9 +324,9 @@ class SubLayer(nn.Module):
         return y if self.gate.function is None else f"{self.gate.symbol.format(f'g{k}')} {y}"
 
     def equations(self, x: str, k: str) -> list[str]:
-        """The lines that it computes: one, or two where u is carried."""
+        """The lines that it computes: one, or two where u is carried; x_0 is the block's input."""
         attended = ", y" if self.context is prompt_tokens else ""
-        op, u = op_symbol(self.op), self.input_equation(x, k)
+        op, u = op_symbol(self.op), self.input_equation(f"{x}_0" if self.parallel else x, k)
         if self.carry is carry_modulated:
             return [f"u = {u}", f"{x} <- u + {self.branch_equation(f'{op}(u{attended})', k)}"]
         return [f"{x} <- {x} + {self.branch_equation(f'{op}({u}{attended})', k)}"]
@@ -347,7 +360,7 @@ class Equations(nn.Module):
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        """The equations, under the block's class."""
+        """The equations, under the block's class; x_0 is its input."""
         return "\n  ".join([f"{type(self).__name__}:", *self.equations()])
 
 
@@ -374,9 +387,10 @@ class Block(Equations):
     def forward(self, x: Tensor, c: Condition) -> Tensor:
         """x (B, N, D) -> (B, N, D)."""
         vectors = self.head(c.modulation) if self.head is not None else [Vectors()] * len(self.order)
+        h = x
         for name, m in zip(self.order, vectors, strict=True):
-            x = getattr(self, name)(x, c, m)
-        return x
+            h = getattr(self, name).after(x, h, c, m)
+        return h
 
     def equations(self) -> list[str]:
         """Its sub-layers' lines; vectors are numbered over the sub-layers that have some."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import architectures
@@ -245,6 +246,7 @@ VARIED: list[dict[str, Any]] = [
     {"bias": False},
     {"kv_heads": 1},
     {"attention_gate": True},
+    {"parallel": True},
     {"bias": False, "kv_heads": 1, "attention_gate": True, "mlp": "swiglu", "positions": "rope"},
 ]
 
@@ -254,6 +256,10 @@ VARIED: list[dict[str, Any]] = [
 def test_every_scheme_is_built_on_every_backbone(scheme: str, changes: dict[str, Any]) -> None:
     """Outputs are finite, every parameter learns, padding is hidden, and what differs is the backbone's."""
     config, subject = laws.CONFIG.with_changes(**changes), laws.SchemeUnderTest(scheme)
+    if changes == {"parallel": True} and scheme == "hdm":
+        with pytest.raises(ValueError, match="'hdm': backbone parallel: blocks that carry what they modulate"):
+            subject.build(laws.FEATURES, config=config)
+        return
     model, (x, t, prompt) = subject.random(laws.FEATURES, config=config), subject.inputs(laws.FEATURES)
     out = model(x, t, prompt)
     out.square().mean().backward()
@@ -264,12 +270,40 @@ def test_every_scheme_is_built_on_every_backbone(scheme: str, changes: dict[str,
     assert torch.allclose(model(x, t, hidden), out, atol=1e-4 * float(out.abs().max().clamp(min=1)))
     usual, own = subject.build(laws.FEATURES).parameter_split(), model.parameter_split()
     assert own["modulation"] == usual["modulation"] and own["scheme"] == usual["scheme"]
-    assert own["backbone"] != usual["backbone"]
+    assert (own["backbone"] == usual["backbone"]) == (changes == {"parallel": True})
     if not changes.get("bias", True):
         names = [
             n for n, _ in model.named_parameters() if n.startswith("blocks.") and ".op." in n and n.endswith("bias")
         ]
         assert not names
+
+
+@pytest.mark.parametrize("scheme", ["adaln-zero", "cross-attention", "sd3", "static-text", "lumina2"])
+def test_an_mlp_in_parallel_reads_what_the_attention_reads(scheme: str) -> None:
+    """Without its attention (and cross-attention) a block is the same in parallel and in turn; with it, it is not."""
+    subject, kind = laws.SchemeUnderTest(scheme), laws.FEATURES
+    beside, after = (subject.random(kind, config=laws.CONFIG.with_changes(parallel=p)) for p in (True, False))
+    after.load_state_dict(beside.state_dict())
+    x, t, prompt = subject.inputs(kind)
+    assert not torch.allclose(beside(x, t, prompt), after(x, t, prompt), atol=1e-3)
+    assert any("_0)" in line for line in beside.blocks[0].equations()) and "_0" not in repr(after.blocks[0])
+    for model in (beside, after):
+        for name, parameter in model.named_parameters():
+            if ".op.out." in name:
+                torch.nn.init.zeros_(parameter)
+    assert torch.allclose(beside(x, t, prompt), after(x, t, prompt), atol=1e-5)
+
+
+def test_a_block_in_parallel_is_the_sum_of_both_branches() -> None:
+    """x + g1 SA(u1) + g2 MLP(u2), each of its own vectors, written out (ViT-22B's form with adaLN-Zero's vectors)."""
+    subject, config = laws.SchemeUnderTest("adaln-zero"), laws.CONFIG.with_changes(parallel=True)
+    model, (x, t, prompt) = subject.random(laws.LABELS, config=config), subject.inputs(laws.LABELS)
+    h, c = model.patches(architectures.layers.patchify(x, model.patch)), model.condition(t, prompt)
+    block = model.blocks[0]
+    b1, s1, g1, b2, s2, g2 = (v[:, None] for v in block.head.affine(c.modulation).chunk(6, dim=-1))
+    u = F.layer_norm(h, h.shape[-1:], eps=1e-6)
+    due = h + g1 * block.attention.op(u * (1 + s1) + b1) + g2 * block.mlp.op(u * (1 + s2) + b2)
+    assert torch.allclose(block(h, c), due, atol=1e-5)
 
 
 def test_grouped_queries_are_queries_whose_keys_are_repeated() -> None:

@@ -65,6 +65,8 @@ class Backbone:
     """Heads of keys and values in self-attention, a divisor of the heads; null is as many."""
     attention_gate: Flag = False
     """Whether what is attended to is multiplied by a sigmoid gate of the tokens."""
+    parallel: Flag = False
+    """Whether the MLP of a block reads what its attention reads, where it comes after it."""
 
 
 @dataclass(frozen=True)
@@ -346,9 +348,7 @@ class Run:
                 "fsdp has them on none; choose ddp, and for less memory train.recompute or train.microbatch"
             )
         if self.images == "device" and self.workers:
-            raise ValueError(
-                f"run.images device: no process loads them, and run.workers is {self.workers}; leave it out"
-            )
+            raise ValueError(f"run.images device: no process loads them, run.workers is {self.workers}; leave it out")
         if self.gpus and self.devices is not None and self.gpus < self.devices:
             raise ValueError(f"run.gpus {self.gpus} is fewer than run.devices {self.devices}; leave run.gpus out")
 
