@@ -127,11 +127,6 @@ def identity(g: Tensor) -> Tensor:
     return g
 
 
-def one_plus(g: Tensor) -> Tensor:
-    """The gate 1 + g."""
-    return 1 + g
-
-
 OPEN = Gate(None)
 LINEAR = Gate(identity)
 
@@ -158,7 +153,7 @@ def parse_gate(text: str) -> Gate:
     named = {
         "zero": Gate(identity, zeros),
         "tanh": Gate(torch.tanh, zeros, "tanh({})"),
-        "one+zero": Gate(one_plus, zeros, "(1 + {})"),
+        "one+zero": Gate(lambda g: 1 + g, zeros, "(1 + {})"),
         "random": Gate(identity),
         "static-zero": Gate(identity, zeros, static=True),
         "one": OPEN,
