@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import pytest
 from cells import DONE, cells_do
 from tiny import ditbench, matrix_file, planned
 
+from bench.cli.common import with_root
 from bench.config.schema import as_dict
 from bench.findings import compare, coverage, origins
 from bench.findings.analysis import Analysis, analyse
@@ -20,6 +24,7 @@ from bench.run.executors import Local
 from bench.run.loop import run
 from bench.run.manifest import commit
 from bench.run.plan import Plan, PlannedCell
+from bench.store.files import write_atomic
 from bench.store.folders import CellFolder, Store
 from bench.store.journal import Journal, curves, read_journal
 from bench.store.result import Result
@@ -351,7 +356,7 @@ def test_a_record_of_whole_seeds_is_a_matrix_of_those(tmp_path: Path) -> None:
 def test_the_command_restores_and_says_what_is_next(first: tuple[Plan, Store, Path], tmp_path: Path) -> None:
     done = ditbench("restore", "tiny", "--root", "new", cwd=tmp_path, code=0)
     assert f"restored   4 of 4 cells of tiny/{first[2].name} into new" in done.stdout
-    assert "next       test" in done.stdout
+    assert "next       test --root new  (" in done.stdout
     done = ditbench("restore", "results/tiny", "--root", "new", cwd=tmp_path, code=0)
     assert "4 were there already" in done.stdout
     file = matrix_file(tmp_path, variants=SCHEMES, seeds=[0, 1, 2])
@@ -360,6 +365,28 @@ def test_the_command_restores_and_says_what_is_next(first: tuple[Plan, Store, Pa
     (first[2] / "cells.json").write_text("{")
     done = ditbench("restore", str(first[2]), "--root", "new", cwd=tmp_path, code=2)
     assert "cells.json" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("root", ["", " --root suite", " --root=suite", " --root '/a b/suite'"])
+def test_the_next_command_is_of_the_directory_that_was_restored_into(tmp_path: Path, root: str) -> None:
+    """It named the directory of the machine that the record was made on."""
+    found = with_root(f"ditbench run tiny.yaml{root} --plugin p.py", Store(tmp_path / "here"))
+    assert found == f"ditbench run tiny.yaml --plugin p.py --root {tmp_path / 'here'}"
+
+
+def test_threads_that_write_files_keep_the_mask_of_the_process(tmp_path: Path) -> None:
+    """It can only be read by setting it, and two threads that did left it at 0."""
+    before, interval = os.umask(0o022), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            written = pool.map(lambda k: write_atomic(tmp_path / str(k), "x", durable=False), range(2000))
+            assert sum(one is None for one in written) == 2000
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
+        assert os.umask(0o022) == 0o022
+    finally:
+        sys.setswitchinterval(interval)
+        os.umask(before)
 
 
 def test_a_folder_of_a_restored_cell_is_one_of_a_cell(first: tuple[Plan, Store, Path], tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -184,6 +186,16 @@ def near(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def in_root(store: Store) -> str:
+    """The option of a command that names a results directory; none for the usual one."""
+    return "" if store.root == RUNS.resolve() else f" --root {shlex.quote(near(store.root))}"
+
+
+def with_root(command: str, store: Store) -> str:
+    """A command as it was typed, with this results directory in the place of its own."""
+    return re.sub(r"\s--root[= ]\s*('[^']*'|\S+)", "", command) + in_root(store)
 
 
 # --- output ---------------------------------------------------------------------------------------------------------

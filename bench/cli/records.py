@@ -18,6 +18,7 @@ from bench.cli.common import (
     progress_bars,
     record_folder,
     say,
+    with_root,
 )
 
 
@@ -74,4 +75,5 @@ def restore(
         say(f"           {found.there:,} were there already and are left as they are")
     if found.without:
         say(f"           {found.without:,} have no result in the record")
-    say(f"next       {found.table.manifest['command']}  (--dry-run shows how many of its cells are left)")
+    command = with_root(found.table.manifest["command"], store)
+    say(f"next       {command}  (--dry-run shows how many of its cells are left)")

@@ -22,6 +22,7 @@ from bench.cli.common import (
     Root,
     chosen_matrix,
     console,
+    in_root,
     missing_extra,
     near,
     open_store,
@@ -154,16 +155,15 @@ def _finish(name: str, store: Store, sync: Beside | None) -> None:
     samples = store.matrix_folder(name) / "report" / "samples.png"
     if samples.is_file():
         say(f"samples    {near(samples)}")
-    where = "" if store.root == RUNS.resolve() else f" --root {near(store.root)}"
-    say(f"dashboard  ditbench dashboard {name}{where}")
+    say(f"dashboard  ditbench dashboard {name}{in_root(store)}")
 
 
 def _sync(store: Store, name: str) -> Beside:
     """Writes to MLflow beside the run, which never waits for it."""
     from bench.views.beside import Beside
 
-    where = "" if store.root == RUNS.resolve() else f" --root {near(store.root)}"
-    return Beside(store, name, warn=warn, missing=missing_extra, again=f"ditbench sync {name}{where}")
+    again = f"ditbench sync {name}{in_root(store)}"
+    return Beside(store, name, warn=warn, missing=missing_extra, again=again)
 
 
 def cell(folder: Annotated[Path, typer.Argument(help="A cell's folder, planned by `ditbench run`.")]) -> None:

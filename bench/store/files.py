@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from typing import IO, Any, cast
 from bench.store.disk import disk_error, writing
 
 TEMPORARY = ".ditbench-tmp"  # how the name of everything that is not whole yet ends
+_UMASK = threading.Lock()
 _OURS = re.compile(r"\..+\.[a-z0-9_]{8}" + re.escape(TEMPORARY))
 _SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 
@@ -178,8 +180,10 @@ def publish(temporary: Path, path: Path, *, durable: bool = True) -> None:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    """It can only be read by setting it: two threads that do leave it at 0."""
+    with _UMASK:
+        mask = os.umask(0)
+        os.umask(mask)
     return mask
 
 

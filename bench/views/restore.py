@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from bench.store.result import Result
 from bench.store.table import CellRecord, Table
 from bench.views.records import DamagedRecord, file_of, load_record
 
+AT_ONCE = 16  # cells: each waits four times for the disk, which takes many waits together
 DIGESTS = ("data", "prompts", "code", "plugin")  # of a cell's plan
 
 
@@ -67,9 +69,13 @@ def restore(folder: Path, store: Store, progress: Callable[[str, int, int], None
     name = f"{place.parent.name}/{place.name}"
     ended = [(store.cell(cell.row.cell), cell) for cell in table.cells if cell.status in ENDED]
     written = 0
-    for k, (at, cell) in enumerate(ended, 1):
-        written += _restored(at, cell, name)
-        progress("restore cells", k, len(ended))
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        for k, wrote in enumerate(pool.map(lambda one: _restored(one[0], one[1], name), ended), 1):
+            written += wrote
+            progress("restore cells", k, len(ended))
+    finally:
+        pool.shutdown(cancel_futures=True)
     return Restored(table, name, written, len(ended) - written, len(table.cells) - len(ended))
 
 
