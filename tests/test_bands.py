@@ -180,6 +180,12 @@ def test_a_matrix_takes_the_values_of_the_file_and_refuses_a_variant_without(tmp
     file.write_text(yaml.safe_dump(matrix | {"variants": ["sd3", "adaln-zero"]}))
     with pytest.raises(ConfigError, match="tuned rates missing: no entry of 'adaln-zero'"):
         expand(load(file))
+    (tmp_path / "more.yaml").write_text("adaln-zero: {train.lr: 0.002}\n")
+    file.write_text(yaml.safe_dump(matrix | {"variants": ["sd3", "adaln-zero"], "tuned": ["rates.yaml", "more.yaml"]}))
+    assert {one.config.train.lr for one in expand(load(file))} == {1e-3, 9e-3, 2e-3}
+    (tmp_path / "more.yaml").write_text("sd3 task=bind: {train.lr: 0.002}\n")
+    with pytest.raises(ConfigError, match="more.yaml has 'sd3 task=bind' as .*0.002.*, and a file before it .*0.001"):
+        load(file)
     file.write_text(yaml.safe_dump(matrix | {"tuned": "none.yaml"}))
     with pytest.raises(ConfigError, match="none.yaml cannot be read .No such file or directory.; `ditbench choices"):
         load(file)

@@ -134,8 +134,9 @@ def _layers(path: Path, say: Say, above: tuple[Path, ...] = ()) -> list[Layer]:
         raise ConfigError(f"{path} is a base of itself")
     given = _read(path)
     _place_plugins(given, path, say)
-    if isinstance(given.get("tuned"), str):
-        given["tuned"] = read_tuned(path.parent / given["tuned"], str(path))
+    files = [given["tuned"]] if isinstance(given.get("tuned"), str) else given.get("tuned")
+    if isinstance(files, list) and all(isinstance(one, str) for one in files):
+        given["tuned"] = read_tuned([path.parent / one for one in files], str(path))
     base = _alone(given.pop("base", None), str(path))
     if base is None:
         return [(str(path), given)]

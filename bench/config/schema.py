@@ -382,7 +382,7 @@ class Matrix:
     choose_by: str | None = None
     """The metric that values are chosen by, as a claim would name it; null: validation loss, of tasks excess_error."""
     tuned: dict[str, Any] | None = None
-    """A file that `ditbench choices --write` wrote, relative to this one: values by row, variant or scheme."""
+    """A file or files that `ditbench choices --write` wrote, relative to this: values by row, variant or scheme."""
     baseline: str | None = None
     """The row that others are compared with; null: the first."""
     claim: dict[str, Any] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,28 @@ from architectures import nearest
 from bench.config.schema import ConfigError
 from bench.config.written import NotPlain, read_yaml
 
+Entries = dict[str, dict[str, Any]]
 
-def read_tuned(path: Path, where: str) -> dict[str, dict[str, Any]]:
-    """Row, variant or scheme -> dotted key of a cell -> value.
+
+def read_tuned(paths: Sequence[Path], where: str) -> Entries:
+    """Row, variant or scheme -> dotted key of a cell -> value, of several files together.
 
     Raises:
-        ConfigError: for a file that is missing or holds anything else.
+        ConfigError: for a file that is missing or holds anything else, or two that do not agree.
     """
+    together: Entries = {}
+    for path in paths:
+        own = _read(path, where)
+        for name in together.keys() & own.keys():
+            if together[name] != own[name]:
+                raise ConfigError(
+                    f"{where}: tuned: {path} has {name!r} as {own[name]}, and a file before it {together[name]}"
+                )
+        together |= own
+    return together
+
+
+def _read(path: Path, where: str) -> Entries:
     try:
         entries = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
