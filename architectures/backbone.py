@@ -134,7 +134,9 @@ def make_parallel(block: nn.Module) -> None:
     if not isinstance(block, Equations) or not mlps:
         raise ValueError(f"backbone parallel: no MLP of a {type(block).__name__} is one of `architectures.parts`")
     if any(one.carry is carry_modulated for one in parts.values()):
-        raise ValueError("backbone parallel: blocks that carry what they modulate add each branch to another stream; leave it out")
+        raise ValueError(
+            "backbone parallel: blocks that carry what they modulate add each branch to another stream; leave it out"
+        )
     for one in mlps:
         one.parallel = True
 

@@ -28,12 +28,11 @@ DUAL = Option(
     "how many of the blocks, from the first on, have two streams", ("third", "none", "seventh", "half", "all")
 )
 EARLY = Option("what the two streams attend to: both of them, or each itself alone", ("joint", "separate"))
+BESIDE = {"joined": (False, True), "none": (False, False), "all": (True, True)}  # in blocks of two streams, and of one
 PARALLEL = Option(
     "which blocks have the attention beside the MLP, with one triple for both, where the others have a triple for each",
-    ("joined", "none", "all"),
+    tuple(BESIDE),
 )
-
-IN_PARALLEL = ({"all"}, {"all", "joined"})  # of the blocks of two streams, and of those of one
 
 
 class Flux(Scheme):
@@ -98,7 +97,7 @@ class Flux(Scheme):
         self.plain = prompt_time == "none"
         self.dual = {"third": n // 3, "none": 0, "seventh": max(1, n // 7), "half": n // 2, "all": n}[dual]
         self.joint = choose("early", early, EARLY.choices)[0] == "joint"
-        self.beside, self.joined_beside = (choose("parallel", parallel, PARALLEL.choices)[0] in k for k in IN_PARALLEL)
+        self.beside, self.joined_beside = BESIDE[choose("parallel", parallel, PARALLEL.choices)[0]]
         self.own_side = choose("trunk", trunk, TRUNK.choices)[0] == "side" and not self.plain
         if not self.joint and self.dual == n:
             raise ValueError("early 'separate' keeps the prompt from the image where all have two streams: choose dual")
