@@ -230,7 +230,7 @@ def test_a_cell_with_images_on_its_device_is_the_same_cell(tmp_path: Path) -> No
 
 
 def test_images_that_are_made_as_they_are_needed_lie_on_no_device(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"run.images device: no process loads them, and run.workers is 2"):
+    with pytest.raises(ConfigError, match=r"run.images device: no process loads them, run.workers is 2"):
         planned(tmp_path, run__images="device", run__workers=2)
     keys = {f"data__{name}": value for name, value in {"source": "huggingface", "label_column": "label"}.items()}
     keys |= {"data__path": str(folder(tmp_path / "set")), "data__image_size": 8, "data__stream": True}
