@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from architectures import Captions, FeatureBatch, Features, Labels, Slots
 from architectures.laws import SchemeUnderTest
 from bench.config.schema import Data, Prompt
 from bench.data import datasets, prompts
+from bench.data import encoders as loaders
 from bench.data.datasets import Dataset, Split
 from bench.data.prompts import PromptError
 from bench.measure.sampling import guided, with_null
@@ -263,6 +265,20 @@ def test_layers_of_a_frozen_encoder_reach_the_blocks_that_read_them(tmp_path: Pa
     assert same == {"last": True, "each": False}
     with pytest.raises(PromptError, match="prompt.layers 5: .* has 4, and that is the most"):
         prompts.prepare(texts, config(kind="features", encoder=frozen, length=8, layers=5), tmp_path)
+
+
+def test_an_encoder_that_does_not_say_how_many_layers_it_has_gives_its_last(
+    tmp_path: Path, encoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A config that names its layers elsewhere, as one of text and images, is asked where several are kept alone."""
+    tokenizer, model = loaders._load_encoder(str(encoders["t5"]))
+
+    def silent(**given: torch.Tensor) -> Any:
+        return model(**given)
+
+    monkeypatch.setattr(loaders, "_load_encoder", lambda name: (tokenizer, silent))
+    data, one = captioned(), config(kind="features", encoder=str(encoders["t5"]), length=8)
+    assert prompts.prepare(data, one, tmp_path).kind == Features(width=16, pooled_width=16, length=8)
 
 
 def test_features_of_more_prompts_than_fit_are_refused(tmp_path: Path, encoders) -> None:

@@ -58,7 +58,7 @@ def frozen_features(
         PromptError: if it cannot be loaded, or has fewer layers.
     """
     tokenizer, model = _load_encoder(encoder)
-    depth = model.config.num_hidden_layers
+    depth = model.config.get_text_config().num_hidden_layers if layers > 1 else 1
     if layers > depth:
         raise PromptError(f"prompt.layers {layers}: {encoder!r} has {depth}, and that is the most")
     parts = []
