@@ -269,9 +269,11 @@ class Scheme(nn.Module):
         """Which parts of the encoded prompt it uses: those of its facts, and `layers`."""
         return self.facts.reads | ({"layers"} if self.layerwise is not None else set())
 
-    def text_layers(self, prompt: Encoded) -> tuple[Tensor, ...]:
-        """y_i (B, L, D) of each block i, or nothing."""
-        return () if self.layerwise is None else self.layerwise(prompt)
+    def with_prompt(self, e_t: Tensor, prompt: Encoded) -> Condition:
+        """Of the prompt's side alone: its tokens, the mask of both sides, and y_i (B, L, D) of each block i, if any."""
+        y, mask = self.prompt_side(e_t, prompt)
+        layers = () if self.layerwise is None else self.layerwise(prompt)
+        return Condition(tokens=y, mask=self.joint_mask(mask), layers=layers)
 
     # --- tokens beside the image's: the option `bank` -----------------------------------------------------------------
 

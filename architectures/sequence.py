@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -105,14 +107,18 @@ class SidedBlock(Sided):
         self.text_head = text_head
         self.sees, self.plain, self.static = sees and not static, plain, static
 
+    def given(self, c: Condition) -> Any:
+        """What the heads read of a condition."""
+        return c.modulation
+
     def image_side(self, c: Condition) -> Side:
         """Modulated."""
-        return Side(self.attention, self.mlp, *(() if self.head is None else self.head(c.modulation)))
+        return Side(self.attention, self.mlp, *(() if self.head is None else self.head(self.given(c))))
 
     def prompt_side(self, c: Condition) -> Side:
         """Modulated by its own, or not."""
         head = self.head if self.text_head is None else self.text_head
-        vectors = () if head is None or self.plain else head(of_prompt(c).modulation)
+        vectors = () if head is None or self.plain else head(self.given(of_prompt(c)))
         return Side(self.attention, self.mlp, *vectors)
 
     def forward(self, z: Tensor, c: Condition) -> Tensor:
@@ -134,8 +140,11 @@ class SidedBlock(Sided):
         """The attention, then each side's branches; where y is modulated apart its vectors are primed."""
         x_1, y_1 = self.attention, self.attention.unmodulated() if self.plain else self.attention
         y_2 = self.mlp.unmodulated() if self.plain else self.mlp
-        lines = self.turn_equations(x_1, self.mlp, y_1, y_2)
-        return [line for line in lines if not line.startswith(("a_y", "y"))] if self.static else lines
+        if self.static:
+            return self.read_equations(x_1, self.mlp, y_1.input_equation("y", "1'"))
+        if self.beside:
+            return self.beside_equations(x_1, y_1, self.mlp)
+        return self.turn_equations(x_1, self.mlp, y_1, y_2)
 
 
 # --- a block over x alone, with keys and values of y ------------------------------------------------------------------

@@ -184,6 +184,14 @@ class Sided(Equations):
             return [f"a_x, a_y = Attention([{u} ; {w}])"]
         return [f"a_x, _ = Attention([{u} ; {w}])", f"a_y = Attention({w})"]
 
+    def read_equations(self, x: SubLayer, x_mlp: SubLayer, w: str) -> list[str]:
+        """The attention to w, which is made of y and read only, then x's branches."""
+        return [
+            f"a_x, _ = Attention([{x.input_equation('x', '1')} ; {w}])",
+            f"x <- x + {x.branch_equation('a_x', '1')}",
+            *x_mlp.equations("x", "2"),
+        ]
+
     def turn_equations(self, x: SubLayer, x_mlp: SubLayer, y: SubLayer, y_mlp: SubLayer) -> list[str]:
         """The attention, then each side's branches, an MLP after it; y's vectors are primed."""
         return [

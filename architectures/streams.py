@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from architectures.final import FinalNorm
 from architectures.layers import LayerNorm, M, SelfAttention
 from architectures.modulation import Placement, Static
 from architectures.options import Option
+from architectures.sequence import SidedBlock
 from architectures.sides import (
     Kept,
     Pair,
@@ -22,7 +24,8 @@ from architectures.sides import (
     of_prompt,
 )
 from architectures.sublayer import (
-    OPEN,
+    PLAIN,
+    Adaptive,
     Condition,
     Context,
     Gate,
@@ -145,14 +148,10 @@ class LastDualBlock(Sided):
             u = self.attention.input_equation("x", "")
             added = self.attention.branch_equation(f"(a_x + {op_symbol(self.mlp.op)}(u))", "")
             return [f"u = {u}", f"a_x, _ = Attention([u ; {w}])", f"x <- x + {added}"]
-        return [
-            f"a_x, _ = Attention([{self.attention.input_equation('x', '1')} ; {w}])",
-            f"x <- x + {self.attention.branch_equation('a_x', '1')}",
-            *self.mlp.equations("x", "2"),
-        ]
+        return self.read_equations(self.attention, self.mlp, w)
 
 
-class JoinedBlock(Sided):
+class JoinedBlock(SidedBlock):
     """z -> z: one set of weights for both streams as one sequence, the attention beside the MLP (FLUX) or before it.
 
     The first of them receives two streams and joins them: z = [x ; y].
@@ -183,46 +182,37 @@ class JoinedBlock(Sided):
         plain: bool = False,
         text_head: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        self.head, self.attention, self.mlp = head, attention, mlp
-        self.text_head, self.beside = text_head, beside
-        self.apart, self.sees, self.plain = apart, sees, plain
+        super().__init__(head, attention=attention, mlp=mlp, sees=sees, plain=plain, text_head=text_head)
+        self.beside, self.apart = beside, apart
+
+    def given(self, c: Condition) -> Any:
+        """What the heads of joined streams read."""
+        return c.joint
 
     def forward(self, h: Pair | Tensor, c: Condition) -> Tensor:
         """Both streams, or z (B, N + L, D) -> z; x alone -> x where the prompt's keys and values are given."""
         if c.kept is not None:
-            return self.image(h[0] if isinstance(h, tuple) else h, c, c.kept)
-        if self.apart:
-            assert c.tokens is not None
-            count = c.tokens.shape[1]
-            x, y = h if isinstance(h, tuple) else (h[:, :-count], h[:, -count:])
-            return torch.cat(self.sides(x, y, c), dim=1)
+            return super().forward(h[0] if isinstance(h, tuple) else h, c)
         z = torch.cat(h, dim=1) if isinstance(h, tuple) else h  # (B, N + L, D)
+        if self.apart:
+            return super().forward(z, c)
         side = self.image_side(c)
         u = self.attention.pre(z, side.first)
         return self.after(side, z, u, self.attention.op(u, *self.attention.context(c)), c)
 
-    def image_side(self, c: Condition) -> Side:
-        """Modulated."""
-        return Side(self.attention, self.mlp, *self.head(c.joint))
-
-    def prompt_side(self, c: Condition) -> Side:
-        """Modulated by its own, or not."""
-        head = self.head if self.text_head is None else self.text_head
-        return Side(self.attention, self.mlp, *(() if self.plain else head(of_prompt(c).joint)))
-
     def equations(self) -> list[str]:
         """One norm and one gate for attention and MLP, or one for each."""
         if self.apart:
-            of_y = self.attention.unmodulated() if self.plain else self.attention
-            if self.beside:
-                return self.beside_equations(self.attention, of_y, self.mlp)
-            of_y_mlp = self.mlp.unmodulated() if self.plain else self.mlp
-            return self.turn_equations(self.attention, self.mlp, of_y, of_y_mlp)
+            return super().equations()
         if not self.beside:
             return [*self.attention.equations("z", "1"), *self.mlp.equations("z", "2")]
         both = f"({op_symbol(self.attention.op)}(u) + {op_symbol(self.mlp.op)}(u))"
         return [f"u = {self.attention.input_equation('z', '')}", f"z <- z + {self.attention.branch_equation(both, '')}"]
+
+
+def branch(width: int, kind: Adaptive, op: nn.Module, context: Context = no_context) -> SubLayer:
+    """g op(LN(x) (1 + s) + b), of the vectors that an `Adaptive` has."""
+    return SubLayer(op=op, norm=LayerNorm(width), modulation=kind.modulation, gate=kind.gate, context=context)
 
 
 def dual_block(
@@ -258,18 +248,15 @@ def dual_block(
         joint: whether the streams attend to one another at all.
         beside: whether each MLP reads what the attention reads, with one gate for both.
     """
-    d = heads.width
+    d, own = heads.width, Adaptive(modulation, gate)
+    text = PLAIN if plain else own
 
-    def branch(op: nn.Module, *, bare: bool = False, context: Context = no_context) -> SubLayer:
-        kind, own = ("none", OPEN) if bare else (modulation, gate)
-        return SubLayer(op=op, norm=LayerNorm(d), modulation=kind, gate=own, context=context)
+    def after(kind: Adaptive) -> SubLayer:
+        return SubLayer(op=mlp()) if beside else branch(d, kind, mlp())
 
-    def after(*, bare: bool = False) -> SubLayer:
-        return SubLayer(op=mlp()) if beside else branch(mlp(), bare=bare)
-
-    image, image_mlp = branch(attention, context=context), after()
+    image, image_mlp = branch(d, own, attention, context), after(own)
     if text_attention.out is None:
-        norm = FinalNorm(LayerNorm(d), "none" if plain else modulation, d, static=isinstance(heads, Static))
+        norm = FinalNorm(LayerNorm(d), text.modulation, d, static=isinstance(heads, Static))
         read = text_attention
         return LastDualBlock(
             heads.head(index), norm, attention=image, mlp=image_mlp, text_attention=read, beside=beside
@@ -279,8 +266,8 @@ def dual_block(
         None if plain else (text_heads or heads).head(index),
         attention=image,
         mlp=image_mlp,
-        text_attention=branch(text_attention, bare=plain, context=context),
-        text_mlp=after(bare=plain),
+        text_attention=branch(d, text, text_attention, context),
+        text_mlp=after(text),
         sees=sees,
         joint=joint,
         beside=beside,

@@ -549,7 +549,7 @@ class Ours(nn.Module):
         super().__init__()
         self.op = op
 
-    def forward(self, x: Tensor, **unused: Any) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, **unused: Any) -> Tensor:
         return self.op(x)
 
 

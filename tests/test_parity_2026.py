@@ -114,16 +114,9 @@ def hidream(model: Any) -> nn.ModuleList:
     for block in rest:
         one = theirs.HiDreamImageSingleTransformerBlock(D, H, D // H, num_routed_experts=0)
         put(block.head.affine, one.adaLN_modulation[1])
-        one.attn1, one.ff_i = AsTheyCall(block.attention.op), block.mlp.op
+        one.attn1, one.ff_i = Ours(block.attention.op), block.mlp.op
         blocks.append(one)
     return blocks
-
-
-class AsTheyCall(Ours):
-    """Our attention where theirs is given a mask by place."""
-
-    def forward(self, x: Tensor, mask: None, **unused: Any) -> Tensor:
-        return self.op(x)
 
 
 def test_another_layer_of_the_encoder_in_each_block_is_hidream_i1s() -> None:

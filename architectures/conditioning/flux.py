@@ -11,16 +11,14 @@ from architectures.placement import HEAD, TRUNK, trunks_of
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sides import PROMPT_TIME, SEES, Pair
-from architectures.streams import JoinedBlock, dual_block
+from architectures.streams import JoinedBlock, branch, dual_block
 from architectures.sublayer import (
     GATE,
     MODULATION,
     Adaptive,
     Condition,
-    Context,
     SubLayer,
     joint_mask,
-    no_context,
     parse_gate,
 )
 
@@ -101,12 +99,9 @@ class Flux(Scheme):
         self.own_side = choose("trunk", trunk, TRUNK.choices)[0] == "side" and not self.plain
         if not self.joint and self.dual == n:
             raise ValueError("early 'separate' keeps the prompt from the image where all have two streams: choose dual")
-        self.modulation, self.gate = modulation, parse_gate(gate)
-        branch = Adaptive(self.modulation, self.gate)
-        two, joined = (
-            ([branch] if beside else [branch, branch], count)
-            for beside, count in ((self.beside, self.dual), (self.joined_beside, n - self.dual))
-        )
+        self.adaptive = Adaptive(modulation, parse_gate(gate))
+        two = [self.adaptive] * (1 if self.beside else 2), self.dual
+        joined = [self.adaptive] * (1 if self.joined_beside else 2), n - self.dual
         kinds = {"image": two, "prompt": two, "joined": joined, "joined prompt": joined}  # what each has a map for
         unused = (["prompt"] if self.plain else []) + ([] if self.own_side else ["joined prompt"])
         self.heads = {
@@ -122,11 +117,10 @@ class Flux(Scheme):
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
         c_y = self.of_prompt(c, prompt)  # of the prompt's side
-        y, mask = self.prompt_side(e_t, prompt)
         other = Condition(c_y, joint=self.given("joined prompt" if self.own_side else "joined", c_y))
         image, text, joint = self.given("image", c), self.given("prompt", c_y), self.given("joined", c)
-        mask, layers = self.joint_mask(mask), self.text_layers(prompt)
-        return Condition(c, image, text, joint, tokens=y, mask=mask, prompt=other, layers=layers)
+        own = self.with_prompt(e_t, prompt)
+        return own._replace(vector=c, modulation=image, text=text, joint=joint, prompt=other)
 
     def given(self, kind: str, c: Tensor | None) -> Any:
         """What the heads of one kind of tokens read of c; None where there are none."""
@@ -137,16 +131,17 @@ class Flux(Scheme):
         return x, c.tokens
 
     def block(self, index: int) -> nn.Module:
+        d = self.backbone.width
         if index < self.dual:
             return dual_block(
                 self.heads["image"],
-                self.gate,
+                self.adaptive.gate,
                 text_heads=self.heads.get("prompt"),
                 index=index,
                 attention=self.self_attention(),
                 text_attention=self.text_attention(last=index == self.backbone.depth - 1),
                 mlp=self.mlp,
-                modulation=self.modulation,
+                modulation=self.adaptive.modulation,
                 plain=self.plain,
                 sees=self.sees_image,
                 joint=self.joint,
@@ -154,19 +149,14 @@ class Flux(Scheme):
             )
         return JoinedBlock(
             self.heads["joined"].head(index - self.dual),
-            attention=self.branch(self.self_attention(), joint_mask),
-            mlp=SubLayer(op=self.mlp()) if self.joined_beside else self.branch(self.mlp()),
+            attention=branch(d, self.adaptive, self.self_attention(), joint_mask),
+            mlp=SubLayer(op=self.mlp()) if self.joined_beside else branch(d, self.adaptive, self.mlp()),
             beside=self.joined_beside,
             apart=self.apart or self.own_side,
             sees=self.sees_image,
             plain=self.plain,
             text_head=self.heads["joined prompt"].head(index - self.dual) if self.own_side else None,
         )
-
-    def branch(self, op: nn.Module, context: Context = no_context) -> SubLayer:
-        """g op(LN(z) (1 + s) + b), over both streams as one sequence."""
-        norm = LayerNorm(self.backbone.width)
-        return SubLayer(op=op, norm=norm, modulation=self.modulation, gate=self.gate, context=context)
 
     def leave(self, h: Pair | Tensor, c: Condition) -> Tensor:
         x = h[0] if isinstance(h, tuple) else h[:, : self.grid**2]

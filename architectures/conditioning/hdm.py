@@ -68,8 +68,8 @@ class HDM(Scheme):
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
-        y, mask = self.prompt_side(e_t, prompt)
-        return Condition(c, (self.attention_head(c), self.mlp_head(c)), tokens=y, mask=self.joint_mask(mask))
+        own = self.with_prompt(e_t, prompt)
+        return own._replace(vector=c, modulation=(self.attention_head(c), self.mlp_head(c)))
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
         return join_tokens(self.context, x, c)

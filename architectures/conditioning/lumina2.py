@@ -77,11 +77,9 @@ class Lumina2(Scheme):
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
-        y, mask = self.prompt_side(e_t, prompt)
         apart = self.prompt_time == "zero" or self.text_trunk is not None
         side = Condition(modulation=(self.text_trunk or self.trunk)(self.of_prompt(c, prompt))) if apart else None
-        mask, layers = self.joint_mask(mask), self.text_layers(prompt)
-        return Condition(c, self.trunk(c), tokens=y, mask=mask, prompt=side, layers=layers)
+        return self.with_prompt(e_t, prompt)._replace(vector=c, modulation=self.trunk(c), prompt=side)
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
         return join_tokens(self.context, x, c)

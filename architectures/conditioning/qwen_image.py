@@ -71,11 +71,10 @@ class QwenImage(Scheme):
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
-        y, mask = self.prompt_side(e_t, prompt)
         c_y = self.of_prompt(c, prompt)  # of the prompt's side
         text = None if self.plain else self.trunks[-1](c_y)
-        mask, layers, other = self.joint_mask(mask), self.text_layers(prompt), Condition(vector=c_y)
-        return Condition(c, self.trunks[0](c), text, tokens=y, mask=mask, prompt=other, layers=layers)
+        own, other = self.with_prompt(e_t, prompt), Condition(vector=c_y)
+        return own._replace(vector=c, modulation=self.trunks[0](c), text=text, prompt=other)
 
     def enter(self, x: Tensor, c: Condition) -> Pair:
         assert c.tokens is not None

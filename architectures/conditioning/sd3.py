@@ -5,22 +5,20 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from architectures.beside import TEXT_LAYERS
-from architectures.layers import LayerNorm, SelfAttention
+from architectures.layers import LayerNorm
 from architectures.placement import HEAD, STREAM_TRUNK, trunks_of
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sequence import CONTEXT
 from architectures.sides import PROMPT_TIME, SEES, Pair, plain_or
-from architectures.streams import TEXT, DualBlock, LastDualBlock
+from architectures.streams import TEXT, DualBlock, LastDualBlock, branch
 from architectures.sublayer import (
     GATE,
     MODULATION,
     OPEN,
     Adaptive,
     Condition,
-    SubLayer,
     joint_mask,
-    no_context,
     parse_gate,
 )
 
@@ -88,23 +86,17 @@ class SD3(Scheme):
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
         c_y = self.of_prompt(c, prompt)  # of the prompt's side
         text = self.trunks[-1](c_y) if self.text.slots and not self.static else None
-        y, mask = self.prompt_side(e_t, prompt)
-        mask, layers, other = self.joint_mask(mask), self.text_layers(prompt), Condition(vector=c_y)
-        return Condition(c, self.trunks[0](c), text, tokens=y, mask=mask, prompt=other, layers=layers)
+        own, other = self.with_prompt(e_t, prompt), Condition(vector=c_y)
+        return own._replace(vector=c, modulation=self.trunks[0](c), text=text, prompt=other)
 
     def enter(self, x: Tensor, c: Condition) -> Pair:
         assert c.tokens is not None
         return x, c.tokens
 
-    def branch(self, op: nn.Module, stream: Adaptive) -> SubLayer:
-        """g op(LN(x) (1 + s) + b); over both streams, where the op is an attention."""
-        context = joint_mask if isinstance(op, SelfAttention) else no_context
-        norm = LayerNorm(self.backbone.width)
-        return SubLayer(op=op, norm=norm, modulation=stream.modulation, gate=stream.gate, context=context)
-
     def block(self, index: int) -> nn.Module:
         d, head = self.backbone.width, self.heads.head(index)
-        attention, mlp = self.branch(self.self_attention(), self.image), self.branch(self.mlp(), self.image)
+        attention = branch(d, self.image, self.self_attention(), joint_mask)
+        mlp = branch(d, self.image, self.mlp())
         if self.static or index == self.backbone.depth - 1:  # y is only attended to
             norm, read = self.final_norm(LayerNorm(d), self.text.modulation), self.text_attention(last=True)
             return LastDualBlock(head, norm, attention=attention, mlp=mlp, text_attention=read)
@@ -114,8 +106,8 @@ class SD3(Scheme):
             text_head,
             attention=attention,
             mlp=mlp,
-            text_attention=self.branch(self.text_attention(), self.text),
-            text_mlp=self.branch(self.mlp(), self.text),
+            text_attention=branch(d, self.text, self.text_attention(), joint_mask),
+            text_mlp=branch(d, self.text, self.mlp()),
             sees=self.sees_image,
         )
 

@@ -61,8 +61,7 @@ class StaticText(Scheme):
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
-        y, mask = self.prompt_side(e_t, prompt)
-        return Condition(c, self.trunk(c), tokens=y, mask=self.joint_mask(mask))
+        return self.with_prompt(e_t, prompt)._replace(vector=c, modulation=self.trunk(c))
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width

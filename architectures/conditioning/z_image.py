@@ -83,10 +83,8 @@ class ZImage(Scheme):
         c = self.conditioning_vector(e_t, prompt)
         side = self.trunk(self.of_prompt(c, prompt)) if self.prompt_time == "zero" else None
         c = self.trunk(c)  # (B, 256)
-        y, mask = self.prompt_side(e_t, prompt)
         other = None if side is None else Condition(modulation=self.maps(side))
-        mask, layers = self.joint_mask(mask), self.text_layers(prompt)
-        return Condition(c, self.maps(c), tokens=y, mask=mask, prompt=other, layers=layers)
+        return self.with_prompt(e_t, prompt)._replace(vector=c, modulation=self.maps(c), prompt=other)
 
     def enter(self, x: Tensor, c: Condition) -> Tensor:
         return join_tokens(self.context, x, c)

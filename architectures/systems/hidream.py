@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from architectures import streams
 from architectures.final import FinalNorm
 from architectures.layers import GatedMLP, LayerNorm, PrecomputedRoPE, SelfAttention, patchify, unpatchify
 from architectures.modulation import PerBlock
 from architectures.prompt import FeatureBatch
 from architectures.streams import DualBlock, prompt_path
-from architectures.sublayer import Block, Condition, Context, SubLayer, mask_and_positions, no_context
+from architectures.sublayer import Block, Condition, SubLayer, mask_and_positions
 from architectures.systems.mmdit import BRANCH
 from architectures.systems.parts import (
     AcrossHeadsNorm,
@@ -126,8 +129,7 @@ class HiDream(nn.Module):
         self.texts = prompt_path(nn.ModuleList(texts))
         self.trunk = maps.trunk()
 
-        def branch(op: nn.Module, context: Context = no_context) -> SubLayer:
-            return SubLayer(op=op, norm=LayerNorm(d), modulation=BRANCH.modulation, gate=BRANCH.gate, context=context)
+        branch = partial(streams.branch, d, BRANCH)
 
         def attention() -> SubLayer:
             return branch(PaddedAttention(d, heads), mask_and_positions)

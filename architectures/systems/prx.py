@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
+from architectures import streams
 from architectures.final import FinalNorm
 from architectures.layers import GatedMLP, LayerNorm, PrecomputedRoPE, SelfAttention, patchify, unpatchify
 from architectures.modulation import PerBlock
@@ -10,7 +13,7 @@ from architectures.prompt import FeatureBatch, with_image
 from architectures.sequence import KeyedBlock
 from architectures.sides import KeysValues
 from architectures.streams import prompt_path
-from architectures.sublayer import Condition, Context, SubLayer, mask_and_positions, no_context
+from architectures.sublayer import Condition, mask_and_positions
 from architectures.systems.mmdit import BRANCH
 from architectures.systems.parts import TimeEmbedding, check_axes, gelu_tanh, grid_positions, turns
 from architectures.systems.weights import LAYOUTS, Move, channels_last, linear, rows, two, weight
@@ -56,8 +59,7 @@ class PRX(nn.Module):
         self.text = prompt_path(nn.Linear(text_width, d))
         self.trunk = maps.trunk()
 
-        def branch(op: nn.Module, context: Context = no_context) -> SubLayer:
-            return SubLayer(op=op, norm=LayerNorm(d), modulation=BRANCH.modulation, gate=BRANCH.gate, context=context)
+        branch = partial(streams.branch, d, BRANCH)
 
         self.blocks = nn.ModuleList(
             KeyedBlock(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from architectures import streams
 from architectures.final import FinalNorm
 from architectures.layers import GatedMLP, LayerNorm, PrecomputedRoPE, SelfAttention
 from architectures.modulation import Shared
@@ -13,7 +16,7 @@ from architectures.prompt import FeatureBatch, with_image
 from architectures.sequence import SidedBlock
 from architectures.sides import Kept, attention_of
 from architectures.streams import prompt_path
-from architectures.sublayer import Adaptive, Condition, Context, SubLayer, mask_and_positions, no_context
+from architectures.sublayer import Adaptive, Condition, mask_and_positions, no_context
 from architectures.systems.mmdit import centred_grid
 from architectures.systems.parts import (
     GATE_TANH,
@@ -91,8 +94,7 @@ class QwenImage21(nn.Module):
         )
         self.trunk = maps.trunk()
 
-        def branch(op: nn.Module, context: Context) -> SubLayer:
-            return SubLayer(op=op, norm=LayerNorm(d), modulation=BRANCH.modulation, gate=BRANCH.gate, context=context)
+        branch = partial(streams.branch, d, BRANCH)
 
         self.blocks = nn.ModuleList(
             CausalBlock(

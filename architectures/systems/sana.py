@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from architectures import streams
 from architectures.final import FinalTable
 from architectures.layers import CrossAttention, LayerNorm, RMSNorm, normal, patchify, sincos_at, unpatchify
 from architectures.modulation import SharedTable
 from architectures.prompt import FeatureBatch
 from architectures.streams import prompt_path
-from architectures.sublayer import PLAIN, Block, Condition, Context, SubLayer, no_context, prompt_tokens
+from architectures.sublayer import PLAIN, Block, Condition, SubLayer, prompt_tokens
 from architectures.systems.mmdit import BRANCH
 from architectures.systems.parts import TimeEmbedding, TwoLinear, gelu_tanh, grid_positions
 from architectures.systems.weights import LAYOUTS, Move, block_parts, linear, weight
@@ -110,8 +113,7 @@ class Sana(nn.Module):
         maps = SharedTable(d, [BRANCH, PLAIN, BRANCH], normal(0.02))
         self.trunk = maps.trunk()
 
-        def branch(op: nn.Module, context: Context = no_context) -> SubLayer:
-            return SubLayer(op=op, norm=LayerNorm(d), modulation=BRANCH.modulation, gate=BRANCH.gate, context=context)
+        branch = partial(streams.branch, d, BRANCH)
 
         self.blocks = nn.ModuleList(
             Block(

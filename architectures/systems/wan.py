@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from architectures import streams
 from architectures.final import FinalTable
 from architectures.layers import (
     CrossAttention,
@@ -23,7 +25,7 @@ from architectures.layers import (
 from architectures.modulation import SharedTable
 from architectures.prompt import FeatureBatch
 from architectures.streams import prompt_path
-from architectures.sublayer import PLAIN, Block, Condition, Context, SubLayer, no_context, prompt_tokens
+from architectures.sublayer import PLAIN, Block, Condition, SubLayer, prompt_tokens
 from architectures.systems.mmdit import BRANCH
 from architectures.systems.parts import (
     AcrossHeadsNorm,
@@ -92,8 +94,7 @@ class Wan(nn.Module):
         maps = SharedTable(d, [BRANCH, PLAIN, BRANCH], normal(0.02))
         self.trunk = maps.trunk()
 
-        def branch(op: nn.Module, context: Context = no_context) -> SubLayer:
-            return SubLayer(op=op, norm=LayerNorm(d), modulation=BRANCH.modulation, gate=BRANCH.gate, context=context)
+        branch = partial(streams.branch, d, BRANCH)
 
         self.blocks = nn.ModuleList(
             Block(
