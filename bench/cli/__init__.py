@@ -9,7 +9,11 @@ import sys
 def main() -> None:
     """The console script. A file of the working directory shadows no module: `random.py`, a folder `architectures/`."""
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    if sys.path and sys.path[0] in ("", os.getcwd()) and not sys.flags.safe_path and os.getcwd() != root:
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        sys.exit("ditbench: the working directory was deleted: change to one that exists")
+    if sys.path and sys.path[0] in ("", here) and not sys.flags.safe_path and here != root:
         del sys.path[0]
     from bench.cli.app import main as command
 

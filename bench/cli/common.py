@@ -184,7 +184,7 @@ def near(path: Path) -> str:
     """A path as short as it can be written from here."""
     try:
         return str(path.relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, FileNotFoundError):  # not below it, or the working directory was deleted meanwhile
         return str(path)
 
 

@@ -123,7 +123,10 @@ def _of_system(error: OSError, text: str) -> str:
     if type(error).__module__ == "bench.store.disk" or not error.strerror:
         return text or type(error).__name__
     if error.filename is None:
-        return explained(error, Path.cwd()) or error.strerror
+        try:
+            return explained(error, Path.cwd()) or error.strerror
+        except FileNotFoundError:
+            return "the working directory was deleted; what is finished is kept in the results directory"
     return f"{os.fsdecode(error.filename)}: {error.strerror}"
 
 

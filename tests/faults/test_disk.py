@@ -16,6 +16,9 @@ import torch
 from kit import GuardedLaunch
 from tiny import matrix_file
 
+from bench.cli import main
+from bench.cli.common import near
+from bench.cli.errors import explain
 from bench.store.disk import DiskError, explained
 from bench.store.files import atomic_file, make_folder, sweep, whole_folder, write_atomic, write_json
 from bench.store.folders import CellFolder, Store
@@ -161,6 +164,18 @@ def test_only_the_temporaries_of_one_name_are_swept_where_others_work(tmp_path: 
 
 
 FULL = r"the checkpoint of \d\.\d MB: no space left for .*\.ckpt \([\d.]+ [kM]B free\); make room and run again"
+
+
+def test_a_working_directory_that_was_deleted_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(SystemExit, match="the working directory was deleted: change to one that exists"):
+        main()  # at the start
+    assert near(tmp_path / "runs") == str(tmp_path / "runs")  # in the course of a command
+    sentence, _ = explain(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))  # as os.getcwd() raises it
+    assert sentence == "the working directory was deleted; what is finished is kept in the results directory"
 
 
 @pytest.mark.faults
