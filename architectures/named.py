@@ -58,7 +58,7 @@ NAMED: dict[str, Named] = {
     ),
     "cosmos-predict2": Named(
         "adaln-zero-cross", 2025, DIFFUSERS.format("cosmos"),
-        dict(head="low-rank(256)", signals="timestep", cross="modulated"),
+        dict(head="low-rank(D/8)", signals="timestep", cross="modulated"),
         "Its shared map gives one triple for all three branches, and each branch has a low-rank map of its own.",
     ),
     "eqm": Named(
@@ -69,9 +69,8 @@ NAMED: dict[str, Named] = {
     "wan": Named("shared-modulation", 2025, "arXiv 2503.20314, section 4.2.1", dict(cross_norm="layer")),
     "prx": Named("static-text", 2025, "Photoroom/PRX"),
     "chroma": Named(
-        "flux", 2025, "lodestones/Chroma1-HD", dict(head="approximator(512, 5)", trunk="one", signals="timestep"),
-        "Its approximator has 5,120 channels beside 3,072 of the stream and gives the last norm's vectors too; here it "
-        "has 512.",
+        "flux", 2025, "lodestones/Chroma1-HD", dict(head="approximator(5D/3, 5)", trunk="one", signals="timestep"),
+        "Its approximator gives the last norm's vectors too.",
     ),
     "flux2": Named(
         "flux", 2025, "black-forest-labs/flux2", dict(dual="seventh", head="shared", signals="timestep")
@@ -101,7 +100,8 @@ NAMED: dict[str, Named] = {
     ),
     "ideogram4": Named(
         "z-image", 2026, DIFFUSERS.format("ideogram4"), dict(rank=512, activation="silu"),
-        "Its tokens of image and prompt have a learned vector each that says which they are.",
+        "Its tokens of image and prompt have a learned vector each that says which they are; its c has 512 channels of "
+        "any width, here D at most.",
     ),
     "lens": Named(
         "qwen-image", 2026, "arXiv 2605.21573",

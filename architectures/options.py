@@ -3,7 +3,8 @@
     gate: Annotated[str, GATE] = "zero"        # GATE = Option("how ...", ("zero", "gaussian(1e-3)", ...))
     tokens: Annotated[int, Option("tokens a signal")] = 4
 
-A choice is a name, or a name with an example of its arguments: `gaussian(1e-3)` allows `gaussian(0.02)` too.
+A choice is a name, or a name with an example of its arguments: `gaussian(1e-3)` allows `gaussian(0.02)` too, and
+`low-rank(D/4)`, of channels, `low-rank(16)` as well as `low-rank(D/8)`, an eighth of the width.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def as_truth(value: Any) -> bool | None:
 # --- options --------------------------------------------------------------------------------------------------------
 
 ARGUMENT = re.compile(r"(?P<name>[^()]+)\((?P<numbers>[^()]+)\)")
+SHARE = re.compile(r"(?P<times>[1-9][0-9]{0,2})?D(/(?P<over>[1-9][0-9]{0,2}))?")  # of the width: D, D/8, 5D/3
 
 
 @dataclass(frozen=True)
@@ -167,8 +169,16 @@ def choose(option: str, text: Any, choices: tuple[str, ...]) -> tuple[str, float
     return name, arguments[0] if arguments else None
 
 
-def choose_all(option: str, text: Any, choices: tuple[str, ...]) -> tuple[str, tuple[float, ...]]:
+def choose_all(
+    option: str, text: Any, choices: tuple[str, ...], width: int | None = None
+) -> tuple[str, tuple[float, ...]]:
     """The name and all arguments of a choice: `approximator(64, 2)` is ("approximator", (64, 2)).
+
+    Args:
+        option: its name.
+        text: what was written.
+        choices: what it may be.
+        width: D, of which an argument may be a share; without it such an argument is 1.
 
     Raises:
         ValueError: with the choices and the nearest.
@@ -179,7 +189,7 @@ def choose_all(option: str, text: Any, choices: tuple[str, ...]) -> tuple[str, t
         return text, ()
     found = ARGUMENT.fullmatch(text) if isinstance(text, str) else None
     if found and found["name"] in examples:
-        numbers = _numbers(found["numbers"], examples[found["name"]])
+        numbers = _numbers(found["numbers"], examples[found["name"]], width or 1)
         if numbers is not None:
             return found["name"], numbers
     near = difflib.get_close_matches(str(text).partition("(")[0], [*plain, *examples], n=1)
@@ -187,18 +197,21 @@ def choose_all(option: str, text: Any, choices: tuple[str, ...]) -> tuple[str, t
     raise ValueError(f"{option} {text!r}: choose {', '.join(choices)}{hint}")
 
 
-def _numbers(text: str, example: str) -> tuple[float, ...] | None:
+def _numbers(text: str, example: str, width: int) -> tuple[float, ...] | None:
     """As many numbers as the example has, each above 0, or from 0 on where its own is 0; None for anything else."""
     texts, examples = text.split(","), [one.strip() for one in example.split(",")]
-    read = [_number(one, like) for one, like in zip(texts, examples, strict=False)]
+    read = [_number(one, like, width) for one, like in zip(texts, examples, strict=False)]
     numbers = tuple(number for number in read if number is not None)
     return numbers if len(numbers) == len(texts) == len(examples) else None
 
 
-def _number(text: str, example: str) -> float | None:
-    """A number, a whole one where the example is whole; None for anything else."""
+def _number(text: str, example: str, width: int) -> float | None:
+    """A number, a whole one where the example is whole, or a share of the width; None for anything else."""
+    channels = SHARE.fullmatch(example) is not None
+    if channels and (share := SHARE.fullmatch(text.strip())):
+        return max(1, round(width * int(share["times"] or 1) / int(share["over"] or 1)))
     try:
-        number = int(text) if example.isdigit() else float(text)
+        number = int(text) if channels or example.isdigit() else float(text)
     except ValueError:
         return None
     return number if 0 < number < float("inf") or number == 0 == float(example) else None

@@ -122,8 +122,8 @@ class Approximator(Placement):
 HEAD = Option(
     "where shift, scale, gate come from: a map of each block's own, one for all, one plus a table, a table and factors "
     "or a low-rank map a block, each block's own behind a shared bottleneck, or a network that is given the vector's "
-    "number (its width, its layers)",
-    ("per-block", "shared", "shared+table", "shared+affine", "bottleneck(64)", "low-rank(16)", "approximator(64, 2)"),
+    "number (its width, its layers); widths are channels or a share of D",
+    ("per-block", "shared", "shared+table", "shared+affine", "bottleneck(D/4)", "low-rank(D/8)", "approximator(D, 2)"),
 )
 
 Made = Callable[..., Placement]
@@ -166,7 +166,7 @@ def parse_placement(
     Raises:
         ValueError: for any other text, or if no sub-layer takes a vector.
     """
-    name, numbers = choose_all("head", text, HEAD.choices)
+    name, numbers = choose_all("head", text, HEAD.choices, width)
     if static:
         return static_placement(text, width, adaptive)
     if not any(sublayer.slots for sublayer in adaptive):

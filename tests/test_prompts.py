@@ -283,5 +283,5 @@ def test_an_encoder_that_does_not_say_how_many_layers_it_has_gives_its_last(
 
 def test_features_of_more_prompts_than_fit_are_refused(tmp_path: Path, encoders) -> None:
     data = task_data(tmp_path, "facts")
-    with pytest.raises(PromptError, match="features of the 5,159,780,352 prompts of task 'facts' need .* captions"):
+    with pytest.raises(PromptError, match="features of the 2,097,152 prompts of task 'facts' need .* captions"):
         prompts.prepare(data, config(kind="features", encoder=str(encoders["t5"])), tmp_path)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import architectures
-from architectures import Captions, DiT, laws
+from architectures import BackboneConfig, Captions, DiT, laws
 from architectures.laws import SchemeUnderTest, inputs, randomised
 from architectures.modulation import Placement
 from architectures.placement import parse_placement
@@ -98,10 +98,13 @@ def test_the_whole_product_of_parts_can_be_built(scheme: str, signals: str) -> N
         ({"gate": "gaussian(x)"}, "gate 'gaussian.x.': choose"),
         ({"gate": "gaussian(-1)"}, "choose"),
         ({"head": "bottleneck(1.5)"}, "choose per-block"),
-        ({"head": "bottleneck"}, r"did you mean 'bottleneck\(64\)'"),
-        ({"head": "approximator(64)"}, r"did you mean 'approximator\(64, 2\)'"),
+        ({"head": "bottleneck"}, r"did you mean 'bottleneck\(D/4\)'"),
+        ({"head": "approximator(64)"}, r"did you mean 'approximator\(D, 2\)'"),
         ({"head": "approximator(64, 2, 3)"}, "choose per-block"),
         ({"head": "approximator(64, 0)"}, "choose per-block"),
+        ({"head": "approximator(64, D)"}, "choose per-block"),
+        ({"head": "low-rank(D/0)"}, "choose per-block"),
+        ({"gate": "gaussian(D/8)"}, "choose zero"),
         ({"head": "approximator(64, 2)", "gate": "gaussian(1e-3)"}, "one map for all vectors"),
         ({"gate": 1}, "gate 1: choose"),
         ({"modulation": "none", "gate": "one"}, "leaves the blocks unmodulated"),
@@ -110,6 +113,22 @@ def test_the_whole_product_of_parts_can_be_built(scheme: str, signals: str) -> N
 def test_a_wrong_value_names_its_choices(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         build("adaln-zero", **options)
+
+
+def test_channels_are_a_number_or_a_share_of_the_width() -> None:
+    def rank(head: str) -> int:
+        return build("adaln-zero", head=head).blocks[0].head.affine.down.out_features
+
+    width = build("adaln-zero").scheme.backbone.width
+    assert rank("low-rank(D/8)") == width // 8 and rank("low-rank(D)") == width and rank("low-rank(5)") == 5
+    assert rank("low-rank(3D/100)") == max(1, round(0.03 * width)) and rank("low-rank(D/999)") == 1
+
+
+def test_the_vector_of_z_image_is_no_wider_than_the_stream() -> None:
+    """As in its released code: min(dim, 256)."""
+    sizes = (BackboneConfig(width=width, depth=1, heads=4, patch=4) for width in (32, 512))
+    narrow, wide = (build("z-image", config=one).scheme.trunk.out_features for one in sizes)
+    assert (narrow, wide) == (32, 256)
 
 
 def test_an_unknown_option_names_the_nearest() -> None:

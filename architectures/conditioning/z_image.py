@@ -21,7 +21,7 @@ ACTIVATION = Option("what the narrow c passes before any map reads it", ("none",
 class ZImage(Scheme):
     """Z-Image (S3-DiT): image and prompt are one sequence; time reaches every block through one narrow vector.
 
-        c = V e_t + v                                       (256 channels)
+        c = V e_t + v                                       (256 channels, D if that is less)
         z = [x ; prompt tokens]
         s1, g1, s2, g2 = W_i c + b_i                        (no silu; W_i and b_i initialised at zero)
         z <- z + tanh(g1) RMS( SA( RMS(z) (1 + s1) ) )
@@ -41,7 +41,7 @@ class ZImage(Scheme):
         prompt="in-context",
         reads=frozenset({"tokens"}),
         identity_at_init=True,
-        modulation_parameters="256*d + 256 + n*4*257*d + 257*d",
+        modulation_parameters="(d + 1)*min(d, 256) + (4*n + 1)*(min(d, 256) + 1)*d",
     )
 
     def __init__(
@@ -51,7 +51,7 @@ class ZImage(Scheme):
         *,
         gate: Annotated[str, GATE] = "tanh",
         head: Annotated[str, HEAD] = "per-block",
-        rank: Annotated[int, Option("channels of c")] = 256,
+        rank: Annotated[int, Option("channels of c, D if that is less")] = 256,
         activation: Annotated[str, ACTIVATION] = "none",
         signals: Annotated[str, SIGNALS] = "timestep",
         time: Annotated[str, TIME] = "modulation",
@@ -65,7 +65,7 @@ class ZImage(Scheme):
         super().__init__(backbone, image_size)
         if rank < 1:
             raise ValueError(f"rank {rank}: at least 1")
-        d = backbone.width
+        d, rank = backbone.width, min(backbone.width, rank)
         self.set_signals(signals, time)
         self.set_prompt_side(prompt_time, prompt_sees_image, static=context == "static")
         self.set_text_layers(text_layers, static=context == "static")
@@ -82,7 +82,7 @@ class ZImage(Scheme):
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)
         side = self.trunk(self.of_prompt(c, prompt)) if self.prompt_time == "zero" else None
-        c = self.trunk(c)  # (B, 256)
+        c = self.trunk(c)  # (B, min(D, 256))
         other = None if side is None else Condition(modulation=self.maps(side))
         return self.with_prompt(e_t, prompt)._replace(vector=c, modulation=self.maps(c), prompt=other)
 

@@ -19,10 +19,10 @@ ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
 
 
 def formula(text: str, **values: int) -> int:
-    """A formula of whole numbers and names, with + - * // and **.
+    """A formula of whole numbers and names, with + - * //, ** and min.
 
     Args:
-        text: such as `n*(6*d*d + 6*d)`.
+        text: such as `n*(6*d*d + 6*d)` or `min(d, 256)*d`.
         values: of the names that it may use.
 
     Raises:
@@ -34,9 +34,11 @@ def formula(text: str, **values: int) -> int:
             return ARITHMETIC[type(node.op)](value(node.left), value(node.right))
         if isinstance(node, ast.Name) and node.id in values:
             return values[node.id]
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "min" and node.args:
+            return min(value(one) for one in node.args)
         if isinstance(node, ast.Constant) and type(node.value) is int:
             return node.value
-        raise ValueError(f"formula {text!r}: write it with + - * // ** in {' and '.join(values)}")
+        raise ValueError(f"formula {text!r}: write it with + - * // ** min in {' and '.join(values)}")
 
     try:
         return value(ast.parse(text, mode="eval").body)

@@ -85,10 +85,7 @@ PUBLISHED: dict[str, System] = {
         "flux", "flux3:Flux3", 2026, DEFAULTS.format("black-forest-labs/flux-3-image-klein"),
         options=NAMED["flux3"].options,
     ),
-    "chroma": System(
-        "flux", "chroma:Chroma", 2025, "lodestones/Chroma1-HD",
-        options=NAMED["chroma"].options | dict(head="approximator(5120, 5)"),
-    ),
+    "chroma": System("flux", "chroma:Chroma", 2025, "lodestones/Chroma1-HD", options=NAMED["chroma"].options),
     "hidream-i1": System("flux", "hidream:HiDream", 2025, "arXiv 2505.22705", options=NAMED["hidream-i1"].options),
     "qwen-image": System("qwen-image", "mmdit:QwenImage", 2025, "arXiv 2508.02324"),
     "prx": System("static-text", "prx:PRX", 2025, "Photoroom/PRX", options=NAMED["prx"].options),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Annotated, ClassVar
 
 import torch
@@ -11,12 +12,17 @@ from bench.data.tasks import paint
 from bench.data.tasks.contract import Attribute, Levels, Slot, Task
 from bench.data.tasks.registry import Knob
 
-COLOURS, ROWS = 6, 3
+COLOURS, ROWS = 4, 3
 SHADES = torch.tensor([1.0, 0.6])
 
 
 class Facts(Task):
-    """z: the words of 3 rows and of the notes, a colour or 6 + the note meant; then a shade a row."""
+    """z: the words of 3 rows and of the notes, a colour or 4 + the note meant; then a shade a row.
+
+    Notes come in layers of four. Those of a layer mean the four of the next, each once, and those of the last have the
+    four colours, each once: what all notes say together, or those of one layer, says no colour of any row. Some rows
+    say their colour, some are a step away, and so on to `depth`: who reads the first alone knows a share of the rows.
+    """
 
     name = "facts"
     says = "reasoning over the prompt: a row's colour is found along a chain of slots among distractors"
@@ -24,23 +30,26 @@ class Facts(Task):
     levels: ClassVar[Levels] = {"easy": {"depth": 0}, "medium": {"depth": 1}, "hard": {"depth": 2}}
     repeats = True
 
-    def __init__(
-        self,
-        *,
-        depth: Annotated[int, Knob("steps of a chain", least=0, most=2)] = 1,
-        notes: Annotated[int, Knob("slots beside the rows, distractors and links", least=3, most=12)] = 6,
-    ) -> None:
-        if notes < ROWS * depth:
-            raise ValueError(f"task 'facts': notes {notes}: at least {ROWS * depth} for chains of depth {depth}")
-        self.depth, self.notes = depth, notes
+    def __init__(self, *, depth: Annotated[int, Knob("steps of a chain", least=0, most=3)] = 1) -> None:
+        self.depth, self.layers = depth, max(1, depth)  # of no step all notes are distractors
+        self.notes = COLOURS * self.layers
         self._colours = paint.table(paint.COLOURS, COLOURS)
 
     @property
     def slots(self) -> tuple[Slot, ...]:
         """Rows, then notes."""
-        words = (*paint.COLOURS, *(f"as note {k + 1}" for k in range(self.notes)))
+        words = (*list(paint.COLOURS)[:COLOURS], *(f"as note {k + 1}" for k in range(self.notes)))
         names = [*(f"row {k + 1}" for k in range(ROWS)), *(f"note {k + 1}" for k in range(self.notes))]
         return tuple(Slot(name, words) for name in names)
+
+    @property
+    def vocabulary(self) -> int:
+        """A word is the same in every slot: a row that says its colour shows how a note is to be read."""
+        return 1 + COLOURS + self.notes
+
+    def ids(self, words: Tensor) -> Tensor:
+        """Words (..., L), of all slots alike."""
+        return words + 1
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:
@@ -51,23 +60,27 @@ class Facts(Task):
         """The colours (..., 3) of the rows of words (..., L)."""
         found = z[..., :ROWS]
         for _ in range(self.depth):
-            linked = z.gather(-1, (found - COLOURS + ROWS).clamp(min=0))
-            found = torch.where(found < COLOURS, found, linked)
+            found = self._follow(z, found)
         return found
+
+    def _follow(self, z: Tensor, said: Tensor) -> Tensor:
+        """Words (..., 3) a step along the chain: what the notes that are meant say, and colours as they are."""
+        return torch.where(said < COLOURS, said, z.gather(-1, (said - COLOURS + ROWS).clamp(min=0)))
 
     def right(self, read: Tensor, z: Tensor) -> dict[str, Tensor]:
         """The share of rows of the right colour."""
         return {"colour": (self.resolve(read) == self.resolve(z)).float().mean(1)}
 
     def sample(self, count: int, split: str, generator: torch.Generator) -> Tensor:
-        """Uniform colours; links lead to notes of which none is used twice, so that rows are independent."""
-        z = paint.sampled(count, (*(COLOURS,) * (ROWS + self.notes), *(2,) * ROWS), generator)
-        order = torch.rand(count, self.notes, generator=generator).argsort(1)
-        at = torch.arange(ROWS).expand(count, -1)
+        """Rows mean three of four, along chains of at most `depth` steps; each layer is a permutation."""
+        said = torch.rand(count, 1 + self.layers, COLOURS, generator=generator).argsort(-1)
+        starts = [*(COLOURS * (layer + 1) for layer in range(self.depth)), 0, 0]  # of notes among the words, of colours
+        said = said + torch.tensor(starts[: 1 + self.layers])[:, None]
+        shades = paint.sampled(count, (2,) * ROWS, generator)
+        z = torch.cat([said[:, 0, :ROWS], said[:, 1:].flatten(1), shades], 1)
+        steps = paint.sampled(count, (self.depth + 1,) * ROWS, generator)  # that a row is spared
         for step in range(self.depth):
-            target = order[:, step * ROWS : (step + 1) * ROWS]
-            z = z.scatter(1, at, target + COLOURS)
-            at = target + ROWS
+            z[:, :ROWS] = torch.where(steps > step, self._follow(z, z[:, :ROWS]), z[:, :ROWS])
         return z
 
     def words(self, z: Tensor) -> Tensor:
@@ -84,10 +97,9 @@ class Facts(Task):
         return paint.with_hidden(words, *(2,) * ROWS)
 
     def world(self) -> Tensor:
-        """Each image once: colours given directly, notes of the first colour."""
-        rows = paint.product(*(COLOURS,) * ROWS, *(2,) * ROWS)
-        notes = torch.zeros(len(rows), self.notes, dtype=torch.long)
-        return torch.cat([rows[:, :ROWS], notes, rows[:, ROWS:]], 1)
+        """Each image once: three different colours given directly, notes of the first colour."""
+        rows = torch.tensor([(*row, *[0] * self.notes) for row in permutations(range(COLOURS), ROWS)])
+        return paint.with_hidden(rows, *(2,) * ROWS).flatten(0, 1)
 
     @property
     def layout_words(self) -> int:
