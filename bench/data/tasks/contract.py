@@ -30,7 +30,7 @@ Levels = Mapping[str, Mapping[str, Any]]  # level -> knob -> value
 
 @dataclass(frozen=True)
 class Slot:
-    """A position of the prompt: its name and its words. Words of two slots are not the same, whatever their text; of `facts` they are."""
+    """A position of the prompt: its name and its words. Those of two slots differ, whatever their text (`Task.ids`)."""
 
     name: str
     words: tuple[str, ...]
