@@ -12,6 +12,7 @@ from torch import Tensor
 import architectures
 from bench.data.tasks import exact, laws, registry
 from bench.data.tasks.contract import LEVELS, Task
+from bench.data.tasks.facts import COLOURS, ROWS, Facts
 from bench.data.tasks.grain import Grain
 from bench.data.tasks.registry import TaskError, make, sample_batch
 from bench.data.tasks.scene import Scene
@@ -204,3 +205,15 @@ def test_what_is_in_z_and_in_no_image_breaks_the_law() -> None:
 def test_every_prompt_is_honest(name: str, level: str) -> None:
     holds, observed = laws.prompt_is_honest(make(name, level), 256)
     assert holds, observed
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+def test_what_the_notes_of_facts_say_together_is_the_same_for_all_images(depth: int) -> None:
+    """So that a colour is found along its chain alone; rows are none to `depth` steps away, and differ."""
+    task = Facts(depth=depth)
+    z = task.sample(512, "train", torch.Generator().manual_seed(0))
+    layers = z[:, ROWS : ROWS + task.notes].unflatten(1, (-1, COLOURS)).sort(-1).values
+    assert (layers == layers[0]).all() and (layers[0, -1] == torch.arange(COLOURS)).all()
+    assert (z[:, :ROWS] < COLOURS).float().mean().item() == pytest.approx(1 / (depth + 1), abs=0.06)
+    colours = task.resolve(z).sort(-1).values
+    assert (colours < COLOURS).all() and (colours.diff(dim=-1) > 0).all()
