@@ -19,11 +19,11 @@ REASONS = {  # what does not fit, and what would: and a pair of flux's or sd3's 
         "gate": "one",
     },
     "an approximator has one map for all vectors, .*: choose gate zero": {
-        "head": "approximator(64, 2)",
+        "head": "approximator(D, 2)",
         "gate": "gaussian(1e-3)",
     },
     "an approximator gives vectors of D channels, and an angle has half as many: choose modulation": {
-        "head": "approximator(64, 2)",
+        "head": "approximator(D, 2)",
         "modulation": "rotate",
     },
     "early 'separate' keeps the prompt from the image where all have two streams: choose dual": {
@@ -31,7 +31,7 @@ REASONS = {  # what does not fit, and what would: and a pair of flux's or sd3's 
         "early": "separate",
     },
     "head '.*' reads c, and with these signals there is none: choose per-block, shared, shared.table, or signals": {
-        "head": "low-rank(16)",
+        "head": "low-rank(D/8)",
         "signals": "none",
     },
     "prompt_time 'zero' .* no timestep modulates here .*: choose prompt_time t or none": {
