@@ -172,6 +172,7 @@ def test_no_password_is_where_others_read(tmp_path: Path, team: Team) -> None:
     said = ditbench("doctor", "--json", cwd=tmp_path / "ours", MLFLOW_TRACKING_URI=team.database)
     wrong = ditbench("sync", cwd=tmp_path / "ours", code=2, MLFLOW_TRACKING_URI=team.database.replace("team:", "them:"))
     assert PASSWORD not in said.stdout + said.stderr + wrong.stdout + wrong.stderr and "***@" in wrong.stderr
+    assert "refuses this user or password" in wrong.stderr and "retried" not in wrong.stderr, "MLflow's ten attempts"
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 25 and not [path for path in files if PASSWORD.encode() in path.read_bytes()]
     assert PASSWORD not in team.log.read_text(errors="replace")

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import sqlalchemy
 from filelock import FileLock, Timeout
+from mlflow.store.db.db_types import MYSQL, POSTGRES
 from mlflow.tracking import MlflowClient
 
 from bench.store import disk
@@ -23,6 +25,12 @@ SILENT = re.compile(
     r"Max retries exceeded|Connection ?(refused|reset|aborted)|timed? ?out|Name or service not known|ResponseError",
     re.I,
 )
+REFUSED = re.compile(r"password authentication failed|no password supplied|Access denied for user", re.I)
+UNREACHED = re.compile(
+    r"connection refused|connection timeout expired|timed? ?out|name or service not known|"
+    r"could not translate host name|temporary failure in name resolution|failed to resolve host|can't connect to",
+    re.I,
+)
 PAGE = re.compile(r"<!doctype html|<html", re.I)
 CERTIFICATE = re.compile(r"certificate verify failed|CERTIFICATE_VERIFY|self.signed|hostname mismatch", re.I)
 CAUSE = re.compile(
@@ -34,7 +42,7 @@ def connect(store: Store) -> MlflowClient:
     """A client of the store, which is created first if it is a new SQLite file: once, under a lock.
 
     Raises:
-        TrackingError: if the server does not answer, or the file belongs to another MLflow.
+        TrackingError: if server or database do not answer, or the file belongs to another MLflow.
     """
     uri = tracking_uri(store)
     make_folder(store.root)
@@ -42,6 +50,8 @@ def connect(store: Store) -> MlflowClient:
         file = sqlite_file(uri)
         if file is not None:
             _check_file(file)
+        elif not is_server(uri):
+            _check_database(uri)
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return client
@@ -58,6 +68,18 @@ def _check_file(file: Path) -> None:
         opened.execute("PRAGMA schema_version").fetchone()
         opened.execute("BEGIN IMMEDIATE")
         opened.rollback()
+
+
+def _check_database(uri: str) -> None:
+    """Connects to a database of others for an instant: MLflow itself would try ten times, for two minutes."""
+    kind = uri.partition(":")[0].partition("+")[0]
+    if kind not in (POSTGRES, MYSQL):
+        return
+    engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": int(PATIENCE)})
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 @contextmanager
@@ -111,6 +133,10 @@ def _of_database(uri: str, text: str, store: Store) -> str | None:
         return f"MLflow at {uri}: another process holds the database locked; try again when it has ended"
     if "database or disk is full" in text:
         return f"MLflow at {uri}: no space is left for it; make room, then: ditbench sync"
+    if REFUSED.search(text):
+        return f"the database {uri} refuses this user or password"
+    if not is_server(tracking_uri(store)) and (cause := UNREACHED.search(text)):
+        return f"the database {uri} does not answer ({cause[0].lower()}); start it, or unset MLFLOW_TRACKING_URI"
     file = sqlite_file(tracking_uri(store))
     if file is not None and re.search(r"not a database|malformed|unable to open database|disk I/O error", text):
         return (
