@@ -49,14 +49,14 @@ def result_text(root: Path) -> str:
 def claim_figure(root: Path) -> bytes:
     """A PNG of the newest claims: those on tasks as soon as there is one, else the older ones by validation loss."""
     newer = _newer(root)
-    lines = widest([line for folder in newer for line in claim_lines(load_record(folder))])
+    lines = of_most_seeds(line for folder in newer for line in claim_lines(load_record(folder)))
     if not newer:
         tables = [load_record(folder) for folder in _claims(root)]
         lines = [line for table in tables for line in claim_lines(table) if line.difference.metric == OLDER_METRIC]
     return forest(lines)
 
 
-def widest(lines: Iterable[Line]) -> list[Line]:
+def of_most_seeds(lines: Iterable[Line]) -> list[Line]:
     """Of a comparison that several claims make, the one of most seeds, of as many the last; in their order."""
     found: dict[tuple[str, ...], Line] = {}
     for line in lines:

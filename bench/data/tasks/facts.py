@@ -38,7 +38,7 @@ class Facts(Task):
     @property
     def slots(self) -> tuple[Slot, ...]:
         """Rows, then notes."""
-        words = (*list(paint.COLOURS)[:COLOURS], *(f"as note {k + 1}" for k in range(self.notes)))
+        words = (*tuple(paint.COLOURS)[:COLOURS], *(f"as note {k + 1}" for k in range(self.notes)))
         names = [*(f"row {k + 1}" for k in range(ROWS)), *(f"note {k + 1}" for k in range(self.notes))]
         return tuple(Slot(name, words) for name in names)
 

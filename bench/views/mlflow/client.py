@@ -22,15 +22,11 @@ PATIENCE = 15.0  # seconds that a lock of another process, or of SQLite, is wait
 DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient", "pyodbc": "pyodbc"}  # module -> its package
 OTHER_VERSION = re.compile(r"out-of-date database schema|Can't locate revision|no such column")
 SILENT = re.compile(
-    r"Max retries exceeded|Connection ?(refused|reset|aborted)|timed? ?out|Name or service not known|ResponseError",
-    re.I,
-)
-REFUSED = re.compile(r"password authentication failed|no password supplied|Access denied for user", re.I)
-UNREACHED = re.compile(
-    r"connection refused|connection timeout expired|timed? ?out|name or service not known|"
+    r"Max retries exceeded|Connection ?(refused|reset|aborted)|timed? ?out|Name or service not known|ResponseError|"
     r"could not translate host name|temporary failure in name resolution|failed to resolve host|can't connect to",
     re.I,
 )
+REFUSED = re.compile(r"password authentication failed|no password supplied|Access denied for user", re.I)
 PAGE = re.compile(r"<!doctype html|<html", re.I)
 CERTIFICATE = re.compile(r"certificate verify failed|CERTIFICATE_VERIFY|self.signed|hostname mismatch", re.I)
 CAUSE = re.compile(
@@ -50,8 +46,7 @@ def connect(store: Store) -> MlflowClient:
         file = sqlite_file(uri)
         if file is not None:
             _check_file(file)
-        elif not is_server(uri):
-            _check_database(uri)
+        _check_database(uri)
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return client
@@ -71,9 +66,8 @@ def _check_file(file: Path) -> None:
 
 
 def _check_database(uri: str) -> None:
-    """Connects to a database of others for an instant: MLflow itself would try ten times, for two minutes."""
-    kind = uri.partition(":")[0].partition("+")[0]
-    if kind not in (POSTGRES, MYSQL):
+    """Connects to a team's database, if it is one, for an instant: MLflow would try ten times, for 100 s."""
+    if uri.partition(":")[0].partition("+")[0] not in (POSTGRES, MYSQL):
         return
     engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": int(PATIENCE)})
     try:
@@ -135,7 +129,7 @@ def _of_database(uri: str, text: str, store: Store) -> str | None:
         return f"MLflow at {uri}: no space is left for it; make room, then: ditbench sync"
     if REFUSED.search(text):
         return f"the database {uri} refuses this user or password"
-    if not is_server(tracking_uri(store)) and (cause := UNREACHED.search(text)):
+    if not is_server(tracking_uri(store)) and (cause := SILENT.search(text)):
         return f"the database {uri} does not answer ({cause[0].lower()}); start it, or unset MLFLOW_TRACKING_URI"
     file = sqlite_file(tracking_uri(store))
     if file is not None and re.search(r"not a database|malformed|unable to open database|disk I/O error", text):
