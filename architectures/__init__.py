@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.backbone import resolve_options as resolve_options
     from architectures.catalogue_page import gallery as gallery
     from architectures.catalogue_page import history as history
+    from architectures.catalogue_page import multiply_adds as multiply_adds
+    from architectures.catalogue_page import on_backbone as on_backbone
     from architectures.catalogue_page import share as share
     from architectures.catalogue_page import shares as shares
     from architectures.laws import LAWS as LAWS
@@ -101,7 +103,7 @@ _NAMES = {
     "laws": ("LAWS", "Verdict", "check", "first_violation"),
     "systems.catalogue": ("PUBLISHED", "published"),
     "systems.weights": ("WeightsError", "load_published"),
-    "catalogue_page": ("gallery", "history", "share", "shares"),
+    "catalogue_page": ("gallery", "history", "multiply_adds", "on_backbone", "share", "shares"),
 }
 _HOME = {name: f"architectures.{module}" for module, names in _NAMES.items() for name in names}
 

@@ -137,6 +137,10 @@ def make_parallel(block: nn.Module) -> None:
         raise ValueError(
             "backbone parallel: blocks that carry what they modulate add each branch to another stream; leave it out"
         )
+    if any(one.through for one in mlps):
+        raise ValueError(
+            "backbone parallel: with option parallel 'through' the MLP reads what the attention gave; leave one out"
+        )
     for one in mlps:
         one.parallel = True
 

@@ -1,4 +1,4 @@
-"""Tokens beside those that blocks pass on: learned ones by the image's, an encoder's layers by the prompt's."""
+"""Tokens beside those that blocks pass on: learned ones by the image's or the prompt's, layers of an encoder."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ BANK = Option(
     "each, or blank",
     ("none", "tokens(8, 0)", "registers(8, 0)"),
 )
+BLANKS = Option("blank tokens beside the prompt's: learned, the same for every image, t and prompt")
 TEXT_LAYERS = Option(
     "the prompt's tokens in a block: those that the block before gave, or beside these those of a layer of the "
     "encoder, another for each block, through a map of its own, discarded after it",
@@ -49,6 +50,13 @@ class TextLayers(nn.Module):
         """A prompt of tokens (B, L, D) -> the same of each block."""
         layers = prompt.layers or (prompt.tokens,)
         return tuple(v(layers[min(i, len(layers) - 1)]) for i, v in enumerate(self.maps))
+
+
+def with_blanks(blanks: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """[blanks ; y] and its mask: learned tokens (B, k, D), which are never padding, before the prompt's (B, L, D)."""
+    if mask is not None:
+        mask = torch.cat([mask.new_ones(blanks.shape[:2]), mask], dim=1)
+    return torch.cat([blanks.to(y.dtype), y], dim=1), mask
 
 
 def with_room(y: Tensor, mask: Tensor | None, prompt: Encoded) -> tuple[Tensor, Tensor | None]:

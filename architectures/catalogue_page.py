@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import inspect
 from functools import cache
+from typing import Any, NamedTuple
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from architectures.backbone import describe, parameter_split
-from architectures.named import NAMED
+from architectures.backbone import DiT, create, describe, parameter_split
+from architectures.named import NAMED, Named
+from architectures.prompt import Features, Labels, PromptKind
 from architectures.registry import BUILT_IN, CONTROLS, canonical
-from architectures.systems.catalogue import PUBLISHED, published
+from architectures.systems.catalogue import PUBLISHED, System, published
+
+
+class Cost(NamedTuple):
+    """Of a conditioning on the fixed backbone.
+
+    Attributes:
+        modulation: parameters that make shift, scale and gate. parameters: all.
+        multiply_adds: of one image's pass, its prompt's encoder included.
+        kept: whether the prompt's keys and values in the blocks depend on neither image nor t, so that a sampler
+            computes them once a prompt; of others it is the encoder's output.
+    """
+
+    modulation: int
+    parameters: int
+    multiply_adds: float
+    kept: bool
 
 
 def shares(scheme: str) -> dict[str, tuple[int, int]]:
@@ -30,9 +49,40 @@ def share(system: str) -> tuple[int, int]:
     return split["modulation"], split["total"]
 
 
-def history() -> list[str]:
-    """Published systems, the oldest first."""
-    return sorted(PUBLISHED, key=lambda name: PUBLISHED[name].year)
+def multiply_adds(model: DiT, channels: int, size: int, prompt: PromptKind) -> float:
+    """Multiply-adds of matrix products and attention in one pass of a model that is on `meta`, for one image."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, channels, size, size), torch.empty(1), prompt.null(1, "meta"))
+    return counter.get_total_flops() / 2
+
+
+def on_backbone(name: str, backbone: str = "DiT-B/2", image_size: int = 32, tokens: int = 64) -> Cost:
+    """What a published system or a name of `NAMED` costs as a scheme of the fixed backbone.
+
+    Args:
+        name: of it.
+        backbone: `DiT-B/2` and so on.
+        image_size: pixels a side.
+        tokens: of a prompt, each of 768 channels; 0: a label of 1000.
+    """
+    one = history()[name]
+    return _cost(one.scheme, tuple(one.options.items()), backbone, image_size, tokens)
+
+
+@cache
+def _cost(scheme: str, options: tuple[tuple[str, Any], ...], backbone: str, image_size: int, tokens: int) -> Cost:
+    prompt = Features(768, 768, tokens) if tokens else Labels(1000)
+    with torch.device("meta"):
+        model = create(scheme, backbone, image_size=image_size, in_channels=3, prompt=prompt, **dict(options))
+    split = parameter_split(model)
+    work = multiply_adds(model, 3, image_size, prompt)
+    return Cost(split["modulation"], split["total"], work, model.scheme.prompt_alone)
+
+
+def history() -> dict[str, System | Named]:
+    """Published systems, and names of those that options give: the oldest first."""
+    known: dict[str, System | Named] = {**PUBLISHED, **NAMED, **PUBLISHED}  # a name of both is the published system
+    return dict(sorted(known.items(), key=lambda item: item[1].year))
 
 
 def gallery() -> str:
@@ -64,25 +114,36 @@ def gallery() -> str:
             options = f", `{PUBLISHED[system].conditioning}`" if PUBLISHED[system].options else ""
             lines.append(f"- `published({system!r})`{options}: {total:,} parameters, {m:,} of them modulation")
         pages.append("\n".join(lines))
-    return "\n\n".join(["\n".join(rows), _history_table(), _named_table(), *pages]) + "\n"
+    return "\n\n".join(["\n".join(rows), _history_table(), _notes(), *pages]) + "\n"
 
 
 def _history_table() -> str:
-    """Published systems by year, with the scheme and the options that each is conditioned by."""
-    rows = ["| year | system | conditioned as | parameters | modulation | source |", "|---|---|---|---:|---:|---|"]
-    for name in history():
-        system, (modulation, total) = PUBLISHED[name], share(name)
-        counts = f"{total:,} | {modulation / total:.1%}"
-        rows.append(f"| {system.year} | `{name}` | `{system.conditioning}` | {counts} | {system.source} |")
+    """Systems by year: how each is conditioned, what it has as published, and what that costs on one backbone."""
+    rows = [
+        "As published, and as a scheme on DiT-B/2 at 32 px with 64 prompt tokens (GMAC: of one pass). Once a prompt a "
+        "sampler computes the encoder's output, or the prompt's keys and values in all blocks.",
+        "",
+        "| year | system | conditioned as | parameters | modulation | on DiT-B/2 | modulation | GMAC | once a prompt "
+        "| source |",
+        "|---|---|---|---:|---:|---:|---:|---:|---|---|",
+    ]
+    for name, system in history().items():
+        counts, cost = "- | -", on_backbone(name)
+        if name in PUBLISHED:
+            modulation, total = share(name)
+            counts = f"{total:,} | {modulation / total:.1%}"
+        here = f"{cost.parameters:,} | {cost.modulation / cost.parameters:.1%} | {cost.multiply_adds / 1e9:.2f}"
+        once = "keys, values" if cost.kept else "encoding"
+        rows.append(
+            f"| {system.year} | `{name}` | `{system.conditioning}` | {counts} | {here} | {once} | {system.source} |"
+        )
     return "\n".join(rows)
 
 
-def _named_table() -> str:
-    """Names of systems that a scheme's options give, by year."""
-    rows = ["| year | name | is | source | here |", "|---|---|---|---|---|"]
-    for name, one in sorted(NAMED.items(), key=lambda item: item[1].year):
-        rows.append(f"| {one.year} | `{name}` | `{one.conditioning}` | {one.source} | {one.says or '-'} |")
-    return "\n".join(rows)
+def _notes() -> str:
+    """What of a named system its scheme does not have, or has otherwise."""
+    notes = (f"| `{name}` | {NAMED[name].says} |" for name in history() if name in NAMED and NAMED[name].says)
+    return "\n".join(["| name | here |", "|---|---|", *notes])
 
 
 def _also(name: str) -> str:

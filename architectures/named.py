@@ -48,6 +48,11 @@ NAMED: dict[str, Named] = {
     ),
     "longcat-image": Named("flux", 2025, DIFFUSERS.format("longcat_image"), dict(signals="timestep")),
     "ovis-image": Named("flux", 2025, DIFFUSERS.format("ovis_image"), dict(signals="timestep")),
+    "auraflow": Named(
+        "flux", 2024, "diffusers, auraflow_transformer_2d.py",
+        dict(dual="ninth", parallel="through", registers=8, signals="timestep"),
+        "Its last vectors modulate the stream itself, where a norm is here.",
+    ),
     "hidream-i1": Named(
         "flux", 2025, "arXiv 2505.22705", dict(parallel="none", text_layers="each"),
         "Its MLPs are mixtures of experts, and are its backbone's.",
@@ -106,6 +111,11 @@ NAMED: dict[str, Named] = {
     "lens": Named(
         "qwen-image", 2026, "arXiv 2605.21573",
         says="Its norms are RMS, and the encoder's layers are fused before its first block.",
+    ),
+    "boogu": Named(
+        "lumina2", 2026, "boogu-project/Boogu-Image, transformer_boogu.py",
+        says="Its first blocks have two streams, and an attention of the image alone beside the joint one; here all "
+        "are as the others.",
     ),
     "imf": Named(
         "in-context", 2025, "arXiv 2512.02012", dict(tokens=8, gate="static-zero", norm="rms"),

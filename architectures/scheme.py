@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from architectures import options as declared
 from architectures.backbone_config import BackboneConfig as BackboneConfig
-from architectures.beside import BANK, TEXT_LAYERS, Bank, TextLayers, with_layer, with_room
+from architectures.beside import BANK, TEXT_LAYERS, Bank, TextLayers, with_blanks, with_layer, with_room
 from architectures.final import FinalNorm
 from architectures.layers import (
     MLPS,
@@ -111,6 +111,7 @@ class Scheme(nn.Module):
         self.backbone = backbone
         self.grid = backbone.grid(image_size)
         self.bank: Bank | None = None
+        self.text_bank: Bank | None = None
         self.layerwise: TextLayers | None = None
         self.rope = RoPE(backbone.width // backbone.heads, self.grid) if backbone.positions == "rope" else None
 
@@ -242,9 +243,11 @@ class Scheme(nn.Module):
     def prompt_side(self, e_t: Tensor, prompt: Encoded) -> tuple[Tensor, Tensor | None]:
         """The prompt's tokens (B, L, D) and their mask, after e_t where time is a token: (B, 1 + L, D).
 
-        With `text_layers=each` as many again, whose place block i's own tokens take.
+        Blank tokens are before them; with `text_layers=each` as many again are after, whose place block i's own take.
         """
         y, mask = with_time(e_t, prompt) if self.facts.time == "token" else (prompt.tokens, prompt.mask)
+        if self.text_bank is not None:
+            y, mask = with_blanks(self.text_bank(len(y)), y, mask)
         return (y, mask) if self.layerwise is None else with_room(y, mask, prompt)
 
     # --- the encoder's layers: the option `text_layers` ---------------------------------------------------------------
@@ -275,7 +278,18 @@ class Scheme(nn.Module):
         layers = () if self.layerwise is None else self.layerwise(prompt)
         return Condition(tokens=y, mask=self.joint_mask(mask), layers=layers)
 
-    # --- tokens beside the image's: the option `bank` -----------------------------------------------------------------
+    # --- tokens beside the prompt's, and the image's: the options `registers` and `bank` -----------------------------
+
+    def set_blanks(self, count: int) -> None:
+        """Makes so many blank tokens beside the prompt's.
+
+        Raises:
+            ValueError: for fewer than none.
+        """
+        if count < 0:
+            raise ValueError(f"registers {count}: 0 or more")
+        if count:
+            self.text_bank = init_with(Bank(count, self.backbone.width), tokens=normal(0.02))
 
     def set_bank(self, bank: str) -> None:
         """Makes the learned tokens of an option `bank`, and sets the block before which they enter.

@@ -250,6 +250,7 @@ class SubLayer(nn.Module):
     Attributes:
         observer: called with (x, u, out, m) after each pass where it is set (`architectures.observe`).
         parallel: whether it reads the block's input, and not what the branches before it made of it (`after`).
+        through: whether it is added to the block's input, so that the branches before it count by what it reads alone.
     """
 
     def __init__(
@@ -269,7 +270,7 @@ class SubLayer(nn.Module):
         self.post = post or nn.Identity()
         self.modulation, self.gate, self.context, self.carry = modulation, gate, context, carry
         self.observer: Observer | None = None
-        self.parallel = False
+        self.parallel = self.through = False
 
     def forward(self, x: Tensor, c: Condition, m: Vectors) -> Tensor:
         """x (B, N, D) -> (B, N, D)."""
@@ -278,11 +279,12 @@ class SubLayer(nn.Module):
 
     def after(self, x: Tensor, attended: Tensor, c: Condition, m: Vectors) -> Tensor:
         """What the branches before it made of a block's input x (B, N, D), with its own added -> (B, N, D)."""
-        if not self.parallel:
+        read, onto = (x if self.parallel else attended), (x if self.through else attended)
+        if read is onto:
             out: Tensor = self(attended, c, m)
             return out
-        u = self.pre(x, m)
-        return self.residual(x, u, self.op(u, *self.context(c)), m, attended)
+        u = self.pre(read, m)
+        return self.residual(read, u, self.op(u, *self.context(c)), m, onto)
 
     def pre(self, x: Tensor, m: Vectors) -> Tensor:
         """u: the op's input."""
@@ -304,7 +306,7 @@ class SubLayer(nn.Module):
     def unmodulated(self) -> SubLayer:
         """The same branch without vectors."""
         made = SubLayer(self.op, self.norm, post=self.post, context=self.context, carry=self.carry)
-        made.parallel = self.parallel
+        made.parallel, made.through = self.parallel, self.through
         return made
 
     def input_equation(self, x: str, k: str) -> str:
@@ -324,7 +326,8 @@ class SubLayer(nn.Module):
         op, u = op_symbol(self.op), self.input_equation(f"{x}_0" if self.parallel else x, k)
         if self.carry is carry_modulated:
             return [f"u = {u}", f"{x} <- u + {self.branch_equation(f'{op}(u{attended})', k)}"]
-        return [f"{x} <- {x} + {self.branch_equation(f'{op}({u}{attended})', k)}"]
+        onto = f"{x}_0" if self.through else x
+        return [f"{x} <- {onto} + {self.branch_equation(f'{op}({u}{attended})', k)}"]
 
 
 def modulated_symbol(u: str, slots: Iterable[str], k: str) -> str:

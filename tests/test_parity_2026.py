@@ -145,6 +145,70 @@ def test_another_layer_of_the_encoder_in_each_block_is_hidream_i1s() -> None:
     assert not torch.allclose(mine, theirs((1, 0, 1)), atol=1e-3), "it is not the same which layer a block has"
 
 
+# --- AuraFlow: the attention enters by what the MLP reads alone, and blank tokens are beside the prompt's -------------
+
+
+def auraflow(model: Any) -> tuple[nn.Module, ...]:
+    """diffusers' blocks of AuraFlow, with our maps and attentions' weights, around our MLPs; heads are not normed."""
+    from diffusers.models.transformers import auraflow_transformer_2d as theirs
+
+    blocks: list[nn.Module] = []
+    for block in model.blocks:
+        two = hasattr(block, "text_head") and hasattr(block, "text_mlp")
+        kind: Any = theirs.AuraFlowJointTransformerBlock if two else theirs.AuraFlowSingleTransformerBlock
+        other: Any = kind(D, H, D // H)
+        other.norm1.linear = nn.Linear(D, 6 * D)  # with the backbone's bias
+        put(block.head.affine, other.norm1.linear)
+        other.ff = block.mlp.op
+        if two:
+            other.norm1_context.linear = nn.Linear(D, 6 * D)
+            put(block.text_head.affine, other.norm1_context.linear)
+            other.attn, other.ff_context = JointlyNamed(block.attention.op, block.text_attention.op), block.text_mlp.op
+        else:
+            other.attn = Called(block.attention.op)
+        for norm in (m for m in other.modules() if isinstance(m, nn.LayerNorm)):
+            norm.eps = 1e-6  # ours, the backbone's; theirs is 1e-5
+        blocks.append(other)
+    return tuple(blocks)
+
+
+class JointlyNamed(Jointly):
+    """Our attention over two streams, where theirs takes them by diffusers' names."""
+
+    def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
+        return attend_jointly(hidden_states, encoder_hidden_states, self.image, self.text)
+
+
+def test_an_mlp_that_alone_is_added_and_blank_tokens_are_auraflows() -> None:
+    model, (x, y, c) = made("auraflow", CONFIG), streams()
+    first, *rest = auraflow(model)
+    blanks = model.scheme.text_bank.tokens
+
+    def theirs(blank: Tensor = blanks) -> Tensor:
+        text, h = first(x, torch.cat([blank.expand(len(y), -1, -1), y], dim=1), c[:, 0])
+        z = torch.cat([text, h], dim=1)
+        for block in rest:
+            z = block(z, c[:, 0])
+        return z[:, text.shape[1] :]
+
+    mine = passed(model, x, y, c)[:, : x.shape[1]]
+    pairs = [(a.head.affine.weight, b.norm1.linear.weight) for a, b in zip(model.blocks, (first, *rest), strict=True)]
+    compare(mine, theirs(), [x, y, c, blanks], pairs)
+    assert not torch.allclose(mine, theirs(0 * blanks), atol=1e-3), "blank tokens are attended to"
+    both = made("auraflow", CONFIG, parallel="none")
+    both.load_state_dict(model.state_dict())
+    assert not torch.allclose(mine, passed(both, x, y, c)[:, : x.shape[1]], atol=1e-3), "an attention that is added"
+    equations = repr(model.blocks[0])
+    assert "x <- x_0 + g2 MLP(LN(x) (1 + s2) + b2)" in equations and "x <- x + g1 a_x" in equations
+
+
+def test_an_mlp_that_reads_the_attention_is_not_beside_it_and_no_tokens_are_fewer_than_none() -> None:
+    with pytest.raises(ValueError, match="with option parallel 'through' the MLP reads what the attention gave"):
+        made("auraflow", CONFIG.with_changes(parallel=True))
+    with pytest.raises(ValueError, match="registers -1: 0 or more"):
+        made("flux", registers=-1)
+
+
 # --- Ideogram 4: Z-Image with silu before the maps --------------------------------------------------------------------
 
 

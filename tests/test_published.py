@@ -23,11 +23,15 @@ from architectures.backbone import parameter_roles
 from architectures.prompt import FeatureBatch
 from architectures.systems.weights import convert
 from bench.cli.described import systems
+from bench.config.schema import Backbone, Data
+from bench.config.spec import CellConfig
+from bench.measure import cost
 
 diffusers = pytest.importorskip("diffusers")
 
 D, H = 32, 2
 AXES = (4, 6, 6)
+PROMPT = architectures.Features(768, 768, 4)
 
 
 def agree(mine: nn.Module, theirs: nn.Module, ours: Callable, other: Callable, inputs: list[Tensor]) -> None:
@@ -671,10 +675,28 @@ def test_a_system_s_options_are_of_its_scheme(name: str) -> None:
 
 
 def test_the_systems_as_json_are_those_of_the_gallery_the_oldest_first() -> None:
-    found = systems()
-    assert list(found) == architectures.history() and set(found) == set(architectures.PUBLISHED)
+    found = systems("DiT-S/8", 32, 4)
+    assert list(found) == list(architectures.history()) and set(found) == {
+        *architectures.PUBLISHED,
+        *architectures.NAMED,
+    }
+    assert [one["year"] for one in found.values()] == sorted(one["year"] for one in found.values())
     assert found["flux2"]["conditioning"] == "flux dual=seventh head=shared signals=timestep"
     assert (found["dit"]["modulation"], found["dit"]["parameters"]) == architectures.share("dit")
+    assert "parameters" not in found["jit"], "a name without a whole system has no published total"
+    assert all(one["on_backbone"]["multiply_adds"] > 0 for one in found.values())
+
+
+def test_what_a_system_costs_on_the_backbone_is_what_a_cell_of_its_name_costs() -> None:
+    cell = cost.count(CellConfig("chroma", backbone=Backbone(name="DiT-S/8"), data=Data(image_size=32)), PROMPT)
+    here = architectures.on_backbone("chroma", "DiT-S/8", 32, 4)
+    assert here.multiply_adds == cell["macs_forward"]
+    assert (here.modulation, here.parameters) == (cell["parameters_modulation"], cell["parameters_total"])
+
+
+def test_keys_and_values_are_kept_where_the_prompt_sees_neither_image_nor_time() -> None:
+    kept = {name for name in architectures.history() if architectures.on_backbone(name, "DiT-S/8", 32, 4).kept}
+    assert kept == {"prx", "qwen-image-2.1"}
 
 
 def test_the_gallery_is_current() -> None:

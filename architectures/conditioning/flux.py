@@ -4,14 +4,14 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from architectures.beside import TEXT_LAYERS
+from architectures.beside import BLANKS, TEXT_LAYERS
 from architectures.layers import LayerNorm
 from architectures.options import Option, choose
 from architectures.placement import HEAD, TRUNK, trunks_of
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sides import PROMPT_TIME, SEES, Pair
-from architectures.streams import JoinedBlock, branch, dual_block
+from architectures.streams import JoinedBlock, branch, dual_block, through_mlp
 from architectures.sublayer import (
     GATE,
     MODULATION,
@@ -23,13 +23,14 @@ from architectures.sublayer import (
 )
 
 DUAL = Option(
-    "how many of the blocks, from the first on, have two streams", ("third", "none", "seventh", "half", "all")
+    "how many of the blocks, from the first on, have two streams", ("third", "none", "ninth", "seventh", "half", "all")
 )
 EARLY = Option("what the two streams attend to: both of them, or each itself alone", ("joint", "separate"))
 BESIDE = {"joined": (False, True), "none": (False, False), "all": (True, True)}  # in blocks of two streams, and of one
 PARALLEL = Option(
-    "which blocks have the attention beside the MLP, with one triple for both, where the others have a triple for each",
-    tuple(BESIDE),
+    "which blocks have the attention beside the MLP, with one triple for both, where the others have one for each; "
+    "through: none, and a block adds its MLP alone, which reads what the attention gave",
+    (*BESIDE, "through"),
 )
 
 
@@ -57,7 +58,9 @@ class Flux(Scheme):
     FLUX.3 (2026) has `early=separate` and `parallel=all`, and `trunk=side`: in the joined blocks, too, y is modulated
     by a map of its own, at t = 0. `trunk=one` with an approximator is Chroma's one network for all vectors. With
     `text_layers=each` block i attends to [x ; y ; V_i l_i], l_i the tokens of the encoder's layer i, and with
-    `parallel=none` the joined blocks, too, have the MLP after the attention (HiDream-I1).
+    `parallel=none` the joined blocks, too, have the MLP after the attention (HiDream-I1). With `parallel=through` that
+    MLP reads the input with the attention added, and is added to the input without it; AuraFlow has that, and in y
+    `registers`, blank tokens.
     """
 
     facts = Facts(
@@ -77,6 +80,7 @@ class Flux(Scheme):
         dual: Annotated[str, DUAL] = "third",
         early: Annotated[str, EARLY] = "joint",
         parallel: Annotated[str, PARALLEL] = "joined",
+        registers: Annotated[int, BLANKS] = 0,
         gate: Annotated[str, GATE] = "zero",
         head: Annotated[str, HEAD] = "per-block",
         trunk: Annotated[str, TRUNK] = "stream",
@@ -92,10 +96,13 @@ class Flux(Scheme):
         self.set_signals(signals, time)
         self.set_prompt_side(prompt_time, prompt_sees_image)
         self.set_text_layers(text_layers)
+        self.set_blanks(registers)
         self.plain = prompt_time == "none"
-        self.dual = {"third": n // 3, "none": 0, "seventh": max(1, n // 7), "half": n // 2, "all": n}[dual]
+        few = {"ninth": max(1, n // 9), "seventh": max(1, n // 7)}  # of AuraFlow's 36 blocks and of FLUX.2's 56
+        self.dual = {"none": 0, "third": n // 3, "half": n // 2, "all": n, **few}[dual]
         self.joint = choose("early", early, EARLY.choices)[0] == "joint"
-        self.beside, self.joined_beside = BESIDE[choose("parallel", parallel, PARALLEL.choices)[0]]
+        self.through = choose("parallel", parallel, PARALLEL.choices)[0] == "through"
+        self.beside, self.joined_beside = BESIDE["none" if self.through else parallel]
         self.own_side = choose("trunk", trunk, TRUNK.choices)[0] == "side" and not self.plain
         if not self.joint and self.dual == n:
             raise ValueError("early 'separate' keeps the prompt from the image where all have two streams: choose dual")
@@ -131,22 +138,29 @@ class Flux(Scheme):
         return x, c.tokens
 
     def block(self, index: int) -> nn.Module:
+        built = self.two_streams(index) if index < self.dual else self.one_stream(index)
+        return through_mlp(built) if self.through else built
+
+    def two_streams(self, index: int) -> nn.Module:
+        """Block `index`, of the first ones."""
+        return dual_block(
+            self.heads["image"],
+            self.adaptive.gate,
+            text_heads=self.heads.get("prompt"),
+            index=index,
+            attention=self.self_attention(),
+            text_attention=self.text_attention(last=index == self.backbone.depth - 1),
+            mlp=self.mlp,
+            modulation=self.adaptive.modulation,
+            plain=self.plain,
+            sees=self.sees_image,
+            joint=self.joint,
+            beside=self.beside,
+        )
+
+    def one_stream(self, index: int) -> nn.Module:
+        """Block `index`, of the others."""
         d = self.backbone.width
-        if index < self.dual:
-            return dual_block(
-                self.heads["image"],
-                self.adaptive.gate,
-                text_heads=self.heads.get("prompt"),
-                index=index,
-                attention=self.self_attention(),
-                text_attention=self.text_attention(last=index == self.backbone.depth - 1),
-                mlp=self.mlp,
-                modulation=self.adaptive.modulation,
-                plain=self.plain,
-                sees=self.sees_image,
-                joint=self.joint,
-                beside=self.beside,
-            )
         return JoinedBlock(
             self.heads["joined"].head(index - self.dual),
             attention=branch(d, self.adaptive, self.self_attention(), joint_mask),

@@ -22,39 +22,65 @@ def cost_grid(costs: dict[str, dict[str, float]], title: str) -> Grid:
     rows = []
     for name, cost in costs.items():
         total, modulation = cost["parameters_total"], cost["parameters_modulation"]
-        millions = [f"{total / 1e6:,.2f} M", f"{modulation / 1e6:,.2f} M", f"{100 * modulation / total:.1f} %"]
-        rows.append(
-            [name, *millions, f"{cost['parameters_prompt'] / 1e6:,.2f} M", f"{cost['macs_forward'] / 1e9:,.3f}"]
-        )
+        millions = [_millions(total), _millions(modulation), f"{100 * modulation / total:.1f} %"]
+        rows.append([name, *millions, _millions(cost["parameters_prompt"]), f"{cost['macs_forward'] / 1e9:,.3f}"])
     return Grid(["scheme", "parameters", "modulation", "share", "prompt", "GMAC"], rows, title)
 
 
-def systems() -> dict[str, dict[str, Any]]:
-    """Published systems by year: how each is conditioned, its parameters, those of its modulation, its source."""
+def systems(backbone: str, image_size: int, tokens: int) -> dict[str, dict[str, Any]]:
+    """Systems by year: how each is conditioned, what of it is published, its cost on a backbone, its source.
+
+    `parameters` and `modulation` are those as published, where a whole system is here.
+    """
     import architectures
 
-    found = {}
-    for name in architectures.history():
-        system, (modulation, total) = architectures.PUBLISHED[name], architectures.share(name)
-        about = {"year": system.year, "conditioning": system.conditioning, "parameters": total}
-        found[name] = about | {"modulation": modulation, "source": system.source}
+    found: dict[str, dict[str, Any]] = {}
+    for name, system in architectures.history().items():
+        found[name] = {"year": system.year, "conditioning": system.conditioning, "source": system.source}
+        if name in architectures.PUBLISHED:
+            modulation, total = architectures.share(name)
+            found[name] |= {"parameters": total, "modulation": modulation}
+        found[name]["on_backbone"] = architectures.on_backbone(name, backbone, image_size, tokens)._asdict()
     return found
 
 
-def history_grid() -> Grid:
-    """Published systems by year, with the scheme and the options that each is conditioned by."""
+def history_grid(backbone: str, image_size: int, tokens: int) -> Grid:
+    """Systems by year, with the scheme and options that each is conditioned by, and their cost on a backbone."""
     from bench.views.grid import Grid
 
     rows = []
-    for name, one in systems().items():
-        counts = [f"{one['parameters'] / 1e6:,.2f} M", f"{100 * one['modulation'] / one['parameters']:.1f} %"]
-        rows.append([str(one["year"]), name, one["conditioning"], *counts, one["source"]])
+    for name, one in systems(backbone, image_size, tokens).items():
+        published = [_millions(one["parameters"]), _share(one)] if "parameters" in one else ["-", "-"]
+        cost = one["on_backbone"]
+        here = [_millions(cost["parameters"]), _share(cost), f"{cost['multiply_adds'] / 1e9:.2f}"]
+        once = "keys, values" if cost["kept"] else "encoding"
+        rows.append([str(one["year"]), name, one["conditioning"], *published, *here, once, one["source"]])
     return Grid(
-        ["year", "system", "conditioned as", "parameters", "share", "source"],
+        [
+            "year",
+            "system",
+            "conditioned as",
+            "published",
+            "share",
+            backbone,
+            "share",
+            "GMAC",
+            "once a prompt",
+            "source",
+        ],
         rows,
-        "Published systems, with the share of their modulation",
-        frozenset({0, 1, 2, 5}),
+        "Systems by year: parameters and modulation's share as published and on the backbone, what a sampler computes "
+        "once a prompt",
+        frozenset({0, 1, 2, 8, 9}),
     )
+
+
+def _millions(count: float) -> str:
+    return f"{count / 1e6:,.2f} M"
+
+
+def _share(one: dict[str, Any]) -> str:
+    return f"{100 * one['modulation'] / one['parameters']:.1f} %"
 
 
 def print_description(description: Description) -> None:

@@ -96,13 +96,13 @@ def describe(
     if beginning:
         console().print(beginnings(names))
         return
-    costs = {}
+    costs, at = {}, (backbone, image_size, tokens)
     for name in names:
         with of_scheme(name):
             costs[name] = _cost(name, backbone, image_size, tokens)
     if as_json:
         size = {"backbone": backbone, "image_size": image_size, "tokens": tokens}
-        print(json.dumps(size | {"schemes": costs} | ({"systems": systems()} if everything else {}), indent=2))
+        print(json.dumps(size | {"schemes": costs} | ({"systems": systems(*at)} if everything else {}), indent=2))
         return
     if scheme is not None:
         with of_scheme(scheme):
@@ -111,7 +111,7 @@ def describe(
     prompt = f"{tokens} prompt tokens" if tokens else "a class label"
     console().print(cost_grid(costs, f"Cost on {backbone}, {image_size} px, {prompt}"))
     if everything:
-        console().print(history_grid())
+        console().print(history_grid(*at))
 
 
 def _write_figure(names: list[str], file: Path) -> None:

@@ -6,9 +6,8 @@ import re
 import statistics
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from architectures import DiT, PromptKind
+from architectures import DiT, PromptKind, multiply_adds
 from bench.config.spec import CellConfig
 from bench.training.model import build
 from bench.training.stopwatch import Stopwatch
@@ -52,12 +51,9 @@ def count(config: CellConfig, prompt: PromptKind) -> dict[str, float]:
     Multiply-adds of matrix products and attention for one image, prompt encoder included; a training step is three
     forward passes of 2 FLOP a multiply-add, without recomputation (MLPerf's rule for MFU).
     """
-    size = config.data.image_size
     with torch.device("meta"):
         model = build(config, prompt)
-        with FlopCounterMode(display=False) as counter:
-            model(torch.empty(1, config.data.in_channels, size, size), torch.empty(1), prompt.null(1, "meta"))
-    macs = counter.get_total_flops() / 2
+    macs = multiply_adds(model, config.data.in_channels, config.data.image_size, prompt)
     return _parameters(model) | {"macs_forward": macs, "flops_train_per_image": 6 * macs}
 
 
