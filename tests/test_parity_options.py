@@ -391,3 +391,26 @@ def test_a_norm_before_the_cross_attention_is_wans() -> None:
     for other in blocks:
         other.norm2 = nn.Identity()  # PixArt's
     assert not torch.allclose(mine, theirs(), atol=1e-3)
+
+
+@pytest.mark.parametrize("scheme", ["shared-modulation", "wan", "adaln-zero-cross", "ltx2", "flux", "auraflow"])
+def test_blank_tokens_are_as_tokens_of_a_prompt_that_every_prompt_has(scheme: str) -> None:
+    """Of unequal captions, whose masks they leave as they are; a twin without them differs."""
+    model, plain = made(scheme, registers=2), made(scheme, registers=0)
+    own = model.state_dict()
+    blanks = own.pop("scheme.text_bank.tokens")
+    plain.load_state_dict(own)
+    y, e_t, x = gaussian(3, 5, D, seed=4), gaussian(3, D, seed=5), gaussian(3, 16, D, seed=3)
+    mask = torch.tensor([[True] * 5, [True, True, False, False, False], [True] + [False] * 4])
+
+    def passed(model: Any, y: Tensor, mask: Tensor) -> Tensor:
+        c = model.scheme.embed(e_t, Encoded(y, mask, torch.zeros(3, D)))
+        h = model.scheme.enter(x, c)
+        for block in model.blocks:
+            h = block(h, c)
+        return model.scheme.leave(h, c)
+
+    longer = torch.cat([blanks.expand(3, -1, -1), y], dim=1), torch.cat([mask.new_ones(3, 2), mask], dim=1)
+    mine = passed(model, y, mask)
+    assert torch.allclose(mine, passed(plain, *longer), atol=1e-6)
+    assert not torch.allclose(mine, passed(plain, y, mask), atol=1e-3)

@@ -47,6 +47,11 @@ MORE: list[tuple[str, dict[str, str]]] = [
     ("flux", {"parallel": "none", "prompt_time": "zero", "prompt_sees_image": "no"}),
     ("flux", {"parallel": "none", "prompt_time": "none", "prompt_sees_image": "no"}),
     ("z-image", {"activation": "silu", "prompt_time": "zero", "prompt_sees_image": "no"}),
+    ("flux", {"parallel": "through", "registers": "2"}),
+    ("flux", {"parallel": "through", "registers": "2", "prompt_time": "zero", "prompt_sees_image": "no"}),
+    ("flux", {"registers": "2", "text_layers": "each"}),
+    ("shared-modulation", {"registers": "1"}),
+    ("adaln-zero-cross", {"registers": "2", "time": "token", "prompt_side": "c"}),
 ]
 ALL = [*PRODUCT, *MORE]
 ALONE = [(name, options) for name, options in ALL if SchemeUnderTest(name, options).build().scheme.prompt_alone]

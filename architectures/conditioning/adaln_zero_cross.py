@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
+from architectures.beside import BLANKS
 from architectures.layers import NORM, init_with, parse_norm, zeros
 from architectures.options import Option, choose
 from architectures.placement import HEAD
@@ -49,6 +50,7 @@ class AdaLNZeroCross(Scheme):
     2.3) adds to it, here with a norm before it; every block is the identity at init. `cross=gated` weighs that branch
     by a g of its own, `cross=modulated` gives it b, s and g (Kandinsky 5); where that g is initialised at zero, the
     output Linear is not. `prompt_side` modulates the prompt's tokens, too, y (1 + s') + b' (LTX-2; static: LTX-2.5).
+    `registers` are blank tokens beside them.
     """
 
     facts = Facts(
@@ -73,10 +75,12 @@ class AdaLNZeroCross(Scheme):
         time: Annotated[str, TIME] = "modulation",
         cross: Annotated[str, CROSS] = "plain",
         prompt_side: Annotated[str, PROMPT_SIDE] = "none",
+        registers: Annotated[int, BLANKS] = 0,
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
         self.set_signals(signals, time)
+        self.set_blanks(registers)
         self.norm = parse_norm(norm)
         self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(self.modulation, self.gate)

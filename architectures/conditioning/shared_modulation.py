@@ -4,6 +4,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from architectures.beside import BLANKS
 from architectures.final import FinalTable
 from architectures.layers import NORM, init_with, parse_norm, zeros
 from architectures.options import Option, choose
@@ -40,7 +41,8 @@ class SharedModulation(Scheme):
         x = LN(x) (1 + s) + b
 
     PixArt-alpha (Chen et al. 2023, arXiv 2310.00426), section 2.3. Wan 2.1 (arXiv 2503.20314) is `cross_norm=layer`:
-    the cross-attention reads LN(x) w + v, with a weight and a bias.
+    the cross-attention reads LN(x) w + v, with a weight and a bias. `registers` are blank tokens beside the prompt's: a
+    softmax over a label's one token is 1 wherever it is asked from, over two it is not.
     """
 
     facts = Facts(
@@ -64,10 +66,12 @@ class SharedModulation(Scheme):
         cross_norm: Annotated[str, CROSS_NORM] = "none",
         signals: Annotated[str, SIGNALS] = "timestep",
         time: Annotated[str, TIME] = "modulation",
+        registers: Annotated[int, BLANKS] = 0,
     ) -> None:
         super().__init__(backbone, image_size)
         d = backbone.width
         self.set_signals(signals, time)
+        self.set_blanks(registers)
         self.norm = parse_norm(norm)
         self.cross_norm = choose("cross_norm", cross_norm, CROSS_NORM.choices)[0]
         self.modulation, self.gate = modulation, parse_gate(gate)
