@@ -216,7 +216,9 @@ def test_a_record_of_tasks_holds_its_capability(matrix: Analysis, tmp_path: Path
     places = [text.index(part) for part in ("(capability.png)", "**front**", OF_TASKS[0], "## Means over seeds")]
     assert places == sorted(places) and "capability-narrow" not in text
     again = analyse(records.load_record(folder))
-    assert capability_markdown(again) in text and capability_markdown(again) in readme_table(again, "x")
+    in_readme = readme_table(again, "x")
+    assert capability_markdown(again) in text and capability_markdown(again) in in_readme
+    assert "![Capability by scheme](x/capability.png)" in in_readme and (folder / "capability.png").is_file()
     assert again.table.cells[0].curves["right"] == matrix.table.cells[0].curves["right"], "of `learning`"
     shown = firstfigure.front_text(tmp_path)
     assert f"]({firstfigure.FILE})" in shown and "(results/tasks/one/report.md)" in shown

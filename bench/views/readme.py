@@ -12,6 +12,7 @@ from bench.findings.words import counted
 from bench.store.files import write_atomic
 from bench.views.answers import brief
 from bench.views.escape import markdown_line, markdown_text
+from bench.views.figures.capability import CAPABILITY
 from bench.views.firstfigure import FILE, front_figure, front_record, front_text
 from bench.views.frontpage import replace_part
 from bench.views.limits import OF_FORMER_TASKS, OF_SMALL_SCENES, outdated
@@ -152,7 +153,7 @@ def _linked(claims: dict[str, Analysis]) -> list[tuple[ClaimVerdict, str]]:
 
 def readme_section(analyses: dict[str, Analysis]) -> str:
     """The newest records of the matrices that test no claim: a table where there are seeds to compare, else a link."""
-    records = {where: one for where, one in analyses.items() if not one.claim}
+    records = {where: one for where, one in _first_of_tasks(analyses).items() if not one.claim}
     tables = [readme_table(one, where) for where, one in records.items() if has_spread(one.table)]
     single = ", ".join(
         f"[{one.name}]({where}/report.md)" for where, one in records.items() if not has_spread(one.table)
@@ -161,9 +162,21 @@ def readme_section(analyses: dict[str, Analysis]) -> str:
     return "\n".join(parts)
 
 
+def _first_of_tasks(analyses: dict[str, Analysis]) -> dict[str, Analysis]:
+    """The records of today's tasks before those of other data and of former tasks; of each, more variants first."""
+
+    def order(item: tuple[str, Analysis]) -> tuple[bool, int]:
+        config = item[1].table.manifest["config"]
+        return bool(outdated(config)), -len(config["variants"])
+
+    return dict(sorted(analyses.items(), key=order))
+
+
 def readme_table(analysis: Analysis, where: str) -> str:
     """A record's brief table for the README, with a link to its folder `where`."""
     lines = [f"- {markdown_line(note)}" for note in analysis.notes]
     lines.append(f"- All columns, samples and the command: [{where}]({where}/report.md)")
-    table = capability_markdown(analysis) or markdown(analysis, brief=True)
-    return f"### {markdown_text(analysis.name)}\n\n{table}\n" + "\n".join(lines) + "\n"
+    of_tasks = capability_markdown(analysis)
+    figure = f"![{CAPABILITY.title}]({where}/{CAPABILITY.file})\n\n" if of_tasks else ""
+    table = of_tasks or markdown(analysis, brief=True)
+    return f"### {markdown_text(analysis.name)}\n\n{figure}{table}\n" + "\n".join(lines) + "\n"
