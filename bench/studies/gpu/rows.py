@@ -123,8 +123,9 @@ def measured(
     running: dict[int, float] = {}
     context = multiprocessing.get_context("spawn")
     done: queue.Queue[tuple[int, Report]] = queue.Queue()
-    turns = Turns(context, workers)
-    pool: Pool = context.Pool(workers, _started, (turns,))
+    own = None if torch.cuda.is_available() else 1  # on a CPU a row's memory is its process's peak: each has its own
+    turns = Turns(context, workers + (len(rows) if own else 0))
+    pool: Pool = context.Pool(workers, _started, (turns,), maxtasksperchild=own)
 
     def start(index: int) -> None:
         running[index] = waiting.pop(index)
