@@ -93,6 +93,12 @@ def test_of_a_comparison_that_was_made_again_the_one_of_most_seeds_is_shown() ->
     assert claimfigure.of_most_seeds([many, again]) == [again], "of as many the last"
 
 
+def test_a_line_is_apart_where_its_interval_excludes_no_difference() -> None:
+    assert line("excess_error", 0.5, 0.4, 0.6).apart and line("excess_error", 1.5, 1.1, 2.0).apart
+    assert not line("excess_error", 0.9, 0.7, 1.1).apart, "1 is no difference of a factor"
+    assert line("local", 0.2, 0.1, 0.3).apart and not line("local", 0.2, -0.1, 0.3).apart
+
+
 def test_the_readme_s_figure_is_of_the_older_claims_until_there_is_one_on_tasks(tmp_path: Path) -> None:
     assert claimfigure.result_text(Path(__file__).parent.parent) in (claimfigure.ON_SCENES, claimfigure.ON_TASKS)
     for name, config, text in (

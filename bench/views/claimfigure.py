@@ -24,11 +24,16 @@ READ = """\
 Bars are 95 % intervals, not corrected; the interval of a filled point excludes no difference; grey marks are margins
 that a claim allows. It holds for this size and data.
 """
+APART = """\
+differences of scores and control, where the 95 % interval, not corrected, excludes no difference. Of a comparison that
+was made again it is that of most seeds; grey marks are margins that a claim allows. What is as good as what, and what
+is undecided, is among the claims. It holds for this size and data.
+"""
 ON_TASKS = f"""\
 ![Differences between schemes on tasks with 95 % intervals, over the tests of the committed claims]({FILE})
 
 What the tests of the committed claims on tasks compare: factors of an excess error, on a logarithmic axis, and
-differences of scores and control; of a comparison that was made again, that of most seeds. {READ}"""
+{APART}"""
 ON_SCENES = f"""\
 ![Differences of the validation loss with 95 % intervals, over the tests of the committed claims]({FILE})
 
@@ -47,13 +52,12 @@ def result_text(root: Path) -> str:
 
 
 def claim_figure(root: Path) -> bytes:
-    """A PNG of the newest claims: those on tasks as soon as there is one, else the older ones by validation loss."""
-    newer = _newer(root)
-    lines = of_most_seeds(line for folder in newer for line in claim_lines(load_record(folder)))
-    if not newer:
-        tables = [load_record(folder) for folder in _claims(root)]
-        lines = [line for table in tables for line in claim_lines(table) if line.difference.metric == OLDER_METRIC]
-    return forest(lines)
+    """A PNG of the newest claims: what is apart on tasks as soon as there is one, else the older by validation loss."""
+    if newer := _newer(root):
+        lines = of_most_seeds(line for folder in newer for line in claim_lines(load_record(folder)))
+        return forest([line for line in lines if line.apart] or lines)
+    tables = [load_record(folder) for folder in _claims(root)]
+    return forest([line for table in tables for line in claim_lines(table) if line.difference.metric == OLDER_METRIC])
 
 
 def of_most_seeds(lines: Iterable[Line]) -> list[Line]:

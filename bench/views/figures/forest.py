@@ -69,6 +69,12 @@ class Line:
         above, below = (1 + size, 1 / (1 + size)) if factor else (size, -size)
         return [above, below] if self.both else [below if higher else above]
 
+    @property
+    def apart(self) -> bool:
+        """Whether its interval excludes no difference."""
+        _, low, high = self.ends
+        return low > NEUTRAL[self.scale] or high < NEUTRAL[self.scale]
+
     def label(self, named: bool) -> str:
         """`scene, local ↑: cross-attention against adaln-zero (3 seeds)`; the metric only where `named`."""
         one = self.difference
@@ -102,9 +108,8 @@ def _panel(axis: Any, scale: str, lines: list[Line]) -> None:
     shown = sorted(lines, key=lambda line: (-1 if line.metric.better == "higher" else 1) * -line.ends[0])
     for y, line in enumerate(shown):
         gap, low, high = line.ends
-        decided = low > NEUTRAL[scale] or high < NEUTRAL[scale]
         axis.plot([low, high], [y, y], color=COLOUR, linewidth=2, solid_capstyle="butt")
-        axis.plot(gap, y, "o", color=COLOUR, markersize=7, markerfacecolor=COLOUR if decided else "white")
+        axis.plot(gap, y, "o", color=COLOUR, markersize=7, markerfacecolor=COLOUR if line.apart else "white")
         for mark in line.marks:
             axis.plot([mark] * 2, [y - 0.35, y + 0.35], color=MARGIN, linewidth=2)
     axis.axvline(NEUTRAL[scale], color="black", linewidth=1)
