@@ -84,6 +84,7 @@ def main() -> None:
         data = datasets.load(datasets.prepare(every[0].config.data, folder))  # once, for all processes
         kind = prompts.prepare(data, every[0].config.prompt, folder).kind
         many = {"steps": given.steps, "gemm": report["ceilings"]["gemm_flops"], "workers": given.workers}
+        many["samples"] = not given.training
         for found in rows.measured(left, kind, folder, **many, until=until):
             report["steps"].append(found)
             write_atomic(given.out, json.dumps(report, indent=1) + "\n")
@@ -103,10 +104,8 @@ def line(row: Report) -> str:
     memory = row["peak_allocated_bytes" if "peak_allocated_bytes" in row else "peak_resident_bytes"] / 2**30
     beside = f", harness/bare {row['over_bare']:.3f}" if "over_bare" in row else ""
     mfu = f"MFU {row['mfu']:.1%}, " if "mfu" in row else ""
-    return (
-        f"{head}: {row['images_per_second']:,.0f} images/s, {mfu}{row['samples_per_second']:,.1f} samples/s, "
-        f"{memory:.1f} GiB{beside}"
-    )
+    samples = f"{row['samples_per_second']:,.1f} samples/s, " if "samples_per_second" in row else ""
+    return f"{head}: {row['images_per_second']:,.4g} images/s, {mfu}{samples}{memory:.1f} GiB{beside}"
 
 
 def _arguments() -> argparse.Namespace:
@@ -118,6 +117,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch", nargs="*", default=["DiT-XL/2=64"], metavar="SIZE=IMAGES", help="fewer at a size")
     parser.add_argument("--workers", type=int, default=max(1, min(8, (os.cpu_count() or 1) // 2)))
     parser.add_argument("--minutes", type=float, default=8.0, help="no longer than this")
+    parser.add_argument("--training", action="store_true", help="of training alone: no sampling")
     parser.add_argument("--detail", action="store_true", help="waits and kernels of each row too")
     parser.add_argument("--set", dest="changes", nargs="*", default=[], help="key=value of the matrix")
     return parser.parse_args()

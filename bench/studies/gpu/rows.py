@@ -72,11 +72,11 @@ def _started(turns: Turns) -> None:
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "3")  # else each row starts a compiler for every core
 
 
-def measure(row: Row, folder: Path, steps: int, gemm: float) -> Report:
+def measure(row: Row, folder: Path, steps: int, gemm: float, samples: bool) -> Report:
     """A row's numbers; one that does not fit has a `failed` in their place."""
     begin = time.perf_counter()
     try:
-        return row.key | _measured(row, folder, steps, gemm) | {"row_seconds": time.perf_counter() - begin}
+        return row.key | _measured(row, folder, steps, gemm, samples) | {"row_seconds": time.perf_counter() - begin}
     except torch.OutOfMemoryError:
         return row.key | {"failed": OUT_OF_MEMORY}
     except Exception as error:  # a row, and not the end of the others
@@ -87,25 +87,35 @@ def measure(row: Row, folder: Path, steps: int, gemm: float) -> Report:
             torch.cuda.empty_cache()
 
 
-def _measured(row: Row, folder: Path, steps: int, gemm: float) -> Report:
+def _measured(row: Row, folder: Path, steps: int, gemm: float, samples: bool) -> Report:
     subject = step.subject_of(row.config, folder, compiled=row.mode == "compiled")
     window = max(2, steps // 6)
     with tempfile.TemporaryDirectory() as name:
         journals, begin = Path(name), time.perf_counter()
-        step.harness(subject, Throughput.WARM_UP + 2, journals, window=1)
-        step.sampling(subject, steps=1, rounds=1)
+        if row.mode == "compiled":
+            step.harness(subject, Throughput.WARM_UP + 2, journals, window=1)
+            if samples:
+                step.sampling(subject, steps=1, rounds=1)
         ready = time.perf_counter() - begin
         subject.model.train()
         with _turns.alone():
             found = step.measured(subject, steps, journals, gemm, window=window)
             if found["step_seconds"] < LONG:
                 found |= step.beside(subject, found["step_seconds"], steps, window=window)
-            found |= step.sampling(subject)
+            found |= step.sampling(subject) if samples else {}
     return found | {"ready_seconds": ready}
 
 
 def measured(
-    rows: list[Row], kind: PromptKind, folder: Path, *, steps: int, gemm: float, workers: int, until: float
+    rows: list[Row],
+    kind: PromptKind,
+    folder: Path,
+    *,
+    steps: int,
+    gemm: float,
+    workers: int,
+    until: float,
+    samples: bool = True,
 ) -> Iterator[Report]:
     """The numbers of each row as they come, until a time on the clock `time.monotonic`; then the rest is left.
 
@@ -117,6 +127,7 @@ def measured(
         gemm: FLOP/s of a matrix product on this card.
         workers: processes at most.
         until: when to stop.
+        samples: whether sampling is timed, too.
     """
     room = SHARE * torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else float("inf")
     waiting = {index: row.memory(kind) for index, row in enumerate(rows)}
@@ -131,7 +142,7 @@ def measured(
         running[index] = waiting.pop(index)
         pool.apply_async(
             measure,
-            (rows[index], folder, steps, gemm),
+            (rows[index], folder, steps, gemm, samples),
             callback=lambda found: done.put((index, found)),
             error_callback=lambda error: done.put((index, rows[index].key | {"failed": str(error)[:500]})),
         )
