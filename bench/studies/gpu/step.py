@@ -264,7 +264,9 @@ def measured(subject: LoadedCell, steps: int, folder: Path, gemm: float, *, wind
     flops = count(subject.config, subject.prompts.kind)["flops_train_per_image"]
     rate = subject.config.train.batch / report["step_seconds"]
     peak = peak_flops(torch.cuda.get_device_name(subject.device)) if subject.device.type == "cuda" else None
-    report |= {"images_per_second": rate, "flops_train_per_image": flops, "mfu_of_gemm": flops * rate / gemm}
+    report |= {"images_per_second": rate, "flops_train_per_image": flops}
+    if subject.device.type == "cuda":  # a product of bf16 is no ceiling of a CPU's float32
+        report["mfu_of_gemm"] = flops * rate / gemm
     return report | ({"mfu": flops * rate / peak} if peak else {})
 
 
