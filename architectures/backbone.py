@@ -13,10 +13,11 @@ from torch.utils.checkpoint import checkpoint
 from architectures.beside import with_layer
 from architectures.final import FinalNorm
 from architectures.layers import TimestepEmbedding, fixed_positions, init_with, initialise, patchify, unpatchify, zeros
+from architectures.order import make_parallel
 from architectures.prompt import Encoded, PromptKind, length_of, of_length
 from architectures.registry import options_of_name, origin, scheme_class
 from architectures.scheme import BackboneConfig, Description, Scheme
-from architectures.sublayer import Condition, Equations, SubLayer, carry_modulated
+from architectures.sublayer import Condition, Equations, SubLayer
 
 
 class DiT(nn.Module):
@@ -121,28 +122,6 @@ class DiT(nn.Module):
     def parameter_split(self) -> dict[str, int]:
         """Trainable parameters by what they serve, see `parameter_split`."""
         return parameter_split(self)
-
-
-def make_parallel(block: nn.Module) -> None:
-    """Has the MLP of a block read the block's input, in each of its streams (the backbone's `parallel`).
-
-    Raises:
-        ValueError: for a block that is none of `architectures.parts`, or carries what it modulates.
-    """
-    parts = {name: one for name, one in block.named_children() if isinstance(one, SubLayer)}
-    mlps = [one for name, one in parts.items() if name in ("mlp", "text_mlp")]
-    if not isinstance(block, Equations) or not mlps:
-        raise ValueError(f"backbone parallel: no MLP of a {type(block).__name__} is one of `architectures.parts`")
-    if any(one.carry is carry_modulated for one in parts.values()):
-        raise ValueError(
-            "backbone parallel: blocks that carry what they modulate add each branch to another stream; leave it out"
-        )
-    if any(one.through for one in mlps):
-        raise ValueError(
-            "backbone parallel: with option parallel 'through' the MLP reads what the attention gave; leave one out"
-        )
-    for one in mlps:
-        one.parallel = True
 
 
 class NoTime(nn.Module):

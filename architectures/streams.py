@@ -274,14 +274,6 @@ def dual_block(
     )
 
 
-def through_mlp(block: nn.Module) -> nn.Module:
-    """The block, whose MLPs alone are added to their streams: the attention enters by what they read (AuraFlow)."""
-    for name, part in block.named_children():
-        if isinstance(part, SubLayer) and name in ("mlp", "text_mlp"):
-            part.through = True
-    return block
-
-
 def prompt_path(module: M) -> M:
     """Counts a module's parameters to the prompt's path."""
     vars(module)["role"] = "prompt"

@@ -22,6 +22,7 @@ ARCHITECTURES = [
     "options",
     "layers",
     "sublayer",
+    "order",
     "modulation",
     "placement",
     "final",

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 from architectures.beside import BLANKS, TEXT_LAYERS
 from architectures.layers import LayerNorm
 from architectures.options import Option, choose
+from architectures.order import make_through
 from architectures.placement import HEAD, TRUNK, trunks_of
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sides import PROMPT_TIME, SEES, Pair
-from architectures.streams import JoinedBlock, branch, dual_block, through_mlp
+from architectures.streams import JoinedBlock, branch, dual_block
 from architectures.sublayer import (
     GATE,
     MODULATION,
@@ -139,7 +140,9 @@ class Flux(Scheme):
 
     def block(self, index: int) -> nn.Module:
         built = self.two_streams(index) if index < self.dual else self.one_stream(index)
-        return through_mlp(built) if self.through else built
+        if self.through:
+            make_through(built)
+        return built
 
     def two_streams(self, index: int) -> nn.Module:
         """Block `index`, of the first ones."""
