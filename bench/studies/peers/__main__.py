@@ -1,6 +1,6 @@
 """Training steps of published systems here against diffusers' models of the same size, paired in one run.
 
-    python -m bench.studies.peers [--rounds 8] [--steps 6] [--compile] [--out peers.json]
+    python -m bench.studies.peers [--rounds 8] [--steps 6] [--compile] [--systems flux wan] [--out peers.json]
     python -m bench.studies.peers --device cuda --width 1024 --heads 16 --depth 12 --batch 32 --side 32
 
 Both have the same weights (`load_published`), inputs and AdamW, and take turns (A B A B ...); each round gives one
@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--systems", nargs="+", choices=list(PAIRS), default=list(PAIRS), metavar="SYSTEM")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--peak", nargs=2, metavar=("SYSTEM", "SIDE"), help="used by the run itself")
     parser.add_argument("--device", choices=["cpu", "cuda"], default=Sizes.device)
@@ -156,7 +157,7 @@ def main() -> None:
         print_peak(name, side, of)
         return
     systems = {}
-    for name in PAIRS:
+    for name in given.systems:
         systems[name] = measure(name, of, given.rounds, given.steps, given.compile)
         print(f"{name}: ours / theirs {systems[name]['ratio_median']:.3f}", flush=True)
         if given.out:
