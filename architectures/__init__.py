@@ -17,11 +17,11 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.backbone import create as create
     from architectures.backbone import describe as describe
     from architectures.backbone import fitting as fitting
+    from architectures.backbone import multiply_adds as multiply_adds
     from architectures.backbone import parameter_split as parameter_split
     from architectures.backbone import resolve_options as resolve_options
     from architectures.catalogue_page import gallery as gallery
     from architectures.catalogue_page import history as history
-    from architectures.catalogue_page import multiply_adds as multiply_adds
     from architectures.catalogue_page import on_backbone as on_backbone
     from architectures.catalogue_page import share as share
     from architectures.catalogue_page import shares as shares
@@ -98,12 +98,12 @@ _NAMES = {
     "layers": ("initialise",),
     "prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "Slots", "index_prompt"),
     "scheme": ("BackboneConfig", "Description", "Facts", "Scheme"),
-    "backbone": ("DiT", "create", "describe", "fitting", "parameter_split", "resolve_options"),
+    "backbone": ("DiT", "create", "describe", "fitting", "multiply_adds", "parameter_split", "resolve_options"),
     "observation": ("Branch", "InitialStep", "Observation", "initial_steps", "observe"),
     "laws": ("LAWS", "Verdict", "check", "first_violation"),
     "systems.catalogue": ("PUBLISHED", "published"),
     "systems.weights": ("WeightsError", "load_published"),
-    "catalogue_page": ("gallery", "history", "multiply_adds", "on_backbone", "share", "shares"),
+    "catalogue_page": ("gallery", "history", "on_backbone", "share", "shares"),
 }
 _HOME = {name: f"architectures.{module}" for module, names in _NAMES.items() for name in names}
 

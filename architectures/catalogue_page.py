@@ -7,11 +7,10 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from architectures.backbone import DiT, create, describe, parameter_split
+from architectures.backbone import create, describe, multiply_adds, parameter_split
 from architectures.named import NAMED, Named
-from architectures.prompt import Features, Labels, PromptKind
+from architectures.prompt import Features, Labels
 from architectures.registry import BUILT_IN, CONTROLS, canonical
 from architectures.systems.catalogue import PUBLISHED, System, published
 
@@ -31,6 +30,11 @@ class Cost(NamedTuple):
     multiply_adds: float
     kept: bool
 
+    @property
+    def once(self) -> str:
+        """What a sampler computes once a prompt, in a word."""
+        return "keys, values" if self.kept else "encoding"
+
 
 def shares(scheme: str) -> dict[str, tuple[int, int]]:
     """Published systems that are conditioned as this scheme or an option of it is: name -> `share`."""
@@ -49,13 +53,6 @@ def share(system: str) -> tuple[int, int]:
     return split["modulation"], split["total"]
 
 
-def multiply_adds(model: DiT, channels: int, size: int, prompt: PromptKind) -> float:
-    """Multiply-adds of matrix products and attention in one pass of a model that is on `meta`, for one image."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, channels, size, size), torch.empty(1), prompt.null(1, "meta"))
-    return counter.get_total_flops() / 2
-
-
 def on_backbone(name: str, backbone: str = "DiT-B/2", image_size: int = 32, tokens: int = 64) -> Cost:
     """What a published system or a name of `NAMED` costs as a scheme of the fixed backbone.
 
@@ -65,7 +62,7 @@ def on_backbone(name: str, backbone: str = "DiT-B/2", image_size: int = 32, toke
         image_size: pixels a side.
         tokens: of a prompt, each of 768 channels; 0: a label of 1000.
     """
-    one = history()[name]
+    one = PUBLISHED.get(name) or NAMED[name]
     return _cost(one.scheme, tuple(one.options.items()), backbone, image_size, tokens)
 
 
@@ -133,10 +130,8 @@ def _history_table() -> str:
             modulation, total = share(name)
             counts = f"{total:,} | {modulation / total:.1%}"
         here = f"{cost.parameters:,} | {cost.modulation / cost.parameters:.1%} | {cost.multiply_adds / 1e9:.2f}"
-        once = "keys, values" if cost.kept else "encoding"
-        rows.append(
-            f"| {system.year} | `{name}` | `{system.conditioning}` | {counts} | {here} | {once} | {system.source} |"
-        )
+        about = f"| {system.year} | `{name}` | `{system.conditioning}` | {counts} | {here}"
+        rows.append(f"{about} | {cost.once} | {system.source} |")
     return "\n".join(rows)
 
 

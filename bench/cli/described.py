@@ -46,28 +46,18 @@ def systems(backbone: str, image_size: int, tokens: int) -> dict[str, dict[str, 
 
 def history_grid(backbone: str, image_size: int, tokens: int) -> Grid:
     """Systems by year, with the scheme and options that each is conditioned by, and their cost on a backbone."""
+    import architectures
     from bench.views.grid import Grid
 
     rows = []
     for name, one in systems(backbone, image_size, tokens).items():
         published = [_millions(one["parameters"]), _share(one)] if "parameters" in one else ["-", "-"]
-        cost = one["on_backbone"]
-        here = [_millions(cost["parameters"]), _share(cost), f"{cost['multiply_adds'] / 1e9:.2f}"]
-        once = "keys, values" if cost["kept"] else "encoding"
-        rows.append([str(one["year"]), name, one["conditioning"], *published, *here, once, one["source"]])
+        cost = architectures.on_backbone(name, backbone, image_size, tokens)  # counted once
+        here = [_millions(cost.parameters), _share(cost._asdict()), f"{cost.multiply_adds / 1e9:.2f}", cost.once]
+        rows.append([str(one["year"]), name, one["conditioning"], *published, *here, one["source"]])
+    counted = ["published", "share", backbone, "share", "GMAC"]
     return Grid(
-        [
-            "year",
-            "system",
-            "conditioned as",
-            "published",
-            "share",
-            backbone,
-            "share",
-            "GMAC",
-            "once a prompt",
-            "source",
-        ],
+        ["year", "system", "conditioned as", *counted, "once a prompt", "source"],
         rows,
         "Systems by year: parameters and modulation's share as published and on the backbone, what a sampler computes "
         "once a prompt",

@@ -99,7 +99,7 @@ def describe(
     costs, at = {}, (backbone, image_size, tokens)
     for name in names:
         with of_scheme(name):
-            costs[name] = _cost(name, backbone, image_size, tokens)
+            costs[name] = _cost(name, *at)
     if as_json:
         size = {"backbone": backbone, "image_size": image_size, "tokens": tokens}
         print(json.dumps(size | {"schemes": costs} | ({"systems": systems(*at)} if everything else {}), indent=2))

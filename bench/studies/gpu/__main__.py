@@ -83,9 +83,9 @@ def main() -> None:
         folder = Path(name)
         data = datasets.load(datasets.prepare(every[0].config.data, folder))  # once, for all processes
         kind = prompts.prepare(data, every[0].config.prompt, folder).kind
-        many = {"steps": given.steps, "gemm": report["ceilings"]["gemm_flops"], "workers": given.workers}
-        many["samples"] = not given.training
-        for found in rows.measured(left, kind, folder, **many, until=until):
+        many: Report = {"steps": given.steps, "workers": given.workers, "samples": not given.training}
+        many |= {"gemm": report["ceilings"]["gemm_flops"], "until": until}
+        for found in rows.measured(left, kind, folder, **many):
             report["steps"].append(found)
             write_atomic(given.out, json.dumps(report, indent=1) + "\n")
             print(line(found), flush=True)

@@ -115,7 +115,7 @@ def measured(
     gemm: float,
     workers: int,
     until: float,
-    samples: bool = True,
+    samples: bool,
 ) -> Iterator[Report]:
     """The numbers of each row as they come, until a time on the clock `time.monotonic`; then the rest is left.
 
