@@ -13,7 +13,6 @@ from architectures.layers import (
     GatedMLP,
     LayerNorm,
     RMSNorm,
-    RoPE,
     SelfAttention,
     attend,
     init_with,
@@ -28,6 +27,7 @@ from architectures.options import Option
 from architectures.placement import HEAD, parse_placement
 from architectures.prompt import Encoded, with_time
 from architectures.registry import register
+from architectures.rotary import RoPE
 from architectures.scheme import SIGNALS, BackboneConfig, Facts, Scheme
 from architectures.streams import DualBlock, JoinedBlock, LastDualBlock, dual_block, prompt_path
 from architectures.sublayer import (

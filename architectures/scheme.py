@@ -27,7 +27,6 @@ from architectures.layers import (
     MLPS,
     CrossAttention,
     Init,
-    RoPE,
     SelfAttention,
     init_with,
     normal,
@@ -36,6 +35,7 @@ from architectures.modulation import Placement
 from architectures.options import Option, choose, choose_all, nearest
 from architectures.placement import parse_placement
 from architectures.prompt import Encoded, with_image, with_time
+from architectures.rotary import RoPE
 from architectures.sides import PROMPT_TIME, SEES, KeysValues
 from architectures.sublayer import Adaptive, Condition
 

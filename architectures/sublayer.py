@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from architectures.layers import Init, normal, rotate_halves, zeros
+from architectures.layers import Init, normal, zeros
 from architectures.options import Option, choose
+from architectures.rotary import rotate_halves
 
 
 class Condition(NamedTuple):
@@ -79,8 +80,7 @@ def for_tokens(v: Tensor) -> Tensor:
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
     """R(angle) x: the channels i and i + D / 2 turned by angle i; x (B, N, D), angle (B, D / 2) or (B, N, D / 2)."""
-    a = for_tokens(angle)
-    return rotate_halves(x, a.cos(), a.sin())
+    return rotate_halves(x, for_tokens(angle.cos()), for_tokens(angle.sin()))
 
 
 MODULATIONS: dict[str, tuple[str, ...]] = {

@@ -168,6 +168,7 @@ TITLES = {  # of the modules that public names come from, in the order of the pa
     "sublayer": "Blocks",
     "modulation": "Modulation",
     "layers": "Layers",
+    "rotary": "Rotary positions",
     "streams": "Streams",
     "laws": "Laws",
     "observation": "Observation",

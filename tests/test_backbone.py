@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 import architectures
 from architectures import BackboneConfig, Labels, laws
 from architectures.layers import (
-    RoPE,
     SelfAttention,
     fixed_positions,
     patchify,
@@ -20,6 +19,7 @@ from architectures.layers import (
     sincos_positions,
     unpatchify,
 )
+from architectures.rotary import RoPE
 
 
 def counted(scheme: str, backbone: str) -> tuple[int, float]:
@@ -157,6 +157,29 @@ def test_rope_sees_differences_alone_and_leaves_what_is_not_image() -> None:
     assert products[0, 5] == pytest.approx(products[5, 10].item(), abs=1e-5), "one down and one right, from anywhere"
     assert not torch.allclose(products[0, 5], products[0, 1])
     assert torch.equal(rope(q)[:, :, 16:], q[:, :, 16:])
+
+
+@pytest.mark.parametrize("layout", ["of one Linear", "apart"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pairs_turn_as_complex_numbers_with_the_bits_of_the_products(layout, dtype, monkeypatch) -> None:
+    """Compiled models have the products written out."""
+    torch.manual_seed(0)
+    q = torch.randn(2, 18, 3, 5, 8, dtype=dtype).unbind(2)[1].transpose(1, 2)
+    q = (q if layout == "of one Linear" else q.contiguous()).requires_grad_()
+    rope, upstream = RoPE(8, 4), torch.randn(2, 5, 18, 8, dtype=dtype)
+
+    def turned() -> tuple[torch.Tensor, torch.Tensor]:
+        out = rope(q)
+        return out, torch.autograd.grad(out, q, upstream)[0]
+
+    eager = turned()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.compiler, "is_compiling", lambda: True)
+        patch.delattr(torch, "view_as_complex")
+        assert all(torch.equal(*both) for both in zip(eager, turned(), strict=True))
+    along = torch.eye(8)[4].expand(1, 1, 18, 8)
+    angle = torch.tensor(1.0)  # of the second token: one column on, at the first frequency
+    assert torch.allclose(rope(along)[0, 0, 1, 4:6], torch.stack([angle.cos(), angle.sin()]))
 
 
 # --- options and what does not fit ----------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ SOURCES = sorted([*(ROOT / "architectures").rglob("*.py"), *(ROOT / "bench").rgl
 # Left never imports right.
 ARCHITECTURES = [
     "options",
+    "rotary",
     "layers",
     "sublayer",
     "order",

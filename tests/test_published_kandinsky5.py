@@ -132,7 +132,7 @@ GLM_CHANGES: dict[str, Callable[[Any], None]] = {
     "norms of queries": lambda model: setattr(model.blocks[0].attention.op, "q_norm", nn.Identity()),
     "order of the crop": lambda model: model.crop.up.weight.copy_(model.crop.up.weight.roll(16, 1)),
     "adjacent channels are turned": lambda model: setattr(
-        model.blocks[0].attention.op, "rope", architectures.layers.PrecomputedRoPE()
+        model.blocks[0].attention.op, "rope", architectures.rotary.PrecomputedRoPE()
     ),
 }
 

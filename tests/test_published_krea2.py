@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import architectures
 from architectures.backbone import parameter_roles
-from architectures.layers import PrecomputedRoPE
 from architectures.prompt import FeatureBatch
+from architectures.rotary import PrecomputedRoPE
 from architectures.systems.parts import CentredRMSNorm
 
 diffusers = pytest.importorskip("diffusers")

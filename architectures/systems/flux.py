@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from architectures.final import FinalNorm
-from architectures.layers import MLP, LayerNorm, PrecomputedRoPE, SelfAttention, patchify, unpatchify
+from architectures.layers import MLP, LayerNorm, SelfAttention, patchify, unpatchify
 from architectures.modulation import PerBlock, Placement
 from architectures.prompt import FeatureBatch
+from architectures.rotary import PrecomputedRoPE
 from architectures.streams import JoinedBlock, dual_block, prompt_path
 from architectures.sublayer import LINEAR, Condition, SubLayer, mask_and_positions
 from architectures.systems.mmdit import BRANCH, combined, dual_moves

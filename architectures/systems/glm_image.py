@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures.final import FinalNorm
-from architectures.layers import MLP, PrecomputedRoPE, SelfAttention, patchify, rotate_halves, sinusoid, unpatchify
+from architectures.layers import MLP, SelfAttention, patchify, sinusoid, unpatchify
 from architectures.modulation import Affine, Head
 from architectures.prompt import FeatureBatch
+from architectures.rotary import PrecomputedRoPE, rotate_halves
 from architectures.sequence import SidedBlock
 from architectures.streams import prompt_path
 from architectures.sublayer import Condition, Context, SubLayer, mask_and_positions, no_context

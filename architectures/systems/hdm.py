@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from architectures.layers import GatedMLP, RMSNorm, SelfAttention, attend, patchify, rotate, sinusoid, unpatchify
+from architectures.layers import GatedMLP, RMSNorm, SelfAttention, attend, patchify, sinusoid, unpatchify
 from architectures.modulation import SharedHead, SharedMLP
 from architectures.prompt import FeatureBatch
+from architectures.rotary import rotate
 from architectures.streams import prompt_path
 from architectures.sublayer import (
     Block,

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from architectures import streams
 from architectures.final import FinalNorm
-from architectures.layers import GatedMLP, LayerNorm, PrecomputedRoPE, SelfAttention, patchify, unpatchify
+from architectures.layers import GatedMLP, LayerNorm, SelfAttention, patchify, unpatchify
 from architectures.modulation import PerBlock
 from architectures.prompt import FeatureBatch
+from architectures.rotary import PrecomputedRoPE
 from architectures.streams import DualBlock, prompt_path
 from architectures.sublayer import Block, Condition, SubLayer, mask_and_positions
 from architectures.systems.mmdit import BRANCH

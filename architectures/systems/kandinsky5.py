@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures.final import FinalNorm
-from architectures.layers import CrossAttention, PrecomputedRoPE, RMSNorm, SelfAttention, patchify, unpatchify
+from architectures.layers import CrossAttention, RMSNorm, SelfAttention, patchify, unpatchify
 from architectures.modulation import Affine, Head
 from architectures.prompt import FeatureBatch
+from architectures.rotary import PrecomputedRoPE
 from architectures.streams import prompt_path
 from architectures.sublayer import Block, Condition, Context, SubLayer, mask_and_positions, no_context, prompt_tokens
 from architectures.systems.mmdit import BRANCH

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from architectures.final import FinalTable
-from architectures.layers import GatedMLP, PrecomputedRoPE, SelfAttention, patchify, unpatchify
+from architectures.layers import GatedMLP, SelfAttention, patchify, unpatchify
 from architectures.modulation import SharedTable
 from architectures.prompt import FeatureBatch, with_image
+from architectures.rotary import PrecomputedRoPE
 from architectures.sublayer import Condition, joint_mask
 from architectures.systems.flux import image_turns
 from architectures.systems.mmdit import BRANCH

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from architectures.final import FinalNorm
-from architectures.layers import MLP, LayerNorm, PrecomputedRoPE, SelfAttention, patchify, sincos_at, unpatchify
+from architectures.layers import MLP, LayerNorm, SelfAttention, patchify, sincos_at, unpatchify
 from architectures.modulation import PerBlock
 from architectures.prompt import FeatureBatch, with_image
+from architectures.rotary import PrecomputedRoPE
 from architectures.streams import dual_block, prompt_path
 from architectures.sublayer import LINEAR, Adaptive, Condition, mask_and_positions
 from architectures.systems.parts import (

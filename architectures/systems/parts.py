@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from architectures.layers import GatedMLP, PrecomputedRoPE, RMSNorm, SelfAttention, init_with, sinusoid, zeros
+from architectures.layers import GatedMLP, RMSNorm, SelfAttention, init_with, sinusoid, zeros
 from architectures.modulation import Affine, Head
+from architectures.rotary import PrecomputedRoPE
 from architectures.sublayer import (
     PLAIN,
     Adaptive,

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from architectures import streams
 from architectures.final import FinalNorm
-from architectures.layers import GatedMLP, LayerNorm, PrecomputedRoPE, SelfAttention, patchify, unpatchify
+from architectures.layers import GatedMLP, LayerNorm, SelfAttention, patchify, unpatchify
 from architectures.modulation import PerBlock
 from architectures.prompt import FeatureBatch, with_image
+from architectures.rotary import PrecomputedRoPE
 from architectures.sequence import KeyedBlock
 from architectures.sides import KeysValues
 from architectures.streams import prompt_path

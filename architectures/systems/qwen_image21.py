@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from architectures import streams
 from architectures.final import FinalNorm
-from architectures.layers import GatedMLP, LayerNorm, PrecomputedRoPE, SelfAttention
+from architectures.layers import GatedMLP, LayerNorm, SelfAttention
 from architectures.modulation import Shared
 from architectures.prompt import FeatureBatch, with_image
+from architectures.rotary import PrecomputedRoPE
 from architectures.sequence import SidedBlock
 from architectures.sides import Kept, attention_of
 from architectures.streams import prompt_path

@@ -16,7 +16,6 @@ from architectures.final import FinalTable
 from architectures.layers import (
     CrossAttention,
     LayerNorm,
-    PrecomputedRoPE,
     SelfAttention,
     normal,
     patchify,
@@ -24,6 +23,7 @@ from architectures.layers import (
 )
 from architectures.modulation import SharedTable
 from architectures.prompt import FeatureBatch
+from architectures.rotary import PrecomputedRoPE
 from architectures.streams import prompt_path
 from architectures.sublayer import PLAIN, Block, Condition, SubLayer, prompt_tokens
 from architectures.systems.mmdit import BRANCH
