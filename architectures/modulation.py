@@ -33,7 +33,7 @@ from architectures.sublayer import Adaptive, Vectors, channels
 
 
 class Affine(nn.Linear):
-    """W a + b in the dtype of W, also under autocast: in bf16 1 + s would be 1 for s up to 0.003."""
+    """W a + b, returned in the dtype of W also under autocast: in bf16 1 + s would be 1 for s up to 0.003."""
 
     def forward(self, a: Tensor) -> Tensor:
         return super().forward(a).to(self.weight.dtype)
@@ -271,13 +271,6 @@ class ModulationLinear(nn.Linear):
     """V c + v."""
 
     role = "modulation"
-
-
-class Projected(Bottleneck):
-    """W_i (V c + v) + b_i, V: D -> r: a bottleneck without an activation (Z-Image)."""
-
-    def trunk(self) -> nn.Module:
-        return ModulationLinear(self.width, self.rank)
 
 
 class Shared(Placement):

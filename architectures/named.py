@@ -47,7 +47,10 @@ NAMED: dict[str, Named] = {
         says="Its linear attention and convolutions are its backbone's, the norm of its caption the encoder's.",
     ),
     "longcat-image": Named("flux", 2025, DIFFUSERS.format("longcat_image"), dict(signals="timestep")),
-    "ovis-image": Named("flux", 2025, DIFFUSERS.format("ovis_image"), dict(signals="timestep")),
+    "ovis-image": Named(
+        "flux", 2025, DIFFUSERS.format("ovis_image"), dict(signals="timestep"),
+        "6 of its 33 blocks have two streams; here a third of all.",
+    ),
     "auraflow": Named(
         "flux", 2024, "diffusers, auraflow_transformer_2d.py",
         dict(dual="ninth", parallel="through", registers=8, signals="timestep"),
@@ -86,7 +89,7 @@ NAMED: dict[str, Named] = {
     ),
     "joyimage": Named(
         "sd3", 2026, DIFFUSERS.format("joyimage"), dict(head="shared+table", trunk="one", signals="timestep"),
-        "Its tables are initialised at zero.",
+        "Its tables are initialised at zero, and nothing modulates its last norm.",
     ),
     "glm-image": Named(
         "lumina2", 2026, DIFFUSERS.format("glm_image"), dict(trunk="side", norm="layer", **ONE_STREAM),
@@ -135,6 +138,10 @@ NAMED: dict[str, Named] = {
         dict(head="shared", norm="layer", post="none", prompt_time="zero", prompt_sees_image="no"),
         "Its prompt's tokens are causal; here they attend to one another.",
     ),
-    "cosmos3": Named("in-context", 2026, DIFFUSERS.format("cosmos3"), dict(time="added")),
+    "cosmos3": Named(
+        "sd3", 2026, DIFFUSERS.format("cosmos3"),
+        dict(signals="timestep", time="added", modulation="none", gate="one", prompt_sees_image="no"),
+        "Its prompt's tokens are causal, and its norms RMS; here they attend to one another, behind LN.",
+    ),
     "hidream-o1": Named("in-context", 2026, "arXiv 2605.11061"),
 }  # fmt: skip

@@ -13,7 +13,7 @@ import difflib
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -235,3 +235,9 @@ def _option(hint: Any, default: Any) -> Option:
     if get_origin(kind) is Literal:
         return replace(option, choices=option.choices or get_args(kind), default=default, kind=type(default))
     return replace(option, default=default, kind=Any if kind is NoneType else kind)
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first of some names, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -183,8 +184,8 @@ def parse_placement(
 
 
 TRUNK = Option(
-    "whose maps of c are apart: those of two streams, of image and prompt in one sequence too, or no others' than each "
-    "block's own",
+    "which tokens have a map of c of their own: each of two streams (stream), the prompt's in one sequence too (side), "
+    "or none (one)",
     ("stream", "side", "one"),
 )
 STREAM_TRUNK = replace(TRUNK, choices=("stream", "one"))  # where all blocks have two streams
@@ -210,6 +211,34 @@ def trunks_of(placements: Sequence[Placement], trunk: str) -> list[nn.Module]:
         return [numbered[0].trunk()] * len(placements)
     made = {placement.out: placement.trunk() for placement in placements}
     return [made[placement.out] for placement in placements]
+
+
+class Trunks(nn.ModuleList):
+    """The trunks of several kinds of tokens (`trunks_of`), each computed once for one c.
+
+    Args:
+        placements: by kind.
+        trunk: one of the choices of `TRUNK`.
+    """
+
+    def __init__(self, placements: dict[str, Placement], trunk: str) -> None:
+        different = list(dict.fromkeys(placements.values()))
+        made = dict(zip(different, trunks_of(different, trunk), strict=True))
+        super().__init__(dict.fromkeys(made.values()))
+        self.numbers = {kind: list(self).index(made[placement]) for kind, placement in placements.items()}
+
+    def read(self, vectors: dict[str, Tensor | None]) -> dict[str, Any]:
+        """What the heads of each kind read of its c (B, D), by kind; None of one without a placement."""
+        made: list[tuple[int, Tensor | None, Any]] = []
+        read = dict.fromkeys(vectors)
+        for kind, c in vectors.items():
+            number = self.numbers.get(kind)
+            if number is None:
+                continue
+            known = [out for other, of, out in made if other == number and of is c]
+            read[kind] = known[0] if known else self[number](c)
+            made.append((number, c, read[kind]))
+        return read
 
 
 CONSTANTS = {"per-block": zeros, "shared": zeros, "shared+table": None}

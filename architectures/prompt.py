@@ -185,7 +185,8 @@ class CaptionEncoder(nn.Module):
 
     def __init__(self, vocabulary: int, length: int, depth: int, width: int, *, every: bool = False) -> None:
         super().__init__()
-        heads, self.every = max(1, width // 64), every
+        heads = max(count for count in range(1, max(1, width // 64) + 1) if width % count == 0)
+        self.every = every
         self.words = nn.Embedding(vocabulary, width)
         self.positions = nn.Parameter(torch.empty(length, width))
         init_with(self, positions=normal(0.02))

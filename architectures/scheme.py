@@ -47,7 +47,8 @@ class Facts:
     Attributes:
         source: paper and section.
         vector: what feeds c, in words (`timestep + pooled prompt`, `none`).
-        prompt: where the prompt enters (`modulation`, `cross-attention`, `in-context`, or several joined by ` + `).
+        prompt: where the prompt enters (`modulation`, `cross-attention`, `self-attention`, `in-context`, `dual stream`,
+            or several joined by ` + `).
         reads: which parts of the encoded prompt it uses, of `tokens` and `pooled`.
         identity_at_init: whether every block is x <- x at initialisation.
         modulation_parameters: their number, a formula in `d` (width) and `n` (depth).
@@ -178,10 +179,16 @@ class Scheme(nn.Module):
         """Sets the facts for the options `signals` and `time`: what c sums, what is read, where the timestep enters.
 
         Raises:
-            ValueError: for other words than those of `SIGNALS` and `TIME`.
+            ValueError: for other words than those of `SIGNALS` and `TIME`, or for a way of a time that is no signal.
         """
         given = choose("signals", signals, SIGNALS.choices)[0].split("+")
-        time = choose("time", time, TIME.choices)[0] if "timestep" in given else "none"
+        usual = self.options()["time"].default if "time" in self.options() else "modulation"
+        if choose("time", time, TIME.choices)[0] != usual and "timestep" not in given:
+            raise ValueError(
+                f"time {time!r} is a way in for the timestep, which is none of the signals {signals!r}: choose signals "
+                f"with it (c sums it where time is modulation alone), or leave time at {usual}"
+            )
+        time = time if "timestep" in given else "none"
         pooled = "pooled" in given
         summed = (["timestep"] if time == "modulation" else []) + (["pooled prompt"] if pooled else [])
         ways = [way for way in self.facts.prompt.split(" + ") if way != "modulation"]
@@ -300,6 +307,11 @@ class Scheme(nn.Module):
         name, (count, start) = (bank, (0, 0)) if bank == "none" else choose_all("bank", bank, BANK.choices)
         if start >= self.backbone.depth:
             raise ValueError(f"bank {bank!r} enters before block {start}, and the last is {self.backbone.depth - 1}")
+        if start and self.facts.time == "token":
+            raise ValueError(
+                f"time 'token' enters with the bank {bank!r}, and blocks before it would have no timestep: choose a "
+                "bank before block 0, or another time"
+            )
         self.start, self.blank = int(start), name == "registers"
         if name != "none":
             self.bank = init_with(Bank(int(count), self.backbone.width), tokens=normal(0.02))

@@ -9,34 +9,12 @@ from torch import Tensor, nn
 
 from architectures.options import Option
 from architectures.sides import Kept, Side, Sided, attention_of, of_prompt
-from architectures.sublayer import Block, Condition, SubLayer, Vectors
+from architectures.sublayer import Block, Condition, SubLayer
 
 POST = Option("a norm of each branch's output: RMS, or none", ("rms", "none"))
 CONTEXT = Option(
     "the prompt's tokens in the blocks: updated by each, or static, the encoder's in every one", ("updated", "static")
 )
-
-
-class StaticBlock(Block):
-    """x -> x: attention over [x ; y], y the prompt's tokens c.tokens, of which x alone is updated; an MLP on x.
-
-    Every block attends to y as the encoder gives it. Its parts and arguments are those of `Block`.
-    """
-
-    def forward(self, x: Tensor, c: Condition) -> Tensor:
-        """x (B, N, D) -> (B, N, D)."""
-        assert c.tokens is not None
-        vectors = self.head(c.modulation) if self.head is not None else [Vectors()] * len(self.order)
-        attention, mlp = (getattr(self, name) for name in self.order)
-        z = attention(torch.cat([x, c.tokens.to(x.dtype)], dim=1), c, vectors[0])  # (B, N + L, D)
-        updated: Tensor = mlp.after(x, z[:, : x.shape[1]], c, vectors[1])
-        return updated
-
-    def equations(self) -> list[str]:
-        """A block's, its attention's over [x ; y]; what it makes of y is discarded, written `_`."""
-        lines, count = super().equations(), len(getattr(self, self.order[0]).equations("x", ""))
-        joined = [line.replace("(x)", "([x ; y])").replace("<- x", "<- [x ; y]") for line in lines[:count]]
-        return [line.replace("x <-", "x, _ <-") for line in joined] + lines[count:]
 
 
 def token_block(
@@ -63,11 +41,9 @@ def token_block(
         text_head: of the prompt's tokens, where that is another than the image's (`apart`).
     """
     static = context == "static"
-    if apart:
-        return SidedBlock(
-            head, attention=attention, mlp=mlp, sees=sees, plain=plain, static=static, text_head=text_head
-        )
-    return (StaticBlock if static else Block)(head, attention=attention, mlp=mlp)
+    if not apart and not static:
+        return Block(head, attention=attention, mlp=mlp)
+    return SidedBlock(head, attention=attention, mlp=mlp, sees=sees, plain=plain, static=static, text_head=text_head)
 
 
 def join_tokens(context: str, x: Tensor, c: Condition) -> Tensor:

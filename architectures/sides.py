@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from architectures.layers import RMSNorm, SelfAttention, attend
 from architectures.options import Option
-from architectures.sublayer import Condition, Equations, SubLayer, Vectors, op_symbol
+from architectures.sublayer import Condition, Equations, SubLayer, Vectors, carry_modulated
+from architectures.symbols import op_symbol
 
 PROMPT_TIME = Option(
     "what modulates the prompt's side: c, c with the timestep's embedding of t = 0, or nothing", ("t", "zero", "none")
@@ -186,11 +187,10 @@ class Sided(Equations):
 
     def read_equations(self, x: SubLayer, x_mlp: SubLayer, w: str) -> list[str]:
         """The attention to w, which is made of y and read only, then x's branches."""
-        return [
-            f"a_x, _ = Attention([{x.input_equation('x', '1')} ; {w}])",
-            f"x <- x + {x.branch_equation('a_x', '1')}",
-            *x_mlp.equations("x", "2"),
-        ]
+        u, added = x.input_equation("x", "1"), x.branch_equation("a_x", "1")
+        if x.carry is carry_modulated:
+            return [f"u = {u}", f"a_x, _ = Attention([u ; {w}])", f"x <- u + {added}", *x_mlp.equations("x", "2")]
+        return [f"a_x, _ = Attention([{u} ; {w}])", f"x <- x + {added}", *x_mlp.equations("x", "2")]
 
     def turn_equations(self, x: SubLayer, x_mlp: SubLayer, y: SubLayer, y_mlp: SubLayer) -> list[str]:
         """The attention, then each side's branches, an MLP after it; y's vectors are primed."""

@@ -31,10 +31,9 @@ from architectures.sublayer import (
     Gate,
     SubLayer,
     joint_mask,
-    modulated_symbol,
     no_context,
-    op_symbol,
 )
+from architectures.symbols import modulated_symbol, op_symbol
 
 TEXT = Option("the prompt's stream: modulated by a head of its own, or unmodulated", ("modulated", "plain"))
 

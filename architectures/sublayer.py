@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from architectures.layers import Init, normal, zeros
 from architectures.options import Option, choose
 from architectures.rotary import rotate_halves
+from architectures.symbols import modulated_symbol, norm_symbol, op_symbol
 
 
 class Condition(NamedTuple):
@@ -121,6 +122,11 @@ class Gate:
     symbol: str = "{}"
     static: bool = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether the branch begins at 0."""
+        return self.function is not None and self.init is zeros and not self.function(torch.zeros((), device="cpu"))
+
 
 def identity(g: Tensor) -> Tensor:
     """The gate g."""
@@ -132,8 +138,8 @@ LINEAR = Gate(identity)
 
 
 GATE = Option(
-    "how a branch is weighed: g from 0, g from N(0, S^2), tanh g from 0, 1 + g from 1, g as its head's rows, a learned "
-    "g from 0 that no head gives, or not",
+    "how a branch is weighed: g from 0, g from N(0, S^2), tanh g from 0, 1 + g from 1, g that begins as its head's "
+    "other rows do (0 in a head per block), a learned g from 0 that no head gives, or not",
     ("zero", "gaussian(1e-3)", "tanh", "one+zero", "random", "static-zero", "one"),
 )
 
@@ -328,26 +334,6 @@ class SubLayer(nn.Module):
             return [f"u = {u}", f"{x} <- u + {self.branch_equation(f'{op}(u{attended})', k)}"]
         onto = f"{x}_0" if self.through else x
         return [f"{x} <- {onto} + {self.branch_equation(f'{op}({u}{attended})', k)}"]
-
-
-def modulated_symbol(u: str, slots: Iterable[str], k: str) -> str:
-    """`R(a1) u (1 + s1) + b1`, of the vectors there are."""
-    u = (f"R(a{k}) " if "angle" in slots else "") + u
-    return u + (f" (1 + s{k})" if "scale" in slots else "") + (f" + b{k}" if "shift" in slots else "")
-
-
-def norm_symbol(norm: nn.Module) -> str:
-    """`LN`, `LN_w` with weights, `RMS`; empty for none; another module's own name."""
-    if isinstance(norm, nn.Identity):
-        return ""
-    if isinstance(norm, nn.LayerNorm):
-        return "LN_w" if norm.elementwise_affine else "LN"
-    return "RMS" if isinstance(norm, nn.RMSNorm) else type(norm).__name__
-
-
-def op_symbol(op: nn.Module) -> str:
-    """`SA`, `CA`, `MLP`; another module's own name."""
-    return str(getattr(op, "symbol", type(op).__name__))
 
 
 class Equations(nn.Module):

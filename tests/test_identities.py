@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from architectures.layers import MLP, LayerNorm, SelfAttention
-from architectures.modulation import PerBlock, Projected, zeros
+from architectures.modulation import Bottleneck, ModulationLinear, PerBlock, zeros
 from architectures.streams import DualBlock, JoinedBlock
 from architectures.sublayer import (
     LINEAR,
@@ -59,6 +59,13 @@ def block(adaptive: Adaptive = BRANCH, *, head: bool = True) -> Block:
 
 def copy(source: nn.Module, target: nn.Module) -> None:
     target.load_state_dict(source.state_dict())
+
+
+class Projected(Bottleneck):
+    """W_i (V c + v) + b_i, V: D -> r: a bottleneck without an activation."""
+
+    def trunk(self):
+        return ModulationLinear(self.channels, self.rank)
 
 
 @seeds

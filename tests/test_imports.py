@@ -22,6 +22,7 @@ ARCHITECTURES = [
     "options",
     "rotary",
     "layers",
+    "symbols",
     "sublayer",
     "order",
     "modulation",

@@ -43,6 +43,11 @@ REASONS = {  # what does not fit, and what would: and a pair of flux's or sd3's 
         "context": "static",
         "prompt_sees_image": "no",
     },
+    "time '.*' is a way in for the timestep, which is none of the signals": {"signals": "pooled", "time": "token"},
+    "context 'static' gives the prompt's tokens a map in each block: leave head at per-block": {
+        "context": "static",
+        "head": "shared",
+    },
     "text_layers 'each' .* context 'static' updates none: leave one of the two out": {
         "context": "static",
         "text_layers": "each",
@@ -85,7 +90,7 @@ def test_every_pair_of_options_is_built_or_refused_with_the_reason(
     refused = refusals(scheme, tried)
     unexplained = {options: said for options, said in refused.items() if not any(re.search(r, said) for r in REASONS)}
     assert not unexplained
-    assert len(refused) <= len(tried) // 5, "an option that most others exclude is none"
+    assert len(refused) <= max(1, len(tried) // 5), "an option that most others exclude is none"
 
 
 def test_each_reason_is_given_by_some_pair() -> None:

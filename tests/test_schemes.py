@@ -392,6 +392,7 @@ SIGNALLED = [
     for name in SCHEMES
     if "time" in (options := architectures.describe(name).options)
     for signals, time in itertools.product(options["signals"].choices, options["time"].choices)
+    if "timestep" in signals or time == options["time"].default  # other ways of a time that is none are refused
 ]
 
 
@@ -477,7 +478,7 @@ def test_time_as_a_token_is_one_more_token_of_the_sequence() -> None:
 BESIDE: list[tuple[str, dict[str, Any]]] = [
     ("adaln-zero", {"bank": "tokens(5, 1)"}),
     ("adaln-zero", {"bank": "registers(5, 2)"}),
-    ("adaln-zero", {"bank": "registers(5, 1)", "time": "token"}),
+    ("adaln-zero", {"bank": "registers(5, 0)", "time": "token"}),
     ("adaln-zero", {"gate": "static-zero"}),
     ("adaln-zero", {"gate": "static-zero", "head": "shared"}),
     ("adaln-zero", {"gate": "static-zero", "head": "approximator(8, 1)"}),
@@ -574,7 +575,6 @@ def test_a_vector_for_each_token_is_one_for_all_where_they_are_equal() -> None:
 STATIC = [("sd3", {}), ("sd3", {"text": "plain"}), ("lumina2", {}), ("z-image", {}), ("hdm", {}), ("in-context", {})]
 PARTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {"context": "static", **more}) for name, more in STATIC),
-    ("sd3", {"context": "static", "head": "shared"}),
     ("sd3", {"modulation": "scale"}),
     ("flux", {"modulation": "scale"}),
     ("lumina2", {"post": "none"}),
@@ -621,5 +621,77 @@ def test_a_static_block_is_the_block_with_its_prompts_output_discarded() -> None
 def test_a_static_block_prints_its_equations() -> None:
     make = partial(architectures.create, image_size=16, in_channels=3, prompt=architectures.Labels(3))
     plain, carried = (make(name, "DiT-XS/4", context="static").blocks[0].equations() for name in ("in-context", "hdm"))
-    assert plain == ["x, _ <- [x ; y] + SA(LN([x ; y]))", "x <- x + MLP(LN(x))"]
-    assert carried[:2] == ["u = RMS([x ; y]) (1 + s1) + b1", "x, _ <- u + (1 + g1) SA(u)"]
+    assert plain == ["a_x, _ = Attention([LN(x) ; LN(y)])", "x <- x + a_x", "x <- x + MLP(LN(x))"]
+    assert carried[:2] == ["u = RMS(x) (1 + s1) + b1", "a_x, _ = Attention([u ; RMS(y) (1 + s1') + b1'])"]
+    assert carried[2] == "x <- u + (1 + g1) a_x"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options", "times"),
+    [
+        ("chroma", {}, 1),  # one network gives the vectors of all kinds of tokens
+        ("chroma", {"prompt_time": "zero"}, 2),  # of c, and of c at t = 0
+        ("e-mmdit", {}, 1),
+        ("flux", {}, 3),  # two streams, and both joined
+        ("qwen-image", {"head": "shared", "trunk": "one"}, 1),
+    ],
+)
+def test_a_trunk_is_computed_once_for_one_c(scheme: str, options: dict[str, Any], times: int) -> None:
+    under_test = SchemeUnderTest(scheme, options)
+    model, calls = under_test.random(laws.FEATURES), []  # type: ignore[var-annotated]
+    for trunk in model.scheme.trunks:
+        trunk.register_forward_hook(lambda *call: calls.append(call))
+    model(*under_test.inputs(laws.FEATURES))
+    assert len(calls) == times
+
+
+def test_tokens_that_no_block_updates_cost_their_keys_and_values_alone() -> None:
+    with torch.device("meta"):
+        made = [SchemeUnderTest(name, {"context": "static"}).build(laws.FEATURES) for name in ("lumina2", "hdm")]
+        updated = [SchemeUnderTest(name, {}).build(laws.FEATURES) for name in ("lumina2", "hdm")]
+    for static, other in zip(made, updated, strict=True):
+        assert architectures.multiply_adds(static, 3, 16, laws.FEATURES) < architectures.multiply_adds(
+            other, 3, 16, laws.FEATURES
+        )
+
+
+@pytest.mark.parametrize("scheme", ["sd3", "qwen-image"])
+def test_learned_gates_at_zero_close_the_prompt_s_stream_too(scheme: str) -> None:
+    under_test = SchemeUnderTest(scheme, {"signals": "none", "modulation": "none", "gate": "static-zero"})
+    model = under_test.build(laws.FEATURES)
+    x, y = torch.randn(2, 16, laws.CONFIG.width), torch.randn(2, 6, laws.CONFIG.width)
+    c = model.condition(torch.rand(2), under_test.inputs(laws.FEATURES, batch=2)[2])
+    after = model.blocks[0]((x, y), c._replace(mask=None))
+    assert torch.equal(after[0], x) and torch.equal(after[1], y)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options", "said"),
+    [
+        ("hdm", {"gate": "gaussian(0.5)"}, "gate 'gaussian.*choose zero, tanh, one.zero, one"),
+        ("adaln-zero", {"time": "token", "bank": "registers(4, 2)"}, "blocks before it would have no timestep"),
+        ("adaln-zero", {"signals": "pooled", "time": "added"}, "a way in for the timestep, which is none"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(scheme: str, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        SchemeUnderTest(scheme, options).build()
+
+
+def test_a_decoder_needs_an_encoder() -> None:
+    one = BackboneConfig(width=16, depth=1, heads=2, patch=4)
+    with pytest.raises(ValueError, match="choose a depth of 2 or more"):
+        architectures.create("ddt", one, image_size=16, in_channels=3, prompt=architectures.Labels(3))
+
+
+def test_a_narrow_vector_that_is_none_passes_no_activation() -> None:
+    under_test = SchemeUnderTest("z-image", {"signals": "none", "activation": "silu"})
+    assert under_test.random(laws.FEATURES)(*under_test.inputs(laws.FEATURES)).isfinite().all()
+
+
+@pytest.mark.parametrize("width", [200, 224, 320])
+def test_captions_are_encoded_at_every_width(width: int) -> None:
+    config = BackboneConfig(width=width, depth=1, heads=4, patch=4)
+    kind = architectures.Captions(vocabulary=9, length=4)
+    model = architectures.create("cross-attention", config, image_size=8, in_channels=3, prompt=kind)
+    assert model(torch.zeros(2, 3, 8, 8), torch.rand(2), torch.ones(2, 4, dtype=torch.long)).shape == (2, 3, 8, 8)

@@ -20,10 +20,10 @@ from architectures.sublayer import (
     SubLayer,
     Vectors,
     modulate,
-    modulated_symbol,
     parse_gate,
     prompt_tokens,
 )
+from architectures.symbols import modulated_symbol
 
 CROSS = Option(
     "the cross-attention's branch: neither modulated nor gated, gated, or with shift, scale and gate as the others",
@@ -104,7 +104,7 @@ class AdaLNZeroCross(Scheme):
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
         cross = self.cross_attention()
-        if self.cross.gate.init is not zeros:  # a gate at zero before a map at zero would leave both there
+        if not self.cross.gate.closed:  # a gate at zero before a map at zero would leave both there
             init_with(cross.out, weight=zeros)
         return Block(
             self.heads.head(index),

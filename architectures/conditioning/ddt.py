@@ -64,8 +64,10 @@ class DDT(Scheme):
         self.norm = parse_norm(norm)
         self.modulation, self.gate = modulation, parse_gate(gate)
         branches = [Adaptive(self.modulation, self.gate)] * 2
-        self.start = n - self.decoder  # of the decoder
-        self.heads = self.placement(head, branches, depth=self.start)
+        self.encoder = n - self.decoder
+        if self.encoder < 1:
+            raise ValueError("a decoder is modulated by what an encoder gives: choose a depth of 2 or more")
+        self.heads = self.placement(head, branches, depth=self.encoder)
         self.decoder_heads = self.placement(head, branches, depth=self.decoder)
         self.trunk, self.decoder_trunk = self.heads.trunk(), self.decoder_heads.trunk()
         self.final = FinalNorm(self.norm(d), modulation, d)
@@ -78,7 +80,7 @@ class DDT(Scheme):
         return x, x
 
     def join(self, index: int, h: Any, c: Condition) -> Any:
-        if index != self.start:
+        if index != self.encoder:
             return h
         s, x = h
         v = s if c.time is None else c.time[:, None] + s  # (B, N, D)
@@ -86,9 +88,9 @@ class DDT(Scheme):
 
     def block(self, index: int) -> nn.Module:
         d = self.backbone.width
-        kind, heads = (Encode, self.heads) if index < self.start else (Decode, self.decoder_heads)
+        kind, heads = (Encode, self.heads) if index < self.encoder else (Decode, self.decoder_heads)
         return kind(
-            heads.head(index if index < self.start else index - self.start),
+            heads.head(index if index < self.encoder else index - self.encoder),
             attention=SubLayer(op=self.self_attention(), norm=self.norm(d), modulation=self.modulation, gate=self.gate),
             mlp=SubLayer(op=self.mlp(), norm=self.norm(d), modulation=self.modulation, gate=self.gate),
         )

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from torch import Tensor, nn
 
@@ -8,7 +8,7 @@ from architectures.beside import BLANKS, TEXT_LAYERS
 from architectures.layers import LayerNorm
 from architectures.options import Option, choose
 from architectures.order import make_through
-from architectures.placement import HEAD, TRUNK, trunks_of
+from architectures.placement import HEAD, TRUNK, Trunks
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sides import PROMPT_TIME, SEES, Pair
@@ -39,11 +39,11 @@ class Flux(Scheme):
     """FLUX.1: a third of the blocks have two streams, the others one, with attention beside the MLP.
 
         c = e_t + prompt
-        the first n // 3 blocks, each stream modulated by a head of its own (all heads are initialised at zero):
-            b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i
-            a_x, a_y = Attention([LN(x) (1 + s1) + b1 ; LN(y) (1 + s1) + b1])
-            x <- x + g1 a_x,  y <- y + g1 a_y
-            x <- x + g2 MLP(LN(x) (1 + s2) + b2),  y likewise
+        the first n // 3 blocks (all heads are initialised at zero):
+            b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i      and for y b1', ..., g2' = W_i' silu(c) + b_i'
+            a_x, a_y = Attention([LN(x) (1 + s1) + b1 ; LN(y) (1 + s1') + b1'])
+            x <- x + g1 a_x,  y <- y + g1' a_y
+            x <- x + g2 MLP(LN(x) (1 + s2) + b2),  y <- y + g2' MLP'(LN(y) (1 + s2') + b2')
         the others, on z = [x ; y]:
             b, s, g = W_i silu(c) + b_i
             u = LN(z) (1 + s) + b
@@ -117,22 +117,17 @@ class Flux(Scheme):
             for name, (adaptive, count) in kinds.items()
             if count > 0 and name not in unused
         }
-        trunks = trunks_of(list(self.heads.values()), trunk)
-        self.trunks = nn.ModuleList(dict.fromkeys(trunks))
-        self.reads = {name: list(self.trunks).index(one) for name, one in zip(self.heads, trunks, strict=True)}
+        if not self.own_side and "joined" in self.heads:
+            self.heads["joined prompt"] = self.heads["joined"]
+        self.trunks = Trunks(self.heads, trunk)
         self.final = self.final_norm(LayerNorm(backbone.width), modulation)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
         c_y = self.of_prompt(c, prompt)  # of the prompt's side
-        other = Condition(c_y, joint=self.given("joined prompt" if self.own_side else "joined", c_y))
-        image, text, joint = self.given("image", c), self.given("prompt", c_y), self.given("joined", c)
-        own = self.with_prompt(e_t, prompt)
-        return own._replace(vector=c, modulation=image, text=text, joint=joint, prompt=other)
-
-    def given(self, kind: str, c: Tensor | None) -> Any:
-        """What the heads of one kind of tokens read of c; None where there are none."""
-        return self.trunks[self.reads[kind]](c) if kind in self.reads else None
+        m = self.trunks.read({"image": c, "prompt": c_y, "joined": c, "joined prompt": c_y})
+        own, other = self.with_prompt(e_t, prompt), Condition(c_y, joint=m["joined prompt"])
+        return own._replace(vector=c, modulation=m["image"], text=m["prompt"], joint=m["joined"], prompt=other)
 
     def enter(self, x: Tensor, c: Condition) -> Pair:
         assert c.tokens is not None

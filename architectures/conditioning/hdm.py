@@ -12,7 +12,7 @@ from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sequence import CONTEXT, join_tokens, token_block
 from architectures.sublayer import GATE, Adaptive, Condition, SubLayer, carry_modulated, joint_mask, parse_gate
 
-OF_HEADS = replace(GATE, choices=tuple(gate for gate in GATE.choices if gate != "static-zero"))
+OF_HEADS = replace(GATE, choices=("zero", "tanh", "one+zero", "one"))  # the one map of all blocks begins at zero
 
 
 class HDM(Scheme):

@@ -27,8 +27,9 @@ class InContext(Scheme):
     LN has no weights, the appended tokens no positions, and they are dropped after the last block; the paper leaves the
     first two open; with `context=static` k is the same in every block, which updates x alone. With
     `prompt_sees_image=no` the prompt's tokens attend to k alone, and with `prompt_time=none` e_t is on the image's
-    side, so that they attend to one another alone. There is no c, so that gates are learned constants (iMF, arXiv
-    2512.02012: `gate=static-zero`, with `tokens`). Peebles and Xie 2023 (DiT), section 3.2.
+    side, so that they attend to one another alone (tokens that see the image see e_t on either side). There is no c, so
+    that gates are learned constants (iMF, arXiv 2512.02012: `gate=static-zero`, with `tokens`). Peebles and Xie 2023
+    (DiT), section 3.2.
     """
 
     facts = Facts(
@@ -97,6 +98,7 @@ class InContext(Scheme):
             mlp=SubLayer(op=self.mlp(), norm=self.norm(d), gate=self.gate),
             apart=self.apart,
             sees=self.sees_image,
+            plain=self.prompt_time == "none",
         )
 
     def leave(self, h: Tensor, c: Condition) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from architectures.beside import TEXT_LAYERS
 from architectures.layers import LayerNorm
-from architectures.placement import HEAD, STREAM_TRUNK, trunks_of
+from architectures.placement import HEAD, STREAM_TRUNK, Trunks
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sides import PROMPT_TIME, SEES, Pair
@@ -18,11 +18,11 @@ class QwenImage(Scheme):
     """Qwen-Image: image and prompt in two streams with one attention, both conditioned on the timestep alone.
 
         c = e_t
-        b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i          for x; another head for y (all initialised at zero)
-        u = LN(x) (1 + s1) + b1,  w = LN(y) (1 + s1) + b1
+        b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i          and for y b1', ..., g2' = W_i' silu(c) + b_i'
+        u = LN(x) (1 + s1) + b1,  w = LN(y) (1 + s1') + b1' (all heads are initialised at zero)
         a_x, a_y = Attention([u ; w])                       q, k, v and out of each stream's own
-        x <- x + g1 a_x,  y <- y + g1 a_y
-        x <- x + g2 MLP(LN(x) (1 + s2) + b2),  y likewise
+        x <- x + g1 a_x,  y <- y + g1' a_y
+        x <- x + g2 MLP(LN(x) (1 + s2) + b2),  y <- y + g2' MLP'(LN(y) (1 + s2') + b2')
         b, s = W silu(c) + b
         x = LN(x) (1 + s) + b
 
@@ -65,16 +65,15 @@ class QwenImage(Scheme):
         self.modulation, self.gate = modulation, parse_gate(gate)
         branch = Adaptive(modulation, self.gate)
         self.heads, self.text_heads = (self.placement(head, [branch, branch]) for _ in range(2))
-        read = [self.heads] if self.plain else [self.heads, self.text_heads]
-        self.trunks = nn.ModuleList(dict.fromkeys(trunks_of(read, trunk)))  # of x, and of y
+        self.trunks = Trunks({"x": self.heads} if self.plain else {"x": self.heads, "y": self.text_heads}, trunk)
         self.final = self.final_norm(LayerNorm(d), modulation)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
         c_y = self.of_prompt(c, prompt)  # of the prompt's side
-        text = None if self.plain else self.trunks[-1](c_y)
+        m = self.trunks.read({"x": c, "y": c_y})
         own, other = self.with_prompt(e_t, prompt), Condition(vector=c_y)
-        return own._replace(vector=c, modulation=self.trunks[0](c), text=text, prompt=other)
+        return own._replace(vector=c, modulation=m["x"], text=m["y"], prompt=other)
 
     def enter(self, x: Tensor, c: Condition) -> Pair:
         assert c.tokens is not None

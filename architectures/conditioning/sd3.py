@@ -6,32 +6,24 @@ from torch import Tensor, nn
 
 from architectures.beside import TEXT_LAYERS
 from architectures.layers import LayerNorm
-from architectures.placement import HEAD, STREAM_TRUNK, trunks_of
+from architectures.placement import HEAD, STREAM_TRUNK, Trunks
 from architectures.prompt import Encoded
 from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sequence import CONTEXT
 from architectures.sides import PROMPT_TIME, SEES, Pair, plain_or
-from architectures.streams import TEXT, DualBlock, LastDualBlock, branch
-from architectures.sublayer import (
-    GATE,
-    MODULATION,
-    OPEN,
-    Adaptive,
-    Condition,
-    joint_mask,
-    parse_gate,
-)
+from architectures.streams import TEXT, dual_block
+from architectures.sublayer import GATE, MODULATION, Adaptive, Condition, parse_gate
 
 
 class SD3(Scheme):
     """Stable Diffusion 3 (MM-DiT): image and prompt are two streams with weights of their own and one attention.
 
         c = e_t + prompt
-        b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i          for x; another head for y (all initialised at zero)
-        u = LN(x) (1 + s1) + b1,  w = LN(y) (1 + s1) + b1
+        b1, s1, g1, b2, s2, g2 = W_i silu(c) + b_i          and for y b1', ..., g2' = W_i' silu(c) + b_i'
+        u = LN(x) (1 + s1) + b1,  w = LN(y) (1 + s1') + b1' (all heads are initialised at zero)
         a_x, a_y = Attention([u ; w])                       q, k, v and out of each stream's own
-        x <- x + g1 a_x,  y <- y + g1 a_y
-        x <- x + g2 MLP(LN(x) (1 + s2) + b2),  y likewise
+        x <- x + g1 a_x,  y <- y + g1' a_y
+        x <- x + g2 MLP(LN(x) (1 + s2) + b2),  y <- y + g2' MLP'(LN(y) (1 + s2') + b2')
         b, s = W silu(c) + b
         x = LN(x) (1 + s) + b
 
@@ -73,41 +65,44 @@ class SD3(Scheme):
         d = backbone.width
         self.set_signals(signals, time)
         self.static = context == "static"
+        if self.static and (head != "per-block" or trunk != "stream"):
+            raise ValueError(
+                "context 'static' gives the prompt's tokens a map in each block: leave head at per-block and trunk at "
+                "stream"
+            )
         self.set_prompt_side(plain_or(text, prompt_time), prompt_sees_image, static=self.static)
         self.set_text_layers(text_layers, static=self.static)
-        self.image = Adaptive(modulation, parse_gate(gate))
-        self.text = Adaptive("none", OPEN) if self.prompt_time == "none" else self.image
-        self.heads, self.text_heads = (self.placement(head, [self.image, self.image]) for _ in range(2))
-        read = [self.heads, self.text_heads] if self.text.slots and not self.static else [self.heads]
-        self.trunks = nn.ModuleList(dict.fromkeys(trunks_of(read, trunk)))  # of x, and of y
+        self.plain = self.prompt_time == "none"
+        self.modulation, self.gate = modulation, parse_gate(gate)
+        branch = Adaptive(modulation, self.gate)
+        self.heads, self.text_heads = (self.placement(head, [branch, branch]) for _ in range(2))
+        alone = self.plain or self.static
+        self.trunks = Trunks({"x": self.heads} if alone else {"x": self.heads, "y": self.text_heads}, trunk)
         self.final = self.final_norm(LayerNorm(d), modulation)
 
     def embed(self, e_t: Tensor, prompt: Encoded) -> Condition:
         c = self.conditioning_vector(e_t, prompt)  # (B, D)
         c_y = self.of_prompt(c, prompt)  # of the prompt's side
-        text = self.trunks[-1](c_y) if self.text.slots and not self.static else None
+        m = self.trunks.read({"x": c, "y": c_y})
         own, other = self.with_prompt(e_t, prompt), Condition(vector=c_y)
-        return own._replace(vector=c, modulation=self.trunks[0](c), text=text, prompt=other)
+        return own._replace(vector=c, modulation=m["x"], text=m["y"], prompt=other)
 
     def enter(self, x: Tensor, c: Condition) -> Pair:
         assert c.tokens is not None
         return x, c.tokens
 
     def block(self, index: int) -> nn.Module:
-        d, head = self.backbone.width, self.heads.head(index)
-        attention = branch(d, self.image, self.self_attention(), joint_mask)
-        mlp = branch(d, self.image, self.mlp())
-        if self.static or index == self.backbone.depth - 1:  # y is only attended to
-            norm, read = self.final_norm(LayerNorm(d), self.text.modulation), self.text_attention(last=True)
-            return LastDualBlock(head, norm, attention=attention, mlp=mlp, text_attention=read)
-        text_head = self.text_heads.head(index) if self.text.slots else None
-        return DualBlock(
-            head,
-            text_head,
-            attention=attention,
-            mlp=mlp,
-            text_attention=branch(d, self.text, self.text_attention(), joint_mask),
-            text_mlp=branch(d, self.text, self.mlp()),
+        last = self.static or index == self.backbone.depth - 1  # y is only attended to
+        return dual_block(
+            self.heads,
+            self.gate,
+            text_heads=self.text_heads,
+            index=index,
+            attention=self.self_attention(),
+            text_attention=self.text_attention(last=last),
+            mlp=self.mlp,
+            modulation=self.modulation,
+            plain=self.plain,
             sees=self.sees_image,
         )
 

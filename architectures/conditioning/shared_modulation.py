@@ -42,7 +42,8 @@ class SharedModulation(Scheme):
 
     PixArt-alpha (Chen et al. 2023, arXiv 2310.00426), section 2.3. Wan 2.1 (arXiv 2503.20314) is `cross_norm=layer`:
     the cross-attention reads LN(x) w + v, with a weight and a bias. `registers` are blank tokens beside the prompt's: a
-    softmax over a label's one token is 1 wherever it is asked from, over two it is not.
+    softmax over a label's one token is 1 wherever it is asked from, over two it is not. What precedes the output is
+    PixArt's whatever `modulation` the blocks have.
     """
 
     facts = Facts(

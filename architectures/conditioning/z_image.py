@@ -73,7 +73,7 @@ class ZImage(Scheme):
         self.post, self.context = choose("post", post, POST.choices)[0], context
         branch = Adaptive(self.modulation, self.gate)
         self.trunk: nn.Module = Nothing() if self.without_c else ModulationLinear(d, rank)
-        if choose("activation", activation, ACTIVATION.choices)[0] == "silu":
+        if choose("activation", activation, ACTIVATION.choices)[0] == "silu" and not self.without_c:
             self.trunk = nn.Sequential(self.trunk, nn.SiLU())
         self.heads = self.placement(head, [branch, branch], channels=rank, activate=False)
         self.maps = self.heads.trunk()

@@ -11,11 +11,11 @@ from architectures.laws.core import (
     PROMPTS,
     SchemeUnderTest,
     distance,
-    few,
     law,
     require,
     rows,
 )
+from architectures.options import few
 
 
 @law("image and time")

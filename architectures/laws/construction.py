@@ -10,11 +10,11 @@ from architectures.laws.core import (
     FEATURES,
     LABELS,
     SchemeUnderTest,
-    few,
     law,
     require,
 )
 from architectures.laws.formula import formula
+from architectures.options import few
 from architectures.registry import scheme_class
 from architectures.scheme import Facts, Scheme
 

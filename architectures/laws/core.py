@@ -240,9 +240,3 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
 def rows(prompt: Any, order: list[int]) -> Any:
     """The prompts of a batch in another order, of any kind."""
     return index_prompt(prompt, torch.tensor(order))
-
-
-def few(names: list[str], most: int = 3) -> str:
-    """The first of some names, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -17,11 +17,11 @@ from architectures.laws.core import (
     LawViolation,
     SchemeUnderTest,
     distance,
-    few,
     law,
     require,
 )
 from architectures.laws.formula import formula
+from architectures.options import few
 from architectures.registry import scheme_class
 from architectures.sublayer import Condition
 

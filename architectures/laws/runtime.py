@@ -20,11 +20,11 @@ from architectures.laws.core import (
     LawViolation,
     SchemeUnderTest,
     distance,
-    few,
     law,
     require,
 )
 from architectures.observation import observe
+from architectures.options import few
 from architectures.prompt import PromptKind
 
 

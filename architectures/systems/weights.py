@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from architectures.options import few
 from architectures.systems.prefixes import Computable, Found, find, quantised, unfit
 
 LAYOUTS = ("original", "diffusers")
@@ -274,9 +275,3 @@ def _likely(keys: Set[str], system: str) -> str:
     ends = {key[start:] for key in keys for start in (0, *(dot.end() for dot in re.finditer(r"\.", key)))}
     found = [other for mark, other in marks.items() if mark in ends]
     return found[0] if found else system
-
-
-def few(names: Sequence[str], most: int = 3) -> str:
-    """The first names, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
