@@ -124,7 +124,7 @@ class Gate:
 
     @property
     def closed(self) -> bool:
-        """Whether the branch begins at 0."""
+        """Whether the branch is initialised as 0."""
         return self.function is not None and self.init is zeros and not self.function(torch.zeros((), device="cpu"))
 
 
@@ -138,8 +138,8 @@ LINEAR = Gate(identity)
 
 
 GATE = Option(
-    "how a branch is weighed: g from 0, g from N(0, S^2), tanh g from 0, 1 + g from 1, g that begins as its head's "
-    "other rows do (0 in a head per block), a learned g from 0 that no head gives, or not",
+    "how a branch is weighed: g from 0, g from N(0, S^2), tanh g from 0, 1 + g from 1, g initialised as its head's "
+    "other rows (0 in a head per block), a learned g from 0 that no head gives, or not",
     ("zero", "gaussian(1e-3)", "tanh", "one+zero", "random", "static-zero", "one"),
 )
 
