@@ -76,3 +76,13 @@ def test_the_readme_says_the_limits_that_a_report_says() -> None:
 def test_images_of_the_readme_are_there() -> None:
     for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
         assert (ROOT / path).is_file(), path
+
+
+def test_the_findings_on_the_first_screen_are_those_of_decided_claims() -> None:
+    """Every interval before the first figure is in the page of claims, of a supported test."""
+    page = (ROOT / "results" / "CLAIMS.md").read_text(encoding="utf-8")
+    first = README.partition("<!-- capability:begin -->")[0]
+    gaps = re.findall(r"(?:x )?-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]", first)
+    assert len(gaps) > 1
+    for gap in gaps:
+        assert re.search(rf"\| supported +\| {re.escape(gap)} ", page), gap

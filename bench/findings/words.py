@@ -48,3 +48,9 @@ def seeds(found: Collection[int]) -> str:
     if len(listed) > 2 and listed[-1] - listed[0] == len(listed) - 1:
         return f"seeds {listed[0]} to {listed[-1]}"
     return f"seed{'s' if len(listed) > 1 else ''} {', '.join(map(str, listed))}"
+
+
+def in_letters(count: int) -> str:
+    """`three` of 3; from eleven on as a number."""
+    words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    return words[count] if count < len(words) else f"{count:,}"

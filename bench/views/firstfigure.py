@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.findings.analysis import Analysis, analyse
-from bench.findings.coverage import coverage, has_spread
+from bench.findings.coverage import coverage, has_spread, missing, whole
 from bench.findings.peers import of_tasks
-from bench.findings.words import counted
+from bench.findings.words import counted, in_letters
 from bench.store.table import Table
 from bench.views.capability import ARMS, LEVELS, capability, shown_level
 from bench.views.figures.capability import capability_figure
@@ -78,15 +78,30 @@ def measured(analysis: Analysis) -> str:
     schemes = len({cell.row.scheme for cell in table.done if cell.row.variant not in ARMS})
     seeds = len({cell.row.seed for cell in table.done})
     machines = " and ".join(dict.fromkeys(_machine(one.provenance["hardware"]) for one in results))
-    cells = counted(len(table.done), "cell") + (f" ({lacks})" if (lacks := coverage(table)) else "")
+    cells = counted(len(table.done), "cell")
     train, shape = config["train"], config["backbone"]
     tuned = ", each scheme at the learning rate that it chose on other seeds" if config.get("tuned") else ""
     size = "".join(f", {key} {shape[key]}" for key in ("width", "depth") if shape.get(key))
     return (
-        f"Score S, mean over {counted(seeds, 'seed')} with half its 95 % interval: 1 is the exact denoiser, 0 the best "
-        f"that ignores the prompt, below 0 is worse than that. {counted(schemes, 'scheme')} of {min(sizes):.0f} to "
-        f"{max(sizes):.0f} thousand parameters{size}, on {_tasks(analysis)}; {cells} of "
-        f"{train['steps']:,} steps of {train['batch']} images{tuned}, {_time(_minutes(table))} on {machines}"
+        "Score S of each scheme on each task: 1 is the exact denoiser, 0 the best denoiser that ignores the prompt, "
+        f"below 0 is worse than that; mean over {counted(seeds, 'seed')} with half its 95 % interval. "
+        f"{_planned(table)}{counted(schemes, 'scheme')} of {min(sizes):.0f} to {max(sizes):.0f} thousand parameters"
+        f"{size}, on {_tasks(analysis)}; {cells} of {train['steps']:,} steps of {train['batch']} images{tuned}, "
+        f"{_time(_minutes(table))} on {machines}"
+    )
+
+
+def _planned(table: Table) -> str:
+    """`Three of five planned seeds are complete; the other two are not shown. `; nothing of a whole matrix."""
+    left = len((table.manifest.get("left_out") or {}).get("seeds", ()))
+    if lacks := missing(table):
+        return f"{counted(len(lacks), 'cell')} without a result: {coverage(table)}. "
+    if not left:
+        return ""
+    shown = len(whole(table))
+    return (
+        f"{in_letters(shown).capitalize()} of {in_letters(shown + left)} planned seeds {'are' if shown > 1 else 'is'} "
+        f"complete; the other {f'{in_letters(left)} are' if left > 1 else 'one is'} not shown. "
     )
 
 

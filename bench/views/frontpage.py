@@ -39,6 +39,8 @@ SYSTEMS = {  # name in `architectures.published` -> its name for people
 def systems(root: Path) -> str:
     """Markdown: each published system's parameters, the share of its modulation, and how near diffusers it comes.
 
+    Parameters are those of the released sizes. Outputs and gradients are compared by tests, of tiny models.
+
     Args:
         root: of the repository; the differences are those of `results/parity.json`.
     """
@@ -48,7 +50,8 @@ def systems(root: Path) -> str:
 
     parity = json.loads((root / "results" / "parity.json").read_text())["systems"]
     lines = [
-        "| system | scheme | parameters | modulation share | largest difference from diffusers: outputs, gradients |",
+        "| system | scheme | parameters as released | modulation share "
+        "| largest difference from diffusers at width 32 to 64, random weights: outputs, gradients |",
         "|---|---|---:|---:|---|",
     ]
     for name, title in SYSTEMS.items():
@@ -58,7 +61,7 @@ def systems(root: Path) -> str:
         near = (
             f"{measured['outputs']:.0e}, {measured['gradients']:.0e}"
             if measured
-            else "not in diffusers; equal to its equations"
+            else "not in diffusers; equal to its equations at width 32"
         )
         scheme = architectures.PUBLISHED[name].scheme
         share = f"{split['modulation'] / split['total']:.1%}" if split["modulation"] else "0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from bench.findings.analysis import Analysis, analyse
@@ -10,7 +11,7 @@ from bench.findings.claims import ClaimVerdict
 from bench.findings.coverage import has_spread
 from bench.findings.words import counted
 from bench.store.files import write_atomic
-from bench.views.answers import brief
+from bench.views.claimwords import MASTERED, NOT_MEASURED, READ_AS, all_mastered, found
 from bench.views.escape import markdown_line, markdown_text
 from bench.views.figures.capability import CAPABILITY
 from bench.views.firstfigure import FILE, front_figure, front_record, front_text
@@ -33,6 +34,10 @@ A gap of an excess error is a factor, of a score or of control a difference. Wha
 exact tests.
 """
 FORMER = "What tasks that were void could not show"
+EASY = """\
+The other {claims} are of tasks that every row compared masters (scores of {least:g} or more). What they found are
+differences of error, not of capability:
+"""
 OLDER = "What {size} on 32 px scenes could not show"
 PAIRED = f"""\
 {{count}} older claims, on rendered scenes, with differences paired by seed and 95 % intervals. {OF_SMALL_SCENES}
@@ -71,14 +76,21 @@ def newest_analyses(results: Path, root: Path) -> dict[str, Analysis]:
 def claims_line(analyses: dict[str, Analysis], link: str) -> str:
     """How many claims were tested, at what size, and what became of them, the older ones apart; nothing without any.
 
-    Of the newer ones those that are decided are listed, each with a link to its record.
+    Of the newer ones those that are decided are listed, each with a link to its record and what was found; apart those
+    on tasks that all rows master.
     """
     newer, former, older = _claims(analyses)
     page = f" ([{link}]({link}))"
     lines = []
     if newer:
         lines.append(f"{counted(len(newer), 'pre-registered claim')} at {_size(newer)}: {_verdicts(newer)}{page}.\n")
-        lines += [f"- {line}" for line in _decided(newer)]
+        easy = {where: one for where, one in newer.items() if all_mastered(one)}
+        lines += [f"- {line}" for line in _decided({where: one for where, one in newer.items() if where not in easy})]
+        if listed := _decided(easy):
+            lines += [
+                f"\n{EASY.format(claims=counted(len(listed), 'decided claim'), least=MASTERED)}",
+                *(f"- {line}" for line in listed),
+            ]
         lines.append("")
     if former:
         lines.append(f"{counted(len(former), 'claim')} on tasks that were void then: see {CLAIMS_FILE}.\n")
@@ -92,14 +104,15 @@ def claims_line(analyses: dict[str, Analysis], link: str) -> str:
 
 
 def _decided(claims: dict[str, Analysis]) -> list[str]:
-    """Each decided claim, its verdict and a link; of one that is contradicted the tests that say so."""
+    """Each decided claim, its verdict, a link and what its tests found that say so."""
     lines = []
     for where, one in claims.items():
         if one.claim is None or one.claim.verdict == "undecided":
             continue
-        against = [f"{brief(test.text)}: {test.gap}" for test in one.claim.tests if test.verdict == "contradicted"]
-        why = f" ({markdown_text('; '.join(against))})" if against else ""
-        lines.append(f"**{one.claim.verdict}** [{markdown_text(one.claim.says)}]({where}/report.md){why}")
+        says = READ_AS.get(one.name, one.claim.says)
+        why = markdown_text(found(one, one.claim.verdict))
+        link = f"[{markdown_text(says)}]({where}/report.md)"
+        lines.append(f"**{one.claim.verdict}** {link}" + (f": {why}" if why else ""))
     return lines
 
 
@@ -148,7 +161,13 @@ def claims_page(analyses: dict[str, Analysis]) -> str:
 
 
 def _linked(claims: dict[str, Analysis]) -> list[tuple[ClaimVerdict, str]]:
-    return [(one.claim, f"{where}/report.md") for where, one in claims.items() if one.claim]
+    """Each claim as it was written before its run, with what its words say beyond what was measured, and a link."""
+    linked = []
+    for where, one in claims.items():
+        if one.claim:
+            note = [NOT_MEASURED[one.name]] if one.name in NOT_MEASURED else []
+            linked.append((replace(one.claim, caveats=[*one.claim.caveats, *note]), f"{where}/report.md"))
+    return linked
 
 
 def readme_section(analyses: dict[str, Analysis]) -> str:
