@@ -141,6 +141,23 @@ def test_a_gap_of_control_is_no_share_since_its_zero_is_chance() -> None:
     assert compare.lines(compare.compare(two([1.0, 1.1], [2.0, 2.2], KID), "a", "b"))[0][4] == "-50.0%"
 
 
+@pytest.mark.parametrize("per", [None, "parameters_total"])
+def test_equal_gaps_of_counted_shares_decide_nothing(per: str | None) -> None:
+    """Two samples of 400 in each of three seeds: by the spread alone p is 0."""
+    a, b = [0.995, 0.990, 0.995], [1.0, 0.995, 1.0]
+    (one,) = compare.compare(two(a, b, "tone_judge1_400"), "a", "b")
+    assert 0.05 < one.p < 0.1 and one.verdict == "undecided" and one.high > 0 and one.more is not None
+    cells = [
+        cell(name, seed, {"tone_judge1_400": value, "parameters_total": 2e6})
+        for name, values in (("a", a), ("b", b))
+        for seed, value in enumerate(values)
+    ]
+    test = {"metric": "tone", "variant": "b", "beats": "a"} | ({"per": per} if per else {})
+    verdict = claimed(table(cells), test)
+    assert verdict.verdict == "undecided" and verdict.tests[0].p == pytest.approx(one.p)
+    assert "[-0.00" in verdict.tests[0].gap, "the interval is as wide as the test says"
+
+
 def test_one_seed_decides_nothing() -> None:
     (one,) = compare.compare(two([1.0], [2.0]), "a", "b")
     assert (one.verdict, one.why) == ("undecided", "one seed shows no spread")

@@ -1,7 +1,8 @@
 """Every committed record still says what it said: means, intervals, verdicts, claims, ladders and what was equal.
 
 `records.json.gz` holds the numbers that commit 6a0657f gave for the records of that day. They are compared as numbers,
-by metric and row, so that headings and sentences are free to change.
+by metric and row, so that headings and sentences are free to change. Where a rule was wrong and is now another, the
+numbers are those of the new rule; `CHANGELOG.md` says which verdicts changed.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from bench.findings import registered
 from bench.findings.compare import apart, caveats
 from bench.findings.ladder import ladders
 from bench.findings.origins import origins, same_code
-from bench.findings.peers import of_tasks, peers, rule_of
+from bench.findings.peers import floor, of_tasks, peers, rule_of
 from bench.findings.statistics import LEVEL, holm, more_seeds, more_seeds_text, paired_p
 from bench.findings.summary import VariantSummary, find_row, summaries
 from bench.findings.trial import Rows
@@ -49,7 +49,7 @@ class _Values:
     """A test with its values: of the differences (or of the variant alone), in the metric's better direction.
 
     Attributes:
-        why: the reason, where they decide nothing.
+        least: the standard deviation of the differences is at least this. why: the reason, where they decide nothing.
     """
 
     test: ClaimTest
@@ -57,6 +57,7 @@ class _Values:
     seeds: tuple[int, ...] = ()
     ours: tuple[float, ...] = ()
     theirs: tuple[float, ...] = ()
+    least: float = 0.0
     p: float | None = None
     why: str = ""
 
@@ -168,7 +169,8 @@ def _values(table: Table, rows: Sequence[VariantSummary], test: ClaimTest) -> _V
         return replace(one, why="no seed has it" if not seeds else "one seed shows no spread")
     if test.rival is not None:
         one = replace(one, why=apart(find_row(rows, test.variant), find_row(rows, test.rival), seeds, key, per or ""))
-    return one if one.why else replace(one, p=paired_p(one.in_favour))
+    least = _least(key, find_row(rows, test.variant), find_row(rows, test.rival) if test.rival else None, per)
+    return one if one.why else replace(one, least=least, p=paired_p(one.in_favour, least))
 
 
 def _on_the_ladder(table: Table, test: ClaimTest) -> _Values:
@@ -183,7 +185,8 @@ def _on_the_ladder(table: Table, test: ClaimTest) -> _Values:
     one = _Values(test, LADDER, seeds, ours, theirs)
     if len(seeds) < 2:
         return replace(one, why="fewer than two seeds survive the lowest rate")
-    return replace(one, p=paired_p(one.in_favour, least=_rung(table, test.variant) / 6**0.5))
+    least = _rung(table, test.variant) / 6**0.5
+    return replace(one, least=least, p=paired_p(one.in_favour, least))
 
 
 def _rung(table: Table, name: str) -> float:
@@ -199,6 +202,14 @@ def _by_seed(row: VariantSummary, key: str, per: str | None) -> dict[int, float]
         return values
     costs, scale = row.by_seed.get(per, {}), _per(per)[0]
     return {seed: value / (costs[seed] / scale) for seed, value in values.items() if costs.get(seed)}
+
+
+def _least(key: str, row: VariantSummary, rival: VariantSummary | None, per: str | None) -> float:
+    """The least standard deviation of a row's values, or of its differences to a rival's, in the unit of the test."""
+    shares = [row] if rival is None else [row, rival]
+    scale = _per(per)[0] if per else 1.0
+    units = [statistics.fmean(one.values[per]) / scale if per else 1.0 for one in shares]
+    return math.sqrt(sum(floor(Measurement.parse(key)) / unit**2 for unit in units))
 
 
 def _per(key: str) -> tuple[float, str]:
@@ -223,7 +234,7 @@ def _result(one: _Values, corrected: float | None) -> TestResult:
     if corrected <= LEVEL:
         favourable = statistics.fmean(one.in_favour) > 0
         return TestResult(text, "supported" if favourable else "contradicted", evidence, gap, corrected)
-    more = more_seeds(one.in_favour)
+    more = more_seeds(one.in_favour, one.least)
     return TestResult(
         text, "undecided", evidence + (f"; {more_seeds_text(more)}" if more else ""), gap, corrected
     )  # fmt: skip
@@ -265,11 +276,12 @@ def _asserted(test: ClaimTest, metric: Measurement) -> str:
 def _evidence(one: _Values) -> tuple[str, str]:
     """The gap (or the mean) with its interval, and the same with what it is a gap of."""
     ours, theirs, gaps = ([x / one.metric.metric.scale for x in own] for own in (one.ours, one.theirs, one.gaps))
+    least = one.least / one.metric.metric.scale
     if one.test.rival is None:
-        gap = f"{number(statistics.fmean(ours))} {bounds(ours)}"
+        gap = f"{number(statistics.fmean(ours))} {bounds(ours, least)}"
         return gap, gap
     base, mean_gap = statistics.fmean(theirs), statistics.fmean(gaps)
-    gap = f"{number(mean_gap)} {bounds(gaps)}"
+    gap = f"{number(mean_gap)} {bounds(gaps, least)}"
     gap += f" ({mean_gap / abs(base):+.1%})" if base and one.metric.metric.relative else ""
     return gap, f"{number(statistics.fmean(ours), 4)} against {number(base, 4)}, gap {gap}"
 

@@ -85,15 +85,17 @@ def difference(
     left, right = [ours[s] for s in seeds], [theirs[s] for s in seeds]
     gaps = [x - y for x, y in zip(left, right, strict=True)]
     why = apart(a, b, seeds, key)
-    bounds, spread = interval(gaps), statistics.stdev(gaps) if len(gaps) > 1 else 0.0
+    least = math.sqrt(2 * peering.floor(Measurement.parse(key)))
+    bounds, spread = interval(gaps, least=least), max(least, statistics.stdev(gaps)) if len(gaps) > 1 else 0.0
     return Difference(
         key, a.name, b.name, seeds, statistics.fmean(left), statistics.fmean(right), statistics.fmean(gaps),
         low=bounds[0] if bounds else None,
         high=bounds[1] if bounds else None,
-        p=None if why else paired_p(gaps),
+        p=None if why else paired_p(gaps, least),
         effect=statistics.fmean(gaps) / spread if spread else None,
         why=why,
         gaps=tuple(gaps),
+        least=least,
     )  # fmt: skip
 
 

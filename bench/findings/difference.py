@@ -27,8 +27,9 @@ class Difference:
         p: of the test; corrected: after Holm. effect: gap over the standard deviation of the differences, or of a row.
         verdict: of `a`. why: the reason, where it is undecided. level: that its p did not reach, after what Holm's
             correction left for it; None where it is decided, or something else leaves it open.
-        gaps: where they are paired, one a seed. method: how they are compared, in words. contrast: the estimate, where
-            they are not paired. exact: whether by an exact test. counts: seeds of each.
+        gaps: where they are paired, one a seed. least: their standard deviation is at least this.
+        method: how they are compared, in words. contrast: the estimate, where they are not paired. exact: whether by an
+            exact test. counts: seeds of each.
     """
 
     metric: str
@@ -47,6 +48,7 @@ class Difference:
     why: str = ""
     level: float | None = None
     gaps: tuple[float, ...] = ()
+    least: float = 0.0
     method: str = "paired by seed"
     contrast: contrasts.Contrast | None = None
     exact: bool = False
@@ -66,7 +68,7 @@ class Difference:
         if self.level is None:
             return None
         if self.contrast is None:
-            return more_seeds(self.gaps)
+            return more_seeds(self.gaps, self.least)
         return contrasts.more_seeds(self.contrast, min(self.counts), level=self.level)
 
     @property

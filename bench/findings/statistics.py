@@ -12,9 +12,10 @@ POWER = 0.8
 MOST_SEEDS = 1000
 
 
-def half_width(values: Sequence[float], level: float = LEVEL) -> float:
-    """Half of the (1 - level) t-interval of the mean of two values or more."""
-    return quantile(1 - level / 2, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+def half_width(values: Sequence[float], level: float = LEVEL, least: float = 0.0) -> float:
+    """Half of the (1 - level) t-interval of the mean of two values or more, whose spread is at least `least`."""
+    spread = max(least, statistics.stdev(values))
+    return quantile(1 - level / 2, len(values) - 1) * spread / len(values) ** 0.5
 
 
 @functools.cache
@@ -25,11 +26,11 @@ def quantile(p: float, freedom: float) -> float:
     return float(t.ppf(p, freedom))
 
 
-def interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
-    """The (1 - level) t-interval of the mean; None for fewer than two values."""
+def interval(values: Sequence[float], level: float = LEVEL, least: float = 0.0) -> tuple[float, float] | None:
+    """The (1 - level) t-interval of the mean; None for fewer than two values. `least` as in `paired_p`."""
     if len(values) < 2:
         return None
-    mean, half = statistics.fmean(values), half_width(values, level)
+    mean, half = statistics.fmean(values), half_width(values, level, least)
     return mean - half, mean + half
 
 
@@ -38,7 +39,8 @@ def paired_p(differences: Sequence[float], least: float = 0.0) -> float | None:
 
     Args:
         differences: one a pair.
-        least: the standard deviation is at least this, where values were rounded (`ttest_1samp` has no such floor).
+        least: the standard deviation is at least this, where values are counted or rounded: of three shares of 400
+            samples all differences can be equal by chance, and p would be 0 (`ttest_1samp` has no such floor).
     """
     n = len(differences)
     if n < 2:
@@ -80,12 +82,15 @@ def seeds_needed(effect: float) -> int | None:
     return 2 + bisect.bisect_left(range(2, MOST_SEEDS), POWER, key=lambda seeds: power(abs(effect), seeds))
 
 
-def more_seeds(differences: Sequence[float]) -> int | None:
+def more_seeds(differences: Sequence[float], least: float = 0.0) -> int | None:
     """How many more seeds give 80 % power, if mean and spread stay; None if they have it, or beyond `MOST_SEEDS`.
 
-    Not corrected for anything else.
+    Not corrected for anything else. `least` as in `paired_p`.
     """
-    if len(differences) < 2 or not statistics.fmean(differences) or not (spread := statistics.stdev(differences)):
+    if len(differences) < 2 or not statistics.fmean(differences):
+        return None
+    spread = max(least, statistics.stdev(differences))
+    if not spread:
         return None
     needed = seeds_needed(statistics.fmean(differences) / spread)
     return needed - len(differences) if needed and needed > len(differences) else None

@@ -44,17 +44,21 @@ def unpaired(
     if metric.metric.kind == UNTIL:
         return _until(one, ours, theirs)
     found = contrast(every[a.name], every[b.name], list(every.values()), rule)
-    return _of(one, found, every[a.name].mean, every[b.name].mean)
+    return _of(one, found, every[a.name].mean, every[b.name].mean, rule)
 
 
-def _of(one: Difference, found: Contrast | None, ours: float, theirs: float) -> Difference:
-    """The numbers of an estimate, of a metric compared on its logarithm as factors."""
+def _of(one: Difference, found: Contrast | None, ours: float, theirs: float, rule: Rule) -> Difference:
+    """The numbers of an estimate, of a metric compared on its logarithm as factors.
+
+    The effect is the gap over the standard deviation of the differences where they are paired, else of a row, whose
+    variance is half of the estimate's.
+    """
     back = math.exp if one.factor else float
     one = replace(one, mean_a=back(ours), mean_b=back(theirs), gap=back(ours - theirs))
     if found is None:
         return replace(one, why=one.why or "one seed shows no spread")
     low, high = found.interval()
-    spread = math.sqrt(found.spread / 2)
+    spread = math.sqrt(found.spread if rule == "paired" else found.spread / 2)
     return replace(
         one,
         low=back(low),

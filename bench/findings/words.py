@@ -18,9 +18,9 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def bounds(values: Sequence[float]) -> str:
-    """The interval of the mean of two values or more: `[0.77, 0.87]`."""
-    ends = interval(values)
+def bounds(values: Sequence[float], least: float = 0.0) -> str:
+    """The interval of the mean of two values or more, whose spread is at least `least`: `[0.77, 0.87]`."""
+    ends = interval(values, least=least)
     assert ends is not None
     return f"[{number(ends[0])}, {number(ends[1])}]"
 
