@@ -124,6 +124,28 @@ def test_all_or_nothing_is_fishers_and_times_are_ranked() -> None:
     assert one.verdict == "undecided" and "5 of the seeds never reach 90 %" in one.tests[0].evidence
 
 
+def test_who_is_earlier_is_read_from_ranks_where_most_never_come() -> None:
+    """Of 144 pairs 84 are tied at the budget, so that the median of all ratios is 1 whoever wins."""
+    until, budget = "images_to_90", [4000] * 7
+    cells = rows(12, a={until: [800, 900, 1000, 1100, 1200, *budget]}, b={until: [4000] * 12})
+    first, last = {"metric": until, "variant": "a", "beats": "b"}, {"metric": until, "variant": "b", "beats": "a"}
+    one = claimed(cells, first)
+    assert one.verdict == "supported" and one.tests[0].gap.startswith("x 1 [") and one.tests[0].p < 0.04
+    assert "ranks, earlier in 71% of pairs" in one.tests[0].evidence
+    assert claimed(cells, last).verdict == "contradicted"
+    (found,) = compare.compare(table(cells, data={"source": "task"}), "a", "b")
+    assert compare.verdict(found) == "better: the smaller in 71% of pairs"
+
+
+def test_two_against_six_can_be_decided_where_all_of_one_row_and_none_of_the_other_master() -> None:
+    cells = [cell("a", seed, {"mastered": 1.0}) for seed in range(2)]
+    cells += [cell("b", seed, {"mastered": 0.0}) for seed in range(6)]
+    assert claimed(cells, {"metric": "mastered", "variant": "a", "beats": "b"}).verdict == "supported"
+    few = [one for one in cells if one.row.seed < 1 or one.row.variant == "b"]
+    (test,) = claimed(few, {"metric": "mastered", "variant": "a", "beats": "b"}).tests
+    assert test.verdict == "undecided" and "1 against 6 seeds can never decide (least p 0.14)" in test.evidence
+
+
 def test_rows_of_several_tasks_are_compared_within_theirs_and_across() -> None:
     """A double dissociation, and a fall over levels, in one matrix."""
     grain, scene = {"data.task": "grain"}, {"data.task": "scene"}
@@ -160,6 +182,19 @@ def test_tables_of_tasks_show_factors_and_those_of_images_their_pairs() -> None:
     assert compare.verdict_table("a", compare.against(made))[1][0][1].startswith("▼ x 2")
     (old,) = compare.compare(table(rows(a={FID: 10}, b={FID: 20})), "b", "a")
     assert old.method == "paired by seed"
+
+
+def test_an_effect_is_in_spreads_of_the_differences_where_they_are_paired_also_of_factors() -> None:
+    """The logarithms of the excess as a plain metric give the same number."""
+    ours, theirs = [0.010, 0.013, 0.011, 0.016], [0.021, 0.022, 0.028, 0.025]
+    gaps = np.log(ours) - np.log(theirs)
+    for compare_by, known in (
+        ("paired", gaps.mean() / gaps.std(ddof=1)),
+        ("welch", gaps.mean() / np.sqrt((np.log(ours).var(ddof=1) + np.log(theirs).var(ddof=1)) / 2)),
+    ):
+        made = table(rows(4, a={EXCESS: ours}, b={EXCESS: theirs}), claim={"compare": compare_by})
+        (one,) = compare.compare(made, "a", "b")
+        assert one.effect == pytest.approx(known), compare_by
 
 
 def test_a_gap_is_written_in_the_unit_of_its_heading() -> None:

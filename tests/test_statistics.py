@@ -16,7 +16,9 @@ from scipy import stats
 
 from bench.findings import contrasts, jumps
 from bench.findings.contrasts import Rule, Sample, bartlett, contrast, pooled_variance
-from bench.findings.statistics import holm
+from bench.findings.peers import floor
+from bench.findings.statistics import holm, paired_p
+from bench.store.metrics import Measurement
 
 MANY = [pytest.param(1, id="quick"), pytest.param(10, id="more", marks=pytest.mark.slow)]
 
@@ -137,6 +139,28 @@ def test_a_row_of_one_seed_borrows_its_spread_and_no_row_has_any_where_none_does
     assert contrast(one, Sample((1.0,)), [one, Sample((1.0,))], "pooled") is None
 
 
+@pytest.mark.parametrize("count", [12, 100, 400])
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_equal_shares_of_samples_are_found_to_differ_at_most_as_often_as_the_level_says(
+    count: int, share: float, seeds: int
+) -> None:
+    """Also at the levels that Holm leaves; without a floor three differences that are equal by chance give p = 0."""
+    rng = np.random.default_rng(count)
+    values = rng.binomial(count, share, (4_000, 2, seeds)) / count
+    least = math.sqrt(2 * floor(Measurement.parse(f"tone_judge1_{count}")))
+    gaps, known = values[:, 0] - values[:, 1], dict[tuple[float, ...], float]()
+    for level in (0.05, 0.001):
+        wrong = 0
+        for gap in np.sort(gaps, axis=1).round(9).tolist():
+            key = tuple(gap)
+            known[key] = known[key] if key in known else paired_p(gap, least) or 0.0
+            wrong += known[key] <= level
+        assert wrong / len(gaps) < 1.2 * level + 0.002, level
+    if share == 0.99 and count > 12 and seeds == 3:
+        assert np.mean([paired_p(gap) == 0 for gap in gaps[:2000].round(9).tolist()]) > 0.005, "none would be wrong"
+
+
 # --- many at once -----------------------------------------------------------------------------------------------------
 
 
@@ -238,6 +262,16 @@ def test_five_against_five_decide_and_three_against_three_never_can() -> None:
     assert "6 against 6 can" in jumps.too_few(5, 5, 0.05 / 10), "Holm over ten tests leaves less"
 
 
+def test_the_least_p_of_unequal_rows_is_that_of_the_test_in_question() -> None:
+    """Without a mirrored outcome Fisher's is half of that of ranks, so that 2 against 6 can decide."""
+    for n, m in ((2, 6), (6, 2), (3, 5), (4, 4), (1, 30)):
+        known = [stats.fisher_exact([[i, n - i], [j, m - j]]).pvalue for i in range(n + 1) for j in range(m + 1)]
+        assert jumps.least_p(n, m, jumps.FISHER) == pytest.approx(min(known))
+        assert jumps.least_p(n, m) == pytest.approx(jumps.rank_p(range(n), range(n, n + m)))
+    assert jumps.too_few(2, 6, 0.05, jumps.FISHER) == ""
+    assert "2 against 6 seeds can never decide (least p 0.071)" in jumps.too_few(2, 6, 0.05, jumps.RANKS)
+
+
 @pytest.mark.parametrize("chance", [0.2, 0.5, 0.9])
 def test_fishers_error_is_at_most_its_level(chance: float) -> None:
     """Summed over all outcomes of five against five: exact, no simulation."""
@@ -265,6 +299,41 @@ def test_the_rank_tests_error_is_at_most_its_level_also_where_the_budget_cuts(cu
     assert wrong / math.comb(10, 5) <= 0.05
     low, high = times[:5], times[5:]
     assert jumps.rank_p(low, high) == jumps.rank_p(high, low) == known[tuple(low)]
+
+
+@pytest.mark.parametrize("seeds", [11, 12, 20])
+@pytest.mark.parametrize("early", [4, 8])
+def test_the_rank_tests_error_is_at_most_its_level_where_the_budget_cuts_most_seeds(seeds: int, early: int) -> None:
+    """Of `early` times among two rows that are alike, by how many are of the first: summed, and each order sampled."""
+    rng, size = np.random.default_rng(early), 0.0
+    for count in range(early + 1):
+        share = math.comb(early, count) * math.comb(2 * seeds - early, seeds - count) / math.comb(2 * seeds, seeds)
+        wrong = 0
+        for _ in range(20):
+            times = rng.permutation(early).tolist()
+            a, b = (times[:count] + [early] * (seeds - count)), (times[count:] + [early] * (seeds - early + count))
+            wrong += jumps.rank_p(a, b) <= 0.05
+        size += share * wrong / 20
+    assert size <= 0.05
+
+
+def test_with_ties_ranks_are_those_of_all_orders() -> None:
+    assert jumps.rank_p([1, 2, 3, 4] + [9] * 7, [9] * 11) == pytest.approx(2 * math.comb(18, 7) / math.comb(22, 11))
+    rng, method = np.random.default_rng(1), stats.PermutationMethod(n_resamples=10**5)
+    for n, m in ((2, 3), (3, 6), (5, 5), (2, 7)):
+        a, b = rng.integers(0, 4, n).tolist(), rng.integers(0, 4, m).tolist()
+        assert jumps.rank_p(a, b) == pytest.approx(stats.mannwhitneyu(a, b, method=method).pvalue)
+    assert jumps.rank_p([5] * 4, [5] * 6) == 1.0
+
+
+def test_orders_that_are_sampled_give_the_exact_p() -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.integers(0, 9, 40).tolist(), rng.integers(2, 11, 40).tolist()
+    ranks = jumps._ranks([*a, *b])
+    exact, sampled = (tails(tuple(sorted(ranks)), 40, sum(ranks[:40])) for tails in (jumps._exact, jumps._sampled))
+    assert sampled == pytest.approx(exact, abs=0.003)
+    many = [rng.normal(shift, 1, 60).tolist() for shift in (0, 1)]
+    assert jumps.rank_p(*many) == jumps.rank_p(*many) < 0.001, "one seed"
 
 
 def test_ranks_without_ties_are_mann_and_whitneys() -> None:

@@ -136,16 +136,16 @@ def _judge(one: Difference) -> Difference:
         return one
     if one.corrected is None:
         return replace(one, why="one seed shows no spread")
-    if one.relative == 0:
+    if one.higher is None:
         return replace(one, why="no difference")
     metric = Measurement.parse(one.metric)
-    if abs(one.relative) <= metric.metric.margin:
+    if metric.metric.margin and abs(one.relative) <= metric.metric.margin:
         return replace(one, why=f"a gap of {abs(one.relative):.1%}, under the {metric.metric.margin:.1%} of seed noise")
     if one.corrected > LEVEL:
         if one.exact or one.contrast is not None:
             return undecided(one)
         return replace(one, why=f"p {one.corrected:.2g} after Holm", level=LEVEL)
-    good = (one.relative > 0) == (metric.better == "higher")
+    good = one.higher == (metric.better == "higher")
     return replace(one, verdict="better" if good else "worse")
 
 

@@ -30,6 +30,7 @@ class Difference:
         gaps: where they are paired, one a seed. least: their standard deviation is at least this.
         method: how they are compared, in words. contrast: the estimate, where they are not paired. exact: whether by an
             exact test. counts: seeds of each.
+        ahead: of ranks, the share of pairs in which a's value is the smaller, ties as half.
     """
 
     metric: str
@@ -53,6 +54,7 @@ class Difference:
     contrast: contrasts.Contrast | None = None
     exact: bool = False
     counts: tuple[int, int] = (0, 0)
+    ahead: float | None = None
 
     @property
     def factor(self) -> bool:
@@ -79,6 +81,12 @@ class Difference:
         if not self.gap:
             return 0.0
         return self.gap / abs(self.mean_b) if self.mean_b else math.copysign(math.inf, self.gap)
+
+    @property
+    def higher(self) -> bool | None:
+        """Whether a has the higher values, by their ranks where these are compared, else by the gap; None if alike."""
+        side = 0.5 - self.ahead if self.ahead is not None else self.relative
+        return side > 0 if side else None
 
 
 HEADINGS = ("metric", "{a}", "{b}", "gap (95 %)", "of {b}", "effect", "seeds", "verdict on {a}")
@@ -122,7 +130,8 @@ def factor_text(gap: float, low: float | None, high: float | None) -> str:
 def verdict(one: Difference) -> str:
     """The verdict with the reason where there is none, and how many more seeds give power."""
     if one.verdict != "undecided":
-        return one.verdict
+        tied = one.ahead is not None and one.gap == 1  # most are tied at the budget, and the factor says nothing
+        return f"{one.verdict}: the smaller in {one.ahead:.0%} of pairs" if tied else one.verdict
     more = f"; {more_seeds_text(one.more)}" if one.more else ""
     return f"undecided: {one.why}{more}"
 

@@ -95,12 +95,15 @@ def _jump(test: ClaimTest, data: Rows) -> Trial:
         won = [sum(value > 0.5 for value in values) for values in (ours, theirs)]
         gap = f"{won[0]} of {counts[0]} against {won[1]} of {counts[1]}"
         p, holds, evidence = jumps.fisher_p(ours, theirs), won[0] / counts[0] > won[1] / counts[1], f"{gap}, Fisher"
+        kind = jumps.FISHER
     else:
         factor = jumps.ratio(ours, theirs, LEVEL)
         gap = factor_text(*factor)
         lost = [(data.lost or {}).get(name, 0) for name in data.named]
         never = f", never in {lost[0]} and {lost[1]} seeds" if any(lost) else ""
         means = " against ".join(number(statistics.geometric_mean(values), 4) for values in (ours, theirs))
-        p, holds = jumps.rank_p(ours, theirs), factor[0] < 1
-        evidence = f"{means}, {gap}{never}, {counts[0]} and {counts[1]} seeds, ranks"
-    return Trial("", p, holds, gap, evidence, more=lambda level: jumps.too_few(*counts, level))
+        earlier, kind = jumps.ahead(ours, theirs), jumps.RANKS
+        p, holds = jumps.rank_p(ours, theirs), earlier > 0.5
+        pairs = f", earlier in {earlier:.0%} of pairs" if factor[0] == 1 else ""
+        evidence = f"{means}, {gap}{never}, {counts[0]} and {counts[1]} seeds, ranks{pairs}"
+    return Trial("", p, holds, gap, evidence, more=lambda level: jumps.too_few(*counts, level, kind))

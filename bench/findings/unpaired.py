@@ -85,7 +85,7 @@ def _until(one: Difference, ours: Sequence[float], theirs: Sequence[float]) -> D
     return replace(
         one, mean_a=means[0], mean_b=means[1], gap=gap, low=low, high=high,
         p=None if one.why else jumps.rank_p(ours, theirs),
-        method="ranks, censored at the budget", exact=True,
+        method="ranks, censored at the budget", exact=True, ahead=jumps.ahead(ours, theirs),
     )  # fmt: skip
 
 
@@ -95,5 +95,6 @@ def undecided(one: Difference) -> Difference:
     level = LEVEL * one.p / one.corrected
     why = f"p {one.corrected:.2g} after Holm"
     if one.exact:
-        return replace(one, why=jumps.too_few(*one.counts, level) or why)
+        test = jumps.RANKS if one.ahead is not None else jumps.FISHER
+        return replace(one, why=jumps.too_few(*one.counts, level, test) or why)
     return replace(one, why=why, level=level)
