@@ -22,7 +22,7 @@ from scipy import stats
 from bench.config.load import load
 from bench.config.schema import as_dict
 from bench.data import scenes
-from bench.findings import compare
+from bench.findings import best
 from bench.findings.analysis import Analysis, analyse, columns, summaries
 from bench.store.files import write_json
 from bench.store.folders import Store
@@ -139,10 +139,10 @@ def test_a_rate_is_bold_only_among_those_of_one_run(tmp_path: Path) -> None:
     for cell in table.done:
         assert cell.result is not None
         cell.result.cost[rate.key] = 300.0 if cell.row.variant == "adaln" else 200.0
-    assert compare.not_worse(summaries(table), rate) == {"adaln"}
+    assert best.not_worse(summaries(table), rate) == {"adaln"}
     table.done[0].result.provenance["command"] = "ditbench run earlier.yaml"  # type: ignore[union-attr]
     kid = next(one for one in columns(summaries(table)) if one.metric.kind == "kid")
-    assert not compare.not_worse(summaries(table), rate) and compare.not_worse(summaries(table), kid)
+    assert not best.not_worse(summaries(table), rate) and best.not_worse(summaries(table), kid)
 
 
 def test_one_seed_has_no_spread_and_no_best(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from bench.findings import claims, compare, fairness, origins
+from bench.findings import best, claims, compare, fairness, origins
 from bench.findings.caveats import caveats
 from bench.findings.claims import ClaimVerdict
 from bench.findings.compare import Difference
@@ -81,7 +81,7 @@ def analyse(table: Table) -> Analysis:
     """
     rows = summaries(table)
     shown = columns(rows)
-    bold = {column.key: compare.bold(table, rows, column) for column in shown}
+    bold = {column.key: best.bold(table, rows, column) for column in shown}
     return Analysis(
         table,
         rows,
@@ -127,8 +127,8 @@ def _bold_note(table: Table) -> str:
     if compare.how(table) != "paired by seed":
         among, where = "", "column and task"
     return (
-        f"Bold: not significantly worse than the best of a {where} ({compare.how(table)}, 95 % after Holm over the "
-        f"column){among}; in a {where} without bold nothing is decided."
+        f"Bold: not significantly worse than the best of a {where} ({compare.how(table)}, 95 % over all pairs of rows"
+        f"){among}; in a {where} without bold nothing is decided."
     )
 
 

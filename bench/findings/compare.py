@@ -128,10 +128,11 @@ def together(rows: Sequence[VariantSummary], key: str) -> bool:
 
 def judged(pairs: Sequence[Difference]) -> list[Difference]:
     """The same with verdicts, Holm's correction over all of them."""
-    return [_judge(replace(one, corrected=p)) for one, p in zip(pairs, holm([one.p for one in pairs]), strict=True)]
+    return [decided(replace(one, corrected=p)) for one, p in zip(pairs, holm([one.p for one in pairs]), strict=True)]
 
 
-def _judge(one: Difference) -> Difference:
+def decided(one: Difference) -> Difference:
+    """A difference with its corrected p, and the verdict that follows."""
     if one.why:
         return one
     if one.corrected is None:
@@ -178,73 +179,37 @@ def caveats(table: Table, *names: str) -> list[str]:
 
 
 def baseline(table: Table, rows: Sequence[VariantSummary] | None = None) -> str:
-    """The row that others are compared with: the config's `baseline`, or the first.
+    """The row that others are compared with: the config's `baseline`, or the first scheme.
 
     Raises:
         ValueError: if there is no such row.
     """
     rows = rows or summaries(table)
-    return find_row(rows, table.manifest["config"].get("baseline") or rows[0].name).name
+    return find_row(rows, table.manifest["config"].get("baseline") or [*peering.schemes(rows), *rows][0].name).name
 
 
 def against(table: Table, rows: Sequence[VariantSummary] | None = None) -> dict[str, list[Difference]]:
-    """Every other row against the baseline on the metrics of the table, Holm's correction over the whole matrix.
+    """Every other scheme against the baseline on the metrics of the table, Holm's correction over the whole matrix.
+
+    Arms are no schemes: they are in no family and lend no variance.
 
     In a matrix of tasks each row is compared with the baseline on the same task, and Holm corrects over a metric of
-    that task, as for bold: of 18 metrics of other questions none makes a gap undecided that a claim supports.
+    that task: of 18 metrics of other questions none makes a gap undecided that a claim supports.
     """
     rows = rows or summaries(table)
     base, rule = find_row(rows, baseline(table, rows)), peering.rule_of(table)
     metrics = [column.key for column in columns(rows) if column.better]
     by_row: dict[str, list[Difference]] = {}
-    for group in peering.groups(table, rows):
-        own = base if any(row is base for row in group) else peering.twin(group, base)
+    for learners in peering.groups(table, rows):
+        own = base if any(row is base for row in learners) else peering.twin(learners, base)
         if own is None:
             continue
+        group = peering.schemes(learners, own)
         others = [row for row in group if row is not own]
         for family in [[key] for key in metrics] if peering.of_tasks(table) else [metrics]:
             for one in judged([difference(row, own, key, rule, group) for row in others for key in family]):
                 by_row.setdefault(one.a, []).append(one)
     return by_row
-
-
-def bold(table: Table, rows: Sequence[VariantSummary], column: Measurement) -> set[str]:
-    """The rows that are bold in a column, by the rule of the table, within each task."""
-    rule = peering.rule_of(table)
-    if rule == "paired":
-        return not_worse(rows, column)
-    return set().union(*(_not_shown_worse(group, column, rule) for group in peering.groups(table, rows)))
-
-
-def not_worse(rows: Sequence[VariantSummary], column: Measurement) -> set[str]:
-    """The rows that are bold in a column: the best by its mean, and all that are not significantly worse than it.
-
-    Paired by seed, Holm over the column, of rows whose every seed finished. None where that decides nothing, as with
-    one seed each, and none among rates of different runs.
-    """
-    whole = [row for row in rows if row.complete and row.planned > 1 and row.by_seed.get(column.key)]
-    return _bold(whole, whole, column, "paired")
-
-
-def _not_shown_worse(rows: Sequence[VariantSummary], column: Measurement, rule: Rule) -> set[str]:
-    """Every row that is not shown to be worse than the best, also one that lacks seeds; the best lacks none.
-
-    Nothing where none is shown to be worse.
-    """
-    valued = [row for row in rows if row.by_seed.get(column.key)]
-    return _bold(valued, [row for row in valued if row.complete and row.planned > 1], column, rule)
-
-
-def _bold(
-    rows: Sequence[VariantSummary], best_of: Sequence[VariantSummary], column: Measurement, rule: Rule
-) -> set[str]:
-    if not column.better or len(rows) < 2 or not best_of or not together(rows, column.key):
-        return set()
-    sign = 1 if column.better == "lower" else -1
-    best = min(best_of, key=lambda row: sign * statistics.fmean(row.values[column.key]))
-    others = judged([difference(row, best, column.key, rule, rows) for row in rows if row is not best])
-    worse = {one.a for one in others if one.verdict == "worse"}
-    return {row.name for row in rows} - worse if worse else set()
 
 
 def base_name(table: Table, rows: Sequence[VariantSummary]) -> str:

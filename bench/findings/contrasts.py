@@ -65,7 +65,7 @@ class Contrast:
         spread: variance of the estimate times the seeds of a row.
         tail: degrees of freedom that a further seed brings, of the rows compared alone: the check of equal variances
             refuses one comparison in three, so that to count on pooled ones promises too much.
-        method: in words.
+        method: in words. pooled: whether the variance is that of all rows of the comparison.
     """
 
     gap: float
@@ -74,6 +74,7 @@ class Contrast:
     spread: float
     tail: float
     method: str
+    pooled: bool = False
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """The (1 - level) t-interval."""
@@ -194,7 +195,7 @@ def _pooled(a: Sample, b: Sample | None, peers: Sequence[Sample], share: float) 
     weight = share**2 if b is not None else 0.0
     spread, tail = variance * (1 + weight), (1 + weight) ** 2 / (1 + weight**2)
     method = f"pooled over {rows} rows, {freedom} df"
-    return Contrast(gap, math.sqrt(variance * inverse), freedom, spread, tail, method)
+    return Contrast(gap, math.sqrt(variance * inverse), freedom, spread, tail, method, pooled=True)
 
 
 def _welch(a: Sample, b: Sample | None, share: float, method: str) -> Contrast | None:

@@ -47,10 +47,16 @@ def groups(table: Table, rows: Sequence[VariantSummary]) -> list[list[VariantSum
     return list(by_point.values())
 
 
+def schemes(rows: Sequence[VariantSummary], *named: VariantSummary) -> list[VariantSummary]:
+    """The rows that are judged: no arm, which is given the answer or nothing, but those that are named."""
+    wanted = {row.name for row in named}
+    return [row for row in rows if not row.arm or row.name in wanted]
+
+
 def peers(rows: Sequence[VariantSummary], *named: VariantSummary) -> list[VariantSummary]:
-    """Every row that learns what one of the named learns."""
+    """The named rows and every scheme that learns what one of them learns."""
     points = [point(row) for row in named]
-    return [row for row in rows if point(row) in points]
+    return [row for row in schemes(rows, *named) if point(row) in points]
 
 
 def twin(rows: Sequence[VariantSummary], row: VariantSummary) -> VariantSummary | None:

@@ -6,6 +6,10 @@ import bisect
 import functools
 import statistics
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LEVEL = 0.05
 POWER = 0.8
@@ -62,6 +66,35 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, p * (len(order) - rank)))
         corrected[k] = largest
     return corrected
+
+
+def range_p(apart: float, rows: int, freedom: float) -> float:
+    """How likely the means of so many rows that are alike lie this far apart (Tukey's studentized range).
+
+    To two ten-thousandths, by Gauss's quadrature over the lowest mean and the spread: SciPy's takes 50 ms a value.
+
+    Args:
+        apart: the distance of the highest and the lowest mean, in standard errors of one mean.
+        rows: how many.
+        freedom: degrees of freedom of the variance that is pooled over them.
+    """
+    import numpy as np
+    from scipy.special import chdtri, ndtr
+
+    points, weights = _nodes(64)
+    spreads = np.sqrt(chdtri(freedom, (1 - points) / 2) / freedom)
+    means, shares = _nodes(96)
+    lowest, shares = 8 * means[:, None], 8 * shares[:, None] * np.exp(-32 * means[:, None] ** 2) / (2 * np.pi) ** 0.5
+    within = rows * (shares * (ndtr(lowest + apart * spreads) - ndtr(lowest)) ** (rows - 1)).sum(0)
+    return float(min(1.0, max(0.0, (weights * (1 - within)).sum() / 2)))
+
+
+@functools.cache
+def _nodes(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss and Legendre's points and weights in [-1, 1]."""
+    import numpy as np
+
+    return np.polynomial.legendre.leggauss(count)
 
 
 def power(effect: float, seeds: int, level: float = LEVEL) -> float:

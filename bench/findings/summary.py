@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+ARMS = ("blind", "oracle")  # never given its prompt, and given the answer as a map: what a task is bounded by
+
+
 @dataclass(frozen=True)
 class VariantSummary:
     """A variant (at one point of the axes) over its seeds.
@@ -54,6 +57,18 @@ class VariantSummary:
     def machines(self) -> dict[int, str]:
         """Seed -> the machine that measured it."""
         return {seed: machine(result.provenance) for seed, result in self.results.items()}
+
+    @cached_property
+    def arm(self) -> str:
+        """`blind` or `oracle` where the row is a reference and no scheme, else nothing.
+
+        As the prompts of its results say; of a row without any as it is named.
+        """
+        prompts = [result.config.get("prompt") for result in self.results.values()]
+        arm = next((prompt.get("arm") for prompt in prompts if isinstance(prompt, dict)), None)
+        if arm is None and self.cells:
+            arm = self.cells[0].row.variant
+        return arm if arm in ARMS else ""
 
     @property
     def planned(self) -> int:

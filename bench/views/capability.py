@@ -15,7 +15,6 @@ from bench.store.metrics import Measurement
 
 BLIND_MOST, ORACLE_LEAST = 0.1, 0.9  # scores of the two arms; a task beyond either is void
 MEMORY = ("train_peak_allocated_bytes", "train_peak_resident_bytes")  # the first that was measured is shown
-ARMS = ("blind", "oracle")
 LEVELS = ("easy", "medium", "hard")
 MOST_ACROSS = 12  # columns of a figure that can be read
 
@@ -100,7 +99,7 @@ def capability(analysis: Analysis, kind: str = "score") -> Capability | None:
         place = _place(row, analysis.table.manifest["config"])
         if place is not None:
             places[place] = row
-            arms |= {place[0]: arm} if (arm := _arm(row, place[0])) else {}
+            arms |= {place[0]: row.arm} if row.arm else {}
     if not any(key_of(row.values, kind) for row in places.values()):
         return None
     names = list(dict.fromkeys(scheme for scheme, _ in places))
@@ -150,15 +149,6 @@ def _place(row: VariantSummary, config: dict[str, Any]) -> tuple[str, Task] | No
     return cell.variant + "".join(f" {key.rpartition('.')[2]}={value}" for key, value in axes.items()), Task(
         str(task), str(level)
     )
-
-
-def _arm(row: VariantSummary, scheme: str) -> str:
-    """`blind` or `oracle` where the row is a reference, else nothing."""
-    prompts = [result.config.get("prompt") for result in row.results.values()]
-    arm = next((prompt.get("arm") for prompt in prompts if isinstance(prompt, dict)), None)
-    if arm is None:
-        arm = scheme if scheme in ARMS else ""
-    return arm if arm in ARMS else ""
 
 
 def _void(table: Capability) -> dict[Task, str]:

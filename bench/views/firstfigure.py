@@ -11,7 +11,7 @@ from bench.findings.coverage import coverage, has_spread, missing, whole
 from bench.findings.peers import of_tasks
 from bench.findings.words import counted, in_letters
 from bench.store.table import Table
-from bench.views.capability import ARMS, LEVELS, capability, shown_level
+from bench.views.capability import LEVELS, capability, shown_level
 from bench.views.figures.capability import capability_figure
 from bench.views.limits import OF_TASKS
 from bench.views.records import load_record, newest_records
@@ -75,7 +75,7 @@ def measured(analysis: Analysis) -> str:
     config = table.manifest["config"]
     results = [cell.result for cell in table.done if cell.result]
     sizes = [one.cost["parameters_total"] / 1000 for one in results]
-    schemes = len({cell.row.scheme for cell in table.done if cell.row.variant not in ARMS})
+    schemes = len({row.cells[0].row.scheme for row in analysis.rows if row.results and not row.arm})
     seeds = len({cell.row.seed for cell in table.done})
     machines = " and ".join(dict.fromkeys(_machine(one.provenance["hardware"]) for one in results))
     cells = counted(len(table.done), "cell")
