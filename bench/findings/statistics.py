@@ -38,6 +38,25 @@ def interval(values: Sequence[float], level: float = LEVEL, least: float = 0.0) 
     return mean - half, mean + half
 
 
+def half_width_of_means(rows: Sequence[Sequence[float]], level: float = LEVEL) -> float | None:
+    """Half of the (1 - level) t-interval of the mean over several rows of their means; None if no row has two values.
+
+    The variances of the means add up, with Welch and Satterthwaite's degrees of freedom: half-widths of few values do
+    not, whose t is that of each alone. A row of one value has the variance of the others.
+    """
+    known = [(statistics.variance(one), len(one) - 1) for one in rows if len(one) > 1]
+    if not known:
+        return None
+    total = sum(freedom for _, freedom in known)
+    usual = sum(variance * freedom for variance, freedom in known) / total
+    parts = [(statistics.variance(one) / len(one), len(one) - 1) if len(one) > 1 else (usual, total) for one in rows]
+    variance = sum(part for part, _ in parts)
+    if variance == 0:
+        return 0.0
+    freedom = variance**2 / sum(part**2 / own for part, own in parts)
+    return float(quantile(1 - level / 2, freedom) * variance**0.5 / len(rows))
+
+
 def paired_p(differences: Sequence[float], least: float = 0.0) -> float | None:
     """Two-sided p of a paired t-test; None for fewer than two values.
 

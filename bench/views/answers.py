@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bench.findings.analysis import Analysis
 from bench.findings.compare import Difference, difference, judged, together
 from bench.findings.peers import rule_of
+from bench.findings.statistics import half_width_of_means
 from bench.findings.summary import VariantSummary
 from bench.findings.words import number
 from bench.store.metrics import Measurement
@@ -174,8 +175,8 @@ def _of_tasks(table: Capability, key: str) -> list[_Point]:
         quality, cost = table.mean(name), table.cost(name, key)
         if quality is not None and cost is not None:
             rows = [row for (scheme, _), row in table.rows.items() if scheme == name]
-            half = sum((row.interval(key) or 0.0) ** 2 for row in rows) ** 0.5 / len(rows)
-            points.append(_Point(name, quality, (_signed(key, cost), half)))
+            half = half_width_of_means([row.values[key] for row in rows if row.values.get(key)])
+            points.append(_Point(name, (quality[0], quality[1] or 0.0), (_signed(key, cost), half or 0.0)))
     return points
 
 

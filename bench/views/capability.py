@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.findings.analysis import Analysis
 from bench.findings.compare import together
+from bench.findings.statistics import half_width_of_means
 from bench.findings.summary import VariantSummary
 from bench.store.metrics import Measurement
 
@@ -57,14 +58,13 @@ class Capability:
         mean = row.mean(key) if row and key else None
         return None if row is None or mean is None else (mean, row.interval(str(key)))
 
-    def mean(self, scheme: str) -> tuple[float, float] | None:
-        """The mean over tasks that are not void with half its interval; None where one is missing."""
-        values = [self.value(scheme, task) for task in self.tasks if task not in self.void]
-        known = [value for value in values if value is not None]
-        if not known or len(known) < len(values):
+    def mean(self, scheme: str) -> tuple[float, float | None] | None:
+        """The mean over tasks that are not void with half its 95 % interval; None where one is missing."""
+        rows = [self.rows.get((scheme, task)) for task in self.tasks if task not in self.void]
+        values = [row.values[key] for row in rows if row and (key := key_of(row.values, self.kind))]
+        if not values or len(values) < len(rows):
             return None
-        spread = sum((half or 0.0) ** 2 for _, half in known) ** 0.5 / len(known)
-        return fmean(mean for mean, _ in known), spread
+        return fmean(map(fmean, values)), half_width_of_means(values)
 
     def cost(self, scheme: str, key: str) -> float | None:
         """A cost of a scheme, the mean over its tasks; of memory the largest."""
