@@ -20,6 +20,7 @@ from bench.store.metrics import Measurement, find
 from bench.store.result import Result
 from bench.store.table import CellRecord, Table
 from bench.views.records import newest_records
+from bench.views.sheets import sheets
 from bench.views.text import claims_markdown
 
 FID, KID, LOCAL = "fid_efficientnet_lite0_400", "kid_efficientnet_lite0_400", "local_judge1_400"
@@ -366,6 +367,42 @@ def test_ladder_says_how_far_up_a_variant_trains() -> None:
     verdict = claimed(climb({"a": 1.0, "b": 2e-3}), {"metric": "highest_lr", "variant": "a", "beats": "b"})
     assert verdict.verdict == "undecided", "one rung: its rounding counts as spread"
     assert not verdict.caveats, "the logarithm of a rate is below zero without being under chance"
+
+
+def lost_below(seeds: int, lost: int) -> Table:
+    """`a` trains up to the top in every seed, `b` in all but some, which the lowest rate loses."""
+    made, never = climb({"a": 1.0, "b": 1.0}, seeds=seeds), climb({"b": 1e-6}, seeds=lost)
+    kept = [one for one in made.cells if one.row.variant == "a" or one.row.seed >= lost]
+    return table([*kept, *never.cells], **made.manifest["config"])
+
+
+def test_a_seed_that_the_lowest_rate_loses_is_below_the_ladder_and_not_left_out() -> None:
+    beats = {"metric": "highest_lr", "variant": "a", "beats": "b"}
+    for lost, limit in ((2, 1e-2), (3, None), (4, None)):
+        b = {one.name: one for one in ladders(lost_below(6, lost))}["b"]
+        assert (b.below, b.limit, len(b.highest)) == (tuple(range(lost)), limit, 6 - lost)
+    made = lost_below(12, 6)
+    (sheet,) = [one for one in sheets(analyse(made))[1] if one.title == "Highest stable learning rate"]
+    assert sheet.rows[1] == ["b", "below 0.0001 (6 of 12 seeds lost at the lowest)", "12"]
+    old = claimed(made, beats)
+    assert old.verdict == "undecided" and "6 seeds of b are lost at the lowest rate" in old.tests[0].evidence
+    for rule in ("pooled", "welch", "paired"):
+        for test, known in ((beats, "supported"), (beats | {"variant": "b", "beats": "a"}, "contradicted")):
+            made.manifest["config"]["claim"] = {"says": "x", "compare": rule, "tests": [test]}
+            found = claims.decide(made)
+            assert found is not None and found.verdict == known and "ranks" in found.tests[0].evidence
+    test = {"metric": "highest_lr", "variant": "b", "above": -3}
+    made.manifest["config"]["claim"] = {"says": "x", "compare": "pooled", "tests": [test]}
+    found = claims.decide(made)
+    assert found is not None and found.verdict == "undecided" and "compare by `beats`" in found.tests[0].evidence
+
+
+def test_a_row_that_is_lost_everywhere_is_decided_against() -> None:
+    made = lost_below(5, 5)
+    test = {"metric": "highest_lr", "variant": "a", "beats": "b"}
+    made.manifest["config"]["claim"] = {"says": "x", "compare": "pooled", "tests": [test]}
+    found = claims.decide(made)
+    assert found is not None and found.verdict == "supported" and found.tests[0].gap == "higher in 100% of pairs"
 
 
 def test_a_value_is_chosen_by_heldout_loss_and_its_edge_is_said() -> None:

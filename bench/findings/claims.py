@@ -35,7 +35,7 @@ from bench.findings.origins import origins, same_code
 from bench.findings.peers import floor, of_tasks, peers, rule_of
 from bench.findings.statistics import LEVEL, holm, more_seeds, more_seeds_text, paired_p
 from bench.findings.summary import VariantSummary, find_row, summaries
-from bench.findings.trial import Rows
+from bench.findings.trial import Rows, below_text
 from bench.findings.verdicts import ClaimVerdict, TestResult, together
 from bench.findings.words import bounds, number, p_value
 from bench.store.metrics import LADDER, Measurement, find
@@ -128,13 +128,14 @@ def _rows(table: Table, rows: Sequence[VariantSummary], one: _Values) -> Rows:
     """All that a test is about: the rows that it names, and those beside them."""
     test = one.test
     if test.metric == LADDER:
-        every = {lad.name: {s: math.log10(v) for s, v in lad.highest.items()} for lad in ladders(table)}
-        named = {name: every[name] for name in test.rows}
-        return Rows(one.metric, named, every, least=_rung(table, test.variant) ** 2 / 12)
+        known = {lad.name: lad for lad in ladders(table)}
+        every = {name: {s: math.log10(v) for s, v in lad.highest.items()} for name, lad in known.items()}
+        named, below = {name: every[name] for name in test.rows}, {n: len(known[n].below) for n in test.rows}
+        return Rows(one.metric, named, every, least=_rung(table, test.variant) ** 2 / 12, below=below)
     if not any(row.by_seed for row in rows):
         return Rows(one.metric, {name: {} for name in test.rows}, {}, apart="no cell has a result yet")
-    known = [key for row in rows for key in row.by_seed]
-    per = find(known, test.per) if test.per else None
+    keys = [key for row in rows for key in row.by_seed]
+    per = find(keys, test.per) if test.per else None
     own = [find_row(rows, name) for name in test.rows]
     named = {row.name: _by_seed(row, one.key, per) for row in own}
     beside = {row.name: _by_seed(row, one.key, per) for row in peers(rows, *own)}
@@ -183,6 +184,8 @@ def _on_the_ladder(table: Table, test: ClaimTest) -> _Values:
     seeds = tuple(sorted(set.intersection(*(set(one) for one in highest))))
     ours, theirs = (tuple(one[seed] for seed in seeds) for one in (highest[0], highest[-1]))
     one = _Values(test, LADDER, seeds, ours, theirs)
+    if below := {name: len(by_name[name].below) for name in test.rows if by_name[name].below}:
+        return replace(one, why=f"{below_text(below)}; a claim with `compare` ranks them")
     if len(seeds) < 2:
         return replace(one, why="fewer than two seeds survive the lowest rate")
     least = _rung(table, test.variant) / 6**0.5

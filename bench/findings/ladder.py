@@ -7,6 +7,7 @@ loss stopped being a number, or where its validation loss ended above `LOST` tim
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,19 +104,23 @@ class Ladder:
     """A variant on a ladder.
 
     Attributes:
-        highest: seed -> the highest value below the first at which it was lost. limit: its median over seeds.
+        highest: seed -> the highest value below the first at which it was lost.
         unlost: seeds that no value lost: their `highest` is only the top of the ladder.
+        below: seeds that the lowest value lost: they have no `highest`, which would be below the ladder.
     """
 
     name: str
     rungs: list[Rung]
     highest: dict[int, float]
     unlost: int
+    below: tuple[int, ...] = ()
 
     @property
     def limit(self) -> float | None:
-        """The median over seeds of `highest`; None without seeds."""
-        return statistics.median(self.highest.values()) if self.highest else None
+        """The median over seeds of the highest value; None where that is below the ladder, or without seeds."""
+        values = [*self.highest.values(), *(-math.inf for _ in self.below)]
+        middle = statistics.median(values) if values else -math.inf
+        return middle if math.isfinite(middle) else None
 
 
 def ladders(table: Table, axis: str = "train.lr") -> list[Ladder]:
@@ -140,7 +145,7 @@ def _ladder(name: str, cells: list[CellRecord], axis: str, values: list[float]) 
                 lost[seed, value] = loss > LOST * lowest
             elif cell.status == "diverged":
                 lost[seed, value] = True
-    highest, unlost = {}, 0
+    highest, unlost, below = {}, 0, []
     for seed, row in by_seed.items():
         tried = [value for value in values if value in row and (seed, value) in lost]
         first = next((k for k, value in enumerate(tried) if lost[seed, value]), None)
@@ -148,13 +153,15 @@ def _ladder(name: str, cells: list[CellRecord], axis: str, values: list[float]) 
         held = tried[:first]
         if held:
             highest[seed] = held[-1]
+        elif tried:
+            below.append(seed)
     rungs = []
     for value in values:
         here = [row[value] for row in by_seed.values() if value in row]
         known = [loss for loss in map(_loss, here) if loss is not None]
         gone = sum(lost.get((cell.row.seed, value), False) for cell in here)
         rungs.append(Rung(value, statistics.median(known) if known else None, gone, len(here)))
-    return Ladder(name, rungs, highest, unlost)
+    return Ladder(name, rungs, highest, unlost, tuple(below))
 
 
 def _others(table: Table, axis: str) -> dict[str, list[CellRecord]]:

@@ -85,9 +85,11 @@ def _stable(analysis: Analysis) -> Sheet | None:
         return None
     rows = []
     for one in analysis.ladders:
-        seeds = len(one.highest)
+        seeds = len(one.highest) + len(one.below)
         top = f" (none of {one.unlost} seeds lost at the top)" if one.unlost == seeds and seeds else ""
-        rows.append([one.name, f"{one.limit:g}{top}" if one.limit else "none", str(seeds)])
+        none = f"below {one.rungs[0].value:g}" if seeds else "none"
+        low = f" ({len(one.below)} of {seeds} seeds lost at the lowest)" if one.below else ""
+        rows.append([one.name, (f"{one.limit:g}{top}" if one.limit else none) + low, str(seeds)])
     text = "The highest learning rate below the first at which training is lost, median over seeds."
     return Sheet("Highest stable learning rate", text, ["variant", "highest rate", "seeds"], rows, [])
 
