@@ -12,7 +12,8 @@ A test is one of
     variant: A, above: X / below: X   the interval of A's mean over seeds lies there
 with `per: COST` to divide a metric by a cost first; a variant is a row as the table writes it, axes included. p values
 are corrected by Holm over a claim's tests. The metric `highest_lr` is that of a learning-rate ladder: the decimal
-logarithm of the highest rate below the first that a seed of the variant does not survive.
+logarithm of the highest rate below the first that a seed of the variant does not survive; where the lowest rate loses
+one, such a test is undecided, or by ranks with `compare`.
 
 A claim is *supported* if every test is, *contradicted* if one is, *equivalent* if every test is, else *undecided*. A
 claim with `compare`, or about tasks, has more rules and no pairs: `bench/findings/registered.py`. Imports no torch: it
