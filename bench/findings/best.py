@@ -17,7 +17,7 @@ from bench.findings import peers as peering
 from bench.findings.compare import decided, difference, together
 from bench.findings.contrasts import Rule
 from bench.findings.difference import Difference
-from bench.findings.statistics import range_p
+from bench.findings.statistics import LEVEL, range_p
 from bench.findings.summary import VariantSummary
 from bench.store.metrics import Measurement
 from bench.store.table import Table
@@ -64,10 +64,13 @@ def _bold(
 
 
 def _over_all_pairs(one: Difference, rows: int) -> float | None:
-    """The p of a difference, corrected for all pairs of so many rows."""
+    """The p of a difference, corrected for all pairs of so many rows.
+
+    Tukey's lies between p and Bonferroni's, and is worked out where these do not agree about the level.
+    """
     if one.p is None:
         return None
-    if one.contrast is not None and one.contrast.pooled and one.contrast.error:
-        apart = abs(one.contrast.gap) / one.contrast.error * math.sqrt(2)
-        return range_p(apart, rows, one.contrast.freedom)
-    return min(1.0, one.p * math.comb(rows, 2))
+    found, most = one.contrast, min(1.0, one.p * math.comb(rows, 2))
+    if found is not None and found.pooled and found.error and one.p <= LEVEL < most:
+        return range_p(abs(found.gap) / found.error * math.sqrt(2), rows, found.freedom)
+    return most
