@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from architectures import BackboneConfig
+from bench.config.schema import Train
 from bench.measure.cost import PEAKS, gemm_flops, peak_flops, utilisation
+from bench.run.outcome import _peaks
+from bench.store.journal import Journal, curves
 from bench.training.arithmetic import arithmetic, pin
+from bench.training.callback import CellCallback
+from bench.training.ranks import ALONE
 from bench.training.stopwatch import StepMemory, Stopwatch, Throughput, median_iqr, peak_memory
 
 PEAK = (
@@ -34,7 +42,7 @@ def test_peak_memory_is_of_this_process_and_not_of_the_one_that_started_it() -> 
 
 
 def test_median_and_spread() -> None:
-    assert median_iqr([], "rate") == {} and median_iqr([3.0], "rate") == {"rate": 3.0, "rate_iqr": 0.0}
+    assert median_iqr([], "rate") == {} and median_iqr([3.0], "rate") == {"rate": 3.0}, "one window has no spread"
     assert median_iqr([1.0, 2.0, 3.0, 4.0, 5.0], "rate") == {"rate": 3.0, "rate_iqr": 2.0}
 
 
@@ -111,6 +119,28 @@ def test_peaks_are_of_warm_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert window(80, warm=False) == 80
     assert window(50, warm=True) == 50 and window(60, warm=True) == 60 and window(40, warm=True) == 60
     assert memory.peaks["peak_reserved_bytes"] == 120
+
+
+@pytest.mark.parametrize(("steps", "peak"), [(8, 50.0), (5, 999.0)])
+def test_a_checkpoint_in_the_warm_up_leaves_no_peak_of_compilation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, peak: float
+) -> None:
+    """On a GPU; a result takes the most of all attempts. Only of a training without a warm step there is no other."""
+    monkeypatch.setattr("bench.training.stopwatch.peak_memory", lambda device: {"peak_allocated_bytes": top[0]})
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda device: top.__setitem__(0, 0.0))
+    train, top = Train(steps=steps, log_every=2, probe_every=100, checkpoint_every=5), [0.0]
+    callback = CellCallback(train, Journal(tmp_path / "j"), tmp_path, grid_every=99, write_grid=lambda step: None)
+    callback.memory = StepMemory(torch.device("cuda"))
+    monkeypatch.setattr(callback.memory, "steady", dict)
+    monkeypatch.setattr(callback, "_digest", lambda *given: None)
+    loss = torch.ones(())
+    module: Any = SimpleNamespace(seconds=0.0, ranks=ALONE, gradient_norm=loss, level=None, device=torch.device("cpu"))
+    module.block_gradients = None
+    for step in range(1, steps + 1):
+        module.losses, top[0] = [loss], 999.0 if step <= Throughput.WARM_UP else 50.0
+        trainer: Any = SimpleNamespace(global_step=step, save_checkpoint=lambda path: None)
+        callback.on_train_batch_end(trainer, module, None, (loss, None), 0)
+    assert _peaks(curves(tmp_path / "j")) == {"train_peak_allocated_bytes": peak}
 
 
 def test_retries_and_what_stays_allocated_are_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from bench.training.stopwatch import median_iqr
 
 LAST = ("train_steady_allocated_bytes", "train_allocation_retries")  # of which the last value counts
 RATES = ("train_images_per_second", "sample_images_per_second")
+PEAKS = ("train_peak_", "warm_up_peak_")  # of memory, as the journal names them
 History = dict[str, dict[int, float]]  # name -> step -> value, as the journal holds it
 
 
@@ -62,13 +63,20 @@ def _cost(cell: CellAtWork, history: History, sampling: dict[str, float], gpu: s
     cost |= sampling | {"train_seconds": seconds}
     last = history.get("evaluate_seconds", {}).get(cell.train.steps, 0.0)
     cost["evaluate_seconds"] = last + sum(history.get("curve_seconds", {}).values())
-    cost |= {name: max(points.values()) for name, points in history.items() if name.startswith("train_peak_")}
+    cost |= _peaks(history)
     cost |= {name: list(history[name].values())[-1] for name in LAST if name in history}
     cost |= {f"{name}_per_device": cost[name] / devices for name in RATES if devices > 1 and name in cost}
     if gpu and cell.train.precision == "bf16":  # the peaks are those of bf16
         flops = cost["flops_train_per_image"] * cost["train_images_per_second"] / devices
         cost |= utilisation(flops, gpu, gemm_flops(cell.loaded.device))
     return cost
+
+
+def _peaks(history: History) -> dict[str, float]:
+    """The most memory of all attempts; of so short a training that no step was warm, that of its warm-up."""
+    most = {name: max(points.values()) for name, points in history.items() if name.startswith(PEAKS)}
+    warm = {name: value for name, value in most.items() if name.startswith(PEAKS[0])}
+    return warm or {name.replace(PEAKS[1], PEAKS[0], 1): value for name, value in most.items()}
 
 
 def _on_these_devices(history: History) -> History:
@@ -80,7 +88,7 @@ def _on_these_devices(history: History) -> History:
     kept = {
         name: {step: value for step, value in points.items() if step > changes[-1]}
         for name, points in history.items()
-        if name == RATES[0] or name.startswith("train_peak_")
+        if name == RATES[0] or name.startswith(PEAKS)
     }
     return history | {name: points for name, points in kept.items() if points}
 

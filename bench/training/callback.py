@@ -118,12 +118,12 @@ class CellCallback(lightning.Callback):
         keep = self._due(step) or last or stop is not None
         warming = self.throughput.cold > 0
         self.throughput.count()
-        if warming and not self.throughput.cold:
-            self.memory.restart()
         if not (keep or now.log or now.probe or now.grid or now.curve):
+            if warming and not self.throughput.cold:
+                self.memory.restart()
             return
         module.seconds += self.throughput.pause()
-        self.memory.keep(warm=not self.throughput.cold)
+        self.memory.keep(warm=not warming)
         if now.probe or last:
             self._observe(module, step)
         if now.probe:
@@ -176,15 +176,14 @@ class CellCallback(lightning.Callback):
         rate = self.throughput.window()
         values |= {} if rate is None else {"train_images_per_second": rate}
         self.journal.metrics(step, values | self.memory.steady() | usage(module.device.type))
-        self.peaks = peaks(module.ranks.gather(self.memory.peaks))
+        self.peaks = peaks(module.ranks.gather(self.memory.named()))
 
     def _checkpoint(self, trainer: lightning.Trainer, module: CellModule, step: int) -> None:
         """Writes a checkpoint and keeps the one before it: if this one is damaged, that one serves.
 
         What training cost so far is journaled first: a cell that is killed after its last checkpoint trains no more.
         """
-        found = self.memory.peaks if module.ranks.count == 1 else self.peaks
-        memory = {f"train_{name}": value for name, value in found.items()}
+        memory = self.memory.named() if module.ranks.count == 1 else self.peaks
         graphs = compiled() if self.config.compile == "on" else {}
         self.journal.metrics(step, memory | graphs | {"train_seconds": module.seconds})
         trainer.save_checkpoint(self.folder / f"step-{step:09d}.ckpt")
@@ -233,16 +232,14 @@ class RankCallback(lightning.Callback):
         config, step = self.subject.config, trainer.global_step
         now = Due.at(step, config.train, config.sample.grid_every, self.curve_every)
         self.steps += 1
-        if self.steps == Throughput.WARM_UP:
-            self.memory.restart()
         if now.probe:
             module.ranks.gather(given(module, step, batch))
         if now.log:
-            self.memory.keep(warm=self.steps >= Throughput.WARM_UP)
+            self.memory.keep(warm=self.steps > Throughput.WARM_UP)
             module.losses.clear()
-            module.ranks.gather(self.memory.peaks)
+            module.ranks.gather(self.memory.named())
         for _ in range(now.grid + now.curve):
             with module.ema.swapped():
                 module.ranks.follow(self.subject)
-        if now.log or now.grid or now.curve:
+        if now.log or now.grid or now.curve or self.steps == Throughput.WARM_UP:
             self.memory.restart()

@@ -27,7 +27,7 @@ class StepMemory:
     """Peaks of training steps alone, on a GPU: neither of the first steps nor of what is done between steps.
 
     Attributes:
-        peaks: as `peak_memory` names them; of the first steps too until there are warm ones, on a CPU of all it did.
+        peaks: as `peak_memory` names them; of the first steps until there are warm ones, on a CPU of all it did.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -45,6 +45,14 @@ class StepMemory:
         before = self.peaks if self._warm == warm else {}
         found = peak_memory(self.device)
         self.peaks, self._warm = {name: max(value, before.get(name, 0.0)) for name, value in found.items()}, warm
+
+    def named(self) -> dict[str, float]:
+        """The peaks as the journal names them: `train_...`, but `warm_up_...` where a GPU made no warm step yet.
+
+        A maximum over attempts is taken of them: compilation in one of the first steps must never be in it.
+        """
+        kind = "train" if self._warm or self.device.type != "cuda" else "warm_up"
+        return {f"{kind}_{name}": value for name, value in self.peaks.items()}
 
     def steady(self) -> dict[str, float]:
         """On a GPU what stays allocated between steps, and how often an allocation was tried again: a slow step."""
@@ -158,11 +166,9 @@ class Throughput:
 
 
 def median_iqr(rates: list[float], name: str) -> dict[str, float]:
-    """Median and interquartile range of rates: `name` and `name_iqr`; nothing of nothing."""
-    if not rates:
-        return {}
-    spread = 0.0
+    """Median and interquartile range of rates: `name` and `name_iqr`; one rate has no range, no rate has neither."""
+    found = {name: statistics.median(rates)} if rates else {}
     if len(rates) > 1:
         low, _, high = statistics.quantiles(rates, n=4, method="inclusive")
-        spread = high - low
-    return {name: statistics.median(rates), f"{name}_iqr": spread}
+        found[f"{name}_iqr"] = high - low
+    return found

@@ -30,6 +30,7 @@ EVERY = 50  # steps between two points of a curve, at least
 PARAMS = 20  # at most: the header of MLflow's images lists them all
 FINAL = (
     "train_peak_",
+    "warm_up_peak_",
     "train_seconds",
 )  # keys of the journal, not of the table: what is no curve but part of the result
 PROBED = ("dynamics/open/", "dynamics/gate/", "dynamics/gradient/")  # of the blocks; the rest stays in the journal
