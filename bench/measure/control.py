@@ -23,8 +23,10 @@ from bench.data import scenes
 from bench.data.scenes import GLOBAL, LOCAL, Scene
 from bench.measure import judge as judges
 from bench.measure.evaluate import Measured
+from bench.measure.passes import Pass
 from bench.measure.rows import sampled
-from bench.measure.sampling import SampleSet, Say, generate, generate_set, heldout_set, initial_noise, prompt_texts
+from bench.measure.sampling import Say, generate, initial_noise, prompt_texts
+from bench.measure.sets import SampleSet, generate_set, heldout_set, sampling_rate
 from bench.store.files import digest, sources
 from bench.store.kept import load_value, save_value
 from bench.store.metrics import METRICS, Measurement
@@ -49,10 +51,11 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say)
     ceiling, floor = _real(subject, judge, card["digest"], cache, say, warn)
     real = {replace(Measurement.parse(key), subset="real"): value for key, value in ceiling.items()}
     quality: dict[str, float] = {one.key: value for one, value in real.items()}
-    sampling: dict[str, list[float]] = {}
+    sampling, passes = dict[str, list[float]](), list[Pass]()
     evaluate, slug = subject.config.evaluate, judges.slug()
     for request in _sets(subject):
-        samples, _ = generate_set(subject, request, folder, say, warn)
+        samples, took = generate_set(subject, request, folder, say, warn)
+        passes += took if request.guidance is None else []
         texts = prompt_texts(subject.data, request.indices, request.split)
         scores = judges.score([scenes.parse(text) for text in texts], judges.read(judge, samples))
         kept = judges.summary(scores, floor)
@@ -63,7 +66,7 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say)
         sampling |= {Measurement.of(name, *measured_on).key: ci for name, ci in intervals.items()}
     swapped = swaps(subject, evaluate.swaps, say)
     about = {"judge": slug, "judge_digest": card["digest"], "chance": floor}
-    return Measured(quality | swapped.quality, {}, about, sampling, swapped.probes)
+    return Measured(quality | swapped.quality, sampling_rate(subject, passes), about, sampling, swapped.probes)
 
 
 def judged(subject: LoadedCell) -> bool:

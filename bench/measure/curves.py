@@ -12,8 +12,10 @@ import torch
 from bench.data.prompts import to_device
 from bench.measure import control, points, task
 from bench.measure.evaluate import Measured
+from bench.measure.passes import Pass
 from bench.measure.rows import sampled
-from bench.measure.sampling import SampleSet, Say, generate_set, heldout_set, initial_noise, sample_exact
+from bench.measure.sampling import Say, initial_noise, sample_exact
+from bench.measure.sets import SampleSet, generate_set, heldout_set, sampling_rate
 from bench.training.model import LoadedCell
 from bench.training.process import process_of
 
@@ -22,18 +24,19 @@ POINTS = 256  # of the excess error in a curve
 
 
 def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say) -> Measured:
-    """Excess error, score and control, over held-out and unseen prompts."""
+    """Excess error, score and control, over held-out and unseen prompts, and the rate of sampling both."""
     say("excess error")
     data, evaluate = subject.data, subject.config.evaluate
     requests = [heldout_set(subject)]
     if data.unseen is not None:
         rows = sampled(data.unseen, evaluate.samples, seed=evaluate.seed, name="unseen")
         requests.append(SampleSet("unseen", "unseen", rows))
-    samples = {}
+    samples, passes = {}, list[Pass]()
     for one in requests:
-        made, _ = generate_set(subject, one, folder, say, warn)
-        samples[one.split] = torch.from_numpy(made), one.indices
-    return task.measure(subject, points.load(data, subject.config, cache, warn), samples)
+        made, took = generate_set(subject, one, folder, say, warn)
+        samples[one.split], passes = (torch.from_numpy(made), one.indices), passes + took
+    found = task.measure(subject, points.load(data, subject.config, cache, warn), samples)
+    return found | Measured({}, sampling_rate(subject, passes))
 
 
 def measured(subject: LoadedCell) -> bool:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from bench.data.pixels import to_images
 from bench.measure import metrics, rows
 from bench.measure.heldout import heldout_loss
-from bench.measure.sampling import Say, generate_set, heldout_set
+from bench.measure.sampling import Say
+from bench.measure.sets import generate_set, heldout_set, sampling_rate
 from bench.store.metrics import Measurement
 from bench.training.model import LoadedCell
-from bench.training.stopwatch import median_iqr
 
 MOST_RESAMPLED = 1000  # samples
 
@@ -40,8 +40,8 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say)
     say("validation loss")
     quality = heldout_loss(subject)
     chosen = rows.sides(subject.data, evaluate)
-    generated, rates = generate_set(subject, heldout_set(subject), folder, say, warn)
-    cost = median_iqr(rates, "sample_images_per_second")
+    generated, passes = generate_set(subject, heldout_set(subject), folder, say, warn)
+    cost = sampling_rate(subject, passes)
     if evaluate.extractor == "none":
         return Measured(quality, cost, {"samples": len(generated)})
     if subject.data.task is not None:

@@ -1,4 +1,4 @@
-"""Samplers of the flow's ODE, classifier-free guidance, and the sets of samples that are measured.
+"""Samplers of the flow's ODE, classifier-free guidance, and batches of samples.
 
 The samplers are written out: five lines each, with the same steps for every scheme and no state of their own.
 """
@@ -25,9 +25,9 @@ from bench.data.prompts import to_device
 from bench.measure import rows
 from bench.measure.ancestral import ancestral, ddim
 from bench.measure.images import Images, save_grid
-from bench.store.kept import load_array, save_array
+from bench.measure.passes import Pass, timed
+from bench.store.kept import save_array
 from bench.store.seeds import generator
-from bench.training.digests import weights_digest
 from bench.training.flow import Flow, Velocity
 from bench.training.model import LoadedCell, encoded, places
 from bench.training.process import Process, process_of
@@ -129,20 +129,33 @@ def initial_noise(seed: int, indices: Sequence[int], shape: Sequence[int]) -> Te
 
 @torch.inference_mode()
 def sample(
-    model: Velocity, kind: PromptKind, prompt: Any, noise: Tensor, how: Sample, process: Process = VELOCITY
+    model: Velocity,
+    kind: PromptKind,
+    prompt: Any,
+    noise: Tensor,
+    how: Sample,
+    process: Process = VELOCITY,
+    watch: Stopwatch | None = None,
 ) -> Tensor:
     """Samples uint8 (B, H, W, C) for prompts and noise (B, C, H, W), of a model of that process."""
-    return to_images(sample_exact(model, kind, prompt, noise, how, process))
+    return to_images(sample_exact(model, kind, prompt, noise, how, process, watch))
 
 
 @torch.inference_mode()
 def sample_exact(
-    model: Velocity, kind: PromptKind, prompt: Any, noise: Tensor, how: Sample, process: Process = VELOCITY
+    model: Velocity,
+    kind: PromptKind,
+    prompt: Any,
+    noise: Tensor,
+    how: Sample,
+    process: Process = VELOCITY,
+    watch: Stopwatch | None = None,
 ) -> Tensor:
-    """Samples x_0 (B, C, H, W), not clipped, of a model of that process."""
+    """Samples x_0 (B, C, H, W), not clipped, of a model of that process; a watch that runs times each evaluation."""
     prompts = with_null(kind, prompt, noise, how.guidance)
     given = encoded(model, prompts, how.modulation_guidance)  # once: it is the same at every step
     field = guided(process.field(exact(model)), how.guidance)  # guidance acts on the velocity, or the noise
+    field = field if watch is None else timed(field, watch)
     return solver(how.sampler, process)(field, noise.clone(), given, how.steps)  # made here: one graph for all steps
 
 
@@ -172,7 +185,7 @@ def generate(
         Batch(index_prompt(prompt, torch.from_numpy(members)), noise[members], count)
         for members, count in places(len(noise), batch, subject.config.train)
     )
-    for samples, _ in subject.ranks.shared(_sampled, subject, given):
+    for samples, _ in subject.ranks.shared(sampled_batch, subject, given):
         parts.append(samples)
         progress(sum(map(len, parts)))
     return np.concatenate(parts)
@@ -187,6 +200,7 @@ class Batch:
         noise: (B, C, H, W).
         count: of the first samples, which are kept.
         guidance: None is the cell's own.
+        steps: of the solver; None is the cell's own.
         exact: whether samples are x_0 (B, C, H, W) and no images.
     """
 
@@ -194,26 +208,29 @@ class Batch:
     noise: Tensor
     count: int
     guidance: float | None = None
+    steps: int | None = None
     exact: bool = False
 
 
-def _sampled(subject: LoadedCell, batch: Batch) -> tuple[Images, dict[str, float]]:
-    """The samples of a batch, with how many were `computed` in how many `seconds`."""
+def sampled_batch(subject: LoadedCell, batch: Batch) -> tuple[Images, Pass]:
+    """The samples of a batch, and how long its pass took."""
     settings = subject.config.sample
     if batch.guidance is not None:
         settings = replace(settings, guidance=batch.guidance)
+    if batch.steps is not None:
+        settings = replace(settings, steps=batch.steps)
     prompt = to_device(batch.prompt, subject.device)
     watch = Stopwatch(subject.device)
     watch.start()
     with subject.autocast():
         noise, process = batch.noise.to(subject.device), process_of(subject.config.train)
         how = sample_exact if batch.exact or subject.data.latents else sample
-        samples = how(subject.model, subject.prompts.kind, prompt, noise, settings, process)
+        samples = how(subject.model, subject.prompts.kind, prompt, noise, settings, process, watch)
     kept = samples[: batch.count].cpu()
     watch.stop()  # a decoder is no part of the model's rate
     if subject.data.latents and not batch.exact:
         kept = subject.data.images_of(samples[: batch.count])
-    return np.ascontiguousarray(kept.numpy()), {"computed": len(batch.noise), "seconds": watch.seconds()[0]}
+    return np.ascontiguousarray(kept.numpy()), Pass.of(len(batch.noise), watch.seconds())
 
 
 def write_sample_grid(subject: LoadedCell, folder: Path, name: str) -> str:
@@ -231,67 +248,3 @@ def write_sample_grid(subject: LoadedCell, folder: Path, name: str) -> str:
     ):  # what the prompts' images really are, for the sheet of samples
         save_array(folder / "samples/true.npy", subject.data.heldout.images[indices], prompts=texts, **how)
     return path
-
-
-@dataclass(frozen=True)
-class SampleSet:
-    """A set of samples: sample k from noise k and the prompt of image `indices[k]` of a split.
-
-    Attributes:
-        name: of the set, and of its folder.
-        split: where prompts come from.
-        indices: (n,).
-        guidance: None is the cell's own.
-    """
-
-    name: str
-    split: str
-    indices: NDArray[np.int64]
-    guidance: float | None = None
-
-
-def heldout_set(subject: LoadedCell) -> SampleSet:
-    """The samples that quality is measured on."""
-    return SampleSet("heldout", "heldout", rows.sides(subject.data, subject.config.evaluate).prompts)
-
-
-def generate_set(
-    subject: LoadedCell, request: SampleSet, folder: Path, say: Say, warn: Say = lambda text: None
-) -> tuple[Images, list[float]]:
-    """The samples of a set, uint8 (n, H, W, 3), and images/s at the rate of each part after the first, on all devices.
-
-    Of a task they are x_0, float32 (n, 3, H, W): white grain goes beyond what an image can show.
-
-    Kept in parts as they are finished, so that a cell that dies here resumes. A part that is damaged, or of other
-    weights, is generated again.
-    """
-    count, batch, where = len(request.indices), subject.config.sample.batch, folder / "generated" / request.name
-    parts, rates, warm, weights = [], [], False, weights_digest(subject.model)
-    starts, ranks = list(range(0, count, batch)), subject.ranks
-    for few in [starts[k : k + ranks.count] for k in range(0, len(starts), ranks.count)]:  # one for each device
-        files = {start: where / f"part-{start:06d}.npy" for start in few}
-        kept = {start: load_array(file, warn) for start, file in files.items()}
-        lacking = [start for start in few if (one := kept[start]) is None or one[1].get("weights") != weights]
-        if lacking and few[0] > 0 and not warm:  # a cell that resumes here must not time its warm-up
-            list(ranks.shared(_sampled, subject, [_part(subject, request, lacking[0])] * ranks.count))
-        given = (_part(subject, request, start) for start in lacking)
-        for start, (samples, about) in zip(lacking, ranks.shared(_sampled, subject, given), strict=True):
-            save_array(files[start], samples, weights=weights, **about)
-            kept[start], warm = (samples, about), True
-        for start, made in kept.items():
-            assert made is not None
-            parts.append(made[0])
-            if few[0] > 0:
-                rates.append(ranks.count * made[1]["computed"] / made[1]["seconds"])
-            say(f"sampling {request.name} {min(start + batch, count)} of {count}")
-    return np.concatenate(parts), rates
-
-
-def _part(subject: LoadedCell, request: SampleSet, start: int) -> Batch:
-    """The batch of a set's samples from `start`; of a compiled model it is filled up."""
-    config = subject.config
-    own = request.indices[start : start + config.sample.batch]
-    ((members, count),) = places(len(own), config.sample.batch, config.train)
-    noise = initial_noise(config.evaluate.seed, (start + members).tolist(), subject.shape)
-    prompt = subject.prompts.rows(request.split, own[members])
-    return Batch(prompt, noise, count, request.guidance, subject.data.task is not None)

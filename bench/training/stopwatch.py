@@ -102,6 +102,12 @@ class Stopwatch:
             self._closed.append((self._open, self._mark()))
             self._open = None
 
+    def lap(self) -> None:
+        """Closes the window that is open and opens the next, with nothing between them."""
+        mark = self._mark()
+        self._closed.append((self._open, mark))
+        self._open = mark
+
     def seconds(self) -> list[float]:
         """Seconds of each window since the last call."""
         closed, self._closed = self._closed, []
