@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tiny import planned
 
+from bench.run import boot
+from bench.run.executors import Local
+from bench.run.loop import run
 from bench.store import provenance
+from bench.store.journal import curves
 
 
 class NVMLError(Exception):
@@ -51,3 +59,46 @@ def test_a_machine_without_a_driver_says_nothing(monkeypatch: pytest.MonkeyPatch
     fake.nvmlInit = absent
     monkeypatch.setitem(sys.modules, "pynvml", fake)
     assert provenance._nvml("0") == {}
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    done = subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A commit of this very code, which processes are started from."""
+    folder = tmp_path / "checkout"
+    for package in ("bench", "architectures"):
+        left_out = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(boot.ROOT / package, folder / package, ignore=left_out)
+    (folder / ".gitignore").write_text("__pycache__\n")
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "one")
+    monkeypatch.setattr(boot, "__file__", str(folder / "bench" / "run" / "boot.py"))
+    return folder
+
+
+@pytest.mark.parametrize("warm", [True, pytest.param(False, marks=pytest.mark.faults)])
+def test_a_result_names_the_commit_that_was_imported_and_no_later_one(
+    tmp_path: Path, checkout: Path, warm: bool
+) -> None:
+    """A cell trains for hours, and the process that it is forked from lives as long as its launch."""
+    made, store = planned(tmp_path, train__warmup=1)
+    cell, imported = store.cell(made.cells[0].row.cell), git(checkout, "rev-parse", "HEAD")
+
+    def commit(states: object) -> None:
+        if curves(cell.journal).get("loss") and git(checkout, "rev-parse", "HEAD") == imported:
+            (checkout / "bench" / "notes.md").write_text("later\n")
+            git(checkout, "add", "-A")
+            git(checkout, "commit", "-qm", "two")
+            (checkout / "bench" / "more.md").write_text("later still\n")
+
+    run(made, store, executor=Local(1, warm=warm), say=lambda line: None, show=commit, poll=0.02)
+    result = cell.result()
+    assert result is not None, cell.status()
+    assert git(checkout, "rev-parse", "HEAD") != imported
+    assert (result.provenance["commit"], result.provenance["dirty"]) == (imported, False)

@@ -16,6 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 FORKS = "bench.run.server"  # the module whose process forks: it has one thread
+IMPORT = ("bench.run.cell", FORKS)  # modules whose process imports the code that makes numbers
 
 
 class Ours:
@@ -47,9 +48,12 @@ def environment(**more: str) -> dict[str, str]:
 def main() -> None:
     """Runs `MODULE.main()` with the words after it."""
     from bench.run.processes import follow_parent
+    from bench.store.provenance import imported
 
     sys.argv = sys.argv[1:]
     follow_parent(watch=sys.argv[0] != FORKS)
+    if sys.argv[0] in IMPORT:
+        imported()  # of which commit, before any of it is read
     importlib.import_module(sys.argv[0]).main()
 
 

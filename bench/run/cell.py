@@ -25,6 +25,7 @@ from bench.run.processes import end_strays
 from bench.run.ranks import together
 from bench.run.slots import machine_share
 from bench.run.work import CellAtWork, prepared, say, train
+from bench.store import provenance
 from bench.store.disk import DiskError, explained
 from bench.store.folders import CellFolder, Status
 from bench.store.journal import Journal, Unwritten
@@ -42,6 +43,7 @@ def run(path: Path) -> Status:
     Raises:
         DiskError: if not even that can be written.
     """
+    provenance.imported()  # of a process that `bench.run.boot` did not start
     folder = CellFolder(path.resolve())
     try:
         with folder.locked(), machine_share(folder):

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-import architectures
 from bench.config.schema import as_dict
 from bench.measure import curves as curves_of_task
 from bench.measure.cost import count, gemm_flops, utilisation
@@ -102,22 +101,22 @@ def _provenance(cell: CellAtWork, measured: Measured) -> dict[str, Any]:
         "devices": cell.loaded.ranks.count,
         "seeds": {"train": config.seed, "evaluate": config.evaluate.seed, "data": config.data.seed},
         "digests": cell.spec.digests | {"data_content": cell.loaded.data.content} | cell.initial | inputs,
-        "scheme": {"name": config.scheme, "origin": architectures.origin(config.scheme)},
+        "scheme": {"name": config.scheme, "origin": cell.origin},
         "measured": measured.about,
         "arithmetic": arithmetic(
             cell.loaded.device, build_backbone(config.backbone), low=config.train.precision == "bf16"
         ),
         "attempts": cell.attempt,
-        "trained_on": _trained_on(cell.folder),
+        "trained_on": sorted(_said(cell.folder, "started", "resumed")),
         "started": cell.folder.state()["started"],
         "ended": time.time(),
     }
 
 
-def _trained_on(folder: CellFolder) -> list[str]:
-    """The environments of all attempts, each once."""
-    entries = (entry for entry in read_journal(folder.journal) if entry.get("event") in ("started", "resumed"))
-    return sorted({entry["text"] for entry in entries if entry.get("text")})
+def _said(folder: CellFolder, *events: str) -> list[str]:
+    """What the journal says of these events, over all attempts in order, each text once."""
+    entries = (entry for entry in read_journal(folder.journal) if entry.get("event") in events)
+    return list(dict.fromkeys(entry["text"] for entry in entries if entry.get("text")))
 
 
 def _artifacts(folder: CellFolder) -> dict[str, dict[str, Any]]:

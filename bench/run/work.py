@@ -47,6 +47,7 @@ class CellAtWork:
         loaded: model, data and prompts.
         module: what trains the model.
         initial: digests of the weights before the first step.
+        origin: of the scheme, as it was checked to be what was planned.
         cache: of what cells share.
     """
 
@@ -57,6 +58,7 @@ class CellAtWork:
     loaded: LoadedCell
     module: CellModule
     initial: dict[str, str]
+    origin: dict[str, str]
     cache: Path
 
     @property
@@ -86,6 +88,7 @@ def prepared(folder: CellFolder, journal: Journal, attempt: int, cache: Path, ra
     prompted = prompts.load(cache / "prompts" / spec.digests["prompts"])
     model = build(config, prompted.kind, seed=config.seed).to(device)
     check_code(spec.digests, config.scheme, cache / "code" / f"{spec.digests['code']}.json")
+    origin = architectures.origin(config.scheme)  # now: its package may be replaced while the cell trains
     if train.compile == "on":
         compile_whole(model, cache / "inductor")
     module = CellModule(model, train, config.seed, ranks)
@@ -94,7 +97,7 @@ def prepared(folder: CellFolder, journal: Journal, attempt: int, cache: Path, ra
         "initial_backbone_weights": weights_digest(model, names=COMMON.match),
     }
     loaded = LoadedCell(model, data, prompted, config, device, ranks)
-    return CellAtWork(folder, spec, journal, attempt, loaded, module, initial, cache)
+    return CellAtWork(folder, spec, journal, attempt, loaded, module, initial, origin, cache)
 
 
 def _load_plugins(spec: CellSpec) -> None:

@@ -159,9 +159,19 @@ def _nvml(uuid: str) -> dict[str, str]:
     return values
 
 
+@functools.cache
+def imported() -> dict[str, Any]:
+    """`git_state` and `versions` of what this process imports; call it before it does.
+
+    They are read once: a commit, or a package that is installed, later is not what runs. A process that is forked has
+    those of the one that imported.
+    """
+    return {**git_state(), "versions": versions()}
+
+
 def about(device: str) -> dict[str, Any]:
-    """All that no command line shows: the state of the code, the machine, the versions."""
-    return {**git_state(), "hardware": hardware(device), "versions": versions()}
+    """All that no command line shows: the state of the code and the versions as they were imported, the machine."""
+    return {**imported(), "hardware": hardware(device)}
 
 
 def command() -> str:

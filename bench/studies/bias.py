@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--extractor", default="efficientnet-lite0")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    provenance.imported()  # now: it may take hours
     extractor = metrics.resolve(given.extractor)
     real, other = (scene_images(split, given.most) for split in ("heldout", "train"))
     sides = [extractor.features(images) for images in (real, other, noisy(other))]

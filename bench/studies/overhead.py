@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
     parser.add_argument("--small", action="store_true", help="the size of short cells")
     given = parser.parse_args()
+    provenance.imported()  # now: it may take hours
     changes = ["variants=[adaln-zero]", "data.train_count=2000", "data.heldout_count=100"]
     changes += ["train.device=cpu", "train.precision='32'", "train.compile='off'"]
     changes += SMALL if given.small else ()

@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=8000, help="images of each held-out set")
     parser.add_argument("--out", type=Path, default=JUDGE)
     arguments = parser.parse_args()
-    started = time.monotonic()
+    started, commit = time.monotonic(), provenance.imported()["commit"]
     judge = train(arguments.steps, arguments.batch, arguments.rate)
     minutes = (time.monotonic() - started) / 60
     save(judge, arguments.out, {})
@@ -240,7 +240,7 @@ def main() -> None:
         "rate": arguments.rate,
         "minutes": round(minutes, 1),
         "hardware": f"{machine['cores']} cores of {machine['cpu']}",
-        "commit": provenance.git_state().get("commit", "unknown"),
+        "commit": commit,
         "torch": torch.__version__,
         "parameters": sum(p.numel() for p in judge.parameters()),
         "bytes": arguments.out.stat().st_size,

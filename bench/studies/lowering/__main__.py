@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--code", action="store_true", help="no machine code: about half the time")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    provenance.imported()  # now: it may take hours
     with tempfile.TemporaryDirectory() as name:
         try:
             variables = environment(Path(name))

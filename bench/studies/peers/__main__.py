@@ -151,6 +151,7 @@ def main() -> None:
     for one in fields(Sizes)[1:]:
         parser.add_argument(f"--{one.name}", type=int, default=one.default)
     given = parser.parse_args()
+    provenance.imported()  # now: it may take hours
     of = Sizes(**{one.name: getattr(given, one.name) for one in fields(Sizes)})
     if given.peak:
         name, side = given.peak
