@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bench.run import server, warm
+from bench.run import launches, server, warm
 from bench.run.executors import Local, Process
 from bench.run.processes import MARK, Forked, follow_parent
 from bench.store.folders import CellFolder, Store
@@ -159,10 +159,11 @@ class _Inherited:
         return os.dup(self.fd)
 
 
-def _run_cell(path: Path, share: Any = None) -> None:
+def _run_cell(path: Path, share: Any = None, variables: dict[str, str] | None = None) -> None:
     from bench.run.cell import EXITS, run
     from bench.run.slots import FILE
 
+    os.environ.update(variables or {})
     if share is not None:
         os.environ[FILE] = str(share.detach())
     with open(path / "log.txt", "ab", buffering=0) as log:
@@ -175,7 +176,7 @@ def _run_cell(path: Path, share: Any = None) -> None:
 
 def warm_cell(folder: CellFolder, share: Any = None) -> BaseProcess:
     """A started process that runs a cell, forked from one that has imported everything: it starts in no time."""
-    process = _imported().Process(target=_run_cell, args=(folder.path, share))
+    process = _imported().Process(target=_run_cell, args=(folder.path, share, launches.variables()))
     process.start()
     return process
 

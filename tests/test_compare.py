@@ -69,6 +69,23 @@ def verdicts(made: Table) -> tuple[list[str], list[list[str]]]:
     return compare.verdict_table(compare.baseline(made), compare.against(made))
 
 
+def test_rates_of_two_launches_of_one_command_are_timed_in_different_runs() -> None:
+    """A record of a ditbench that noted no launches is still known by its command."""
+    rate, values = "train_images_per_second", [700.0, 710.0, 690.0]
+
+    def why(*launches: str | None) -> str:
+        noted = [{"launch": one} if one else {} for one in launches]
+        cells = [
+            cell(name, seed, {rate: value * (2 - k)}, command="ditbench run m.yaml", **noted[k])
+            for k, name in enumerate("ab")
+            for seed, value in enumerate(values)
+        ]
+        return compare.compare(table(cells), "a", "b", [rate])[0].why
+
+    assert why("1a2b", "3c4d") == why("1a2b", None) == why("1a2b", "1a2b + 3c4d") == compare.APART
+    assert why("1a2b", "1a2b") == why(None, None) == ""
+
+
 # --- statistics with known truth --------------------------------------------------------------------------------------
 
 

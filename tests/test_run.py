@@ -101,6 +101,25 @@ def test_a_cell_of_two_matrices_is_trained_once(tmp_path: Path) -> None:
     assert lines[0] == "1 of 2 cells are done already" and store.cell(made.cells[0].row.cell).state()["attempt"] == 1
 
 
+def test_a_command_that_is_typed_again_is_another_launch(tmp_path: Path) -> None:
+    """Cells of one launch share its id; of a cell that a later one resumed both are said, for both timed it."""
+
+    def launches() -> dict[int, str]:
+        rows = {row.seed: store.cell(row.cell).result() for row in store.rows("tiny")}
+        return {seed: result.provenance["launch"] for seed, result in rows.items() if result}
+
+    short = dict(train__steps=2, train__warmup=1, train__checkpoint_every=2)
+    made, store = planned(tmp_path, seeds=[0, 1], **short)
+    run_all(made, store)
+    first = launches()
+    assert len(set(first.values())) == 1 and len(first[0]) == 16
+    store.cell(made.cells[1].row.cell).result_file.unlink()
+    made, _ = planned(tmp_path, seeds=[0, 1, 2], **short)
+    run_all(made, store)
+    found = launches()
+    assert found[0] == first[0] != found[2] and found[1] == f"{first[0]} + {found[2]}"
+
+
 @pytest.mark.faults
 def test_ctrl_c_writes_checkpoints_and_says_how_to_go_on(tmp_path: Path) -> None:
     path = matrix_file(tmp_path, train__steps=100_000, train__checkpoint_every=100_000, sample__grid_every=100_000)

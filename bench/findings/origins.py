@@ -16,9 +16,14 @@ from bench.store.table import CellRecord, Table
 
 
 def run(provenance: Mapping[str, Any]) -> str:
-    """The run that a cell was measured in: its command, and the record that it was restored from, if any."""
-    restored = provenance.get("restored")
-    return f"{provenance.get('command')}" + (f", restored from {restored}" if restored else "")
+    """The run that a cell was measured in: its launch, and the record that it was restored from, if any.
+
+    A command that is typed again is another launch. Of older cells, which name none, it is the command; of a cell that
+    another launch resumed it is both launches.
+    """
+    restored, launch = provenance.get("restored"), provenance.get("launch")
+    text = f"launch {launch}" if launch else f"{provenance.get('command')}"
+    return text + (f", restored from {restored}" if restored else "")
 
 
 def by_its_id(result: Result) -> bool:

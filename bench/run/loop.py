@@ -18,6 +18,7 @@ from typing import Any
 from bench.config.spec import subject
 from bench.run.executor import Ended, Executor, Process, last_lines
 from bench.run.interrupts import Interrupts, interrupts
+from bench.run.launches import launched
 from bench.run.others import Others
 from bench.run.plan import Plan, PlannedCell
 from bench.run.processes import CRASHES
@@ -54,7 +55,7 @@ def run(
         poll: seconds between checks; the end of a cell does not wait for one.
     """
     launch = _Launch(plan, store, executor, say, show, sync)
-    with interrupts(executor) as interrupted:
+    with launched(), interrupts(executor) as interrupted:
         try:
             launch.work(interrupted, poll)
             if interrupted:

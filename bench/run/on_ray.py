@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.run import executor
+from bench.run import executor, launches
 from bench.run.executor import Ended, open_log
 from bench.run.needs import Needs
 from bench.run.processes import GRACE
@@ -175,7 +175,7 @@ class OnRay(executor.Elsewhere[Process]):
         how: dict[str, Any] = {"num_cpus": need.cores, "num_gpus": need.gpus}
         if need.memory:
             how["memory"] = need.memory
-        return self._kind.options(**how).remote(need.cores, self.variables)
+        return self._kind.options(**how).remote(need.cores, self.variables | launches.variables())
 
     def wait(self, seconds: float) -> None:
         """Waits until a cell ends, at most `seconds`."""

@@ -19,7 +19,7 @@ import submitit
 from submitit.helpers import Checkpointable, DelayedSubmission
 
 from bench.config.schema import ConfigError
-from bench.run import executor
+from bench.run import executor, launches
 from bench.run.executor import Ended, last_lines, open_log
 from bench.run.needs import Needs
 from bench.run.processes import GRACE
@@ -38,14 +38,15 @@ class CellJob(Checkpointable):
 
     Args:
         cores: that the cell has.
+        variables: of its environment.
     """
 
-    def __init__(self, cores: int) -> None:
-        self.cores = cores
+    def __init__(self, cores: int, variables: dict[str, str]) -> None:
+        self.cores, self.variables = cores, variables
 
     def __call__(self, folder: str) -> dict[str, str | int]:
         """Runs a cell, and returns how it ended."""
-        self.seat = Seat(self.cores, {})
+        self.seat = Seat(self.cores, self.variables)
         self.seat.start(folder)
         try:
             self._wait()
@@ -56,7 +57,7 @@ class CellJob(Checkpointable):
     def checkpoint(self, folder: str) -> DelayedSubmission:
         """Called by submitit at a signal: the cell writes its checkpoint, and the same job is queued again."""
         self._stop()
-        return DelayedSubmission(CellJob(self.cores), folder)
+        return DelayedSubmission(CellJob(self.cores, self.variables), folder)
 
     def _wait(self) -> None:
         while self.seat.alive():
@@ -174,7 +175,7 @@ class OnSlurm(executor.Elsewhere[Process]):
         time.sleep(seconds)
 
     def _submit(self, noted: Sequence[Process]) -> None:
-        job = CellJob(self.needs.cores)
+        job = CellJob(self.needs.cores, launches.variables())
         folders = [str(process.folder.path) for process in noted]
         jobs = [self.submit.submit(job, folders[0])] if len(folders) == 1 else self.submit.map_array(job, folders)
         for process, one in zip(noted, jobs, strict=True):

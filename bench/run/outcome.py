@@ -97,6 +97,7 @@ def _provenance(cell: CellAtWork, measured: Measured) -> dict[str, Any]:
     inputs = {name: digest(points, 16) for name, points in input_digests(cell.folder.journal).items()}
     return provenance.about(config.train.device) | {
         "command": cell.spec.command,
+        "launch": " + ".join(_said(cell.folder, "launch")),
         "threads": torch.get_num_threads(),
         "devices": cell.loaded.ranks.count,
         "seeds": {"train": config.seed, "evaluate": config.evaluate.seed, "data": config.data.seed},

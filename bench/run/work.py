@@ -15,6 +15,7 @@ from bench.config.spec import CellSpec
 from bench.data import datasets, prompts
 from bench.measure import curves
 from bench.measure.sampling import write_sample_grid
+from bench.run.launches import launch
 from bench.store import provenance
 from bench.store.folders import CellFolder
 from bench.store.journal import Journal
@@ -152,6 +153,7 @@ def _begun(cell: CellAtWork) -> Path | None:
     resume = newest_checkpoint(cell.folder.checkpoints, warn=cell.warn)
     remove_newer(cell.folder.checkpoints, than=resume)
     step, devices = _step(resume) if resume else 0, cell.loaded.ranks.count
+    cell.journal.event(step, "launch", launch())
     cell.journal.event(step, "resumed" if resume else "started", _environment(cell.loaded))
     if devices > 1 or (resume and "devices" in curves_of(cell.folder.journal)):
         cell.journal.metrics(step, {"devices": float(devices)})

@@ -27,7 +27,7 @@ class Result:
         cost: `train_images_per_second`, `sample_images_per_second`, `train_peak_*_bytes`, `parameters_*`,
             `macs_forward`, `flops_train_per_image`, `mfu`, `train_seconds`, ...
         config: the cell's resolved config, as plain values.
-        provenance: commit, command, hardware, versions, seeds, digests of data, code and weights, attempts.
+        provenance: commit, command, launch, hardware, versions, seeds, digests of data, code and weights, attempts.
         artifacts: name -> {path relative to the cell's folder, sha256, bytes}.
         dynamics: how it learned: spikes of the loss, the order in which blocks open, ...
         sampling: metric -> [low, high], a 95 % interval for the finite number of samples it is computed from.
