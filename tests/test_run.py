@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tiny import PLUGIN, ditbench, matrix_file, planned, run_all
 
+from bench.run import launches
 from bench.run.loop import in_turn
 from bench.store.folders import Store
 from bench.store.journal import curves
@@ -118,6 +119,18 @@ def test_a_command_that_is_typed_again_is_another_launch(tmp_path: Path) -> None
     run_all(made, store)
     found = launches()
     assert found[0] == first[0] != found[2] and found[1] == f"{first[0]} + {found[2]}"
+
+
+def test_a_launch_within_a_launch_has_its_own_id_and_leaves_the_outer_one() -> None:
+    """As of a plugin that runs a matrix. Outside any, a cell that is run by hand has an id of its process."""
+    by_hand = launches.launch()
+    assert launches.variables() == {} and launches.launch() == by_hand
+    with launches.launched():
+        outer = launches.launch()
+        with launches.launched():
+            assert launches.variables() == {launches.VARIABLE: launches.launch()} and launches.launch() != outer
+        assert launches.launch() == outer != by_hand
+    assert launches.variables() == {} and launches.launch() == by_hand
 
 
 @pytest.mark.faults
