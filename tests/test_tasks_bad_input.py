@@ -75,7 +75,7 @@ OF_LABELS = "adaln-zero task=labels", "cross-attention task=labels"
         ),
         ({"claim": claim("score", "adalnzero")}, "unknown variant 'adalnzero'; did you mean 'adaln-zero'?"),
         ({"tuned": "none.yaml"}, "none.yaml cannot be read"),
-        ({"tuned": "tuned.yaml"}, "tuned rates missing: no entry of 'cross-attention' (entries: adaln-zero)"),
+        ({"tuned": "tuned.yaml"}, "train.lr is written here and tuned: gives each variant its own; leave out one"),
         ({"variants": LONGER, "claim": claim("score")}, "different budgets, images of training: adaln-zero 16 and"),
         ({"data": {"words": True}, "prompt": {"kind": "slots"}}, "data.words=true gives prompts as text"),
     ],

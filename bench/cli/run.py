@@ -60,18 +60,19 @@ def run(
     from bench.run.estimate import summary
     from bench.run.manifest import commit
 
-    loaded = config.load(matrix, overrides)
+    notes: list[str] = []
+    loaded = config.load(matrix, overrides, note=notes.append)
     loaded = replace(loaded, plugins=[*loaded.plugins, *map(str, plugin or [])])
     store = open_store(root)
     if dry_run:
-        planned = _planned(loaded, store, quiet=quiet, hours=True)
+        planned = _planned(loaded, store, notes, quiet=quiet, hours=True)
         done = sum(store.cell(one.row.cell).result() is not None for one in planned.cells)
         say(f"{done:,} of {len(planned.cells):,} cells are done; {len(planned.cells) - done:,} are left to train")
         if text := summary(planned.cells, loaded.run.price_per_gpu_hour):
             console().print(text, soft_wrap=True)
         return
     with closing(placement.opened(loaded, store)) as place:
-        planned = _planned(loaded, store, quiet=quiet)
+        planned = _planned(loaded, store, notes, quiet=quiet)
         if otherwise := place.check(planned):
             console().print(f"warning: {otherwise}", style="bold")
         commit(planned, store, fresh=fresh)
@@ -81,14 +82,16 @@ def run(
     sys.exit(any(state.status != "done" for state in states))
 
 
-def _planned(loaded: Matrix, store: Store, *, quiet: bool, hours: bool = False) -> Plan:
-    """Plans the cells and prints them with their cost."""
+def _planned(loaded: Matrix, store: Store, notes: list[str], *, quiet: bool, hours: bool = False) -> Plan:
+    """Plans the cells and prints them with their cost, and notes on what the command line takes the place of."""
     from bench.run.plan import plan
     from bench.store import provenance
 
     with progress_bars(quiet) as progress:
         planned = plan(loaded, store, command=provenance.command(), progress=progress)
     out = console()
+    for note in notes:
+        out.print(f"note: {note}", style="bold")
     for warning in planned.warnings:
         out.print(f"warning: {warning}", style="bold")
     if not quiet:

@@ -213,7 +213,7 @@ def _test(test: Any, names: list[str], compare: str, facts: Mapping[str, RowFact
     if len(rules) != 1 or "metric" not in test or not named:
         raise ClaimError(f"test {_text(test)}: it needs metric, variant and one of {', '.join(RULES)}")
     _margins(test, rules[0], compare)
-    rows = _off_the_ladder(names) if test["metric"] == LADDER else names
+    rows = off_the_ladder(names) if test["metric"] == LADDER else names
     given = [test[key] for key in ("variant", *RIVALS) if key in test] + list(test.get("all_equivalent", ()))
     for name in given:
         if name not in rows:
@@ -272,7 +272,7 @@ def _typed(key: str, value: Any, test: dict[str, Any]) -> Any:
     return number
 
 
-def _off_the_ladder(names: list[str]) -> list[str]:
+def off_the_ladder(names: list[str]) -> list[str]:
     """Rows without their learning rate."""
     return list(dict.fromkeys(re.sub(r" lr=\S+", "", name) for name in names))
 

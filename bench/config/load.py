@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,11 +21,11 @@ from bench.config.check import Place, checked
 from bench.config.claim import with_numbers
 from bench.config.matrix import typed_axes
 from bench.config.schema import ConfigError, Data, Matrix
-from bench.config.tuned import read_tuned
+from bench.config.settled import Layer, holds, without_absent, without_written
+from bench.config.tuned import read_tuned, refuse_both
 from bench.config.written import NotPlain, read_yaml
 
 LARGEST_FILE = 1_000_000  # bytes: a matrix is written by hand
-Layer = tuple[str, dict[str, Any]]  # where something is written, and what
 Say = Callable[[str], None]
 
 
@@ -33,13 +34,16 @@ def to_stderr(text: str) -> None:
     print(f"ditbench: {text}", file=sys.stderr)
 
 
-def load(path: Path | str, overrides: list[str] | None = None, *, say: Say = to_stderr) -> Matrix:
+def load(
+    path: Path | str, overrides: list[str] | None = None, *, say: Say = to_stderr, note: Say | None = None
+) -> Matrix:
     """Reads a matrix: defaults < the file that its `base` names < the file < `key=value`.
 
     Args:
         path: of the file.
         overrides: `key=value`, as typed.
         say: called with a sentence for what is read otherwise than it is written.
+        note: the same, for what the command line takes the place of: tuned values, a claim, a baseline; null: `say`.
 
     Raises:
         ConfigError: for a file that is missing, too large or no YAML of plain values, a base of itself, an unknown key
@@ -48,15 +52,18 @@ def load(path: Path | str, overrides: list[str] | None = None, *, say: Say = to_
     """
     path = Path(path)
     with _only_the_environment():
-        layers = _layers(path, say)
-        layers += [(f"{override!r} on the command line", _parse_override(override)) for override in overrides or []]
+        files = _layers(path, say)
+        typed = [(f"{override!r} on the command line", _parse_override(override)) for override in overrides or []]
+        layers = files + typed
         plain = _resolved([given for _, given in layers], str(path))
+    plain = without_written(plain, layers, note or say)
 
     def origin(place: Place) -> str:
         return _origin(place, layers)
 
     matrix = checked(Matrix, _with_knobs(plain), origin)
     matrix = replace(matrix, axes=typed_axes(matrix), claim=with_numbers(matrix.claim))
+    matrix = without_absent(matrix, files, typed, note or say)
     secrets.refuse(matrix, origin)
     return matrix
 
@@ -110,16 +117,7 @@ def _with_knobs(plain: Any) -> Any:
 def _origin(place: Place, layers: list[Layer]) -> str:
     """The highest layer that holds a value at a place; the file, where none does."""
     files = [where for where, _ in layers if not where.endswith("on the command line")]
-    return next((where for where, given in reversed(layers) if _holds(given, place)), files[-1])
-
-
-def _holds(node: Any, place: Place) -> bool:
-    for part in place:
-        if isinstance(node, dict):
-            if part not in node:
-                return False
-            node = node[part]
-    return bool(place)
+    return next((where for where, given in reversed(layers) if holds(given, place)), files[-1])
 
 
 def to_yaml(config: dict[str, Any]) -> str:
@@ -137,6 +135,7 @@ def _layers(path: Path, say: Say, above: tuple[Path, ...] = ()) -> list[Layer]:
     files = [given["tuned"]] if isinstance(given.get("tuned"), str) else given.get("tuned")
     if isinstance(files, list) and all(isinstance(one, str) for one in files):
         given["tuned"] = read_tuned([path.parent / one for one in files], str(path))
+        refuse_both(given["tuned"], functools.partial(holds, given), str(path))
     base = _alone(given.pop("base", None), str(path))
     if base is None:
         return [(str(path), given)]

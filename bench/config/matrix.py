@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from bench.config.spec import GROUPS, CellConfig
 from bench.config.tuned import entry
 from bench.store.files import slug
 from bench.store.folders import Row
+from bench.store.inert import one_line
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,11 @@ class MatrixCell:
     @property
     def label(self) -> str:
         """What distinguishes this cell from the others of its matrix."""
-        parts = [self.variant, *(f"{key.rpartition('.')[2]}={value}" for key, value in self.axes.items())]
-        return " ".join([*parts, f"seed={self.config.seed}"])
+        return f"{_name(self.variant, self.axes)} seed={self.config.seed}"
+
+
+def _name(variant: str, axes: dict[str, Any]) -> str:
+    return " ".join([variant, *(f"{key.rpartition('.')[2]}={value}" for key, value in axes.items())])
 
 
 def variants(matrix: Matrix) -> list[Variant]:
@@ -91,11 +95,35 @@ def expand(matrix: Matrix) -> list[MatrixCell]:
         raise ConfigError(f"matrix {matrix.name!r} has no seeds")
     if len(set(matrix.seeds)) < len(matrix.seeds):
         raise ConfigError(f"matrix {matrix.name!r} names a seed twice: {matrix.seeds}")
+    return [_cell(matrix, variant, point, seed) for seed in matrix.seeds for variant, point in _points(matrix)]
+
+
+def _points(matrix: Matrix) -> list[tuple[Variant, dict[str, Any]]]:
+    """Each variant at each point of the axes, in the order of the table."""
     rows, axes = variants(matrix), typed_axes(matrix)
     points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    return [
-        _cell(matrix, variant, point, seed) for seed, point, variant in itertools.product(matrix.seeds, points, rows)
-    ]
+    return [(variant, point) for point, variant in itertools.product(points, rows)]
+
+
+def row_names(matrix: Matrix) -> list[str]:
+    """The rows of the matrix's table.
+
+    Raises:
+        ConfigError: for variants or axes that are none.
+    """
+    return [one_line(_name(variant.name, point)) for variant, point in _points(matrix)]
+
+
+def conditionings(matrix: Matrix) -> Iterator[tuple[Variant, dict[str, Any]]]:
+    """Each variant with the options that it has at some point of the axes, as they are written.
+
+    Raises:
+        ConfigError: for variants or axes that are none.
+    """
+    for variant, point in _points(matrix):
+        given = variant.keys | point
+        own = {key.removeprefix("options."): value for key, value in given.items() if key.startswith("options.")}
+        yield variant, variant.options | own
 
 
 def _cell(matrix: Matrix, variant: Variant, axes: dict[str, Any], seed: int) -> MatrixCell:
@@ -104,10 +132,10 @@ def _cell(matrix: Matrix, variant: Variant, axes: dict[str, Any], seed: int) -> 
     keys = {key: typed_key(matrix, key, value, f"variant {variant.name!r}") for key, value in variant.keys.items()}
     if twice := sorted(keys.keys() & axes.keys()):
         raise ConfigError(f"variant {variant.name!r}: {twice[0]} is an axis of this matrix, so no variant can set it")
-    name = " ".join([variant.name, *(f"{key.rpartition('.')[2]}={value}" for key, value in axes.items())])
+    row = _name(variant.name, axes)
     tuned = {
         key: typed_key(matrix, key, value, f"tuned {variant.name!r}")
-        for key, value in entry(matrix.tuned, name, variant.name, variant.scheme).items()
+        for key, value in entry(matrix.tuned, row, variant.name, variant.scheme, own=keys.keys() | axes.keys()).items()
     }
     return MatrixCell(variant.name, axes, config.changed(tuned | keys | axes))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +45,63 @@ def _read(path: Path, where: str) -> Entries:
     return entries
 
 
-def entry(tuned: Mapping[str, Any] | None, row: str, variant: str, scheme: str) -> dict[str, Any]:
-    """What a row is tuned to: its own entry, else its variant's, else its scheme's.
+def refuse_both(entries: Entries, holds: Callable[[list[str]], bool], where: str) -> None:
+    """Refuses a file that names tuned values and writes one of their keys itself: which of them is meant is not said.
+
+    Args:
+        entries: of `tuned`.
+        holds: whether the file has a value at a place, such as ["train", "lr"].
+        where: the file.
 
     Raises:
-        ConfigError: if there is none, or it is no mapping.
+        ConfigError: naming the key.
+    """
+    for key in sorted(keys_of(entries)):
+        if holds(key.split(".")):
+            raise ConfigError(
+                f"{where}: {key} is written here and tuned: gives each variant its own; leave out one of the two, "
+                f"or write {key} into the variants that it is meant for"
+            )
+
+
+def keys_of(tuned: Mapping[str, Any]) -> set[str]:
+    """The dotted keys that any entry gives a value."""
+    return {key for values in tuned.values() if isinstance(values, dict) for key in values}
+
+
+def found(tuned: Mapping[str, Any], row: str, variant: str, scheme: str) -> Any:
+    """The entry of a row, else of its variant, else of its scheme; None where there is none."""
+    return next((tuned[name] for name in (row, variant, scheme) if name in tuned), None)
+
+
+def entry(
+    tuned: Mapping[str, Any] | None, row: str, variant: str, scheme: str, *, own: Set[str] = frozenset()
+) -> dict[str, Any]:
+    """What a row is tuned to: its own entry, else its variant's, else its scheme's.
+
+    Args:
+        tuned: all entries; None where nothing is tuned.
+        row: its name.
+        variant: its variant's name.
+        scheme: of that.
+        own: keys that the row has values of its own for; with all that are tuned among them it needs no entry.
+
+    Raises:
+        ConfigError: if there is none and it needs one, or it is no mapping.
     """
     if tuned is None:
         return {}
-    found = next((tuned[name] for name in (row, variant, scheme) if name in tuned), None)
-    if not isinstance(found, dict):
-        known = nearest(variant, list(tuned), f" (entries: {', '.join(tuned)})")
-        raise ConfigError(f"tuned rates missing: no entry of {variant!r}{known}; tune it, with `choose: train.lr`")
-    return dict(found)
+    one = found(tuned, row, variant, scheme)
+    if isinstance(one, dict):
+        return dict(one)
+    keys = sorted(keys_of(tuned) or {"train.lr"})
+    if one is None and own >= set(keys):
+        return {}
+    near = nearest(variant, list(tuned))
+    listed = "" if near else f" (entries: {', '.join(tuned)})"
+    values = ", ".join(f"{key}: VALUE" for key in keys)
+    raise ConfigError(
+        f"tuned rates missing: no entry of {variant!r}{listed}; give it a value of its own "
+        f"({{name: {variant}, scheme: {scheme}, {values}}}), or choose one in a matrix with `choose: {keys[0]}` and "
+        f"`ditbench choices NAME --write FILE`, or give up all tuned values with tuned=null{near}"
+    )

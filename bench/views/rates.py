@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from bench.config.tuned import entry
+from bench.config.tuned import found
 from bench.findings.analysis import Analysis
 from bench.findings.fairness import flat
 from bench.findings.summary import VariantSummary
@@ -37,18 +37,18 @@ def pairs(analysis: Analysis) -> list[tuple[VariantSummary, VariantSummary]]:
     for row in analysis.rows if tuned else []:
         if row.results:
             alike.setdefault(_but(row, keys), []).append(row)
-    found = []
+    made = []
     for rows in alike.values():
         best = [row for row in rows if _is_tuned(row, tuned)]
-        found += [(one, other) for one in best for other in rows if other not in best]
-    return found
+        made += [(one, other) for one in best for other in rows if other not in best]
+    return made
 
 
 def _is_tuned(row: VariantSummary, tuned: dict[str, dict[str, Any]]) -> bool:
     """Whether its cells have the values that the file gives it."""
     cell, config = row.cells[0].row, _config(row)
-    values = entry(tuned, row.name, cell.variant, cell.scheme)
-    return all(config.get(key) == value for key, value in values.items())
+    values = found(tuned, row.name, cell.variant, cell.scheme)
+    return values is not None and all(config.get(key) == value for key, value in values.items())
 
 
 def _but(row: VariantSummary, keys: list[str]) -> str:
