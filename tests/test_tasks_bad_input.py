@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import ditbench, matrix_file, planned
+from tiny import PLUGIN, ditbench, matrix_file, planned
 
 import architectures
 import architectures.registry
@@ -31,6 +31,8 @@ SMALL: dict[str, Any] = {
     "evaluate__reference": 16,
     "evaluate__heldout": 16,
 }
+
+QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +100,28 @@ def _nested(changes: dict[str, Any]) -> dict[str, Any]:
         within = isinstance(value, dict) and key in ("train", "prompt")
         flat |= {f"{key}__{name}": one for name, one in value.items()} if within else {key: value}
     return flat
+
+
+@pytest.mark.parametrize(
+    ("variants", "sentence"),
+    [
+        ("[adaln-zer]", "variant 'adaln-zer': unknown scheme 'adaln-zer' .*did you mean 'adaln-zero'"),
+        ("[adaln-zero, flx3]", "unknown scheme 'flx3' .*did you mean 'flux3'"),
+        ("[{scheme: adaln-zero, gate: zer}]", "variant 'adaln-zero': gate 'zer': choose .*did you mean 'zero'"),
+        ("[{scheme: adaln-zero, gat: zero}]", "unknown option 'gat' .*did you mean 'gate'"),
+        ("[adaln-zero, aded]", "unknown scheme 'aded' .*did you mean 'added'"),
+    ],
+)
+def test_a_misspelt_scheme_or_option_is_said_before_all_that_it_makes_wrong(
+    variants: str, sentence: str, tmp_path: Path
+) -> None:
+    """Its baseline was, and "did you mean" named the typo; or its rate, or the variants of the claim."""
+    (tmp_path / "added.py").write_text(PLUGIN)
+    own = [f"plugins=[{tmp_path / 'added.py'}]"] if "aded" in variants else []
+    for more in (["tuned=null", "claim=null"], [], ["baseline=adaln-zero"]):
+        matrix = config.load(QUICKSTART, [f"variants={variants}", *own, *more])
+        with pytest.raises(config.ConfigError, match=sentence):
+            plan(matrix, Store(tmp_path / "runs"), command="", progress=lambda *_: None)
 
 
 @pytest.mark.parametrize("backbone", [{"name": "DiT-XS/4"}, {"name": "DiT-XS", "patch": 4}])

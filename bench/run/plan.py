@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import architectures
 from architectures import nearest
 from bench.config.identity import code_digest, identity, plugin_digest
-from bench.config.matrix import MatrixCell, Variant, expand, row, variants
+from bench.config.matrix import MatrixCell, Variant, conditionings, expand, row, variants
 from bench.config.schema import ConfigError, Data, Matrix, Prompt
 from bench.config.spec import CellConfig, CellSpec
 from bench.run.checks import check_cell, check_devices, check_extractor, check_names, doubts, facts_of
@@ -70,14 +70,19 @@ def plan(matrix: Matrix, store: Store, *, command: str, progress: Progress) -> P
     Raises:
         ConfigError, DataError, PromptError, ValueError: for what the user has to change, before anything is trained.
     """
-    cells = expand(matrix)
     planner = _Planner(matrix, store, command, progress)
-    planner.check_tasks(cells)
-    check_names(
-        matrix,
-        (row(cell, "").name for cell in cells),
-        {row(cell, "").name: facts_of(matrix, cell.config) for cell in cells if matrix.claim},
-    )
+    planner.check_schemes(of_plugins=False)
+    try:
+        cells = expand(matrix)
+        planner.check_tasks(cells)
+        check_names(
+            matrix,
+            (row(cell, "").name for cell in cells),
+            {row(cell, "").name: facts_of(matrix, cell.config) for cell in cells if matrix.claim},
+        )
+    except ValueError:
+        planner.check_schemes(of_plugins=True)  # a misspelt scheme is why its row is not there
+        raise
     planned: dict[int, PlannedCell] = {}
     for index, cell in sorted(enumerate(cells), key=lambda one: _needs_plugin(one[1].config)):
         planned[index] = planner.planned(cell)
@@ -144,6 +149,26 @@ class _Planner:
     def plugins(self) -> Plugins:
         """The matrix's plugins, imported now if they were not."""
         return load_plugins(self.matrix.plugins, self.store.cache / "plugins", self.progress)
+
+    def check_schemes(self, *, of_plugins: bool) -> None:
+        """Finds a misspelt scheme, option or value before what is wrong because of it: a baseline, a claim, a rate.
+
+        Args:
+            of_plugins: check those that may be of a plugin file, which is imported for it; else the others.
+
+        Raises:
+            ConfigError: naming the variant, and the nearest.
+        """
+        for variant, options in conditionings(self.matrix):
+            outside = bool(self.matrix.plugins) and not architectures.is_built_in(variant.scheme)
+            if outside != of_plugins or (outside and self.plugins.wrong):
+                continue
+            try:
+                self._scheme(variant.scheme, options)
+            except architectures.PluginError:
+                continue  # its cells say so, and the others are run
+            except ValueError as error:
+                raise ConfigError(f"variant {variant.name!r}: {error}") from error
 
     def check_tasks(self, cells: Sequence[MatrixCell]) -> None:
         """Finds what is wrong of any task before the data of one is prepared, and plugins' tasks that a claim needs.
