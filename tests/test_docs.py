@@ -15,8 +15,12 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from tiny import ditbench
 
+from bench.cli import scaffold
 from bench.cli.app import app
+from bench.config.load import load
+from bench.config.matrix import expand
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -112,6 +116,15 @@ def shown(text: str) -> Iterator[list[str]]:
                         yield words[1:]
 
 
+def typed(text: str) -> Iterator[list[str]]:
+    """Commands within fences and within backticks, but those with a placeholder in capitals."""
+    prose = "\n".join(line for _, line in HOOKS.lines_outside_code(text))
+    inline = [shlex.split(one)[1:] for one in re.findall(r"`(ditbench [^`]+)`", prose) if one.count("'") % 2 == 0]
+    for words in [*shown(text), *inline]:
+        if not any(word.isupper() for word in words):
+            yield words
+
+
 def check(words: list[str]) -> None:
     """Parses a command as the command line would, and runs nothing."""
     if words[0].startswith("-"):
@@ -138,6 +151,54 @@ def test_commands_within_sentences_exist(name: str) -> None:
         params = GROUP.params if words[0].startswith("-") else GROUP.commands[words[0]].params
         known = {name for one in params for name in (*one.opts, *one.secondary_opts)}
         assert {word for word in words if word.startswith("-")} <= known, inline
+
+
+RUNS = sorted({tuple(w[1:]) for name in TEXTS for w in typed((ROOT / name).read_text()) if w[0] == "run" and w[1:]})
+ELSEWHERE = ("imagenet256", "data.source=latents")  # whose images are not here
+LARGE = ("configs/tasks.yaml",)  # thousands of cells
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that the texts write: plugins, and the matrix of a task of one's own."""
+    folder = tmp_path_factory.mktemp("described")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    (code,) = [
+        one for one in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if "@reg" in one
+    ]
+    (folder / "added.py").write_text(code)
+    scaffold.new_scheme("my-gate", folder, package=False)
+    scaffold.new_task("my-rows", folder, package=False)
+    (mine,) = re.findall(r"```yaml\n(name: mine.*?)```", (DOCS / "add-a-task.md").read_text(), re.S)
+    (folder / "mine.yaml").write_text(mine)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words",
+    [pytest.param(one, marks=[pytest.mark.slow] if set(LARGE) & set(one) else [], id=" ".join(one)) for one in RUNS],
+)
+def test_a_run_that_is_shown_can_be_planned(
+    words: tuple[str, ...], described: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those whose images are not here the cells alone are made."""
+    monkeypatch.setenv("DITBENCH_ROOT", "runs")
+    if any(one in word for word in words for one in ELSEWHERE):
+        monkeypatch.chdir(described)
+        monkeypatch.setenv("DITBENCH_IMAGENET256", "latents")
+        assert expand(load(words[0], [word for word in words[1:] if "=" in word]))
+        return
+    own = list(words)
+    if "--root" in own:
+        del own[own.index("--root") : own.index("--root") + 2]
+    done = ditbench("run", *dict.fromkeys([*own, "--dry-run"]), cwd=described, code=0)
+    assert "are left to train" in done.stdout and "cannot be run" not in done.stdout
+
+
+def test_commands_that_are_planned_are_of_the_pages_that_show_how() -> None:
+    shown_to_measure = [one for one in RUNS if any(word.startswith("variants=[adaln-zero, ") for word in one)]
+    assert {word for one in shown_to_measure for word in one if word.endswith(".py")} == {"added.py", "my_gate.py"}
+    assert len(RUNS) > 8
 
 
 @pytest.mark.parametrize("words", [["nonsense"], ["run"], ["new-scheme"], ["report", "--nonsense"]])
