@@ -20,8 +20,10 @@ from bench.cli import app as cli
 from bench.cli import doctor
 from bench.cli.common import complete_matrix, complete_scheme
 from bench.store.folders import Store
+from bench.views.records import newest_records
 
-HELP = Path(__file__).parent / "help.txt"
+ROOT = Path(__file__).parent.parent
+HELP = ROOT / "tests" / "help.txt"
 
 
 def described() -> Iterator[str]:
@@ -117,3 +119,39 @@ def test_sample_generates_what_is_typed_and_every_variant_with_the_same_noise(tm
     assert "takes one prompt" in two.stderr
     old = ditbench("sample", "--published", "dit", "--weights", "x", "207", cwd=tmp_path, code=2)
     assert "ditbench sample-published dit" in old.stderr
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["report"], ["compare", "adaln task=bind", "adaln-zero task=bind"], ["claims"], ["choices"]],
+    ids=lambda words: words[0],
+)
+def test_a_name_that_is_no_matrix_and_no_record_is_said_with_the_nearest(words: list[str], tmp_path: Path) -> None:
+    """`report results/quickstar` was answered by "no matrix was run in runs"."""
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    for wrong in ("results/quickstar", "results/quickstart/nope"):
+        said = ditbench(*words, wrong, cwd=tmp_path, code=2).stderr
+        assert f"no matrix '{wrong}' in runs (matrices: none), and no record of that name" in said
+        assert said.endswith("did you mean 'results/quickstart'?\n") and "no matrix was run" not in said
+
+
+def test_a_record_is_found_by_its_folder_its_matrix_s_folder_and_its_name(tmp_path: Path) -> None:
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    newest = newest_records(ROOT / "results")["claim-t-10-edge"]
+    known = ditbench("claims", f"results/claim-t-10-edge/{newest.name}", "--json", cwd=tmp_path, code=0).stdout
+    for name in ("results/claim-t-10-edge", "claim-t-10-edge"):
+        assert ditbench("claims", name, "--json", cwd=tmp_path, code=0).stdout == known
+    done = ditbench("report", "results/claim-t-10-edge", "--out", "page", cwd=tmp_path, code=0)
+    assert (tmp_path / "page" / "report.html").is_file() and "page/report.html" in done.stdout
+
+
+def test_of_one_name_what_was_run_is_meant_and_else_the_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    without = ditbench("claims", "claim-t-10-edge", cwd=tmp_path, code=0)
+    assert "no matrix 'claim-t-10-edge' was run in runs; its record is read: results/claim-t-10-edge/" in without.stderr
+    generate(tmp_path / "runs", variants=1, seeds=1, steps=100, name="claim-t-10-edge")
+    mine = ditbench("claims", "claim-t-10-edge", cwd=tmp_path, code=2)
+    assert "no claim in claim-t-10-edge" in mine.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["console", "say", "warn"]  # and all that is below
 RUNS = Path("runs")
+RECORDS = Path("results")
 STYLES = {"holds": "green", "broken": "bold red", "not tried": "dim"}  # of what came of a law
 Progress = Callable[[str, int, int], None]  # what, done, total
 
@@ -69,7 +70,7 @@ Name = Annotated[
 NameOrRecord = Annotated[
     str | None,
     typer.Argument(
-        help="A matrix, by its name (the last one run if left out), or a record's folder.",
+        help="A matrix, by its name (the last one run if left out), or a record, by its folder or name.",
         autocompletion=complete_matrix,
     ),
 ]
@@ -121,33 +122,60 @@ def is_record(name: str | None) -> bool:
     return name is not None and records.is_record(Path(name))
 
 
-def record_folder(place: Path) -> Path:
+def record_folder(place: Path, records: Path = RECORDS, there: Sequence[str] = (), said: str = "") -> Path:
     """The folder of a record: itself, or the newest below a matrix's folder of records, as `results/quickstart`.
 
+    Args:
+        place: a record's folder, a matrix's folder of records, or the name of one below `records`.
+        records: where records are kept.
+        there: other names that were possible.
+        said: what is missing, before the records that are there; that there is no such record, if left out.
+
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, with the choices and the nearest.
     """
+    from architectures import nearest
     from bench.views.records import newest_records
 
     if is_record(str(place)):
         return place
-    where = place if place.is_dir() else Path("results") / place
+    where = place if place.is_dir() else records / place
     newest = newest_records(where.parent).get(where.name)
     if newest is None:
-        known = ", ".join(newest_records(Path("results"))) or "none"
-        raise ValueError(f"no record in {str(place)!r} (records in results: {known})")
+        names = list(newest_records(records))
+        listed = f" (records in {records}: {', '.join(names) or 'none'})"
+        hint = nearest(place, [*there, *(str(records / name) for name in names), *names], listed)
+        raise ValueError(f"{said or f'no record {str(place)!r}'}{hint}")
     return newest
 
 
-def chosen_table(root: Path, name: str | None) -> Table:
-    """A matrix's cells from the results directory, or from a record's folder."""
-    if name and is_record(name):
+def chosen_record(store: Store, name: str | None, records: Path = RECORDS) -> Path | None:
+    """The record meant; None if it is a matrix that was run. Of one name, what was run is meant.
+
+    Raises:
+        ValueError: if a name is neither, with the choices and the nearest.
+    """
+    if name is None or is_record(name):
+        return Path(name) if name else None
+    known = store.matrices()
+    if (Path(name).stem if name.endswith((".yaml", ".yml")) else name) in known:
+        return None
+    matrices = f"no matrix {name!r} in {near(store.root)} (matrices: {', '.join(known) or 'none'})"
+    found = record_folder(Path(name), records, known, f"{matrices}, and no record of that name")
+    if "/" not in name:
+        warn(f"no matrix {name!r} was run in {near(store.root)}; its record is read: {near(found)}")
+    return found
+
+
+def chosen_table(root: Path, name: str | None, records: Path = RECORDS) -> Table:
+    """A matrix's cells from the results directory, or from a record."""
+    store = open_store(root)
+    if (folder := chosen_record(store, name, records)) is not None:
         from bench.views.records import load_record
 
-        return load_record(Path(name))
+        return load_record(folder)
     from bench.store.table import collect
 
-    store = open_store(root)
     return collect(store, chosen_matrix(store, name))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli.common import (
+    RECORDS,
     RUNS,
     Json,
     NameOrRecord,
@@ -18,9 +19,9 @@ from bench.cli.common import (
     Records,
     Root,
     chosen_matrix,
+    chosen_record,
     chosen_table,
     console,
-    is_record,
     near,
     open_store,
     record_folder,
@@ -48,12 +49,12 @@ def report(
     from bench.views import report as reports
     from bench.views.text import terminal
 
-    if name and is_record(name):
-        analysis = analyse(chosen_table(root, name))
-        folder = out or RUNS / "records" / Path(name).resolve().parent.name
-        path = reports.write_files(analysis, folder, kept=Path(name)).resolve()
+    store = open_store(root)
+    if (kept := chosen_record(store, name)) is not None:
+        analysis = analyse(chosen_table(root, str(kept)))
+        folder = out or RUNS / "records" / kept.resolve().parent.name
+        path = reports.write_files(analysis, folder, kept=kept).resolve()
     else:
-        store = open_store(root)
         matrix = chosen_matrix(store, name)
         analysis = analyse(chosen_table(root, matrix))
         path = reports.write_files(analysis, store.matrix_folder(matrix) / "report")
@@ -136,10 +137,11 @@ def _compare_to(root: Path, name: str | None, to: Path, metrics: list[str] | Non
 
 def claims(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Matrices or records' folders; every committed record if left out.")
+        list[str] | None,
+        typer.Argument(help="Matrices or records, by name or folder; every committed record if left out."),
     ] = None,
     root: Root = RUNS,
-    records: Records = Path("results"),
+    records: Records = RECORDS,
     as_json: Json = False,
 ) -> None:
     """Print the verdict on each claim: supported, contradicted, equivalent or undecided, with the numbers it rests on.
@@ -149,7 +151,9 @@ def claims(
     from bench.findings import claims as claiming
     from bench.views.records import newest_records
 
-    tables = [chosen_table(root, name) for name in names] if names else _whole(newest_records(records).values())
+    tables = (
+        [chosen_table(root, name, records) for name in names] if names else _whole(newest_records(records).values())
+    )
     decided = [claiming.decide(table) for table in tables]
     verdicts = [verdict for verdict in decided if verdict is not None]
     if as_json:
