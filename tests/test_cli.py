@@ -155,3 +155,15 @@ def test_of_one_name_what_was_run_is_meant_and_else_the_record_is_named(tmp_path
     generate(tmp_path / "runs", variants=1, seeds=1, steps=100, name="claim-t-10-edge")
     mine = ditbench("claims", "claim-t-10-edge", cwd=tmp_path, code=2)
     assert "no claim in claim-t-10-edge" in mine.stderr
+
+
+# --- describe ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_name_is_described_by_its_own_equations_and_not_by_its_scheme_s(tmp_path: Path) -> None:
+    """`describe flux3` printed c = e_t + prompt of `flux`, where its own c is e_t."""
+    said = ditbench("describe", "flux3", cwd=tmp_path, code=0).stdout
+    assert "derived from `flux`; equations of `flux`: ditbench describe flux" in said
+    assert "    c = e_t\n" in said and "e_t + prompt" not in said and "x <- x + g (a_x + MLP(u))" in said
+    assert "c = e_t + prompt" in ditbench("describe", "flux", cwd=tmp_path, code=0).stdout
+    assert "did you mean 'flux3'?" in ditbench("describe", "flx3", cwd=tmp_path, code=2).stderr

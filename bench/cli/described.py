@@ -85,7 +85,9 @@ def print_description(description: Description) -> None:
     named = architectures.NAMED.get(description.name)
     if named is not None:
         out.print(f"{named.conditioning} ({named.year}; {named.source}). {named.says}".rstrip() + "\n")
-    out.print(inspect.cleandoc(description.equations) + "\n")
+        out.print(_derived(named.scheme, description) + "\n")
+    else:
+        out.print(inspect.cleandoc(description.equations) + "\n")
     out.print("as the blocks compute it, in order\n")
     for equations in description.computed:
         out.print("    " + equations.replace("\n", "\n    ") + "\n")
@@ -100,6 +102,13 @@ def print_description(description: Description) -> None:
         line("as published", f"{system}{with_options}: {share}")
     out.print()
     out.print(_options_grid(description) if description.options else "no options")
+
+
+def _derived(scheme: str, description: Description) -> str:
+    """Whose equations a name's are derived from, and its own c; those of the scheme are of the scheme's own options."""
+    vector = description.facts.vector.replace("timestep", "e_t").replace("pooled prompt", "prompt")
+    own = f"    c = {vector}" if vector != "none" else "    no c: nothing is modulated by a vector"
+    return f"derived from `{scheme}`; equations of `{scheme}`: ditbench describe {scheme}\n\n{own}"
 
 
 def _options_grid(description: Description) -> Grid:
