@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from bench.config.schema import Matrix
     from bench.run.executor import Executor
     from bench.run.loop import CellState
-    from bench.run.plan import Plan, PlannedCell
+    from bench.run.plan import Plan
     from bench.store.folders import Store
     from bench.views.beside import Beside
     from bench.views.grid import Grid
@@ -84,6 +84,7 @@ def run(
 
 def _planned(loaded: Matrix, store: Store, notes: list[str], *, quiet: bool, hours: bool = False) -> Plan:
     """Plans the cells and prints them with their cost, and notes on what the command line takes the place of."""
+    from bench.cli.planned import plan_grid
     from bench.run.plan import plan
     from bench.store import provenance
 
@@ -95,7 +96,7 @@ def _planned(loaded: Matrix, store: Store, notes: list[str], *, quiet: bool, hou
     for warning in planned.warnings:
         out.print(f"warning: {warning}", style="bold")
     if not quiet:
-        out.print(_plan_grid(planned, hours=hours))
+        out.print(plan_grid(planned, hours=hours))
     return planned
 
 
@@ -206,43 +207,6 @@ def status(name: Name = None, root: Root = RUNS, as_json: Json = False) -> None:
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
-
-
-def _plan_grid(planned: Plan, *, hours: bool = False) -> Grid:
-    """What every cell costs before anything is trained; with `hours` on a GPU too, where that was measured."""
-    from bench.run import estimate
-    from bench.views.grid import Grid
-
-    matrix = planned.matrix
-    title = f"{matrix.name}: {len(planned.cells)} cells of {matrix.train.steps:,} steps"
-    matched = any(one.budget for one in planned.cells)
-    headings = ["cell", "parameters", "modulation", "prompt path", "GMAC an image", "training PFLOP"]
-    rows = [
-        [one.label, *([""] * 5 if one.reason else _cost_columns(one)), *([one.budget] * matched)]
-        for one in planned.cells
-    ]
-    if any(one.reason for one in planned.cells):
-        headings.append("cannot be run")
-        rows = [[*row, one.reason] for row, one in zip(rows, planned.cells, strict=True)]
-    headings[6:6] = [f"equal {matrix.budget.match}"] * matched
-    found = [estimate.hours(one) if hours else None for one in planned.cells]
-    if any(found):
-        headings[6:6] = [f"{estimate.CARD} hours"]
-        rows = [[*row[:6], str(one or ""), *row[6:]] for row, one in zip(rows, found, strict=True)]
-    numbers = 6 + matched + any(found)
-    words = frozenset({0, *range(numbers, len(headings))})
-    return Grid(headings, rows, title, words)
-
-
-def _cost_columns(planned: PlannedCell) -> list[str]:
-    cost, train = planned.cost, planned.spec.config.train
-    return [
-        f"{cost['parameters_total'] / 1e6:.2f} M",
-        f"{cost['parameters_modulation'] / cost['parameters_total']:.1%}",
-        f"{cost['parameters_prompt'] / cost['parameters_total']:.1%}",
-        f"{cost['macs_forward'] / 1e9:.3f}",
-        f"{cost['flops_train_per_image'] * train.batch * train.steps / 1e15:.3f}",
-    ]
 
 
 def _state_grid(states: list[CellState]) -> Grid:
