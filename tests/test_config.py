@@ -105,6 +105,23 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
         load(tmp_path / "quickstrt.yaml")
 
 
+def test_a_folder_names_its_matrix_files_and_no_hidden_file_is_the_nearest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`run configs` was answered by ".pre-commit-config.yaml"."""
+    monkeypatch.chdir(tmp_path)
+    Path(".pre-commit-config.yaml").write_text("name: a")
+    Path("configs").mkdir()
+    with pytest.raises(ConfigError, match="configs: a folder, not a matrix file, and there is no YAML file in it$"):
+        load("configs")
+    for name in "abcdefg":
+        Path(f"configs/{name}.yaml").write_text("name: a")
+    with pytest.raises(ConfigError, match="its files: configs/a.yaml, .*, configs/e.yaml and 2 more$"):
+        load("configs")
+    with pytest.raises(ConfigError, match="pre-commit-configs.yaml: no such file$"):
+        load("pre-commit-configs.yaml")
+
+
 def test_a_huge_file_and_a_binary_one_are_refused(tmp_path: Path) -> None:
     (tmp_path / "big.yaml").write_text("#" * 1_100_000)
     with pytest.raises(ConfigError, match="1,100,000 bytes"):

@@ -105,6 +105,17 @@ def test_what_is_typed_is_never_left_out() -> None:
 # --- a scheme of one's own --------------------------------------------------------------------------------------------
 
 
+def test_a_plugin_file_that_is_not_there_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    """`run --plugin nothere.py --dry-run` ended with a warning and exit code 0."""
+    (tmp_path / "added.py").write_text(PLUGIN)
+    file = str(matrix_file(tmp_path))
+    wrong = ditbench("run", file, "--plugin", "aded.py", "--dry-run", cwd=tmp_path, code=2).stderr
+    assert "plugin aded.py: no such file; did you mean 'added.py'?" in wrong
+    (tmp_path / "folder.py").mkdir()
+    wrong = ditbench("run", file, "--plugin", "folder.py", "--dry-run", cwd=tmp_path, code=2).stderr
+    assert "plugin folder.py: a folder, not a file" in wrong
+
+
 def test_a_plugin_s_scheme_is_planned_beside_tuned_ones(tmp_path: Path) -> None:
     (tmp_path / "added.py").write_text(PLUGIN)
     words = ("--plugin", "added.py", "--dry-run", "axes={data.task: [scene]}", "name=added")

@@ -184,9 +184,9 @@ def _is_there(path: Path) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     if not _is_there(path) or not path.is_file():
-        beside = sorted(str(p) for p in path.parent.glob("*.yaml")) if _is_there(path.parent) else []
-        what = "a folder, not a matrix file" if _is_there(path) and path.is_dir() else "no such file"
-        raise ConfigError(f"{path}: {what}{nearest(path, beside)}")
+        if _is_there(path) and path.is_dir():
+            raise ConfigError(f"{path}: a folder, not a matrix file{_one_of(_yaml_files(path))}")
+        raise ConfigError(f"{path}: no such file{nearest(path, _yaml_files(path.parent))}")
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise ConfigError(f"{path}: {path.stat().st_size:,} bytes; a matrix has at most {LARGEST_FILE:,}")
@@ -200,6 +200,17 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a matrix is a mapping of keys to values")
     return tree
+
+
+def _yaml_files(folder: Path) -> list[str]:
+    """The YAML files of a folder, none of a hidden one."""
+    found = sorted(folder.glob("*.yaml")) if _is_there(folder) else []
+    return [str(file) for file in found if not file.name.startswith(".")]
+
+
+def _one_of(files: list[str]) -> str:
+    more = f" and {len(files) - 5} more" if len(files) > 5 else ""
+    return f"; name one of its files: {', '.join(files[:5])}{more}" if files else ", and there is no YAML file in it"
 
 
 def _parse_override(override: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from architectures import PluginError, nearest, scheme_class
@@ -47,6 +48,21 @@ def check_names(matrix: Matrix, rows: Iterable[str], facts: Mapping[str, RowFact
     for axis in BUDGETED.get(matrix.budget.match or "", ()):
         if axis in matrix.axes:
             raise ConfigError(f"budget.match {matrix.budget.match} sets {axis}, so it cannot be an axis too")
+
+
+def check_plugins(files: Iterable[str]) -> None:
+    """Refuses a plugin file that is not there: no cell can need it, and the name is a slip.
+
+    Raises:
+        ConfigError: naming it, and the nearest Python file beside it.
+    """
+    for name in files:
+        file = Path(name).expanduser()
+        if file.is_file():
+            continue
+        beside = [str(Path(name).with_name(one.name)) for one in sorted(file.parent.glob("*.py"))]
+        what = "a folder, not a file" if file.is_dir() else "no such file"
+        raise ConfigError(f"plugin {name}: {what}{nearest(name, beside)}")
 
 
 def facts_of(matrix: Matrix, config: CellConfig) -> RowFacts:

@@ -18,7 +18,7 @@ from bench.config.identity import code_digest, identity, plugin_digest
 from bench.config.matrix import MatrixCell, Variant, conditionings, expand, row, variants
 from bench.config.schema import ConfigError, Data, Matrix, Prompt
 from bench.config.spec import CellConfig, CellSpec
-from bench.run.checks import check_cell, check_devices, check_extractor, check_names, doubts, facts_of
+from bench.run.checks import check_cell, check_devices, check_extractor, check_names, check_plugins, doubts, facts_of
 from bench.run.machine import on_device, patched, placed
 from bench.run.plugins import Plugins, load_plugins, of_plugin
 from bench.run.task_plugins import TaskPlugins, is_built_in
@@ -70,6 +70,7 @@ def plan(matrix: Matrix, store: Store, *, command: str, progress: Progress) -> P
     Raises:
         ConfigError, DataError, PromptError, ValueError: for what the user has to change, before anything is trained.
     """
+    check_plugins(matrix.plugins)
     planner = _Planner(matrix, store, command, progress)
     planner.check_schemes(of_plugins=False)
     try:
