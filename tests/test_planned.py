@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bench.cli.planned import plan_grid
+from bench.cli.planned import plan_grid, recorded_time
 from bench.config.schema import Train
 from bench.config.spec import CellConfig
 from bench.store.folders import Row
+from bench.views.records import load_record, newest_records
+
+RESULTS = Path(__file__).parent.parent / "results"
 
 
 def cell(variant: str, *, seed: int = 0, lr: float = 0.1, macs: float = 1e6, reason: str = "", **axes: Any) -> Any:
@@ -69,3 +73,24 @@ def test_the_rate_that_a_row_is_trained_at_is_shown_and_what_cannot_be_run_is_a_
     rate = headings.index("train.lr")
     assert [row[rate] for row in rows] == ["0.006", "0.003 to 0.012", "0.1"]
     assert rows[2][rate + 1 : -1] == [""] * 5 and headings[-1] == "cannot be run" and rows[2][-1] == "no file"
+
+
+def test_the_time_is_that_of_the_same_rows_of_the_record_and_else_none() -> None:
+    recorded = [one for one in load_record(newest_records(RESULTS)["quickstart"]).done if one.result]
+    cells: Any = []
+    for one in recorded:
+        assert one.result is not None
+        train = Train(steps=one.result.config["train"]["steps"], batch=one.result.config["train"]["batch"])
+        spec = SimpleNamespace(config=CellConfig(one.row.scheme, train=train))
+        cells.append(SimpleNamespace(row=one.row, spec=spec, cost=one.result.cost))
+    costs = [one.result.cost for one in recorded if one.result]
+    minutes = sum(cost["train_seconds"] + cost["evaluate_seconds"] for cost in costs) / 2 / 60
+    matrix: Any = SimpleNamespace(name="quickstart", run=SimpleNamespace(jobs=2))
+    assert recorded_time(matrix, cells, RESULTS).startswith(
+        f"estimate: {minutes:.2g} minutes, 2 at a time, from the same"
+    )
+    assert recorded_time(matrix, [], RESULTS) == "", "nothing is left"
+    cells[0].cost = cells[0].cost | {"macs_forward": 1.0}
+    assert recorded_time(matrix, cells, RESULTS) == "", "another model than the recorded one"
+    matrix.name = "none"
+    assert recorded_time(matrix, cells[1:], RESULTS) == ""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING
 
-from bench.findings.words import number
+from bench.findings.words import machine, number
 
 if TYPE_CHECKING:
+    from bench.config.schema import Matrix
     from bench.run.plan import Plan, PlannedCell
     from bench.views.grid import Grid
 
@@ -75,6 +78,43 @@ def plan_grid(planned: Plan, *, hours: bool = False) -> Grid:
     title = f"{matrix.name}: {len(planned.cells):,} cells of {matrix.train.steps:,} steps; costs are of one cell"
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     return Grid(list(columns), rows, title, frozenset(words))
+
+
+def recorded_time(matrix: Matrix, left: Sequence[PlannedCell], records: Path) -> str:
+    """How long the cells that are left would take by the newest record of this matrix, in a sentence.
+
+    Empty where none is there, it is damaged, or it lacks a cell of some row with as many steps of as many images and
+    multiply-adds.
+    """
+    from bench.views.records import DamagedRecord, load_record, newest_records
+
+    folder = newest_records(records).get(matrix.name)
+    if folder is None or not left:
+        return ""
+    try:
+        results = [(cell.row.name, cell.result) for cell in load_record(folder).done if cell.result is not None]
+    except DamagedRecord:
+        return ""
+    took: dict[tuple[object, ...], list[float]] = {}
+    for name, one in results:
+        train, cost = one.config["train"], one.cost
+        key = (name, train["steps"], train["batch"], cost.get("macs_forward"))
+        took.setdefault(key, []).append(cost.get("train_seconds", math.nan) + cost.get("evaluate_seconds", math.nan))
+    seconds = sum(mean(took.get(_same(cell), [math.nan])) for cell in left)
+    if not math.isfinite(seconds):
+        return ""
+    jobs = matrix.run.jobs or 1
+    minutes = seconds / jobs / 60
+    text = f"{number(minutes, 2)} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+    machines = " and ".join(dict.fromkeys(machine(one.provenance) for _, one in results))
+    where = f"from the same rows of the record {folder} ({machines})"
+    return f"estimate: {text}, {jobs} at a time, {where}. Without preparing data and starting cells."
+
+
+def _same(cell: PlannedCell) -> tuple[object, ...]:
+    """What a recorded cell must share to have taken as long."""
+    train = cell.spec.config.train
+    return (cell.row.name, train.steps, train.batch, cell.cost.get("macs_forward"))
 
 
 def _groups(cells: Iterable[PlannedCell]) -> list[list[PlannedCell]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli.common import (
+    RECORDS,
     RUNS,
     Json,
     Name,
@@ -55,6 +56,7 @@ def run(
 
     Example: ditbench run configs/quickstart.yaml train.steps=200 name=short
     """
+    from bench.cli.planned import recorded_time
     from bench.config import load as config
     from bench.run import placement
     from bench.run.estimate import summary
@@ -66,8 +68,11 @@ def run(
     store = open_store(root)
     if dry_run:
         planned = _planned(loaded, store, notes, quiet=quiet, hours=True)
-        done = sum(store.cell(one.row.cell).result() is not None for one in planned.cells)
-        say(f"{done:,} of {len(planned.cells):,} cells are done; {len(planned.cells) - done:,} are left to train")
+        left = [one for one in planned.cells if store.cell(one.row.cell).result() is None]
+        every = len(planned.cells)
+        say(f"{every - len(left):,} of {every:,} cells are done; {len(left):,} are left to train")
+        if text := recorded_time(planned.matrix, left, RECORDS):
+            console().print(text, soft_wrap=True)
         if text := summary(planned.cells, loaded.run.price_per_gpu_hour):
             console().print(text, soft_wrap=True)
         return
