@@ -12,9 +12,7 @@ from architectures.scheme import SIGNALS, TIME, BackboneConfig, Facts, Scheme
 from architectures.sequence import CONTEXT, join_tokens, token_block
 from architectures.sublayer import GATE, Adaptive, Condition, SubLayer, carry_modulated, joint_mask, parse_gate
 
-OF_HEADS = replace(
-    GATE, choices=("zero", "tanh", "one+zero", "one")
-)  # one map of all blocks, initialised at zero
+OF_HEADS = replace(GATE, choices=("zero", "tanh", "one+zero", "one"))  # one map of all blocks, initialised at zero
 
 
 class HDM(Scheme):
