@@ -10,10 +10,11 @@ A choice is a name, or a name with an example of its arguments: `gaussian(1e-3)`
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -219,8 +220,13 @@ def _number(text: str, example: str, width: int) -> float | None:
 
 def of(cls: type) -> dict[str, Option]:
     """The options of a class: the keyword-only arguments of its `__init__`, with annotation and default."""
-    hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
-    parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+    return dict(_declared(cls.__init__))  # type: ignore[misc]
+
+
+@functools.cache
+def _declared(function: Callable[..., Any]) -> dict[str, Option]:
+    """Read once: annotations are texts that are compiled each time, and every model that is built asks for them."""
+    hints, parameters = get_type_hints(function, include_extras=True), inspect.signature(function).parameters.values()
     return {
         p.name: _option(hints.get(p.name, type(p.default)), p.default) for p in parameters if p.kind is p.KEYWORD_ONLY
     }
@@ -237,7 +243,7 @@ def _option(hint: Any, default: Any) -> Option:
     return replace(option, default=default, kind=Any if kind is NoneType else kind)
 
 
-def few(names: Sequence[str], most: int = 3) -> str:
+def few(names: Iterable[str], most: int = 3) -> str:
     """The first of some names, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+    every = list(names)
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")

@@ -182,7 +182,7 @@ class Scheme(nn.Module):
             ValueError: for other words than those of `SIGNALS` and `TIME`, or for a way of a time that is no signal.
         """
         given = choose("signals", signals, SIGNALS.choices)[0].split("+")
-        usual = self.options()["time"].default if "time" in self.options() else "modulation"
+        usual = own.default if (own := self.options().get("time")) else "modulation"
         if choose("time", time, TIME.choices)[0] != usual and "timestep" not in given:
             raise ValueError(
                 f"time {time!r} is a way in for the timestep, which is none of the signals {signals!r}: choose signals "
