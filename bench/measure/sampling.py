@@ -129,16 +129,10 @@ def initial_noise(seed: int, indices: Sequence[int], shape: Sequence[int]) -> Te
 
 @torch.inference_mode()
 def sample(
-    model: Velocity,
-    kind: PromptKind,
-    prompt: Any,
-    noise: Tensor,
-    how: Sample,
-    process: Process = VELOCITY,
-    watch: Stopwatch | None = None,
+    model: Velocity, kind: PromptKind, prompt: Any, noise: Tensor, how: Sample, process: Process = VELOCITY
 ) -> Tensor:
     """Samples uint8 (B, H, W, C) for prompts and noise (B, C, H, W), of a model of that process."""
-    return to_images(sample_exact(model, kind, prompt, noise, how, process, watch))
+    return to_images(sample_exact(model, kind, prompt, noise, how, process))
 
 
 @torch.inference_mode()
@@ -224,8 +218,8 @@ def sampled_batch(subject: LoadedCell, batch: Batch) -> tuple[Images, Pass]:
     watch.start()
     with subject.autocast():
         noise, process = batch.noise.to(subject.device), process_of(subject.config.train)
-        how = sample_exact if batch.exact or subject.data.latents else sample
-        samples = how(subject.model, subject.prompts.kind, prompt, noise, settings, process, watch)
+        samples = sample_exact(subject.model, subject.prompts.kind, prompt, noise, settings, process, watch)
+        samples = samples if batch.exact or subject.data.latents else to_images(samples)
     kept = samples[: batch.count].cpu()
     watch.stop()  # a decoder is no part of the model's rate
     if subject.data.latents and not batch.exact:

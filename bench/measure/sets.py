@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,7 @@ def generate_set(
         for start, one in kept.items():
             assert one is not None
             parts.append(one[0])
-            passes.append(Pass(**{name: one[1][name] for name in Pass.__dataclass_fields__}))
+            passes.append(Pass(**{part.name: one[1][part.name] for part in fields(Pass)}))
             say(f"sampling {request.name} {min(start + batch, count)} of {count}")
     return np.concatenate(parts), passes
 
