@@ -48,11 +48,12 @@ def environment(**more: str) -> dict[str, str]:
 def main() -> None:
     """Runs `MODULE.main()` with the words after it."""
     from bench.run.processes import follow_parent
-    from bench.store.provenance import imported
 
     sys.argv = sys.argv[1:]
     follow_parent(watch=sys.argv[0] != FORKS)
     if sys.argv[0] in IMPORT:
+        from bench.store.provenance import imported
+
         imported()  # of which commit, before any of it is read
     importlib.import_module(sys.argv[0]).main()
 
