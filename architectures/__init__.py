@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.options import as_number as as_number
     from architectures.options import as_truth as as_truth
     from architectures.options import as_word as as_word
+    from architectures.options import few as few
     from architectures.options import nearest as nearest
     from architectures.options import options_of as options_of
     from architectures.plugins import PluginError as PluginError
@@ -94,7 +95,7 @@ _NAMES = {
     "named": ("NAMED",),
     "sources": ("digest", "drop_stale"),
     "plugins": ("PluginError", "files_of_module", "guarded", "plugin_digest", "plugin_limit", "top_names"),
-    "options": ("Option", "as_number", "as_truth", "as_word", "nearest", "options_of"),
+    "options": ("Option", "as_number", "as_truth", "as_word", "few", "nearest", "options_of"),
     "layers": ("initialise",),
     "prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "Slots", "index_prompt"),
     "scheme": ("BackboneConfig", "Description", "Facts", "Scheme"),

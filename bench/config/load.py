@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
 
-from architectures import nearest
+from architectures import few, nearest
 from bench.config import secrets
 from bench.config.check import Place, checked
 from bench.config.claim import with_numbers
@@ -209,8 +209,7 @@ def _yaml_files(folder: Path) -> list[str]:
 
 
 def _one_of(files: list[str]) -> str:
-    more = f" and {len(files) - 5} more" if len(files) > 5 else ""
-    return f"; name one of its files: {', '.join(files[:5])}{more}" if files else ", and there is no YAML file in it"
+    return f"; name one of its files: {few(files, 5)}" if files else ", and there is no YAML file in it"
 
 
 def _parse_override(override: str) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from architectures import few
 from bench.findings.contrasts import EQUAL, bartlett, pooled_variance
 from bench.findings.fairness import flat
 from bench.findings.peers import groups, sample, samples
 from bench.findings.statistics import LEVEL, quantile
 from bench.findings.summary import VariantSummary, columns, summaries
-from bench.findings.words import few, machine, number
+from bench.findings.words import machine, number
 from bench.store.metrics import Measurement
 from bench.store.table import Table
 

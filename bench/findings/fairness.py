@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from architectures import few
 from bench.findings.origins import run
-from bench.findings.words import few, machine
+from bench.findings.words import machine
 from bench.store.result import Result
 from bench.store.table import CellRecord, Table
 

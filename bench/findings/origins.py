@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from architectures import few
 from bench.config.spec import cell_id
-from bench.findings.words import counted, few, machine, seeds
+from bench.findings.words import counted, machine, seeds
 from bench.store.result import Result
 from bench.store.table import CellRecord, Table
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from bench.findings.statistics import interval
@@ -28,12 +28,6 @@ def bounds(values: Sequence[float], least: float = 0.0) -> str:
 def p_value(value: float) -> str:
     """A p value: `0.012`, or `< 0.001`."""
     return "< 0.001" if value < 0.001 else f"{value:.2g}"
-
-
-def few(items: Iterable[str], most: int = 3) -> str:
-    """The first of them, and how many more there are."""
-    every = list(items)
-    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
 
 
 def machine(provenance: dict[str, Any]) -> str:
