@@ -449,6 +449,26 @@ def test_fairness_is_read_from_what_was_used() -> None:
     assert "train.lr (0.001, 0.005)" in said["config but for scheme, options and seed"].detail
 
 
+def test_fairness_is_asked_within_each_task() -> None:
+    def of(name: str, task: str, weights: str, arm: str = "none") -> CellRecord:
+        kept = dict.fromkeys(("batch", "chance", "data", "prompts"), task + arm)
+        digests = {"initial_backbone_weights": weights, **kept}
+        made = cell(name, 0, {FID: 1.0}, {"data.task": task}, digests=digests)
+        assert made.result is not None
+        made.result.config.update(data={"task": task}, prompt={"arm": arm})
+        return made
+
+    cells = [of(name, task, task) for name in ("a", "b", "c") for task in ("bind", "grain")]
+    said = {one.what: one for one in fairness.statement(table(cells))}
+    assert {one.verdict for one in said.values()} == {"equal"}, said
+    assert said["training data"].detail == "one hash for all 6 cells of each of 2 points of the axes"
+    known = fairness.statement(table([*cells, of("blind", "bind", "bind", "blind")]))
+    assert {one.verdict for one in known} == {"equal"}, "a reference has other prompts on purpose"
+    said = {one.what: one for one in fairness.statement(table([*cells[:-1], of("c", "grain", "other")]))}
+    weights = said["initial weights of what all schemes have"]
+    assert weights.verdict == "differs" and "c task=grain (data.task grain, seed 0)" in weights.detail
+
+
 def test_rates_of_two_runs_are_distinguished() -> None:
     cells = [cell(name, s, {FID: 1.0}) for name in ("a", "b") for s in range(2)]
     for k, one in enumerate(cells):

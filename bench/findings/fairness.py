@@ -1,4 +1,8 @@
-"""What was equal between the cells of a matrix and what was not, by hashes of what they used. Needs no torch."""
+"""What was equal between the cells of a matrix and what was not, by hashes of what they used. Needs no torch.
+
+Cells are compared at one point of the axes, so that two tasks are no difference; references (`blind`, `oracle`) are left
+out of what concerns the prompt.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from typing import Any
 
 from architectures import few
 from bench.findings.origins import run
-from bench.findings.words import machine
+from bench.findings.summary import ARMS
+from bench.findings.words import counted, machine
 from bench.store.result import Result
 from bench.store.table import CellRecord, Table
 
@@ -29,6 +34,7 @@ HASHED = (  # what, where its hash is, whether it may differ between seeds
     ("training data", "data", False),
     ("prompts", "prompts", False),
 )
+MODELLED = ("data.", "prompt.", "backbone.")  # axes of what a model is and is given
 RECORDED: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = (
     ("commit", lambda p: p.get("commit")),
     ("hardware", machine),
@@ -50,8 +56,9 @@ def statement(table: Table) -> list[Statement]:
     cells = [cell for cell in table.cells if cell.result is not None]
     if len(cells) < 2:
         return []
-    statements = [_hashed(cells, *one) for one in HASHED]
-    statements += [_config(cells)]
+    schemes = [cell for cell in cells if not _is_reference(cell)] or cells
+    statements = [_hashed(schemes, *one) for one in HASHED]
+    statements += [_config(schemes)]
     statements += [_recorded(cells, what, read) for what, read in RECORDED]
     missing = len(table.cells) - len(cells)
     if missing:
@@ -60,36 +67,55 @@ def statement(table: Table) -> list[Statement]:
 
 
 def _hashed(cells: list[CellRecord], what: str, key: str, by_seed: bool) -> Statement:
-    groups_of: dict[int, dict[str, list[str]]] = {}
+    """Whether a hash is one for all cells that should share it: of one point, and `by_seed` of one seed."""
+    groups_of: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for cell in cells:
         hashed = _result(cell).provenance.get("digests", {}).get(key)
         if hashed is None:
             return Statement(what, "unknown", f"{cell.row.name} seed {cell.row.seed} holds no hash of it")
-        groups_of.setdefault(cell.row.seed if by_seed else 0, {}).setdefault(hashed, []).append(cell.row.name)
-    split = {seed: groups for seed, groups in groups_of.items() if len(groups) > 1}
-    if not split:
-        number = len(cells)
-        each = f" of each of {len(groups_of)} seeds" if by_seed and len(groups_of) > 1 else ""
-        return Statement(what, "equal", f"one hash for all {number} cells{each}")
-    seed, groups = next(iter(split.items()))
-    odd = min(groups.values(), key=len)
-    where = f" (seed {seed})" if by_seed else ""
-    return Statement(what, "differs", f"{few(odd)}{where} and the others have different hashes")
+        shared = (*_point(cell), *([f"seed {cell.row.seed}"] if by_seed else []))
+        groups_of.setdefault(shared, {}).setdefault(hashed, []).append(cell.row.name)
+    for shared, groups in groups_of.items():
+        if len(groups) > 1:
+            where = f" ({', '.join(shared)})" if shared else ""
+            odd = few(min(groups.values(), key=len))
+            return Statement(what, "differs", f"{odd}{where} and the others have different hashes")
+    points, seeds = {_point(cell) for cell in cells}, {cell.row.seed for cell in cells} if by_seed else set()
+    parts = [f"{len(points)} points of the axes"] if len(points) > 1 else []
+    each = " and ".join([*parts, *([counted(len(seeds), "seed")] if len(seeds) > 1 else [])])
+    return Statement(what, "equal", f"one hash for all {len(cells)} cells{f' of each of {each}' if each else ''}")
+
+
+def _point(cell: CellRecord) -> tuple[str, ...]:
+    """Where on its matrix's axes of data, prompt and backbone a cell is: two tasks or widths have nothing to share."""
+    return tuple(f"{key} {value}" for key, value in cell.row.axes.items() if key.startswith(MODELLED))
+
+
+def _is_reference(cell: CellRecord) -> bool:
+    """Whether it is `blind` or `oracle`, whose prompts are others on purpose."""
+    prompt = _result(cell).config.get("prompt")
+    return isinstance(prompt, dict) and prompt.get("arm") in ARMS
 
 
 def _config(cells: list[CellRecord]) -> Statement:
-    """Keys of the resolved config that differ, apart from scheme, options and seed."""
-    every = [
-        flat({k: v for k, v in _result(cell).config.items() if k not in ("scheme", "options", "seed")})
-        for cell in cells
-    ]
-    keys = sorted({key for one in every for key in one})
-    differing = {key: {repr(one.get(key)) for one in every} for key in keys}
-    differing_text = [f"{key} ({', '.join(sorted(values))})" for key, values in differing.items() if len(values) > 1]
+    """Keys of the resolved config that differ between cells of one point, apart from scheme, options and seed."""
+    groups_of: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for cell in cells:
+        kept = {k: v for k, v in _result(cell).config.items() if k not in ("scheme", "options", "seed")}
+        groups_of.setdefault(_point(cell), []).append(flat(kept))
+    keys = sorted({key for group in groups_of.values() for one in group for key in one})
+    differing = {
+        key: dict.fromkeys(repr(one.get(key)) for group in groups_of.values() for one in group)
+        for key in keys
+        if any(len({repr(one.get(key)) for one in group}) > 1 for group in groups_of.values())
+    }
     what = "config but for scheme, options and seed"
-    if differing_text:
-        return Statement(what, "differs", few(differing_text, 6))
-    return Statement(what, "equal", f"{len(keys)} values")
+    if differing:
+        return Statement(
+            what, "differs", few([f"{key} ({', '.join(sorted(values))})" for key, values in differing.items()], 6)
+        )
+    each = f" for each of {len(groups_of)} points of the axes" if len(groups_of) > 1 else ""
+    return Statement(what, "equal", f"{len(keys)} values{each}")
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
