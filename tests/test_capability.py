@@ -24,8 +24,8 @@ from bench.findings.verdicts import ClaimVerdict
 from bench.store.metrics import Measurement
 from bench.store.table import collect
 from bench.views import claimfigure, firstfigure, rates, record, records, report
-from bench.views.answers import _Point, answers, brief
-from bench.views.capability import Capability, Task, at_level, capability, short, shown_level, value_text
+from bench.views.answers import _of_tasks, _Point, answers, brief
+from bench.views.capability import Capability, Task, _void, at_level, capability, short, shown_level, value_text
 from bench.views.figures.adherence import PLANE
 from bench.views.figures.capability import CAPABILITY, CAPABILITY_NARROW, CONTROL, EVERY_LEVEL, LEARNING
 from bench.views.figures.quality import QUALITY_COST
@@ -113,6 +113,52 @@ def test_the_figures_show_every_value(matrix: Analysis) -> None:
     assert plot is not None and {row["images"] for row in plot[1]} == set(range(6400, 128001, 6400))
     narrow, wide = (Image.open(io.BytesIO(spec.plot(matrix)[0])) for spec in (CAPABILITY_NARROW, CAPABILITY))  # type: ignore[index]
     assert narrow.width < 0.6 * wide.width
+
+
+def test_the_curves_are_of_every_scheme(tmp_path: Path) -> None:
+    names = tuple(f"scheme-{k:02d}" for k in range(16))
+    plot = LEARNING.plot(analyse(collect(generate_tasks(tmp_path, schemes=names, tasks=("bind",)), "tasks")))
+    assert plot is not None and {row["scheme"] for row in plot[1]} == set(names)
+
+
+def test_what_is_void_by_a_little_says_by_how_much(matrix: Analysis) -> None:
+    table, key = capability(matrix), "score"
+    assert table is not None
+    row = table.rows["oracle", Task("bind")]
+    near = replace(row, by_seed={**row.by_seed, key: dict.fromkeys(row.by_seed[key], 0.8997)})
+    found = _void(replace(table, rows={**table.rows, ("oracle", Task("bind")): near}))
+    assert found[Task("bind")] == "oracle scores .8997, not above .90"
+
+
+def test_the_interval_of_the_largest_memory_is_that_of_its_row(matrix: Analysis) -> None:
+    table, key = capability(matrix), "train_peak_resident_bytes"
+    assert table is not None
+    points = {point.name: point for point in _of_tasks(table, key)}
+    for name in table.schemes:
+        rows = [row for (scheme, _), row in table.rows.items() if scheme == name]
+        largest = max(rows, key=lambda row: row.mean(key) or 0.0)
+        assert points[name].cost == (-table.cost(name, key), largest.interval(key))  # type: ignore[operator]
+
+
+def test_the_readme_s_table_of_scores_has_the_notes_of_scores(matrix: Analysis, tmp_path: Path) -> None:
+    """It shows no bold, so that a note on bold would say that nothing is decided."""
+    text = readme_table(matrix, "x")
+    assert "score S" in text and "Bold:" not in text and "FID over" not in text
+    plain = analyse(collect(generate(tmp_path, variants=3, seeds=2, steps=100), "synthetic"))
+    assert "score S" not in readme_table(plain, "x") and plain.column_notes[0] in readme_table(plain, "x")
+
+
+def test_the_first_sentence_says_what_cells_had_and_not_what_the_matrix_begins_with(matrix: Analysis) -> None:
+    cells = [replace(cell) for cell in matrix.table.cells]
+    for k, cell in enumerate(cells):
+        assert cell.result is not None
+        backbone, train = {"width": 24 * 2 ** (k % 3)}, {**cell.result.config["train"], "lr": 1e-3 * (1 + k % 2)}
+        result = replace(cell.result, config={**cell.result.config, "backbone": backbone, "train": train})
+        cells[k] = replace(cell, result=result)
+    config = {**matrix.table.manifest["config"], "backbone": {"name": "DiT-XS", "width": 48, "depth": 3}}
+    table = replace(matrix.table, cells=cells, manifest={**matrix.table.manifest, "config": config})
+    said = report._what(table)
+    assert "of width 24 to 96, depth 3 on " in said and "2,000 steps of 64, learning rate 0.001 to 0.002, EMA" in said
 
 
 def test_what_rounds_to_nothing_has_no_sign() -> None:

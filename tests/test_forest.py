@@ -91,6 +91,10 @@ def test_of_a_comparison_that_was_made_again_the_one_of_most_seeds_is_shown() ->
     )
     again = line("excess_error", 0.5, 0.3, 0.6, seeds=tuple(range(8, 16)), b="b")
     assert claimfigure.of_most_seeds([many, again]) == [again], "of as many the last"
+    less = line("local_template_128", 0.3, 0.2, 0.4, a="sd3 task=bind", b="adaln-zero task=bind")
+    more = line("local_template_512", 0.3, 0.2, 0.4, a="sd3", b="adaln-zero", seeds=(0, 1, 2, 3, 4))
+    more = Line(more.difference, task="bind")
+    assert claimfigure.of_most_seeds([less, more]) == [more], "whatever its rows are named, of however many samples"
 
 
 def test_a_line_is_apart_where_its_interval_excludes_no_difference() -> None:

@@ -1,7 +1,7 @@
 """What was equal between the cells of a matrix and what was not, by hashes of what they used. Needs no torch.
 
-Cells are compared at one point of the axes, so that two tasks are no difference; references (`blind`, `oracle`) are left
-out of what concerns the prompt.
+Cells are compared at one point of the axes, so that two tasks are no difference; references (`blind`, `oracle`) are
+left out of what concerns the prompt.
 """
 
 from __future__ import annotations

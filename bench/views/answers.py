@@ -13,7 +13,7 @@ from bench.findings.statistics import half_width_of_means
 from bench.findings.summary import VariantSummary
 from bench.findings.words import number
 from bench.store.metrics import Measurement
-from bench.views.capability import Capability, Task, capability
+from bench.views.capability import MEMORY, Capability, Task, capability
 from bench.views.short import short_name
 
 COSTS = ("train_images_per_second", "train_peak_allocated_bytes", "train_peak_resident_bytes")
@@ -23,7 +23,7 @@ APART = {
     True: " The rates are of several runs: read them with care.",
     False: " The memory is of several machines: read it with care.",
 }  # whether a cost is timed -> what is said where it may not be compared
-FRONT = " No other is better in one beyond the intervals and not worse in the other."
+FRONT = " No other is better in one of the two by more than the intervals, and as good in the other."
 MOST_TASKS = 6  # of which each has a sentence
 FAMILY = " By this metric alone, 95 % after Holm's correction over the schemes of a task."
 JUDGED = "excess_error"  # the metric that these are about
@@ -174,8 +174,11 @@ def _of_tasks(table: Capability, key: str) -> list[_Point]:
     for name in table.schemes:
         quality, cost = table.mean(name), table.cost(name, key)
         if quality is not None and cost is not None:
-            rows = [row for (scheme, _), row in table.rows.items() if scheme == name]
-            half = half_width_of_means([row.values[key] for row in rows if row.values.get(key)])
+            rows = [row for (scheme, _), row in table.rows.items() if scheme == name and row.values.get(key)]
+            if key in MEMORY:  # the cost is that of the largest row, and so is its interval
+                half = max(rows, key=lambda row: row.mean(key) or 0.0).interval(key)
+            else:
+                half = half_width_of_means([row.values[key] for row in rows])
             points.append(_Point(name, (quality[0], quality[1] or 0.0), (_signed(key, cost), half or 0.0)))
     return points
 

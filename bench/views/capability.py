@@ -160,10 +160,16 @@ def _void(table: Capability) -> dict[Task, str]:
             if value is None:
                 continue
             if arm == "blind" and value[0] >= BLIND_MOST:
-                reasons[task] = f"blind scores {short(value[0])}, not below {short(BLIND_MOST)}"
+                reasons[task] = f"blind scores {_beside(value[0], BLIND_MOST)}, not below {short(BLIND_MOST)}"
             elif arm == "oracle" and value[0] <= ORACLE_LEAST:
-                reasons[task] = f"oracle scores {short(value[0])}, not above {short(ORACLE_LEAST)}"
+                reasons[task] = f"oracle scores {_beside(value[0], ORACLE_LEAST)}, not above {short(ORACLE_LEAST)}"
     return reasons
+
+
+def _beside(value: float, limit: float) -> str:
+    """A value in as many digits as distinguish it from the limit: `.8997` beside .90."""
+    digits = next((digits for digits in range(2, 7) if round(value, digits) != limit), 2)
+    return short(value) if digits == 2 else f"{value:.{digits}f}".replace("0.", ".", 1)
 
 
 def short(value: float) -> str:

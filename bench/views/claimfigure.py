@@ -62,12 +62,14 @@ def claim_figure(root: Path) -> bytes:
 
 def of_most_seeds(lines: Iterable[Line]) -> list[Line]:
     """Of a comparison that several claims make, the one of most seeds, of as many the last; in their order."""
-    found: dict[tuple[str, ...], Line] = {}
+    found: dict[str, Line] = {}
     for line in lines:
         one = line.difference
-        key = (line.task, one.a, one.b, one.metric)
-        if key not in found or len(one.seeds) >= len(found[key].difference.seeds):
-            found[key] = line
+        of = line.compared(
+            named=True
+        )  # neither how rows are named nor the number of samples
+        if of not in found or len(one.seeds) >= len(found[of].difference.seeds):
+            found[of] = line
     return list(found.values())
 
 

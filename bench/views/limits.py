@@ -12,8 +12,8 @@ OF_TASKS = (
     "says that a scheme is better.",
     "Rankings of small models often do not carry over to large ones, to other data or to other metrics "
     "(Tay et al. 2022; between ImageNet and text-to-image, rank correlations of -.38 to -.58 are reported).",
-    "A task decides for what it isolates. One that a reference fails is void, and one that every scheme masters, or "
-    "none, does not decide between them.",
+    "A task tests one ability. It is void, and says nothing, if a model that is given the answer fails or one that "
+    "never sees the prompt succeeds; one that every scheme masters, or none, ranks nobody.",
 )
 OF_SMALL_SCENES = (
     "At this size no scheme learns to place an object: DiT's sin-cos positions hardly separate the tokens of a small "

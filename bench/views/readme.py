@@ -38,6 +38,7 @@ EASY = """\
 The other {claims} are of tasks that every row compared masters (scores of {least:g} or more). What they found are
 differences of error, not of capability:
 """
+SCORES = "Of tasks: score S. Where levels share a column it has means alone, and the record's figure their intervals."
 OLDER = "What {size} on 32 px scenes could not show"
 PAIRED = f"""\
 {{count}} older claims, on rendered scenes, with differences paired by seed and 95 % intervals. {OF_SMALL_SCENES}
@@ -193,9 +194,10 @@ def _first_of_tasks(analyses: dict[str, Analysis]) -> dict[str, Analysis]:
 
 def readme_table(analysis: Analysis, where: str) -> str:
     """A record's brief table for the README, with a link to its folder `where`."""
-    lines = [f"- {markdown_line(note)}" for note in analysis.notes]
-    lines.append(f"- All columns, samples and the command: [{where}]({where}/report.md)")
     of_tasks = capability_markdown(analysis)
+    notes = [*analysis.row_notes, SCORES] if of_tasks else analysis.notes
+    lines = [f"- {markdown_line(note)}" for note in notes]
+    lines.append(f"- All columns, samples and the command: [{where}]({where}/report.md)")
     figure = f"![{CAPABILITY.title}]({where}/{CAPABILITY.file})\n\n" if of_tasks else ""
     table = of_tasks or markdown(analysis, brief=True)
     return f"### {markdown_text(analysis.name)}\n\n{figure}{table}\n" + "\n".join(lines) + "\n"

@@ -116,25 +116,39 @@ SOURCES = 9  # of data named in the first sentence
 
 def _what(table: Table) -> str:
     config = table.manifest["config"]
-    backbone, data, train, sample = (config[group] for group in ("backbone", "data", "train", "sample"))
+    data, sample = config["data"], config["sample"]
     named = list(dict.fromkeys(cell.row.data for cell in table.cells))
     shown = (
         ", ".join(named) if len(named) <= SOURCES else f"{', '.join(named[:SOURCES])} and {len(named) - SOURCES} more"
     )
-    known = [cell.result.config.get("data") for cell in table.cells if cell.result]  # a task sets its own size
-    own = {one["image_size"] for one in known if isinstance(one, dict) and "image_size" in one}
-    sizes = " and ".join(map(str, sorted(own) or [data["image_size"]]))
-    changed = [f"{key} {backbone[key]}" for key in ("width", "depth") if backbone.get(key)]
-    model = backbone["name"] + (f" of {', '.join(changed)}" if changed else "")
-    rate = "learning rates tuned on other seeds" if config.get("tuned") else f"learning rate {train['lr']:g}"
+    sizes = " and ".join(f"{size:,}" for size in _used(table, "data", "image_size") or [data["image_size"]])
+    model = " and ".join(dict.fromkeys(cell.row.backbone for cell in table.cells))
+    changed = [f"{key} {_span(table, 'backbone', key)}" for key in ("width", "depth") if config["backbone"].get(key)]
+    model += f" of {', '.join(changed)}" if changed else ""
+    rate = (
+        "learning rates tuned on other seeds" if config.get("tuned") else f"learning rate {_span(table, 'train', 'lr')}"
+    )
     modulated = f", and of the modulation {scale:g}" if (scale := sample.get("modulation_guidance")) else ""
     lacks = f": {lacks}. Means and verdicts are of the cells that are there" if (lacks := coverage(table)) else ""
     return (
         f"{len(table.done)} of {len(table.cells)} cells done{lacks}. {model} on {shown} at "
-        f"{sizes} px; {train['steps']:,} steps of {train['batch']}, {rate}, EMA "
-        f"{train['ema']:g}; sampled by {sample['sampler']} in {sample['steps']} steps with guidance "
+        f"{sizes} px; {_span(table, 'train', 'steps')} steps of {_span(table, 'train', 'batch')}, {rate}, EMA "
+        f"{_span(table, 'train', 'ema')}; sampled by {sample['sampler']} in {sample['steps']} steps with guidance "
         f"{sample['guidance']:g}{modulated}, EMA weights."
     )
+
+
+def _used(table: Table, group: str, key: str) -> list[float]:
+    """The values that finished cells had, in order: axes, variants, budgets and tasks may set others than the matrix."""
+    configs = [cell.result.config.get(group) for cell in table.cells if cell.result]
+    return sorted({one[key] for one in configs if isinstance(one, dict) and is_number(one.get(key))})
+
+
+def _span(table: Table, group: str, key: str) -> str:
+    """`48`, or `24 to 96` where cells differ; what the matrix says as long as none is finished."""
+    values = _used(table, group, key) or [table.manifest["config"][group][key]]
+    ends = [f"{value:,}" if isinstance(value, int) else f"{value:g}" for value in (values[0], values[-1])]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _provenance(table: Table) -> list[tuple[str, list[str]]]:

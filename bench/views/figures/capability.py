@@ -212,12 +212,12 @@ CONTROL = FigureSpec(
 )  # fmt: skip
 
 
-def learning(analysis: Analysis, most: int = 14) -> Plot | None:
+def learning(analysis: Analysis) -> Plot | None:
     """Control against training images, an axis a task, a line a scheme; 90 % is dashed."""
     table = capability(analysis) or capability(analysis, "right")
     if table is None:
         return None
-    names = table.schemes[:most]
+    names = table.schemes
     lines = {(name, task): _curve(table, name, task, analysis) for name in names for task in table.tasks}
     tasks = [task for task in table.tasks if any(lines[name, task][1] for name in names)]
     if not tasks:

@@ -42,13 +42,13 @@ COLUMNS = {"dynamics": ("steps", "step", "{:,}", "step"), "times": ("t", "t", "{
 QUANTITIES = {"open": "|added| / |input|", "gate": "|gate|", "scale": "|scale|", "gradient": "norm of the gradient"}
 
 
-def depth_maps(analysis: Analysis, kind: str, over: str = "dynamics", most: int = 12) -> Plot | None:
+def depth_maps(analysis: Analysis, kind: str, over: str = "dynamics") -> Plot | None:
     """Heat maps of depth over training steps (`dynamics`) or over t (`times`), one a variant, on one scale.
 
-    The first seed of each variant, `most` of them.
+    The first seed of each variant.
     """
     probes = {name: cell.result.probes.get(over, {}) for name, cell in analysis.first_cells.items() if cell.result}
-    maps = dict([(name, probe[kind]) for name, probe in probes.items() if kind in probe][:most])
+    maps = {name: probe[kind] for name, probe in probes.items() if kind in probe}
     if not maps:
         return None
     columns = min(4, len(maps))

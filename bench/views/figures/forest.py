@@ -77,6 +77,10 @@ class Line:
 
     def label(self, named: bool) -> str:
         """`scene, local ↑: cross-attention against adaln-zero (3 seeds)`; the metric only where `named`."""
+        return f"{self.compared(named)} ({len(self.difference.seeds)} seeds)"
+
+    def compared(self, named: bool) -> str:
+        """What the label says but for the number of seeds."""
         one = self.difference
         (a, *point), (b, *other) = one.a.split(" "), one.b.split(" ")
         if point != other:
@@ -84,7 +88,7 @@ class Line:
         where = " ".join(part for part in (self.task, *(word.partition("=")[2] for word in point)) if part)
         what = short_name(self.metric) + ARROWS[self.metric.better]
         before = ", ".join(part for part in (where, what if named else "") if part)
-        return f"{before + ': ' if before else ''}{a} against {b} ({len(one.seeds)} seeds)"
+        return f"{before + ': ' if before else ''}{a} against {b}"
 
 
 def forest(lines: Sequence[Line]) -> bytes:
