@@ -13,14 +13,22 @@ from typing import Any
 
 import numpy as np
 
+from bench.findings.analysis import analyse
 from bench.measure.images import save_grid
 from bench.store.files import write_json
 from bench.store.folders import Store
 from bench.store.journal import Journal
 from bench.store.result import Result
+from bench.store.table import collect
+from bench.views.report import write_files
 
 NOTE = "synthetic: nobody measured this"
 COSTS = {"train_images_per_second": 200.0, "sample_images_per_second": 20.0, "train_peak_resident_bytes": 1.3e9}
+
+
+def write_page(store: Store, name: str) -> Path:
+    """Writes the report of a matrix where `ditbench report` does; its page."""
+    return write_files(analyse(collect(store, name)), store.matrix_folder(name) / "report")
 
 
 def generate(root: Path, *, variants: int, seeds: int, steps: int = 2000, name: str = "synthetic") -> Store:

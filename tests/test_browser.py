@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import generate
+from synthetic import generate, write_page
 
-from bench.views import dashboard, report
+from bench.views import dashboard
 from bench.views import mlflow as tracking
 
 pytestmark = pytest.mark.browser
@@ -36,7 +36,7 @@ def browser() -> Iterator[Any]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dashboard.Server, str]]:
     """A served matrix of two variants and two seeds, one cell of which diverged; the id of a cell's run."""
     store = generate(tmp_path_factory.mktemp("runs"), variants=2, seeds=2, steps=400)
-    report.write_report(store, "synthetic")
+    write_page(store, "synthetic")
     tracking.sync(store, "synthetic")
     client = tracking.connect(store)
     experiment = client.get_experiment_by_name("synthetic")
@@ -123,7 +123,7 @@ def test_system_metrics_of_a_cell(browser: Any, server: Any, tmp_path: Path) -> 
 @pytest.mark.parametrize("width", [390, 1300])
 def test_the_page_of_a_report_fits_a_phone_and_a_desk(browser: Any, tmp_path: Path, width: int) -> None:
     """No sideways scrolling of the page itself, no request to anywhere, every image there."""
-    path = report.write_report(generate(tmp_path, variants=3, seeds=2, steps=400), "synthetic")
+    path = write_page(generate(tmp_path, variants=3, seeds=2, steps=400), "synthetic")
     asked: list[str] = []
     shown = browser.new_page(viewport={"width": width, "height": 900})
     shown.on("request", lambda request: asked.append(request.url))

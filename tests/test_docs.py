@@ -207,6 +207,13 @@ def test_a_command_that_does_not_parse_is_found(words: list[str]) -> None:
         check(words)
 
 
+@pytest.mark.parametrize("name", ["README.md", "docs/index.md"])
+def test_after_make_the_command_is_put_on_the_path(name: str) -> None:
+    """`make` installs into .venv: a first block of commands without that would not find `ditbench`."""
+    block = next(one for one in (ROOT / name).read_text().split("```")[1::2] if "\nditbench " in one)
+    assert block.startswith("\nsource .venv/bin/activate ")
+
+
 @pytest.mark.slow
 def test_the_documentation_builds_strictly(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")

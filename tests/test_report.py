@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from synthetic import write_page
 
 from bench.config.load import load
 from bench.config.schema import as_dict
@@ -178,7 +179,7 @@ def test_the_terminal_shows_it(tmp_path: Path) -> None:
     "values", [THREE, {"adaln": [0.5]}, {"adaln": [None]}, {f"variant-{k}": [0.1 * k] for k in range(1, 10)}]
 )
 def test_the_report_is_written_whatever_there_is(tmp_path: Path, values: dict[str, Any]) -> None:
-    path = report.write_report(made(tmp_path, values), "made")
+    path = write_page(made(tmp_path, values), "made")
     text = path.with_suffix(".md").read_text()
     for name in [line.rpartition("(")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]:
         assert (path.parent / name).read_bytes()[:4] == b"\x89PNG"
@@ -190,7 +191,7 @@ def test_the_report_is_written_whatever_there_is(tmp_path: Path, values: dict[st
 def test_the_page_holds_everything_it_shows(tmp_path: Path) -> None:
     """One file, no network; every figure's numbers are a link; a failure is a row; names are escaped."""
     store = made(tmp_path, {"adaln": [0.5, 0.6], "adaln-zero": [0.2, None], "third": [0.4, 0.5]})
-    text = report.write_report(store, "made").read_text()
+    text = write_page(store, "made").read_text()
     assert len(text) < 5_000_000 and "<script src" not in text
     assert not re.findall(r"(?:src|href)=\"(?!data:)", text) and "http" not in re.sub(r"data:[^\"]*", "", text)
     links = dict(re.findall(r'download="made-([\w-]+)\.?\w*" href="data:text/\w+;base64,([^"]+)"', text))

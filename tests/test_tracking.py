@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
-from synthetic import manifest_of
+from synthetic import manifest_of, write_page
 
 from bench.measure.images import png
 from bench.store.files import write_json
@@ -26,7 +26,6 @@ from bench.store.result import Result
 from bench.views import dashboard
 from bench.views import mlflow as tracking
 from bench.views.mlflow import TrackingError
-from bench.views.report import write_report
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +130,7 @@ def test_short_names_training_mode_and_the_capability_figure(root: Path) -> None
     from synthetic import generate_tasks
 
     store = generate_tasks(root, schemes=("adaln-zero",), tasks=("bind",), seeds=1)
-    write_report(store, "tasks")
+    write_page(store, "tasks")
     tracking.sync(store, "tasks")
     _, _, tags, histories, files = contents(store, "tasks")["tasks"]
     assert "capability.png" in files and json.loads(tags["ditbench.names"])["fid_efficientnet_lite0_400"] == "FID"

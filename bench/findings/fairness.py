@@ -78,8 +78,8 @@ def _hashed(cells: list[CellRecord], what: str, key: str, by_seed: bool) -> Stat
     for shared, groups in groups_of.items():
         if len(groups) > 1:
             where = f" ({', '.join(shared)})" if shared else ""
-            odd = few(min(groups.values(), key=len))
-            return Statement(what, "differs", f"{odd}{where} and the others have different hashes")
+            odd: list[str] = min(groups.values(), key=len)
+            return Statement(what, "differs", f"{few(odd)}{where} and the others have different hashes")
     points, seeds = {_point(cell) for cell in cells}, {cell.row.seed for cell in cells} if by_seed else set()
     parts = [f"{len(points)} points of the axes"] if len(points) > 1 else []
     each = " and ".join([*parts, *([counted(len(seeds), "seed")] if len(seeds) > 1 else [])])

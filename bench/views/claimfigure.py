@@ -65,9 +65,7 @@ def of_most_seeds(lines: Iterable[Line]) -> list[Line]:
     found: dict[str, Line] = {}
     for line in lines:
         one = line.difference
-        of = line.compared(
-            named=True
-        )  # neither how rows are named nor the number of samples
+        of = line.compared(named=True)  # neither how rows are named nor the number of samples
         if of not in found or len(one.seeds) >= len(found[of].difference.seeds):
             found[of] = line
     return list(found.values())

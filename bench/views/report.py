@@ -11,12 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.findings.analysis import Analysis, analyse
+from bench.findings.analysis import Analysis
 from bench.findings.coverage import coverage
 from bench.store.files import make_folder, write_atomic
-from bench.store.folders import Store
 from bench.store.result import is_number
-from bench.store.table import Table, collect
+from bench.store.table import Table
 from bench.views.answers import answers
 from bench.views.escape import markdown_code, markdown_line, markdown_text
 from bench.views.figures.catalogue import Figure, plot_all
@@ -24,15 +23,6 @@ from bench.views.limits import limits
 from bench.views.page import FIRST, html
 from bench.views.sheets import sheets
 from bench.views.text import as_csv, capability_markdown, latex, markdown
-
-
-def write_report(store: Store, name: str) -> Path:
-    """Writes `matrices/<name>/report/` and returns its `report.html`.
-
-    Raises:
-        FileNotFoundError: if no such matrix was planned.
-    """
-    return write_files(analyse(collect(store, name)), store.matrix_folder(name) / "report")
 
 
 def write_files(analysis: Analysis, folder: Path, *, kept: Path | None = None) -> Path:
@@ -139,7 +129,7 @@ def _what(table: Table) -> str:
 
 
 def _used(table: Table, group: str, key: str) -> list[float]:
-    """The values that finished cells had, in order: axes, variants, budgets and tasks may set others than the matrix."""
+    """The values that finished cells had, in order: axes, variants, budgets and tasks may set others."""
     configs = [cell.result.config.get(group) for cell in table.cells if cell.result]
     return sorted({one[key] for one in configs if isinstance(one, dict) and is_number(one.get(key))})
 

@@ -123,10 +123,10 @@ def legend(figure: Canvas, axis: Axes) -> None:
     figure.legend(handles, labels, loc="outside right upper", ncols=columns, fontsize=6)
 
 
-def legend_below(figure: Canvas, axis: Axes, *, columns: int = 5) -> None:
+def legend_below(figure: Canvas, axis: Axes) -> None:
     """One legend of all axes, below them."""
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), fontsize=7)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), fontsize=7)
 
 
 @dataclass(frozen=True)
