@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from kit import warm_command
 from tiny import planned, run_all
 
+from architectures import laws
 from bench.config.schema import Train
 from bench.store.files import file_digest
 from bench.store.folders import CellFolder
@@ -26,6 +29,7 @@ from bench.training.batches import StepSampler
 from bench.training.callback import CellCallback
 from bench.training.checkpoints import AtomicCheckpoints, load_checkpoint, newest_checkpoint
 from bench.training.ema import Ema
+from bench.training.module import CellModule
 
 # --- batches --------------------------------------------------------------------------------------------------------
 
@@ -76,6 +80,20 @@ def test_swapped_weights_come_back_whatever_happens() -> None:
 
 
 # --- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def test_losses_of_a_checkpoint_come_back_to_where_the_weights_are() -> None:
+    """Lightning restores a module before it moves it: the device that it knows then is the CPU."""
+    kind = laws.CAPTIONS
+    module = CellModule(laws.SchemeUnderTest("adaln-zero").random(kind), Train(), seed=0)
+    module.losses, module.level = [torch.tensor(float(k)) for k in range(3)], torch.tensor(1.0)
+    module._trainer = SimpleNamespace(global_step=3)  # type: ignore[assignment]
+    checkpoint: dict[str, Any] = {}
+    module.on_save_checkpoint(checkpoint)
+    there = CellModule(laws.SchemeUnderTest("adaln-zero").random(kind).to("meta"), Train(), seed=0)
+    there.on_load_checkpoint(checkpoint)
+    assert there.device.type == "cpu" and there.level is not None
+    assert [one.device.type for one in (*there.losses, there.level)] == ["meta"] * 4
 
 
 def save(folder: Path, step: int) -> Path:

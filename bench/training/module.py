@@ -112,11 +112,12 @@ class CellModule(lightning.LightningModule):
         checkpoint["level"] = self.level.cpu() if self.level is not None else torch.empty(0)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes it back."""
+        """Takes it back, to where the weights are: `self.device` is the CPU until Lightning has restored all."""
+        device = self.ema.live[0].device
         self.ema.load_state_dict(checkpoint["ema"])
         self.seconds = checkpoint["seconds"]
-        self.losses = list(checkpoint["losses"].to(self.device))
-        level = checkpoint["level"].to(self.device)
+        self.losses = list(checkpoint["losses"].to(device))
+        level = checkpoint["level"].to(device)
         self.level = level if level.numel() else None
 
 
