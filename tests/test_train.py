@@ -187,6 +187,14 @@ def test_the_last_word_of_a_step_counts_and_torn_lines_do_not(tmp_path: Path) ->
     assert [entry["attempt"] for entry in read_journal(path)] == [1, 2, 2]
 
 
+def test_the_learning_rate_of_a_line_is_that_of_its_step(tmp_path: Path) -> None:
+    """It was that of the step to come: nothing on the last line without a cooldown."""
+    made, store = planned(tmp_path, train__steps=6, train__log_every=1, train__cooldown=0, train__warmup=3)
+    assert run_all(made, store)[0].status == "done"
+    found = curves(store.cell(made.cells[0].row.cell).journal)["lr"]
+    assert found == pytest.approx({1: 1e-3 / 3, 2: 2e-3 / 3, 3: 1e-3, 4: 1e-3, 5: 1e-3, 6: 1e-3})
+
+
 # --- a whole cell, killed -------------------------------------------------------------------------------------------
 
 

@@ -169,7 +169,7 @@ class CellCallback(lightning.Callback):
         values = {
             "loss": loss,
             "grad_norm": float(module.gradient_norm),
-            "lr": learning_rate(step, self.config),
+            "lr": learning_rate(step - 1, self.config),  # that the step was made with
             "spikes": float((losses > SPIKE * module.level).sum()) if module.level is not None else 0.0,
         }
         module.level = losses.mean()
