@@ -84,8 +84,8 @@ class DeviceImages:
 
     def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, Any]:
         """Images and prompts of a batch."""
-        order = torch.tensor(indices)
-        return self.images[order.to(self.images.device)], self.prompts.rows("train", order.numpy())
+        order = torch.tensor(indices, pin_memory=self.images.is_cuda)  # what is not pinned is copied after the step
+        return self.images[order.to(self.images.device, non_blocking=True)], self.prompts.rows("train", order.numpy())
 
 
 class TaskBatches(torch.utils.data.IterableDataset[Any]):
