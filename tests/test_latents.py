@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,12 @@ import torch
 from PIL import Image
 from tiny import MATRIX, ditbench, matrix_file, planned, run_all
 
-from bench.config.schema import Data
+from bench.config.schema import Data, Train
 from bench.data import datasets, encode, images_once, latents, vae
 from bench.data.errors import DataError
 from bench.measure import metrics, protocol
+from bench.store.journal import Journal
+from bench.training.callback import CellCallback, RankCallback
 
 SIZE, FACTOR, CHANNELS = 16, 2, 4
 IMAGES = Data(image_size=SIZE, train_count=48, heldout_count=30, unseen_count=8)
@@ -168,6 +172,25 @@ def test_encode_train_decode_and_fid_of_the_folder(weights: Path, tmp_path: Path
     assert found.values[key] == pytest.approx(result.quality[key], rel=1e-4)
     shown = ditbench("data", str(file), "data.source=latents", f"data.path={out}", cwd=tmp_path)
     assert "latents of" in shown.stdout, shown.stderr
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_decoder_is_gone_after_a_sample_grid(weights: Path, tmp_path: Path, leads: bool) -> None:
+    """On every rank: it stayed on the GPU, and was part of the peak of training."""
+
+    def decode(*unused: Any) -> None:
+        vae.of_folder(weights, torch.device("cpu")).decode(torch.zeros(1, CHANNELS, 2, 2))
+        assert vae.of_folder.cache_info().currsize == 1
+
+    config: Any = SimpleNamespace(train=Train(steps=99), sample=SimpleNamespace(grid_every=7))
+    journal, subject = Journal(tmp_path / "journal"), SimpleNamespace(device=torch.device("cpu"), config=config)
+    callback: Any = RankCallback(subject, 0)  # type: ignore[arg-type]
+    if leads:
+        callback = CellCallback(config.train, journal, tmp_path, grid_every=7, write_grid=decode)
+    ranks = SimpleNamespace(led=nullcontext, follow=decode)
+    module = SimpleNamespace(ema=SimpleNamespace(swapped=nullcontext), ranks=ranks, seconds=0.0)
+    callback.on_train_batch_end(SimpleNamespace(global_step=7), module, None, None, 0)
+    assert vae.of_folder.cache_info().currsize == 0
 
 
 # --- ImageNet's layouts, straight from the files ----------------------------------------------------------------------

@@ -132,8 +132,13 @@ def _place(name: str) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=1)
 def of_folder(folder: Path, device: torch.device) -> Vae:
-    """That of prepared latents; loaded once a process."""
+    """That of prepared latents; loaded once, until it is released."""
     return load(str(folder), device)
+
+
+def release() -> None:
+    """Leaves the device's memory to training, which needs no decoder: it would be part of the cell's peak."""
+    of_folder.cache_clear()
 
 
 def files_digest(folder: Path) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.config.schema import Train
+from bench.data import vae
 from bench.data.pixels import from_images
 from bench.store.journal import Journal
 from bench.store.provenance import usage
@@ -133,6 +134,7 @@ class CellCallback(lightning.Callback):
         if now.grid:
             with module.ema.swapped(), module.ranks.led():
                 self.write_grid(step)
+            vae.release()
         if now.curve:
             with module.ema.swapped(), module.ranks.led():
                 self.journal.metrics(step, self.curve())
@@ -241,5 +243,6 @@ class RankCallback(lightning.Callback):
         for _ in range(now.grid + now.curve):
             with module.ema.swapped():
                 module.ranks.follow(self.subject)
+            vae.release()
         if now.log or now.grid or now.curve or self.steps == Throughput.WARM_UP:
             self.memory.restart()
