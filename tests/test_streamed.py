@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from kit import assert_same
-from odd_sets import labelled, png, read
+from odd_sets import labelled, parquet, png, read
 from PIL import Image
 from tiny import planned, run_all
 
@@ -192,8 +192,34 @@ def test_files_that_are_gone_or_damaged_are_named_when_they_are_needed(
     assert found.train.images[0][0, 0, 0] == 0
     for file in (tmp_path / "moved/train/class 0").iterdir():
         file.unlink()
-    with pytest.raises(DataError, match="has 20 rows, fewer than when it was prepared"):
+    with pytest.raises(DataError, match=r"not those that were prepared, in that order, and a row \(20 now\)"):
         read_again(found.train.images)[0]
+
+
+@pytest.mark.parametrize("change", ["another image", "another name", "a table's rows", "another shard"])
+def test_rows_that_moved_since_they_were_prepared_are_refused(tmp_path: Path, change: str) -> None:
+    """They had each other's labels; only that there were not fewer was checked."""
+    path = tmp_path / "set"
+    if change == "another shard":
+        found = read(parquets(path), tmp_path / "cache", stream=True).train.images
+        (path / "train.parquet").rename(path / "train-1.parquet")
+        parquet(path / "train-0.parquet", label=[0])
+    elif change == "a table's rows":
+        path.mkdir()
+        rows = [f"{k}.png,{k % 3}\n" for k in range(6)]
+        for name in ("train", "test"):
+            (path / f"{name}.csv").write_text("".join(["image,label\n", *rows]))
+        for k in range(6):
+            (path / f"{k}.png").write_bytes(png(k))
+        found = read(path, tmp_path / "cache", stream=True).train.images
+        (path / "train.csv").write_text("".join(["image,label\n", *rows[::-1]]))
+    else:
+        found = read(folder(path), tmp_path / "cache", stream=True).train.images
+        old, new = path / "train/class 0/00.png", path / "train/class 0/01.png"
+        new.write_bytes(png(77)) if change == "another image" else old.rename(path / "train/class 0/29.png")
+    assert len(read_again(found)) == len(found)
+    with pytest.raises(DataError, match="its files are not those that were prepared"):
+        read_again(found)[0]
 
 
 def read_again(images: Any) -> Any:

@@ -154,7 +154,7 @@ def data_digest(config: Data) -> str:
     from bench.data.reading import convert
 
     defining = {key: value for key, value in as_dict(config).items() if key not in ("path", "channels", "stream")}
-    defining |= {"stream": True} if config.stream else {}
+    defining |= {"stream": streamed.VERSION} if config.stream else {}
     path = local_path(config)
     if path is None:
         return digest(["hub", convert.VERSION, config.path, defining], 16)

@@ -8,6 +8,7 @@ files. Of those an epoch permutes the blocks, and rows within windows of `WINDOW
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,17 +23,35 @@ from bench.store.files import write_atomic
 
 if TYPE_CHECKING:
     from bench.data.reading.parts import Part
+    from bench.data.reading.rows import Rows
 
 WINDOW = 4096  # rows that are permuted among each other; the stored bytes of two windows are kept in memory
-ROWS, BLOCKS, PLACE = "train-rows.npy", "train-blocks.npy", "place.txt"
+ROWS, BLOCKS, FILES, PLACE = "train-rows.npy", "train-blocks.npy", "train-files.txt", "place.txt"
+VERSION = 2  # of what is written; whoever changes it raises this, and all is prepared again
 
 
-def write(part: Part, folder: Path) -> None:
-    """What a cell needs to know of the rows: their numbers in the split, and their blocks."""
+def write(part: Part, folder: Path, column: str) -> None:
+    """What a cell needs to know of the rows: their numbers in the split, their blocks, and the files they are of."""
     np.save(folder / ROWS, part.kept)
+    (folder / FILES).write_text(files_digest(part.rows, column))
     blocks = part.rows.blocks
     if blocks is not None:
         np.save(folder / BLOCKS, blocks[part.kept])
+
+
+def files_digest(rows: Rows, column: str) -> str:
+    """Of what says which image a row is: files with their sizes and rows, and the paths that they name, in order.
+
+    No image is opened: of a folder these are the names that the walk found.
+    """
+    found = hashlib.sha256()
+    for piece in rows.pieces:
+        size = piece.file.stat().st_size if piece.file.is_file() else 0  # of a folder of images there is none
+        found.update(f"{piece.file.name} {size} {piece.count}\n".encode())
+        if not piece.blocks and not piece.embedded(column):
+            for name in piece.read(column, np.ones(piece.count, bool)):
+                found.update(f"{name}\n".encode(errors="surrogateescape"))
+    return found.hexdigest()
 
 
 def place(path: Path, folder: Path) -> None:
@@ -123,8 +142,11 @@ class StreamedImages:
             if not path.exists():
                 raise DataError(f"{path}: is not there; its images are streamed (data.stream), and training needs it")
             rows = convert.training_rows(self.config, path)
-            if len(self.rows) and self.rows[-1] >= len(rows):
-                raise DataError(f"{path}: has {len(rows):,} rows, fewer than when it was prepared; run again")
+            if files_digest(rows, self.config.image_column) != (self._folder / FILES).read_text():
+                raise DataError(
+                    f"{path}: its files are not those that were prepared, in that order, and a row ({len(rows):,} now) "
+                    "would have another's label; run again"
+                )
             self._part = Part("train", rows, self.rows)
         return self._part
 

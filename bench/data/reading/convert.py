@@ -145,7 +145,7 @@ def _fill(config: Data, layout: Layout, folder: Path, progress: Progress) -> dic
     seen: dict[str, Counter[bytes]] = {}
     for part in parts:
         if part.name == "train" and config.stream:
-            streamed.write(part, folder)
+            streamed.write(part, folder, config.image_column)
             seen[part.name] = Counter()
             examine(part, config, progress)
         else:
