@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -252,6 +253,24 @@ def test_imagenets_layouts_are_encoded_from_their_files_to_the_same_bytes(
     assert found.classes == [("class " if layout is as_parquet else "") + label for label in CLASSES]
     assert found.train.labels is not None and np.bincount(found.train.labels).tolist() == [8, 8, 8]
     assert len(found.train) == 24 and len(found.heldout) == 9
+
+
+def test_a_shard_is_one_pass_through_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row group of parquet was read again for each batch of 16."""
+    own = Data("huggingface", path=str(as_parquet(tmp_path / "imagenet")), image_size=SIZE, label_column="label")
+    own = replace(own, heldout_split="validation")
+    arrays = datasets.load(datasets.prepare(own, tmp_path / "arrays")).train.images
+    opened, read = [], pyarrow.parquet.ParquetFile.iter_batches
+
+    def counted(self: Any, *words: Any, **options: Any) -> Any:
+        opened.append(options["row_groups"])
+        return read(self, *words, **options)
+
+    with images_once.of_files(own, tmp_path / "scratch") as images:
+        monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", counted)
+        for rows, part in images.splits["train"].batches(2, 20, 4):  # of three files
+            assert np.array_equal(part, arrays[rows.start : rows.stop])
+        assert rows == range(18, 20) and len(opened) == 3
 
 
 def test_the_command_streams_without_arrays_and_says_what_it_cannot(weights: Path, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ splits, subsets and conversions are the same by both ways (`tests/test_latents.p
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,23 @@ Uint8 = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class OneSplit:
-    """A split: how many images, their labels or captions, and what reads those from one row up to another."""
+    """A split: how many images, their labels or captions, and what reads those from a row up to another in one pass."""
 
     count: int
     labels: NDArray[np.int64] | None
     captions: list[str] | None
-    read: Callable[[int, int], Uint8]
+    images: Callable[[int, int], Iterable[Uint8]]
 
     def batches(self, first: int, last: int, size: int) -> Iterator[tuple[range, Uint8]]:
-        """Rows and images of each batch; a batch is read when it is asked for."""
+        """Rows and images of each batch, read when it is asked for; the files are gone through once for all."""
+        images = iter(self.images(first, last))
         for start in range(first, last, size):
-            end = min(start + size, last)
-            yield range(start, end), self.read(start, end)
+            rows = range(start, min(start + size, last))
+            yield rows, np.stack(list(islice(images, len(rows))))
+
+    def read(self, first: int, last: int) -> Uint8:
+        """Images (last - first, H, W, 3)."""
+        return np.stack(list(self.images(first, last)))
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def of_arrays(data: Dataset) -> Images:
     if data.task is not None or data.latents:
         raise DataError("data.source: images are encoded, and this is a task's or latents already")
     splits = {
-        name: OneSplit(len(own), own.labels, own.captions, lambda a, b, own=own: np.asarray(own.images[a:b]))  # type: ignore[misc]
+        name: OneSplit(len(own), own.labels, own.captions, lambda a, b, own=own: own.images[a:b])  # type: ignore[misc]
         for name, own in data.splits.items()
         if name in ("train", "heldout")
     }
@@ -100,11 +106,9 @@ def _split(part: Part, config: Data) -> OneSplit:
     labels = None if part.labels is None else part.labels[part.kept]
     texts = None if part.texts is None else [part.texts[row] or "" for row in part.kept]
 
-    def read(first: int, last: int) -> Uint8:
-        rows, size = part.kept[first:last], config.image_size
-        out = np.empty((len(rows), size, size, 3), np.uint8)
-        for index, stored in enumerate(part.rows.images(config.image_column, rows)):
-            out[index] = decoding.decoded(part, config, int(rows[index]), stored).pixels
-        return out
+    def images(first: int, last: int) -> Iterator[Uint8]:
+        rows = part.kept[first:last]
+        for row, stored in zip(rows, part.rows.images(config.image_column, rows), strict=True):
+            yield decoding.decoded(part, config, int(row), stored).pixels
 
-    return OneSplit(len(part.kept), labels, texts, read)
+    return OneSplit(len(part.kept), labels, texts, images)
