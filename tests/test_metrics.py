@@ -214,6 +214,15 @@ def test_fid_of_one_distribution_falls_to_zero_with_more_samples() -> None:
     assert figures.bias({"x": {"points": found, "limit": bias.limit(found, 40)}}, 40)[:4] == b"\x89PNG"
 
 
+def test_every_image_is_in_precision_and_recall() -> None:
+    """Of 50,000 the first 10,000 were compared, and the name said 50k, as it does of `ditbench evaluate`."""
+    rng = np.random.default_rng(0)
+    real = rng.normal(size=(10_500, 2)).astype(np.float32)
+    generated = np.concatenate([real[:10_000], real[:500] + 100])
+    found = set_metrics(generated, real, slug="x")
+    assert found["precision_x_10500"] == pytest.approx(10_000 / 10_500, abs=1e-6)
+
+
 def test_names_say_what_made_them() -> None:
     assert [count_name(n) for n in (400, 1000, 5000, 1500)] == ["400", "1k", "5k", "1500"]
     with pytest.raises(TypeError, match="fid_statistics_file"):
@@ -226,6 +235,14 @@ def test_names_say_what_made_them() -> None:
 def test_features_do_not_depend_on_the_batch(lite, images, features) -> None:
     assert np.allclose(lite.features(images[:20], batch=7), features[:20], atol=1e-4)
     assert features.shape == (120, 1280) and features.dtype == np.float32 and features.std(0).mean() > 0.01
+
+
+def test_features_show_that_the_cell_lives(lite, images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sign of life a batch: where a set takes longer than `run.silence`, the cell was ended as hung."""
+    beats: list[int] = []
+    monkeypatch.setattr(extractors, "beat", lambda: beats.append(1))
+    lite.features(images[:20], batch=7)
+    assert len(beats) == 3
 
 
 def test_what_is_no_image_is_refused(lite) -> None:

@@ -23,7 +23,6 @@ from bench.store.metrics import Measurement
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 Warn = Callable[[str], None]
-BLOCK = 2000  # rows that precision and recall compare at a time: 0.4 GB of distances for 50,000 images
 FEWEST = 5  # images
 
 
@@ -167,7 +166,7 @@ def _values(found: Outputs, real: Reference) -> dict[str, float]:
         values["inception_score"] = metrics.inception_score(found.logits)
     if real.outputs is not None:
         values["kid"] = metrics.kernel_distance(found.features, real.outputs.features)
-        values |= metrics.neighbourhoods(found.features, real.outputs.features, block=BLOCK)
+        values |= metrics.neighbourhoods(found.features, real.outputs.features)
     return values
 
 
