@@ -191,6 +191,34 @@ def test_frozen_encoder_from_a_local_folder(tmp_path: Path, encoders, name: str,
     assert model(torch.zeros(2, 3, 16, 16), torch.rand(2), batch).shape == (2, 3, 16, 16)
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_prompt_that_is_typed_has_the_bits_of_the_cached_one(tmp_path: Path, encoders, layers: int) -> None:
+    """Training sees features in float16; `ditbench sample` had them in float32."""
+    one = config(kind="features", encoder=str(encoders["t5"]), length=8, layers=layers)
+    prepared = prompts.prepare(labelled(), one, tmp_path)
+    assert np.load(prepared.folder / "tokens.npy", mmap_mode="r").dtype == np.float16
+    texts = [f"a photo of a {name}" for name in sorted(labelled().classes or [])]
+    cached = prepared._lookup(np.arange(len(texts)))
+    typed = prepared.encode(texts)[0]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(typed, cached, strict=True))
+    assert [part.dtype for part in typed] == [part.dtype for part in cached]
+
+
+def test_features_beyond_float16_are_refused_by_name(tmp_path: Path, encoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large T5's exceed 65,504, and were infinity in the cache."""
+    load = loaders._load_encoder
+
+    def large(name: str) -> Any:
+        tokenizer, model = load(name)
+        model.final_layer_norm.weight.data.fill_(1e6)
+        return tokenizer, model
+
+    monkeypatch.setattr(loaders, "_load_encoder", large)
+    with pytest.raises(PromptError, match=r"features of 'A ring.' are not finite in float16, which ends at 65,504"):
+        prompts.prepare(captioned(), config(kind="features", encoder=str(encoders["t5"]), length=8), tmp_path)
+    assert not list(tmp_path.glob("prompts/*/tokens.npy"))
+
+
 def test_an_encoder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(PromptError, match="nowhere"):

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -22,6 +22,7 @@ from bench.store.files import digest, file_digest, make_folder, whole_folder, wr
 
 META = "meta.json"
 Warn = Callable[[str], None]
+Number = TypeVar("Number", bound=np.generic)
 _verified: dict[Path, tuple[Any, ...]] = {}  # folders that this process has read whole, and the stamps they had
 
 
@@ -122,14 +123,22 @@ def sweep_others(folder: Path) -> None:
 def images_file(path: Path, count: int, size: int) -> np.memmap[Any, np.dtype[np.uint8]]:
     """A new array of images, uint8 (count, size, size, 3), mapped from a file whose space is taken at once.
 
+    Raises:
+        DiskError: if the disk has not enough.
+    """
+    return array_file(path, (count, size, size, 3), np.uint8, "prepared images")
+
+
+def array_file(path: Path, shape: tuple[int, ...], dtype: type[Number], what: str) -> np.memmap[Any, np.dtype[Number]]:
+    """A new array of that shape and type, mapped from a file whose space is taken at once.
+
     A mapped file takes it page by page instead, and a disk that fills meanwhile ends the process by a signal.
 
     Raises:
         DiskError: if the disk has not enough.
     """
-    shape = (count, size, size, 3)
-    with writing(path, "prepared images", math.prod(shape)):
-        mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    with writing(path, what, math.prod(shape) * np.dtype(dtype).itemsize):
+        mapped = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         if hasattr(os, "posix_fallocate"):  # macOS has none
             with open(path, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

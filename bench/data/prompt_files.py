@@ -110,10 +110,11 @@ def _make_features(data: Dataset, config: Prompt, folder: Path, progress: Progre
     for name, row in rows.items():
         np.save(folder / f"{name}.npy", row)
     assert config.encoder is not None
-    made = frozen_features(unique, config.encoder, config.length, progress, layers=config.layers)
+    file = folder / "tokens.npy"
+    made = frozen_features(unique, config.encoder, config.length, progress, layers=config.layers, file=file)
     if data.task is not None and (longest := int(made.lengths.max())) > config.length:
         raise PromptError(_too_long(config, data.task, longest, "tokens"))
-    for name, part in (("tokens", made.tokens.astype(np.float16)), ("mask", made.mask), ("pooled", made.pooled)):
+    for name, part in (("mask", made.mask), ("pooled", made.pooled)):
         np.save(folder / f"{name}.npy", part)
     arguments = {
         "width": made.tokens.shape[2] // config.layers,

@@ -123,7 +123,8 @@ class Prompts:
             if words(text) and made.unknown.issuperset(words(text)):
                 raise PromptError(f"prompt {text!r}: no word of it is known to {self.meta['encoder']}")
         unknown = sorted(made.unknown)
-        return FeatureBatch(*(torch.from_numpy(part) for part in (made.tokens, made.mask, made.pooled))), unknown
+        tokens, mask, pooled = (torch.from_numpy(part) for part in (made.tokens, made.mask, made.pooled))
+        return FeatureBatch(tokens.float(), mask, pooled), unknown
 
     def _of_slots(self, task: Task, texts: list[str]) -> torch.Tensor:
         none = [0] * len(task.slots)
