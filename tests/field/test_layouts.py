@@ -438,6 +438,35 @@ def test_an_archive_writes_nowhere_else(tmp_path: Path, kind: str) -> None:
     assert not list(tmp_path.rglob("evil.png")) and not (tmp_path.parent / "evil.png").exists()
 
 
+@pytest.mark.parametrize("outer", ["zip", "tar"])
+@pytest.mark.parametrize("inner", ["zip", "tar"])
+def test_an_archive_of_archives_is_refused_by_what_it_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outer: str, inner: str
+) -> None:
+    """ImageNet's is a tar of 1,000 tars, 138 GB: all were hashed and unpacked before this was said."""
+    made = tmp_path / "made"
+    packed(images(tmp_path / "cat", "0.png", "1.png"), made / f"cat.{inner}", "zip" if inner == "zip" else "")
+    file = packed(made, tmp_path / f"all.{outer}", "zip" if outer == "zip" else "")
+
+    def never(*unused: Any, **also_unused: Any) -> Any:
+        raise AssertionError("hashed or unpacked")
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", never)
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", never)
+    monkeypatch.setattr("bench.data.reading.convert.file_digest", never)
+    with pytest.raises(DataError, match=rf"all.{outer}: an archive in an archive \(cat.{inner}\); unpack it first"):
+        read(file, tmp_path / "cache")
+
+
+def test_shards_of_webdataset_in_an_archive_are_read(tmp_path: Path) -> None:
+    samples = [{"png": png(k), "cls": str(k % 2).encode()} for k in range(4)]
+    for split in ("train", "test"):
+        shard(tmp_path / f"made/{split}.tar", samples)
+    file = packed(tmp_path / "made", tmp_path / "all.zip", "zip")
+    found = read(file, tmp_path / "cache", image_column="image", label_column="label")
+    assert greys(found.train) == [0, 1, 2, 3]
+
+
 def test_an_archive_for_each_split(tmp_path: Path) -> None:
     for split in ("train", "test"):
         own = images(tmp_path / "made" / split, "cat/0.png", "dog/1.png")

@@ -16,7 +16,7 @@ from bench.data import streamed
 from bench.data.datasets import Progress, local_path, write_captions
 from bench.data.errors import DataError, listed
 from bench.data.reading import captions, labels
-from bench.data.reading.archives import archives, unpack
+from bench.data.reading.archives import archives, refuse_nested, unpack
 from bench.data.reading.decoding import examine, name_of, write_images
 from bench.data.reading.layouts import Layout, beside, read_layout
 from bench.data.reading.parts import Part, duplicates, notes_of
@@ -37,6 +37,7 @@ def content(path: Path, config: Data) -> list[list[str]]:
     """
     packed = archives(path)
     if packed:
+        refuse_nested(path, packed)
         return [
             [file.relative_to(path).as_posix() if path.is_dir() else file.name, file_digest(file)] for file in packed
         ]
