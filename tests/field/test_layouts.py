@@ -27,6 +27,7 @@ from PIL import Image
 from bench.config.schema import Data
 from bench.data import datasets as data
 from bench.data.errors import DataError
+from bench.data.reading.layouts import read_layout
 
 
 def images(root: Path, *places: str) -> Path:
@@ -134,6 +135,17 @@ def test_texts_beside_images_are_captions(tmp_path: Path) -> None:
     assert found.train.captions == ["a cat", "une bête"] and greys(found.heldout) == [2]
     (root / "train/1.txt").write_text("another", encoding="utf-8")
     assert read(root, tmp_path / "cache", caption_column="text").train.captions == ["a cat", "another"]
+
+
+def test_texts_beside_images_are_those_that_the_walk_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each image asked the disk for a text beside it, twice, whether the folder had one or none."""
+    root = images(tmp_path / "set", *CLASSES)
+    (root / "train/cat/0.txt").write_text("a cat")
+    asked: list[Path] = []
+    monkeypatch.setattr(Path, "is_file", lambda self: asked.append(self) or os.path.isfile(self))
+    layout = read_layout(root, Data("huggingface", path=str(root), caption_column="text"))
+    assert list(layout.splits["train"].values("text")) == ["a cat", None]
+    assert not [path for path in asked if path.suffix in (".txt", ".png")]
 
 
 # --- tables of text -------------------------------------------------------------------------------------------------

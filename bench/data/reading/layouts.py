@@ -200,8 +200,9 @@ def _of_images(root: Path, kinds: dict[str, list[Path]], config: Data) -> Layout
     read = {key_of(splits_of_images, name) for name in wanted}
     folders = {file: parts for name, own in splits_of_images.items() if name in read for file, parts in own}
     label = classes(folders)
+    texts = {file for file in kinds.get("", []) if file.suffix == ".txt"}
     rows = {
-        name: Rows(name, [_piece_of_images(root, [file for file, _ in own], label)], root)
+        name: Rows(name, [_piece_of_images(root, [file for file, _ in own], label, texts)], root)
         for name, own in splits_of_images.items()
     }
     placed = {file for own in splits_of_images.values() for file, _ in own}
@@ -245,17 +246,17 @@ def _divided(rows: Rows, names: list[str]) -> dict[str, Rows]:
     return parts
 
 
-def _piece_of_images(root: Path, files: list[Path], label: dict[Path, str | None]) -> Piece:
-    """Columns `image`, `label` where images are in class folders, and `text` where text files are beside them."""
+def _piece_of_images(root: Path, files: list[Path], label: dict[Path, str | None], texts: set[Path]) -> Piece:
+    """Columns `image`, `label` where images are in class folders, and `text` where one of `texts` is beside each."""
     columns: dict[str, list[Any]] = {"image": [str(file.relative_to(root)) for file in files]}
     labels = [label.get(file) for file in files]
     if any(labels):
         columns["label"] = labels
-    texts = [file.with_suffix(".txt") for file in files]
-    beside = tuple(text for text in texts if text.is_file())
-    if beside:
-        columns["text"] = [_text_of(text) if text.is_file() else None for text in texts]
-    return of_columns(root / "images", columns, beside)
+    beside = [text if texts and (text := file.with_suffix(".txt")) in texts else None for file in files]
+    found = tuple(text for text in beside if text is not None)
+    if found:
+        columns["text"] = [None if text is None else _text_of(text) for text in beside]
+    return of_columns(root / "images", columns, found)
 
 
 def _text_of(file: Path) -> str:
