@@ -182,12 +182,6 @@ def parse(text: str) -> Scene:
     return scene
 
 
-def vocabulary() -> tuple[str, ...]:
-    """Every word and mark that captions use, sorted."""
-    phrases = [phrase for words in (LOCAL | GLOBAL).values() for phrase in words]
-    return tuple(sorted({"a", "and", "in", "at", "the", "tone", "background", ",", ";", *" ".join(phrases).split()}))
-
-
 def _not_a_caption(reason: str) -> ValueError:
     return ValueError(f"not a caption of a scene: {reason}")
 
@@ -385,14 +379,3 @@ def entropies() -> dict[str, float]:
     bits["global"] = log2(len(_PAIRS["global", False])) + bits["time"] + bits["texture"]
     bits["scene_local"] = log2(MAX_ITEMS) + sum(counts) / MAX_ITEMS * (pair + bits["size"]) + placed
     return bits
-
-
-def entropy_table() -> str:
-    """`entropies` as a table to print."""
-    bits = entropies()
-    lines = [f"{'':8}{'attribute':<12}{'values':>6}{'bits':>8}"]
-    for kind, attributes in (("local", LOCAL), ("global", GLOBAL)):
-        for name, words in attributes.items():
-            lines.append(f"{kind:8}{name:<12}{len(words):>6}{bits[name]:>8.2f}")
-        lines.append(f"{kind:8}{'all':<12}{'':>6}{bits[kind]:>8.2f}{'  (one object)' if kind == 'local' else ''}")
-    return "\n".join(lines)

@@ -14,9 +14,11 @@ from bench.store.seeds import generator
 from bench.training.model import LoadedCell, encoded, places
 from bench.training.process import process_of
 
+BATCH = 256  # images at once, but for a compiled model
+
 
 @torch.inference_mode()
-def heldout_loss(subject: LoadedCell, *, batch: int = 256) -> dict[str, float]:
+def heldout_loss(subject: LoadedCell) -> dict[str, float]:
     """The loss on a sample of held-out images: `heldout_loss`, and `heldout_loss_bin0` .. by timestep (0 is data).
 
     It is the loss that the cell was trained on; of two processes or targets, losses are two quantities.
@@ -28,7 +30,7 @@ def heldout_loss(subject: LoadedCell, *, batch: int = 256) -> dict[str, float]:
     chosen = sampled(subject.data.heldout, count, seed=seed, name="validation")
     place = torch.arange(count) % bins
     t = (place + torch.rand(count, generator=generator(seed, "heldout t"))) / bins
-    size = subject.pass_size if train.compile == "on" else batch
+    size = subject.pass_size if train.compile == "on" else BATCH
     parts = ((chosen[index], t[index], kept) for index, kept in places(count, size, train))
     loss = torch.cat(list(subject.ranks.shared(_losses, subject, parts)))
     by_bin = {f"heldout_loss_bin{k}": loss[place == k].mean().item() for k in range(bins) if (place == k).any()}

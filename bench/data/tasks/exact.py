@@ -20,18 +20,8 @@ CHUNK = 2**24  # numbers at once
 LEAST = 1e-10  # variance; t = 0 without grain is no division by zero
 
 
-def denoise(task: Task, x_t: Tensor, t: Tensor, words: Tensor) -> Tensor:
-    """E[x_0 | x_t, prompt]: x_t (B, 3, S, S), t (B,), words (B, L) -> (B, 3, S, S)."""
-    return task.denoise(x_t, t, words)
-
-
-def denoise_blind(task: Task, x_t: Tensor, t: Tensor) -> Tensor:
-    """E[x_0 | x_t] where the prompt is not known, the same shapes."""
-    return task.denoise_blind(x_t, t)
-
-
 def mixture(task: Task, x_t: Tensor, t: Tensor, words: Tensor) -> Tensor:
-    """`denoise` of a task whose modes can be listed."""
+    """E[x_0 | x_t, prompt] of a task whose modes can be listed: x_t (B, 3, S, S), t (B,), words (B, L), as x_t."""
     each = max(1, CHUNK // (task.modes(words[:1]).shape[1] * x_t[0].numel()))
     parts = []
     for rows in torch.arange(len(x_t)).split(each):
@@ -42,7 +32,7 @@ def mixture(task: Task, x_t: Tensor, t: Tensor, words: Tensor) -> Tensor:
 
 
 def mixture_blind(task: Task, x_t: Tensor, t: Tensor) -> Tensor:
-    """`denoise_blind` of a task whose images can be listed."""
+    """E[x_0 | x_t], where the prompt is not known, of a task whose images can be listed; the same shapes."""
     z = task.world()
     means, std = task.paint(z).flatten(1).double(), task.grain(z).double()  # (W, P), (W,)
     parts = []
