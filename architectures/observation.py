@@ -2,7 +2,7 @@
 
 with observe(model) as observed:
     model(x, t, prompt)
-observed.blocks[i]                      # (B,) |h_out - h_in| / |h_in|, of any block
+observed.blocks[i]                      # (B,) |h_out - h_in| / |h_in| of the streams that block i changes
 observed.branches[i, "attention"]       # of sub-layers made by the rule: share, gate, scale, each for the batch
 """
 
@@ -67,16 +67,23 @@ def observe(model: DiT) -> Iterator[Observation]:
 
 def _block_hook(observed: Observation, index: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
     def hook(block: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-        before, after = _whole(args[0]), _whole(out)
+        before, after = (torch.cat(parts, dim=1) for parts in changed(args[0], out))
         if before.shape == after.shape:
             observed.blocks[index] = _ratio(after - before, before)
 
     return hook
 
 
-def _whole(h: Any) -> Tensor:
-    """The image's stream, with the prompt's behind it where there are two."""
-    return h if isinstance(h, Tensor) else torch.cat(list(h), dim=1)
+def changed(h: Any, out: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """The streams that a block changes, before and after it; all where it joins them, or changes none.
+
+    What it hands on as it was is left out: a stream that it reads alone, or vectors that modulate (DDT).
+    """
+    before, after = ([streams] if isinstance(streams, Tensor) else list(streams) for streams in (h, out))
+    pairs = [(one, other) for one, other in zip(before, after, strict=False) if one is not other]
+    if len(before) == len(after) and pairs:
+        return [one for one, _ in pairs], [other for _, other in pairs]
+    return before, after
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:

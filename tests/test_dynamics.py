@@ -7,6 +7,7 @@ import torch
 
 import architectures
 from architectures import laws
+from architectures.placement import HEAD
 from bench.training import dynamics
 
 GATED = ["adaln-zero", "sd3", "qwen-image", "flux", "shared-modulation", "shift-free", "lumina2"]
@@ -74,6 +75,22 @@ def test_what_is_seen_is_what_was_computed() -> None:
     gate = kept["modulation"][1].gate.abs()
     assert values["dynamics/gate/block01.mlp"] == pytest.approx(gate.mean().item())
     assert values["dynamics/gate_saturation/block01.mlp"] == pytest.approx((gate > 0.97).float().mean().item())
+
+
+@pytest.mark.parametrize("head", HEAD.choices)
+def test_what_a_block_hands_on_as_it_was_is_not_counted(head: str) -> None:
+    """DDT's blocks hand on the vectors that modulate, or x, beside the stream that they change."""
+    model, given = laws.SchemeUnderTest("ddt", {"head": head}).random(), laws.inputs()
+    kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    for index, block in enumerate(model.blocks):
+        place = 0 if index < model.scheme.encoder else -1
+        block.register_forward_hook(lambda _, h, out, i=index, k=place: kept.update({i: (h[0][k], out[k])}))
+    with architectures.observe(model) as seen:
+        model(*given)
+    for index, (before, after) in kept.items():
+        moved = (after - before).flatten(1).norm(dim=1) / before.flatten(1).norm(dim=1)
+        assert torch.allclose(seen.blocks[index], moved)
+    assert sorted(seen.blocks) == sorted(kept)
 
 
 def test_gradients_are_those_of_each_block() -> None:

@@ -384,3 +384,10 @@ def test_a_role_of_another_name_is_refused() -> None:
 def test_of_a_built_in_scheme_every_parameter_has_a_role(scheme: str) -> None:
     own = {"registers": 8 * 32}  # its blank tokens, which serve neither prompt nor modulation
     assert laws.SchemeUnderTest(scheme).build().parameter_split()["scheme"] == own.get(scheme, 0)
+
+
+@pytest.mark.parametrize("head", ["shared", "shared+table"])
+def test_vectors_that_blocks_hand_on_are_no_stream(head: str) -> None:
+    """DDT's decoder hands on a map of another width, or several vectors: the law failed by an error of its own."""
+    (found,) = laws.check("ddt", {"head": head}, only=("precision of the stream",))
+    assert found.outcome == "holds", found.observed

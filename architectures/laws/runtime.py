@@ -23,7 +23,7 @@ from architectures.laws.core import (
     law,
     require,
 )
-from architectures.observation import observe
+from architectures.observation import changed, observe
 from architectures.options import few
 from architectures.prompt import PromptKind
 
@@ -62,12 +62,12 @@ DTYPES: dict[Literal["fp32", "bf16"], torch.dtype] = {"fp32": torch.float32, "bf
 
 @contextmanager
 def passed(model: DiT) -> Iterator[list[Tensor]]:
-    """The streams that blocks receive and give in the passes within."""
+    """The streams that blocks change in the passes within, before and after."""
     streams: list[Tensor] = []
 
     def hook(block: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-        for h in (args[0], out):
-            streams.extend([h] if isinstance(h, Tensor) else h)
+        for parts in changed(args[0], out):
+            streams.extend(parts)
 
     handles = [block.register_forward_hook(hook) for block in model.blocks]
     try:
