@@ -57,6 +57,7 @@ PUBLISHED: dict[str, System] = {
     "dit-b": System("adaln-zero", "dit:DiT", 2022, DIT, dict(width=768, depth=12, heads=12)),
     "dit-l": System("adaln-zero", "dit:DiT", 2022, DIT, dict(width=1024, depth=24, heads=16)),
     "pixart": System("shared-modulation", "pixart:PixArt", 2023, PIXART),
+    "pixart-512": System("shared-modulation", "pixart:PixArt", 2023, PIXART, dict(base_grid=32)),
     "pixart-1024": System(
         "shared-modulation", "pixart:PixArt", 2023, PIXART, dict(base_grid=64, interpolation=2.0, size_conditions=True)
     ),

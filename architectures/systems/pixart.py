@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +21,9 @@ class PixArt(nn.Module):
 
     forward(x (B, 4, H, W), t (B,) steps 0 .. 999, prompt of tokens (B, L, 4096) and mask (B, L)) -> (B, 8, H, W),
     epsilon and variance. With `size_conditions` (the 1024 model) c adds height and width (B, 2) and aspect ratio (B,).
-    Positions are scaled: index * base / grid / interpolation. Chen et al. 2023 (arXiv 2310.00426).
+    Positions are scaled: index * base / grid / interpolation. A released file holds their table, and one of others is
+    refused; diffusers' layout holds none, so that the size must be given with it: `pixart` is of 256 pixels,
+    `pixart-512` and `pixart-1024` of more. Chen et al. 2023 (arXiv 2310.00426).
     """
 
     system = "pixart"
@@ -86,6 +91,23 @@ class PixArt(nn.Module):
             size = torch.tensor([[8.0 * side for side in x.shape[-2:]]], device=x.device).repeat(len(x), 1)
             aspect = size[:, 0] / size[:, 1]
         return epsilon_velocity(lambda x_s, steps: self(x_s, steps, prompt, size, aspect), x, t)
+
+    def refuse(self, state: Mapping[str, Tensor]) -> str:
+        """What a file of PixArt is of, a clause, if its table of positions is not this model's; else empty."""
+        table = state.get("pos_embed")
+        if "t_block.1.weight" not in state or table is None or table.shape[-1:] != (self.width,):
+            return ""
+        table = table.reshape(-1, self.width).float().cpu()  # (grid grid, D)
+        grid = math.isqrt(len(table))
+        at = torch.arange(grid) * (self.base_grid / max(grid, 1) / self.interpolation)
+        own = sincos_at(self.width, at, at)
+        if table.shape == own.shape and torch.allclose(table, own, atol=0.05):
+            return ""
+        return (
+            f"of a model with other positions than base_grid {self.base_grid} and interpolation "
+            f"{self.interpolation:g} give: its table is {grid} x {grid}; choose pixart for 16, pixart-512 for 32, "
+            "pixart-1024 for 64, or give both (of Sigma the interpolation is 0.5, 1, 2, 4 for 16, 32, 64, 128)"
+        )
 
     def moves(self, layout: str) -> list[Move]:
         """How the released file (`original`) or diffusers' (`diffusers`) becomes these parameters."""

@@ -17,17 +17,21 @@ from torch import Tensor
 
 import architectures
 from architectures import WeightsError
+from architectures.layers import sincos_at
 from bench.views.sample import published
 from bench.views.sample.cells import SampleSettings
 from bench.views.sample.weightfiles import FileError, read
 
 SIZES: dict[str, Any] = {"width": 32, "heads": 4, "depth": 1, "image_size": 8, "classes": 7}
+PIXART: dict[str, Any] = {"width": 48, "heads": 4, "depth": 1, "text_width": 12, "size_conditions": False}
 State = dict[str, Tensor]
 
 
-def state_of(layout: str = "original", fill: float | None = None) -> State:
-    """Weights of a tiny DiT under the names of a layout."""
-    model: Any = architectures.published("dit", **SIZES)
+def state_of(
+    layout: str = "original", fill: float | None = None, system: str = "dit", sizes: dict[str, Any] = SIZES
+) -> State:
+    """Weights of a tiny DiT, or another system, under the names of a layout."""
+    model: Any = architectures.published(system, **sizes)
     own = model.state_dict()
     state: State = {}
     for move in model.moves(layout):
@@ -368,3 +372,34 @@ def test_encoded_prompts_that_do_not_fit_are_named(tmp_path: Path) -> None:
     assert prompt.tokens.dtype == null.tokens.dtype == torch.float32
     published.write(tmp_path / "below" / "latents.safetensors", tokens)
     assert load_file(tmp_path / "below" / "latents.safetensors")["latents"].shape == (2, 3, 4)
+
+
+# --- positions that a file holds --------------------------------------------------------------------------------------
+
+
+def of_pixart(grid: int, interpolation: float = 1.0, layout: str = "original") -> State:
+    """Weights of a tiny PixArt as released, with the table of a grid's positions."""
+    state = state_of(layout, system="pixart", sizes=PIXART)
+    at = torch.arange(grid) / interpolation
+    return state | ({"pos_embed": sincos_at(48, at, at)[None].half()} if layout == "original" else {})
+
+
+@pytest.mark.parametrize(
+    ("system", "grid", "interpolation"), [("pixart", 16, 1.0), ("pixart-512", 32, 1.0), ("pixart-1024", 64, 2.0)]
+)
+def test_positions_of_a_file_are_those_of_the_model_or_refused(system: str, grid: int, interpolation: float) -> None:
+    """PixArt-512's file was loaded with the positions of the 256 model, in silence."""
+    model, file = architectures.published(system, **PIXART), of_pixart(grid, interpolation)
+    assert architectures.load_published(model, file) == "original"
+    other = architectures.published("pixart-512" if system == "pixart" else "pixart", **PIXART)
+    with pytest.raises(WeightsError, match=f"other positions than .*table is {grid} x {grid}; choose pixart for"):
+        architectures.load_published(other, file)
+
+
+def test_positions_of_another_interpolation_are_refused() -> None:
+    """Sigma's file of 256 pixels has a table of the same shape."""
+    with pytest.raises(WeightsError, match="interpolation 1 give"):
+        architectures.load_published(architectures.published("pixart", **PIXART), of_pixart(16, 0.5))
+    sigma = architectures.published("pixart", **PIXART, interpolation=0.5)
+    assert architectures.load_published(sigma, of_pixart(16, 0.5)) == "original"
+    assert architectures.load_published(sigma, of_pixart(16, layout="diffusers")) == "diffusers"
