@@ -215,7 +215,8 @@ def _number(text: str, example: str, width: int) -> float | None:
         number = int(text) if channels or example.isdigit() else float(text)
     except ValueError:
         return None
-    return number if 0 < number < float("inf") or number == 0 == float(example) else None
+    zero = not channels and float(example) == 0
+    return number if 0 < number < float("inf") or (zero and number == 0) else None
 
 
 def of(cls: type) -> dict[str, Option]:
