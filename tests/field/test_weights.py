@@ -24,6 +24,9 @@ from bench.views.sample.weightfiles import FileError, read
 
 SIZES: dict[str, Any] = {"width": 32, "heads": 4, "depth": 1, "image_size": 8, "classes": 7}
 PIXART: dict[str, Any] = {"width": 48, "heads": 4, "depth": 1, "text_width": 12, "size_conditions": False}
+CHROMA: dict[str, Any] = {
+    "width": 32, "heads": 2, "dual": 1, "single": 1, "text_width": 12, "hidden": 16, "layers": 1, "axes": (4, 6, 6),
+}  # fmt: skip
 State = dict[str, Tensor]
 
 
@@ -403,3 +406,32 @@ def test_positions_of_another_interpolation_are_refused() -> None:
     sigma = architectures.published("pixart", **PIXART, interpolation=0.5)
     assert architectures.load_published(sigma, of_pixart(16, 0.5)) == "original"
     assert architectures.load_published(sigma, of_pixart(16, layout="diffusers")) == "diffusers"
+
+
+# --- a model of a file ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("system", "sizes"), [("chroma", CHROMA), ("dit", SIZES)])
+def test_a_model_has_no_memory_before_its_file_gives_it(system: str, sizes: dict[str, Any]) -> None:
+    """For a small buffer all of Chroma was allocated and initialised a second time, beside the loaded one."""
+    whole = architectures.published(system, **sizes)
+    with published.parameters_on_meta():
+        model = architectures.published(system, **sizes)
+    assert [p.shape for p in model.parameters()] == [p.shape for p in whole.parameters()]
+    assert all(p.is_meta for p in model.parameters()) and not any(p.is_meta for p in whole.parameters())
+    buffers = dict(whole.named_buffers())
+    assert buffers and same(buffers, dict(model.named_buffers()))
+    assert not any(p.is_meta for p in architectures.published(system, **sizes).parameters()), "the rule outlives it"
+
+
+def test_a_model_is_built_once_for_a_file(whole: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, build = [], architectures.published
+
+    def counted(name: str, **sizes: Any) -> Any:
+        built.append(name)
+        return build(name, **sizes)
+
+    monkeypatch.setattr(architectures, "published", counted)
+    state, _ = loaded(saved(tmp_path / "w.safetensors", whole))
+    assert built == ["dit"]
+    assert not any(tensor.is_meta for tensor in state.values())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import architectures
 from architectures import FeatureBatch
@@ -42,17 +44,27 @@ def load(
         ValueError: for a file that is not this system's.
     """
     state = read(path)
-    with torch.device("meta"):
-        model = architectures.published(system, **sizes)
+    with torch.device("cpu"), parameters_on_meta():
+        model: Any = architectures.published(system, **sizes)
     try:
         layout = architectures.load_published(model, state, ema=ema, say=say)
     except architectures.WeightsError as error:
         raise architectures.WeightsError(f"{path}: {error}") from error
-    with torch.device("cpu"):  # what a file does not hold, such as positions, is computed
-        whole = architectures.published(system, **sizes) if any(b.is_meta for b in model.buffers()) else model
-    if whole is not model:
-        whole.load_state_dict(model.state_dict(), assign=True)
-    return whole.float().eval(), layout
+    return model.float().eval(), layout
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Models built within have no memory for their parameters; what no file holds, such as positions, is computed."""
+
+    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
+        return nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+
+    handle = register_module_parameter_registration_hook(on_meta)  # type: ignore[arg-type]  # torch says None
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def features(path: Path) -> tuple[FeatureBatch, FeatureBatch]:
