@@ -109,6 +109,7 @@ class Flux(nn.Module):
 
     system = "flux"
     unused = ()
+    default_guidance = 1.0  # a sampler's: dev is guided by what it is conditioned on, the others are distilled
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ class Flux2(nn.Module):
 
     system = "flux2"
     unused = ()
+    default_guidance = 1.0  # a sampler's: dev is guided by what it is conditioned on, the others are distilled
 
     def __init__(
         self,

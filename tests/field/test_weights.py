@@ -435,3 +435,29 @@ def test_a_model_is_built_once_for_a_file(whole: State, tmp_path: Path, monkeypa
     state, _ = loaded(saved(tmp_path / "w.safetensors", whole))
     assert built == ["dit"]
     assert not any(tensor.is_meta for tensor in state.values())
+
+
+@pytest.mark.parametrize(
+    ("system", "own"), [("flux", 1.0), ("flux-schnell", 1.0), ("flux2-klein-4b", 1.0), ("chroma", 4.0), ("sd3", 4.0)]
+)
+def test_a_distilled_system_is_not_guided_twice(
+    system: str, own: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FLUX.1 dev, conditioned on a scale of 3.5, was guided by 4 on top of it."""
+    with torch.device("meta"):
+        model = architectures.published(system)
+    given: list[float] = []
+
+    def latents(*_: Any, guidance: float, **__: Any) -> Tensor:
+        given.append(guidance)
+        return torch.zeros(1, 4, 8, 8)
+
+    monkeypatch.setattr(published, "load", lambda *_, **__: (model, "original"))
+    monkeypatch.setattr(published, "encode_prompts", lambda *_: (None, None))
+    monkeypatch.setattr(published, "latents", latents)
+    request = published.PublishedRequest([], None, (8, 8), None)
+    for guidance in (None, 2.5):
+        published.sample_published(
+            system, Path("w"), {}, request, SampleSettings(1, guidance=guidance), tmp_path / "out.png"
+        )
+    assert given == [own, 2.5]

@@ -21,6 +21,8 @@ from bench.store.files import write_atomic
 from bench.views.sample.cells import SampleSettings
 from bench.views.sample.weightfiles import FileError, read
 
+GUIDANCE = 4.0  # of a system that says nothing else
+
 
 def load(
     system: str,
@@ -208,7 +210,8 @@ def sample_published(
     model, layout = load(system, path, sizes, ema=request.ema, say=settings.warn)
     settings.warn(f"{path} is {system} in the {layout} layout")
     prompt, null = encode_prompts(system, model, request)
-    guidance = 4.0 if settings.guidance is None else settings.guidance
+    own = getattr(model, "default_guidance", GUIDANCE)
+    guidance = own if settings.guidance is None else settings.guidance
     samples = latents(
         model,
         prompt,
