@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from gaussians import randomised
 
 import architectures
+from bench.studies.peers import __main__ as peers
 from bench.studies.peers.pairs import SYSTEMS, Sizes
 from bench.studies.peers.recent import RECENT
 
@@ -29,3 +32,15 @@ def test_both_sides_compute_the_same(name: str) -> None:
         apart = apart.flatten().sort().values
     assert torch.allclose(ours, theirs, atol=1e-4)
     assert not torch.allclose(apart, theirs, atol=1e-2), "other weights compute the same"
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_peak_is_of_a_step_as_it_is_timed(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--compile` on a CPU times were of compiled steps, and peaks of others."""
+    words, asked = ["peers", *["--compile"] * compiled, "--peak", "dit", "theirs"], []
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda model: asked.append(type(model).__name__))
+    monkeypatch.setattr(peers, "seconds", lambda *_: 0.0)
+    monkeypatch.setitem(peers.PAIRS, "dit", lambda of: SYSTEMS["dit"](TINY))
+    peers.main()
+    assert asked == ["DiTTransformer2DModel"] * compiled

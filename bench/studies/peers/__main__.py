@@ -112,11 +112,13 @@ def _round(sides: list[Callable[[], None]], steps: int, turn: int, device: str) 
     return (first, second) if turn % 2 == 0 else (second, first)
 
 
-def print_peak(name: str, side: str, of: Sizes) -> None:
-    """Takes three training steps of one side and prints this process's peak."""
+def print_peak(name: str, side: str, of: Sizes, compiled: bool) -> None:
+    """Takes three training steps of one side, compiled where times are, and prints this process's peak."""
     pair = PAIRS[name](of)
     model, output = (pair.ours, pair.our_output) if side == "ours" else (pair.theirs, pair.their_output)
     del pair
+    if compiled:
+        model.compile()
     seconds(training(model, output, of.device), 3, of.device)
     print(peak_memory(torch.device(of.device))["peak_resident_bytes"])
 
@@ -155,7 +157,7 @@ def main() -> None:
     of = Sizes(**{one.name: getattr(given, one.name) for one in fields(Sizes)})
     if given.peak:
         name, side = given.peak
-        print_peak(name, side, of)
+        print_peak(name, side, of, given.compile)
         return
     systems = {}
     for name in given.systems:
