@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import subprocess
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from bench.studies.gpu import everything
+import architectures
+from bench.studies.gpu import __main__ as gpu
+from bench.studies.gpu import everything, rows
 from bench.studies.gpu.turns import Turns
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +83,36 @@ def test_the_study_resumes_where_it_stopped(tmp_path: Path) -> None:
     assert first[0] == both[0] and [row["scheme"] for row in both] == ["sd3", "adaln-zero"]
     for row in both:
         assert "failed" not in row and row["over_bare"] > 0 and row["samples_per_second"] > 0
+
+
+def planned(*variants: str) -> list[rows.Row]:
+    """The rows of a tiny study, whatever its command."""
+    given = argparse.Namespace(config=ROOT / "configs/step-gpu.yaml", batch=[], mode=["eager"])
+    given.changes = ["train.device=cpu", *([f"variants=[{', '.join(variants)}]"] if variants else [])]
+    return gpu.planned(given)[::3]  # of three sizes
+
+
+def test_two_variants_of_a_scheme_are_two_rows() -> None:
+    """The second was taken for the first, whose numbers were there, and dropped."""
+    one, two = planned("adaln-zero", "{name: open, scheme: adaln-zero, gate: one}")
+    there = json.loads(json.dumps([one.key | {"step_seconds": 1.0}]))
+    assert gpu.among(one, there) and not gpu.among(two, there)
+    assert not gpu.among(one, [one.key | {"failed": "it does not fit"}])
+
+
+def test_details_go_on_where_they_stopped_and_no_longer_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were of rows measured in the same run alone, so that an interruption lost them, whatever time was left."""
+    first, second, third = planned("adaln-zero", "sd3", "ldm")
+    monkeypatch.setattr(gpu, "detailed", lambda row, folder: {"of": row.config.scheme})
+    report = {"steps": [first.key, second.key, third.key | {"failed": "it does not fit"}], "details": [first.key]}
+    late = time.monotonic() + 60
+    assert [one["of"] for one in gpu.details([first, second, third], report, ROOT, late)] == ["sd3"]
+    assert list(gpu.details([first, second, third], report, ROOT, time.monotonic())) == []
+
+
+def test_the_study_has_every_scheme_but_the_controls() -> None:
+    controls = {"registers", "oracle"}
+    assert {row.config.scheme for row in planned()} == set(architectures.schemes()) - controls
 
 
 def test_a_part_is_cut_off_and_one_that_ended_is_not_done_again(

@@ -18,6 +18,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,21 @@ def fitted(config: CellConfig, batch: int) -> CellConfig:
     return replace(config, train=replace(on_device(config.train), batch=batch))
 
 
+def among(row: rows.Row, reports: list[Report]) -> bool:
+    """Whether a row's numbers are there."""
+    of_it = [one for one in reports if all(one.get(key) == value for key, value in row.key.items())]
+    return any("failed" not in one for one in of_it)
+
+
+def details(every: list[rows.Row], report: Report, folder: Path, until: float) -> Iterator[Report]:
+    """Waits and kernels of each row that has numbers and not these yet, begun before a time on `time.monotonic`."""
+    for row in every:
+        if among(row, report["steps"]) and not among(row, report.get("details", [])):
+            if time.monotonic() >= until:
+                return
+            yield row.key | detailed(row, folder)
+
+
 def detailed(row: rows.Row, folder: Path) -> Report:
     """Waits and kernels of a row, by itself."""
     subject = step.subject_of(row.config, folder, compiled=row.mode == "compiled")
@@ -77,8 +93,7 @@ def main() -> None:
     every, until = planned(given), time.monotonic() + 60 * given.minutes
     device = torch.device(every[0].config.train.device)
     report = report_of(given.out, device)
-    known = [{key: row.get(key) for key in every[0].key} for row in report["steps"]]
-    left = [row for row in every if row.key not in known]
+    left = [row for row in every if not among(row, report["steps"])]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = datasets.load(datasets.prepare(every[0].config.data, folder))  # once, for all processes
@@ -90,8 +105,8 @@ def main() -> None:
             write_atomic(given.out, json.dumps(report, indent=1) + "\n")
             print(line(found), flush=True)
         if given.detail and device.type == "cuda":
-            for row in left:
-                report.setdefault("details", []).append(row.key | detailed(row, folder))
+            for found in details(every, report, folder, until):
+                report.setdefault("details", []).append(found)
                 write_atomic(given.out, json.dumps(report, indent=1) + "\n")
     print(f"{len(report['steps'])} of {len(every)} rows are in {given.out.name}")
 

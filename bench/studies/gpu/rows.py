@@ -48,6 +48,7 @@ class Row:
         train = self.config.train
         return {
             "scheme": self.config.scheme,
+            "options": self.config.options,
             "backbone": self.config.backbone.name,
             "mode": self.mode,
             "batch": train.batch,
