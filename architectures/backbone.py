@@ -70,7 +70,8 @@ class DiT(nn.Module):
         encoded = prompt if isinstance(prompt, Encoded) else self.read(prompt)
         e_t = self.time(t)
         c = self.scheme.embed(e_t, encoded)  # once a pass
-        x = x + e_t[:, None] if self.scheme.facts.time == "added" else x
+        if self.scheme.facts.time == "added":
+            x = x.to(self.patches.weight.dtype) + e_t[:, None]
         given = [c._replace(kept=kept) for kept in encoded.kept] or [c] * len(self.blocks)
         h = stream(self.scheme.enter(x.to(dtype), given[0]), dtype)
         for index, own in enumerate(given):

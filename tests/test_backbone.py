@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import architectures
@@ -354,3 +355,20 @@ def test_a_gated_attention_with_a_gate_of_a_half_is_half_of_it() -> None:
         assert torch.allclose(gated(x) - gated.out.bias, (plain(x) - plain.out.bias) / 2, atol=1e-6)
         gated.gate.weight.normal_(generator=torch.Generator().manual_seed(1))
         assert not torch.allclose(gated(x) - gated.out.bias, (plain(x) - plain.out.bias) / 2, atol=1e-3)
+
+
+@pytest.mark.parametrize("positions", ["rope", "sincos"])
+def test_a_timestep_that_is_added_is_not_rounded_with_the_tokens(positions: str) -> None:
+    """Without positions to add, both came in bf16 and so did their sum, of a stream that is stated to be fp32."""
+    config = laws.CONFIG.with_changes(positions=positions)
+    subject = laws.SchemeUnderTest("adaln-zero", {"time": "added"})
+    model, (x, t, prompt) = subject.random(config=config), subject.inputs()
+    entered: list[Tensor] = []
+    model.blocks[0].register_forward_pre_hook(lambda _, h: entered.append(h[0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(x, t, prompt)
+        tokens, e_t = model.patches(patchify(x, model.patch)), model.time(t)
+    whole = tokens.float() + getattr(model, "positions", torch.zeros(())) + e_t.float()[:, None]
+    assert entered[0].dtype == torch.float32
+    assert torch.allclose(entered[0], whole, rtol=0, atol=1e-6)
+    assert not torch.allclose(entered[0].bfloat16().float(), whole, rtol=0, atol=1e-6)
