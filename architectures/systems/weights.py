@@ -201,7 +201,7 @@ def load_published(
     found, expected = _found(system, state.keys(), ema)
     if hasattr(system, "refuse") and (clause := system.refuse(Computable(state, found.names))):
         raise WeightsError(f"these weights of {system.system} are {clause}")
-    if (marked := quantised(found.names.values())) and not _is_whole(found, expected):
+    if marked := quantised(found.names.values()):
         raise WeightsError(f"these weights of {system.system} are {marked}: they need their library; take whole ones")
     _check_keys(system, found, expected, state.keys())
     if reason := unfit((found.names[name] for name in sorted(expected)), state):
@@ -229,11 +229,6 @@ def _found(system: Any, keys: Set[str], ema: bool) -> tuple[Found, Set[str]]:
             best = found, expected
     assert best is not None
     return best
-
-
-def _is_whole(found: Found, expected: Set[str]) -> bool:
-    """Whether nothing is missing and nothing left over."""
-    return found.names.keys() == expected
 
 
 def _describe(found: Found, say: Callable[[str], None]) -> None:

@@ -18,6 +18,8 @@ from torch import Tensor
 import architectures
 from architectures import WeightsError
 from architectures.layers import sincos_at
+from architectures.systems.prefixes import quantised
+from architectures.systems.weights import LAYOUTS
 from bench.views.sample import published
 from bench.views.sample.cells import SampleSettings
 from bench.views.sample.weightfiles import FileError, read
@@ -461,3 +463,11 @@ def test_a_distilled_system_is_not_guided_twice(
             system, Path("w"), {}, request, SampleSettings(1, guidance=guidance), tmp_path / "out.png"
         )
     assert given == [own, 2.5]
+
+
+def test_no_system_s_own_key_looks_quantised() -> None:
+    for system in architectures.PUBLISHED:
+        with torch.device("meta"):
+            model: Any = architectures.published(system)
+        names = [name for layout in LAYOUTS for move in model.moves(layout) for name in move.names]
+        assert names and not quantised(names), system
