@@ -642,7 +642,7 @@ def narrow(name: str, **sizes: Any) -> nn.Module:
 
 ALIKE: dict[str, dict[str, Any]] = {  # sizes that make a system as deep as the fixed backbone
     "flux2": dict(dual=1, single=2, axes=(4, 4, 4, 4)),
-    "flux3": dict(apart=1, joint=2, axes=(4, 4, 4, 4)),
+    "flux3": dict(early=1, joint=2, axes=(4, 4, 4, 4)),
     "wan": dict(depth=3, axes=(8, 4, 4)),
     "qwen-image-2.1": dict(depth=3, axes=AXES),
     "krea2": dict(kv_heads=1, depth=3, axes=AXES),

@@ -48,7 +48,7 @@ def a_flux3(**more: Any) -> Any:
 
 def tiny_flux3() -> Any:
     return architectures.published(
-        "flux3", width=D, heads=H, apart=2, joint=2, channels=16, text_width=12, axes=(4, 4, 4, 4)
+        "flux3", width=D, heads=H, early=2, joint=2, channels=16, text_width=12, axes=(4, 4, 4, 4)
     )
 
 

@@ -41,7 +41,7 @@ class Flux3(nn.Module):
         *,
         width: int = 3072,
         heads: int = 24,
-        apart: int = 5,
+        early: int = 5,
         joint: int = 28,
         channels: int = 128,
         text_width: int = 20480,
@@ -63,7 +63,7 @@ class Flux3(nn.Module):
                 parallel_block(maps, heads, GatedMLP(d, hidden=3 * d), apart=both) for _ in range(count)
             )
 
-        self.image_blocks, self.text_blocks = made(apart), prompt_path(made(apart))
+        self.image_blocks, self.text_blocks = made(early), prompt_path(made(early))
         self.blocks = made(joint, both=True)
         self.final = FinalNorm(LayerNorm(d), "scale+shift", d)
         self.head = nn.Linear(d, channels)

@@ -56,14 +56,14 @@ def flux3(of: Sizes) -> Pair:
     import diffusers
     from diffusers.modular_pipelines.flux3 import before_denoise
 
-    at, apart, joint = inputs(of), of.depth // 3, of.depth - of.depth // 3
+    at, early, joint = inputs(of), of.depth // 3, of.depth - of.depth // 3
     axes, side = (of.width // of.heads // 4,) * 4, of.side // 2
     theirs: Any = untyped(diffusers).Flux3Transformer2DModel(
-        **heads(of), in_channels=64, num_layers=apart, num_single_layers=joint, joint_attention_dim=of.text,
+        **heads(of), in_channels=64, num_layers=early, num_single_layers=joint, joint_attention_dim=of.text,
         axes_dims_rope=axes,
     )  # fmt: skip
     ours = architectures.published(
-        "flux3", width=of.width, heads=of.heads, apart=apart, joint=joint, channels=64, text_width=of.text, axes=axes
+        "flux3", width=of.width, heads=of.heads, early=early, joint=joint, channels=64, text_width=of.text, axes=axes
     )
     step: Any = before_denoise
     x = at.x16.unflatten(2, (side, 2)).unflatten(4, (side, 2)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
