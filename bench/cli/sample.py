@@ -107,9 +107,7 @@ def sample_published(
     count: Count = 4,
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Of the sampler; 50 if left out.")] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="The system's own if left out.")
-    ] = None,
+    guidance: Annotated[float | None, typer.Option(help="The system's own if left out.")] = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take averaged weights, where the file holds both.")] = False,
 ) -> None:
     """Generate images with a published system's weights (safetensors).
