@@ -214,7 +214,22 @@ def test_cells_of_an_earlier_plan_leave_the_table(root: Path) -> None:
     path = store.matrix_folder("made") / "manifest.json"
     write_json(path, store.manifest("made") | {"cells": store.manifest("made")["cells"][:1]})
     tracking.sync(store, "made")
-    assert sorted(contents(store)) == ["made", "scheme-0 seed 0"]
+    seen = contents(store)
+    assert sorted(seen) == ["made", "scheme-0 seed 0"]
+    assert seen["made"][3]["cells_done"][-1][1] == seen["made"][3]["cells_planned"][-1][1] == 1
+    assert seen["made"][3]["KID/scheme-0"][-1][1] == 0 and "KID/scheme-1" not in seen["made"][3]
+    assert tracking.sync(store, "made").points == 0, "no point is sent again"
+
+
+def test_a_result_that_is_gone_leaves_the_means(root: Path) -> None:
+    """MLflow shows the value of the highest step, which is the number of cells done: fewer were never shown."""
+    store = synthetic(root)
+    tracking.sync(store, "made")
+    store.cell(store.rows("made")[2].cell).result_file.unlink()  # the only one of its row
+    tracking.sync(store, "made")
+    shown = contents(store)["made"][3]
+    assert shown["cells_done"][-1][1] == 2 and "KID/scheme-1" not in shown
+    assert tracking.sync(store, "made").points == 0
 
 
 def test_rebuild_makes_the_same_from_nothing(root: Path) -> None:

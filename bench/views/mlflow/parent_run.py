@@ -11,6 +11,7 @@ from mlflow.entities import Metric, Run
 from mlflow.tracking import MlflowClient
 
 from bench.findings.summary import VariantSummary
+from bench.store.files import digest
 from bench.store.metrics import beside_fid
 from bench.store.table import Table
 from bench.views.address import redacted
@@ -19,6 +20,8 @@ from bench.views.mlflow.words import metric_names
 from bench.views.mlflow.writer import VERSION, RunWriter, Synced
 
 WRITER = 2  # of this module: a new number has the run made again
+PLAN = "ditbench.plan"  # tag: a digest of config and cells; a run of another plan is made again
+DONE = "cells_done"  # metric, and the step at which all others are logged
 FIGURE = "capability.png"  # of the report; on the run itself, too, where a reader looks first
 
 
@@ -42,11 +45,12 @@ class ParentRun(RunWriter):
             names: key on disk -> short name.
         """
         manifest = table.manifest
+        plan = digest([manifest["config"], manifest["cells"]], 16)
         tags = {"ditbench.launch": manifest["launch"], "matrix": table.name, "kind": "matrix", ROOT: root}
-        if run is not None and run.data.tags.get(VERSION) != str(WRITER):
+        tags |= {VERSION: str(WRITER), PLAN: plan}
+        if run is not None and _of_the_past(run, plan, len(table.done)):
             client.delete_run(run.info.run_id)
             run = None
-        tags[VERSION] = str(WRITER)
         if run is None:
             started = int(manifest["created"] * 1000)
             run = client.create_run(experiment, start_time=started, run_name=table.name, tags=tags)
@@ -61,7 +65,7 @@ class ParentRun(RunWriter):
     def write(self, table: Table, rows: list[VariantSummary], report: Path) -> None:
         """Aggregates, status, report and the capability figure; only what changed."""
         done, now = len(table.done), int(time.time() * 1000)
-        values = {"cells_done": float(done), "cells_planned": float(len(table.cells))} | _aggregates(rows, self.names)
+        values = {DONE: float(done), "cells_planned": float(len(table.cells))} | _aggregates(rows, self.names)
         names, known = metric_names(list(values)), self.run.data.metrics
         new = {names[key]: value for key, value in values.items() if known.get(names[key]) != value}
         self.log([Metric(name, value, now, done) for name, value in new.items()])
@@ -73,6 +77,15 @@ class ParentRun(RunWriter):
                 self.client.log_artifact(self.id, str(report / FIGURE))
             self.tag({"ditbench.report": stamp})
         self.send()
+
+
+def _of_the_past(run: Run, plan: str, done: int) -> bool:
+    """Whether a run holds what would stay there: of an older writer or another plan, or of more cells than are done.
+
+    MLflow shows a metric's value at the highest step, and forgets no metric.
+    """
+    tags, metrics = run.data.tags, run.data.metrics
+    return tags.get(VERSION) != str(WRITER) or tags.get(PLAN) != plan or metrics.get(DONE, 0) > done
 
 
 def _aggregates(rows: list[VariantSummary], names: Mapping[str, str]) -> dict[str, float]:
