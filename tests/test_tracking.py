@@ -98,7 +98,8 @@ def contents(store: Store, name: str = "made") -> dict[str, Any]:
         tags = {k: v for k, v in run.data.tags.items() if k not in CHANCE}
         images = [re.split("[+%]", f.path)[2] for f in client.list_artifacts(id, "images") if f.path.endswith(".png")]
         files = sorted(f.path for f in client.list_artifacts(id)) + sorted(images)
-        seen[run.info.run_name] = (run.info.status, run.data.params, tags, histories, files)
+        times = (run.info.start_time, run.info.end_time)
+        seen[run.info.run_name] = (run.info.status, run.data.params, tags, histories, files, times)
     return seen
 
 
@@ -107,16 +108,16 @@ def test_what_an_experiment_holds(tmp_path: Path) -> None:
     tracking.sync(store, "made")
     seen = contents(store)
     assert sorted(seen) == ["made", "scheme-0 seed 0", "scheme-0 seed 1", "scheme-1 seed 0", "scheme-1 seed 1"]
-    status, params, tags, histories, files = seen["scheme-0 seed 1"]
+    status, params, tags, histories, files, _ = seen["scheme-0 seed 1"]
     assert status == "FINISHED" and params["variant"] == "scheme-0" and params["seed"] == "1" and len(params) <= 20
     assert tags["ditbench.cell"].startswith("scheme-0-") and tags["matrix"] == "made" and tags["status"] == "done"
     assert (seen["scheme-0 seed 0"][2]["extractor"], tags["extractor"]) == ("none", "x"), "no FID, no extractor"
     assert histories["validation loss"] == [(0, 0.5)], "a bar, not a curve"
     assert [step for step, _ in histories["train/loss"]] == [10, 60, 110, 160, 210, 260], "a point per 50 steps at most"
     assert {"config.json", "images", "100", "200"} <= set(files)
-    status, _, tags, _, files = seen["scheme-1 seed 1"]
+    status, _, tags, _, files, _ = seen["scheme-1 seed 1"]
     assert status == "FAILED" and "nan" in tags["mlflow.note.content"] and "log.txt" in files
-    status, _, tags, histories, _ = seen["made"]
+    status, _, tags, histories, _, _ = seen["made"]
     assert status == "FAILED" and histories["cells_done"][-1][1] == 3
     assert histories["KID/scheme-0"][-1][1] == pytest.approx(0.05)
     client = MlflowClient(tracking_uri=tracking.tracking_uri(store))
@@ -132,9 +133,9 @@ def test_short_names_training_mode_and_the_capability_figure(root: Path) -> None
     store = generate_tasks(root, schemes=("adaln-zero",), tasks=("bind",), seeds=1)
     write_page(store, "tasks")
     tracking.sync(store, "tasks")
-    _, _, tags, histories, files = contents(store, "tasks")["tasks"]
+    _, _, tags, histories, files, _ = contents(store, "tasks")["tasks"]
     assert "capability.png" in files and json.loads(tags["ditbench.names"])["fid_efficientnet_lite0_400"] == "FID"
-    _, _, _, histories, _ = contents(store, "tasks")["adaln-zero task=bind seed 0"]
+    _, _, _, histories, _, _ = contents(store, "tasks")["adaln-zero task=bind seed 0"]
     assert {"FID", "KID", "images/s", "validation loss"} <= set(histories)
     assert not [name for name in histories if name.startswith(("fid_", "kid_", "train_images"))]
     client = MlflowClient(tracking_uri=tracking.tracking_uri(store))
@@ -182,7 +183,7 @@ def test_broken_off_anywhere_and_synced_again_is_the_same(
             continue
     monkeypatch.undo()
     tracking.sync(broken, "made")
-    assert contents(broken) == contents(whole)
+    assert {k: v[:5] for k, v in contents(broken).items()} == {k: v[:5] for k, v in contents(whole).items()}
 
 
 def test_growing_journal_and_a_failure_repaired(root: Path) -> None:
@@ -195,7 +196,7 @@ def test_growing_journal_and_a_failure_repaired(root: Path) -> None:
     journal.close()
     folder.write_state("killed", "stopped")
     tracking.sync(store, "made")
-    status, _, _, histories, _ = contents(store)["scheme-0 seed 0"]
+    status, _, _, histories, _, _ = contents(store)["scheme-0 seed 0"]
     assert status == "KILLED" and [step for step, _ in histories["train/loss"]] == [
         10,
         60,
@@ -241,6 +242,42 @@ def test_rebuild_makes_the_same_from_nothing(root: Path) -> None:
     (root / "mlflow.db").unlink()
     tracking.sync(store, "made")
     assert contents(store) == before
+
+
+def test_a_cell_that_failed_and_then_finished_says_nothing_of_the_failure(root: Path) -> None:
+    """The reason and the description of the failure stayed on the run of a cell that was done."""
+    store = synthetic(root)
+    tracking.sync(store, "made")
+    killed, failed = (store.cell(row.cell) for row in store.rows("made")[2:])
+    result = killed.result_file.read_bytes()
+    killed.result_file.unlink()
+    killed.write_state("killed", "stopped")
+    tracking.sync(store, "made")
+    assert contents(store)["scheme-1 seed 0"][2]["reason"] == "stopped"
+    killed.result_file.write_bytes(result)
+    failed.write_state("killed", "stopped")
+    tracking.sync(store, "made")
+    before = contents(store)
+    tags = before["scheme-1 seed 1"][2]
+    assert "reason" not in before["scheme-1 seed 0"][2] and "mlflow.note.content" not in tags
+    before["scheme-1 seed 1"][4].remove("log.txt")  # of the attempt that failed
+    tracking.sync(store, "made", rebuild=True)
+    after = contents(store)
+    assert before.pop("made")[0] == after.pop("made")[0] == "FAILED" and after == before
+
+
+def test_a_cell_lasts_as_long_as_it_did_however_late_it_is_written(root: Path) -> None:
+    """After a rebuild every cell had ended at that moment, and a cell of ten seconds lasted a day."""
+    store = synthetic(root)
+    store.cell(store.rows("made")[0].cell).write_state("done", ended=1.7e9 + 60)
+    killed = store.cell(store.rows("made")[3].cell)
+    killed.write_state("running")
+    tracking.sync(store, "made")
+    last = [json.loads(line)["time"] for line in killed.journal.read_text().splitlines()][-1]
+    times = {name: one[5] for name, one in contents(store).items()}
+    assert times["scheme-0 seed 0"] == (1_700_000_000_000, 1_700_000_060_000)
+    assert times["scheme-1 seed 1"][1] == int(last * 1000), "of a killed one the last line of its journal"
+    assert times["made"][1] == 1_700_000_060_000
 
 
 def test_two_processes_on_a_new_store(tmp_path: Path) -> None:

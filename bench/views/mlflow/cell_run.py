@@ -35,6 +35,7 @@ FINAL = (
 )  # keys of the journal, not of the table: what is no curve but part of the result
 PROBED = ("dynamics/open/", "dynamics/gate/", "dynamics/gradient/")  # of the blocks; the rest stays in the journal
 SAMPLES = "samples"  # section of the chart page
+NOTE = "mlflow.note.content"  # tag: what MLflow shows as the description
 FAILED = ("failed", "oom", "diverged", "timeout")
 
 
@@ -83,9 +84,9 @@ class CellRun(RunWriter):
         self._curves(entries)
         self._samples(entries, folder)
         self._result(cell)
-        if cell.status in FAILED and folder.log.exists():
-            self._failure(cell, folder)
-        self.status(cell.status)
+        self._failure(cell, folder)
+        last = entries[-1]["time"] if entries else None
+        self.status(cell.status, ended(cell, folder) or last)
         self.tag({STAMP: stamp})
         self.send()
 
@@ -162,10 +163,23 @@ class CellRun(RunWriter):
         )
 
     def _failure(self, cell: CellRecord, folder: CellFolder) -> None:
-        note = f"**{cell.status}**: {inert(cell.reason)}"
-        if self.run.data.tags.get("mlflow.note.content") != note:
+        """Why the cell failed, with the end of its log; of one that failed before, nothing is left but that log."""
+        if not cell.reason:
+            self.untag(["reason"])
+        known = self.run.data.tags.get(NOTE, "")
+        if cell.status not in FAILED:
+            self.untag([NOTE] if known.startswith(tuple(f"**{one}**: " for one in FAILED)) else [])
+        elif known != (note := f"**{cell.status}**: {inert(cell.reason)}") and folder.log.exists():
             self.client.log_text(self.id, plain(_tail(folder.log), LOG), "log.txt")
-            self.tag({"mlflow.note.content": note})
+            self.tag({NOTE: note})
+
+
+def ended(cell: CellRecord, folder: CellFolder) -> float | None:
+    """When a cell came to its end, as its process or that of the run wrote it; None where both were killed before."""
+    if cell.result is not None:
+        return float(cell.result.provenance["ended"])
+    state = folder.state()
+    return None if state.get("status") == "running" else state.get("changed")
 
 
 def _tail(log: Path) -> str:

@@ -12,7 +12,7 @@ from bench.store.folders import Store
 from bench.store.metrics import beside_fid, numbers
 from bench.store.table import Table, collect
 from bench.views.address import TrackingError
-from bench.views.mlflow.cell_run import CellRun
+from bench.views.mlflow.cell_run import CellRun, ended
 from bench.views.mlflow.client import connect, explained, locked
 from bench.views.mlflow.ownership import own_experiment, own_runs, same_place
 from bench.views.mlflow.parent_run import ParentRun
@@ -50,7 +50,8 @@ def sync(
         parent = ParentRun.of(client, experiment.experiment_id, sent, known.get(PARENT), table, store.id, names)
         refused = _write_cells(client, store, table, known, parent, names, progress)
         if rows is not None:
-            parent.write(table, rows, store.matrix_folder(name) / "report")
+            ends = [ended(cell, store.cell(cell.row.cell)) or 0.0 for cell in table.cells]
+            parent.write(table, rows, store.matrix_folder(name) / "report", max(ends, default=0.0) or None)
             write_views(client, experiment, table, rows, parent.id, names)
     if refused:
         raise TrackingError(

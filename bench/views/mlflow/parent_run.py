@@ -62,14 +62,14 @@ class ParentRun(RunWriter):
         writer.send()
         return writer
 
-    def write(self, table: Table, rows: list[VariantSummary], report: Path) -> None:
-        """Aggregates, status, report and the capability figure; only what changed."""
+    def write(self, table: Table, rows: list[VariantSummary], report: Path, ended: float | None) -> None:
+        """Aggregates, status, report and the capability figure; only what changed. `ended`: when the last cell did."""
         done, now = len(table.done), int(time.time() * 1000)
         values = {DONE: float(done), "cells_planned": float(len(table.cells))} | _aggregates(rows, self.names)
         names, known = metric_names(list(values)), self.run.data.metrics
         new = {names[key]: value for key, value in values.items() if known.get(names[key]) != value}
         self.log([Metric(name, value, now, done) for name, value in new.items()])
-        self.status(_status({cell.status for cell in table.cells}))
+        self.status(_status({cell.status for cell in table.cells}), ended)
         stamp = str(max((file.stat().st_mtime_ns for file in report.glob("*")), default=0))
         if report.is_dir() and self.run.data.tags.get("ditbench.report") != stamp:
             self.client.log_artifacts(self.id, str(report), "report")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +74,13 @@ class RunWriter:
         new = {key: plain(value) for key, value in tags.items() if value}
         self.tags |= {key: value for key, value in new.items() if self.run.data.tags.get(key) != value}
 
+    def untag(self, keys: Iterable[str]) -> None:
+        """Deletes the tags that are there."""
+        for key in keys:
+            if key in self.run.data.tags:
+                self.client.delete_tag(self.id, key)
+                del self.run.data.tags[key]
+
     def send(self) -> None:
         """Sends what waits, in as few calls as MLflow takes: the tags in the last, so that they mark a whole write."""
         tags, params = ([RunTag(*pair) for pair in self.tags.items()], [Param(*pair) for pair in self.params.items()])
@@ -93,12 +100,12 @@ class RunWriter:
             self.client.log_dict(self.id, config, name)
             self.tag({"ditbench.config": name})
 
-    def status(self, status: str) -> None:
-        """MLflow's word for a cell's status."""
-        new = STATUS.get(status, "FAILED")
-        if self.run.info.status == new:
-            return
+    def status(self, status: str, ended: float | None) -> None:
+        """MLflow's word for a cell's status, and when the cell ended (seconds since 1970; now, if it is unknown)."""
+        new, end = STATUS.get(status, "FAILED"), None if ended is None else int(ended * 1000)
+        same = self.run.info.status == new
         if new in ("RUNNING", "SCHEDULED"):
-            self.client.update_run(self.id, status=new)
-        else:
-            self.client.set_terminated(self.id, status=new)
+            if not same:
+                self.client.update_run(self.id, status=new)
+        elif not same or end not in (None, self.run.info.end_time):
+            self.client.set_terminated(self.id, status=new, end_time=end)
