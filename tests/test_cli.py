@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -19,6 +21,8 @@ from tiny import ditbench, planned, run_all
 from bench.cli import app as cli
 from bench.cli import doctor
 from bench.cli.common import complete_matrix, complete_scheme
+from bench.config.load import load
+from bench.config.matrix import expand, row
 from bench.store.folders import Store
 from bench.views.records import newest_records
 
@@ -52,6 +56,25 @@ def test_every_command_has_an_example_that_names_it() -> None:
     group: Any = typer.main.get_command(cli.app)
     for name, command in group.commands.items():
         assert f"Example: ditbench {name}" in command.help, name
+
+
+def examples() -> dict[str, list[str]]:
+    """The words of every command's first example, its name left out."""
+    group: Any = typer.main.get_command(cli.app)
+    lines = {name: re.findall("Example: ditbench (.+)", one.help) for name, one in group.commands.items()}
+    return {name: shlex.split(found[0])[1:] for name, found in lines.items()}
+
+
+def test_what_examples_name_exists() -> None:
+    """`compare adaln-zero adaln quickstart` named no row, and `choices tune-tasks` no matrix."""
+    matrices = {path.stem: path for path in (ROOT / "configs").glob("*.yaml")}
+    said = examples()
+    for name in ("report", "status", "sync", "dashboard", "choices", "record", "sample"):
+        assert said[name][0] in matrices, name
+    for word in (word for words in said.values() for word in words if word.startswith(("configs/", "results/"))):
+        assert (ROOT / word).exists(), word
+    a, b, name = said["compare"]
+    assert {a, b} <= {row(cell, "").name for cell in expand(load(matrices[name]))}
 
 
 def test_completion_knows_schemes_matrices_and_variants(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def compare(
 ) -> None:
     """Decide whether variant A is better than B, metric by metric; or whether your numbers are a record's (--to).
 
-    Example: ditbench compare adaln-zero adaln quickstart
+    Example: ditbench compare 'adaln task=bind' 'adaln-zero task=bind' quickstart
 
     Example: ditbench compare --to results/quickstart quickstart
     """
@@ -177,7 +177,7 @@ def choices(
 ) -> None:
     """Print the value that each variant chose on the axis a matrix names under `choose`, beside the untuned one.
 
-    Example: ditbench choices tune-tasks --write configs/tuned/tasks.yaml
+    Example: ditbench choices rates --one-each --write configs/tuned/rates.yaml
     """
     from bench.findings import ladder
     from bench.findings.tuned import tuned_file

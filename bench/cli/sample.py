@@ -68,7 +68,7 @@ def sample(
 ) -> None:
     """Generate images from a trained cell, or with --all from every variant of a matrix, with the same noise.
 
-    Example: ditbench sample quickstart "a small red ring at the top left, night" --all
+    Example: ditbench sample quickstart "label=42" --all
     """
     from bench.store.files import write_atomic
     from bench.views.sample.cells import SampleSettings, sample_prompts, sample_variants
