@@ -111,6 +111,13 @@ def test_the_doctor_names_what_is_wrong_and_the_remedy(tmp_path: Path, monkeypat
     assert items["torch"].state == "ok", "one bad item hides no other"
 
 
+def test_the_doctor_examines_plugin_files_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name")
+    monkeypatch.setenv("DITBENCH_PLUGINS", str(tmp_path / "broken.py"))
+    item = found(Store(tmp_path / "runs"))["plugins"]
+    assert item.state == "bad" and "nothing_of_that_name" in item.text
+
+
 def test_a_store_of_another_mlflow_and_none_at_all_are_said_with_the_way_out(tmp_path: Path, empty: Path) -> None:
     env = {"MLFLOW_TRACKING_URI": ""}
     none = ditbench("dashboard", cwd=tmp_path, code=2, **env)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from kit import cell_launch
-from tiny import PLUGIN, ditbench, planned, run_all
+from tiny import PLUGIN, ditbench, matrix_file, planned, run_all
 
 import architectures.registry
 from bench.cli import errors, scaffold
@@ -196,3 +196,12 @@ def test_a_package_s_task_that_is_none_is_named(installed: Path) -> None:
     installed.write_text("MyRows = 3\n")
     with pytest.raises(registry.TaskError, match="task 'my-rows' is no subclass of .*Task, but 3"):
         registry.task_class("my-rows")
+
+
+def test_what_is_understood_of_a_plugin_s_task_is_shown(tmp_path: Path) -> None:
+    """`ditbench data` knew no task of a matrix's plugins, and took no `--plugin`."""
+    write(tmp_path)
+    for plugins, option in (["my_rows.py"], ()), ([], ("--plugin", "my_rows.py")):
+        path = matrix_file(tmp_path, variants=["adaln"], plugins=plugins, data=data("my-rows"), **SMALL)
+        (shown,) = json.loads(ditbench("data", str(path), *option, "--json", cwd=tmp_path, code=0).stdout)
+        assert shown["image_size"] == 12 and (tmp_path / shown["sheet"]).is_file()

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.common import RUNS, Json, Overrides, Root, console, near, open_store, progress_bars, warn
+from bench.cli.common import (
+    RUNS,
+    Json,
+    Overrides,
+    Plugins,
+    Root,
+    console,
+    load_plugins,
+    near,
+    open_store,
+    progress_bars,
+    warn,
+)
 
 if TYPE_CHECKING:
     from bench.config.schema import Data, Matrix, Prompt
@@ -20,6 +32,7 @@ def data(
     overrides: Overrides = None,
     root: Root = RUNS,
     sheet: Annotated[Path | None, typer.Option(help="The PNG of images; in the results directory if left out.")] = None,
+    plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Show what is understood of a matrix's data, and write a sheet of images with their prompts; nothing is trained.
@@ -30,8 +43,9 @@ def data(
     from bench.data import datasets, prompts
     from bench.views.understood import lines, understood
 
-    store = open_store(root)
-    wanted = _wanted(config.load(matrix, overrides))
+    store, loaded = open_store(root), config.load(matrix, overrides)
+    load_plugins([*map(Path, loaded.plugins), *(plugin or [])])
+    wanted = _wanted(loaded)
     shown = []
     for index, (own, how) in enumerate(wanted):
         with progress_bars(as_json) as progress:

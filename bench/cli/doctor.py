@@ -158,14 +158,18 @@ def _clock(store: Store) -> Finding:
 def _plugins(store: Store) -> Finding:
     import architectures
 
-    plugins = [name for name in architectures.schemes() if architectures.origin(name)["kind"] != "built-in"]
     broken = []
+    for file in filter(None, os.environ.get("DITBENCH_PLUGINS", "").split(os.pathsep)):
+        try:
+            architectures.load_plugin(file)
+        except architectures.PluginError as error:
+            broken.append(str(error))
+    plugins = [name for name in architectures.schemes() if architectures.origin(name)["kind"] != "built-in"]
     for name in plugins:
         try:
             architectures.describe(name)
         except (Exception, SystemExit) as error:  # a plugin's, of any type
             broken.append(f"{name}: {error}")
     if broken:
-        return Finding("plugins", "bad", "; ".join(broken), "fix or uninstall the package; other schemes run as before")
-    names = ", ".join(plugins) + (" (DITBENCH_PLUGINS)" if os.environ.get("DITBENCH_PLUGINS") else "")
-    return Finding("plugins", "ok", names if plugins else "none installed")
+        return Finding("plugins", "bad", "; ".join(broken), "fix the file or uninstall the package; other schemes run as before")
+    return Finding("plugins", "ok", ", ".join(plugins) or "none installed")
