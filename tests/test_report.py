@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -393,6 +394,19 @@ def test_the_readme_shows_the_newest_records(newest: dict[str, Analysis], tmp_pa
     own.parent.mkdir()
     own.write_text((root / "README.md").read_text())
     assert not update_readme(own, root / "results")  # records that are kept elsewhere
+
+
+def test_the_readme_shows_records_whose_place_is_named_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`record --destination $PWD/results` wrote the record, and ended with "is not in the subpath of ''"."""
+    kept = sorted((Path(__file__).parent.parent / "results").glob("claim-t-10*/*/"))[-1]
+    shutil.copytree(kept, tmp_path / "results" / kept.parent.name / kept.name)
+    monkeypatch.chdir(tmp_path)
+    pages = []
+    for results in (Path("results"), tmp_path / "results"):
+        Path("README.md").write_text(f"{BEGIN}\n{END}\n{CLAIMS[0]}\n{CLAIMS[1]}\n")
+        assert update_readme(Path("README.md"), results)
+        pages.append(Path("README.md").read_text())
+    assert pages[0] == pages[1] and f"(results/{kept.parent.name}/{kept.name}/report.md)" in pages[0]
 
 
 def test_a_committed_record_shows_every_figure_of_which_it_keeps_the_numbers(tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ def update_readme(readme: Path, results: Path) -> bool:
 
     False if the README has no marks, or records are kept elsewhere than below its folder.
     """
-    if not results.resolve().is_relative_to(readme.parent.resolve()):
+    readme, results = readme.parent.resolve() / readme.name, results.resolve()
+    if not results.is_relative_to(readme.parent):
         return False
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if BEGIN not in text or END not in text:
