@@ -63,6 +63,7 @@ def make_cell(store: Store, scheme: str, seed: int, steps: int, *, diverged: boo
     journal = Journal(folder.journal)
     for step in range(10, steps + 1, 10):
         journal.metrics(step, {"loss": 1 / step + seed, "train_images_per_second": 100.0})
+    journal.metrics(steps, {"evaluate_seconds": 3.0})
     for step in (100, 200):
         path = folder.samples / f"step-{step}.png"
         path.parent.mkdir(exist_ok=True)
@@ -114,6 +115,7 @@ def test_what_an_experiment_holds(tmp_path: Path) -> None:
     assert (seen["scheme-0 seed 0"][2]["extractor"], tags["extractor"]) == ("none", "x"), "no FID, no extractor"
     assert histories["validation loss"] == [(0, 0.5)], "a bar, not a curve"
     assert [step for step, _ in histories["train/loss"]] == [10, 60, 110, 160, 210, 260], "a point per 50 steps at most"
+    assert "train/evaluate_seconds" not in histories, "beside cost/evaluate_seconds, with another value"
     assert {"config.json", "images", "100", "200"} <= set(files)
     status, _, tags, _, files, _ = seen["scheme-1 seed 1"]
     assert status == "FAILED" and "nan" in tags["mlflow.note.content"] and "log.txt" in files
@@ -310,8 +312,12 @@ def test_a_deleted_experiment_says_the_way_back(root: Path) -> None:
     tracking.sync(store, "made")
     client = MlflowClient(tracking_uri=tracking.tracking_uri(store))
     client.delete_experiment(client.get_experiment_by_name("made").experiment_id)
-    with pytest.raises(TrackingError, match="mlflow experiments restore"):
-        tracking.sync(store, "made")
+    for rebuild in (False, True):
+        with pytest.raises(TrackingError, match="mlflow experiments restore"):
+            tracking.sync(store, "made", rebuild=rebuild)
+    client.restore_experiment(client.get_experiment_by_name("made").experiment_id)
+    tracking.sync(store, "made", rebuild=True)
+    assert len(contents(store)) == 5
 
 
 def test_the_page_is_served_with_its_images(root: Path) -> None:

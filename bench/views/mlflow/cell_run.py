@@ -24,7 +24,7 @@ from bench.views.mlflow.words import PARAM, inert, metric_name, plain
 from bench.views.mlflow.writer import VERSION, RunWriter, Synced
 
 STAMP = "ditbench.stamp"  # tag: a digest of what the run shows; it is sent last
-WRITER = 2  # of this module: a new number has every run made again, so that no name of an older one stays
+WRITER = 3  # of this module: a new number has every run made again, so that no name of an older one stays
 LOG = 20_000  # characters of a failed cell's log
 EVERY = 50  # steps between two points of a curve, at least
 PARAMS = 20  # at most: the header of MLflow's images lists them all
@@ -32,6 +32,7 @@ FINAL = (
     "train_peak_",
     "warm_up_peak_",
     "train_seconds",
+    "evaluate_seconds",  # the result's has those of the curves, too
 )  # keys of the journal, not of the table: what is no curve but part of the result
 PROBED = ("dynamics/open/", "dynamics/gate/", "dynamics/gradient/")  # of the blocks; the rest stays in the journal
 SAMPLES = "samples"  # section of the chart page
