@@ -118,6 +118,29 @@ def test_the_doctor_examines_plugin_files_of_the_environment(tmp_path: Path, mon
     assert item.state == "bad" and "nothing_of_that_name" in item.text
 
 
+def test_the_doctor_says_that_mlflow_is_missing_before_there_is_a_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It said that the first run creates the store, which that cannot."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert found(Store(tmp_path))["MLflow store"].text == "not there yet; the first run creates it"
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    item = found(Store(tmp_path))["MLflow store"]
+    assert item.state == "note" and "not installed" in item.text and "ditbench[track]" in item.remedy
+
+
+def test_a_report_lies_where_it_was_asked_for(tmp_path: Path) -> None:
+    """`--out` was passed over for a matrix that was run, and `--root` for a record."""
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    generate(tmp_path / "there", variants=1, seeds=1, steps=100, name="made")
+    done = ditbench("report", "made", "--root", "there", "--out", "page", cwd=tmp_path, code=0)
+    assert (tmp_path / "page" / "report.html").is_file() and "page/report.html" in done.stdout
+    assert not (tmp_path / "there" / "matrices" / "made" / "report").exists()
+    ditbench("report", "results/claim-t-10-edge", "--root", "there", cwd=tmp_path, code=0)
+    assert (tmp_path / "there" / "records" / "claim-t-10-edge" / "report.html").is_file()
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_store_of_another_mlflow_and_none_at_all_are_said_with_the_way_out(tmp_path: Path, empty: Path) -> None:
     env = {"MLFLOW_TRACKING_URI": ""}
     none = ditbench("dashboard", cwd=tmp_path, code=2, **env)

@@ -45,6 +45,8 @@ def test_a_matrix_end_to_end_with_a_plugin_and_a_failure(tmp_path: Path) -> None
     assert "2 of 4 cells are done already" in again.stdout
     listed = json.loads(ditbench("status", "--json", cwd=tmp_path, code=0).stdout)
     assert sorted(cell["status"] for cell in listed["cells"]) == ["diverged", "diverged", "done", "done"]
+    assert [cell["row"] for cell in listed["cells"]] == [row.name for row in store.rows("tiny")]
+    assert len({(cell["row"], cell["seed"]) for cell in listed["cells"]}) == 4, "variant and seed alone name two cells"
 
 
 @pytest.mark.parametrize(

@@ -280,3 +280,15 @@ def progress_bars(quiet: bool = False) -> Iterator[Progress]:
             bars.update(tasks[what], completed=done, total=total)
 
         yield update
+
+
+def open_in_browser(url: str) -> None:
+    """Opens an address that was printed; where there is no browser, says so."""
+    import webbrowser
+
+    try:
+        opened = webbrowser.open(url)
+    except Exception:  # whatever the desktop raises
+        opened = False
+    if not opened:
+        warn("no browser could be opened here; open the address yourself")

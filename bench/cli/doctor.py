@@ -9,11 +9,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 from bench.store.folders import Store
 
 SUPPORTED = ((3, 11), (3, 13))  # Python, first and last
+INSTALL = "pip install 'ditbench[track]'"  # of MLflow
 SPACE = 5 * 2**30  # bytes that a matrix of some cells takes, amply
 
 
@@ -124,13 +126,15 @@ def _mlflow(store: Store) -> Finding:
     uri = tracking_uri(store)
     file = sqlite_file(uri)
     if file is not None and not file.exists():
+        if find_spec("mlflow") is None:
+            return Finding("MLflow store", "note", "mlflow is not installed; runs go without", INSTALL)
         return Finding("MLflow store", "ok", "not there yet; the first run creates it")
     try:
         with following(store) as follower:
             follower.ask("check")
             wait(follower, say=lambda text: None)
     except ModuleNotFoundError as error:
-        return Finding("MLflow store", "note", str(error), "pip install 'ditbench[track]'")
+        return Finding("MLflow store", "note", str(error), INSTALL)
     except TrackingError as error:
         return Finding("MLflow store", "bad", str(error), "results stay on disk; `ditbench sync` sends them later")
     what = "a SQLite file" if file is not None else "a server" if is_server(uri) else "a database"
@@ -171,5 +175,6 @@ def _plugins(store: Store) -> Finding:
         except (Exception, SystemExit) as error:  # a plugin's, of any type
             broken.append(f"{name}: {error}")
     if broken:
-        return Finding("plugins", "bad", "; ".join(broken), "fix the file or uninstall the package; other schemes run as before")
+        remedy = "fix the file or uninstall the package; other schemes run as before"
+        return Finding("plugins", "bad", "; ".join(broken), remedy)
     return Finding("plugins", "ok", ", ".join(plugins) or "none installed")

@@ -23,6 +23,7 @@ from bench.cli.common import (
     chosen_table,
     console,
     near,
+    open_in_browser,
     open_store,
     record_folder,
     say,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 def report(
     name: NameOrRecord = None,
     root: Root = RUNS,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Of a record: the folder to write into.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder to write into.")] = None,
     open_page: Open = False,
 ) -> None:
     """Write a matrix's report, one page that holds everything, or that of a committed record.
@@ -52,16 +53,16 @@ def report(
     store = open_store(root)
     if (kept := chosen_record(store, name)) is not None:
         analysis = analyse(chosen_table(root, str(kept)))
-        folder = out or RUNS / "records" / kept.resolve().parent.name
+        folder = out or store.root / "records" / kept.resolve().parent.name
         path = reports.write_files(analysis, folder, kept=kept).resolve()
     else:
         matrix = chosen_matrix(store, name)
         analysis = analyse(chosen_table(root, matrix))
-        path = reports.write_files(analysis, store.matrix_folder(matrix) / "report")
+        path = reports.write_files(analysis, out or store.matrix_folder(matrix) / "report").resolve()
     console().print(terminal(analysis))
     say(f"report     {near(path)}")
     if open_page:
-        typer.launch(path.as_uri())
+        open_in_browser(path.as_uri())
 
 
 def compare(

@@ -198,7 +198,8 @@ def status(name: Name = None, root: Root = RUNS, as_json: Json = False) -> None:
     rows = [(row, *store.cell(row.cell).status()) for row in store.rows(matrix)]
     if as_json:
         content = [
-            {"cell": row.cell, "variant": row.variant, "seed": row.seed, "status": state, "reason": why}
+            {"cell": row.cell, "row": row.name, "variant": row.variant, "seed": row.seed}
+            | {"status": state, "reason": why}
             for row, state, why in rows
         ]
         print(json.dumps({"matrix": matrix, "cells": content}, indent=2))

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.common import RUNS, Json, Name, Open, Root, chosen_matrix, console, open_store, say, warn
+from bench.cli.common import (
+    RUNS,
+    Json,
+    Name,
+    Open,
+    Root,
+    chosen_matrix,
+    console,
+    open_in_browser,
+    open_store,
+    say,
+    warn,
+)
 
 if TYPE_CHECKING:
     from bench.cli.doctor import Finding
@@ -19,7 +31,7 @@ if TYPE_CHECKING:
 def sync(
     name: Name = None,
     root: Root = RUNS,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Delete the experiment and write it again.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Delete our runs in MLflow and write them again.")] = False,
 ) -> None:
     """Write the results directory to MLflow (all matrices if none is named).
 
@@ -62,18 +74,8 @@ def dashboard(
     from bench.views import dashboard as dashboards
 
     store = open_store(root)
-    show = _show if open_page else lambda url: None
+    show = open_in_browser if open_page else lambda url: None
     dashboards.run(store, chosen_matrix(store, name), host=host, port=port, show=show)
-
-
-def _show(url: str) -> None:
-    """Opens a page; where there is no browser, the address is printed all the same."""
-    try:
-        opened = typer.launch(url) == 0
-    except Exception:  # whatever the desktop raises
-        opened = False
-    if not opened:
-        warn("no browser could be opened here; open the address yourself")
 
 
 def doctor(root: Root = RUNS, as_json: Json = False) -> None:

@@ -91,8 +91,9 @@ def run(
         say(f"note: {note}")
     uri = tracking_uri(store)
     if is_server(uri):
-        where = redacted(uri).rstrip("/")
-        say(f"the experiment is on the server you named: {where}/#/experiments/{answer.experiment}")
+        page = f"{redacted(uri).rstrip('/')}/#/experiments/{answer.experiment}"
+        say(f"the experiment is on the server you named: {page}")
+        show(page)
         return
     if host not in LOOPBACK:
         say(

@@ -6,16 +6,19 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
 from kit import MAIN, Launch, first
+from synthetic import generate
 from test_tracking import synthetic
 
 from bench.store.folders import Store
 from bench.views import dashboard
+from bench.views.beside import Answer
 from bench.views.dashboard import DashboardError
 
 ENDINGS = {
@@ -120,13 +123,30 @@ def test_a_place_that_cannot_be_served_at_is_a_sentence(tmp_path: Path, host: st
             dashboard.serve(Store(tmp_path), "made", host=host, port=port, experiment="1")
 
 
-def test_no_browser_is_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--open` on a machine without a desktop ended the dashboard that it should show."""
-    from bench.cli import serve
+def _raises(url: str) -> bool:
+    raise OSError("no browser")
 
-    def fails(url: str) -> int:
-        raise OSError("no browser")
 
-    monkeypatch.setattr("typer.launch", fails)
-    serve._show("http://127.0.0.1:5000")
+@pytest.mark.parametrize("opens", [lambda url: False, _raises], ids=["refuses", "raises"])
+def test_no_browser_is_a_sentence(
+    opens: Callable[[str], bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--open` on a machine without a desktop ended the dashboard it should show, or was passed over."""
+    from bench.cli import findings
+    from bench.cli.common import open_in_browser
+
+    monkeypatch.setattr("webbrowser.open", opens)
+    open_in_browser("http://127.0.0.1:5000")
     assert "open the address yourself" in capsys.readouterr().err
+    generate(tmp_path, variants=1, seeds=1, steps=100, name="made")
+    findings.report("made", tmp_path, open_page=True)
+    assert "open the address yourself" in capsys.readouterr().err
+
+
+def test_a_server_that_was_named_is_opened_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dashboard --open` printed the address of the server in MLFLOW_TRACKING_URI, and opened nothing."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:secret@server:5000")
+    monkeypatch.setattr(dashboard, "_asked", lambda *words: Answer("1 runs", experiment="7"))
+    shown: list[str] = []
+    dashboard.run(Store(tmp_path), "made", host="", port=0, say=lambda text: None, show=shown.append)
+    assert len(shown) == 1 and shown[0].endswith("server:5000/#/experiments/7") and "secret" not in shown[0]
