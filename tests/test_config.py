@@ -182,6 +182,15 @@ def test_the_table_of_keys_is_the_committed_one() -> None:
     assert table == current
 
 
+def test_each_key_is_one_row_of_its_table_and_each_matrix_is_listed() -> None:
+    """A meaning of two lines broke the table, and matrices were missing from the list."""
+    rows = [line for line in markdown().splitlines() if line.startswith("| `")]
+    assert sorted(row.split("`")[1] for row in rows) == sorted(key.name for key in keys())
+    assert all(row.endswith(" |") for row in rows)
+    listed = README.read_text()
+    assert [path.name for path in CONFIGS.glob("*.yaml") if f"`{path.name}`" not in listed] == []
+
+
 def test_config_prints_keys(tmp_path: Path) -> None:
     out = ditbench("config", "train", cwd=tmp_path, code=0).stdout
     assert "train.lr" in out and "Learning rate" in out and "sample.steps" not in out

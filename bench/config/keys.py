@@ -107,7 +107,7 @@ def _keys(kind: type, node: dict[str, Any], definitions: dict[str, Any], prefix:
             continue
         about = node["properties"][one.name]
         default = one.default_factory() if one.default_factory is not dataclasses.MISSING else one.default
-        yield Key(f"{prefix}{one.name}", words(about), default, about.get("description", ""))
+        yield Key(f"{prefix}{one.name}", words(about), default, " ".join(about.get("description", "").split()))
 
 
 PLAIN = {"string": "text", "boolean": "true or false", "integer": "a whole number", "number": "a number"}
