@@ -210,11 +210,12 @@ class _Launch:
 
     def _ended(self, process: Process) -> None:
         """One line on how a cell ended; a process that died without a message gets its note written here."""
-        folder, ended = process.folder, process.ended()
+        folder = process.folder
         self.watched.pop(folder.id, None)
-        if process.place:  # it was given up before it was started
+        if process.place:  # it was given up before it was started, and has no end that could be asked for
             self.waiting[folder.id] = self.cells[folder.id]
             return
+        ended = process.ended()
         if self._moves(process, ended):
             return
         if folder.result() is None and folder.state() in (process.before, {}):  # it wrote nothing of itself

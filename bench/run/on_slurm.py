@@ -30,6 +30,7 @@ ARRAY = 1000  # jobs of an array, at most: SLURM's own default
 REQUEUES = 1000  # times that a job may reach its limit of time
 QUEUED = "waits in the queue"
 NODE = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED", "TIMEOUT")  # ends that are no doing of the cell
+WAITS = ("PENDING", "REQUEUED")
 RUNS = ("RUNNING", "COMPLETING", "COMPLETED", "FAILED", "FINISHED")
 
 
@@ -87,13 +88,11 @@ class Process(executor.Process):
         """Whether its job has not ended."""
         if self.job is None:
             return True
-        if self.place and self.job.state in RUNS and self.folder.state() != self.before:
-            self.place, self.started = "", time.monotonic()
-        if not self.job.done():
-            return True
-        if self.place and self._result() is not None:  # it ended between two looks
+        self._look()
+        over = bool(self.job.done())
+        if over:  # it ran, or could not: it waits for nothing
             self.place = ""
-        return False
+        return not over
 
     def paused(self) -> bool:
         """Not known from here."""
@@ -132,6 +131,13 @@ class Process(executor.Process):
             said = last_lines(self.job.stderr() or "")
             return Ended(1, f"ditbench: job {self.job.job_id} ended with {state}: {said or 'it wrote nothing'}")
         return Ended(1, f"ditbench: its job ended with {state}")
+
+    def _look(self) -> None:
+        """Notes that its cell has begun, or that its job is in the queue again, at its limit of time."""
+        if self.place and self.job.state in RUNS and self.folder.state() != self.before:
+            self.place, self.started = "", time.monotonic()
+        elif not self.place and self.job.state in WAITS and not self.folder.is_locked():
+            self.place, self.before = QUEUED, self.folder.state()
 
     def _result(self) -> Ended | None:
         with suppress(Exception):

@@ -96,6 +96,70 @@ def test_all_that_is_left_is_one_array(tmp_path: Path) -> None:
     assert [len(one) for one in sent] == [5] and [one.status for one in states] == ["failed"] * 5
 
 
+class Sending:
+    """A queue whose jobs are as a test says; a folder a job, in the order of their submission."""
+
+    def __init__(self, *states: str) -> None:
+        self.states, self.sent = states, []
+
+    def submit(self, job: CellJob, folder: str) -> Fake:
+        return self.map_array(job, [folder])[0]
+
+    def map_array(self, job: CellJob, folders: list[str]) -> list[Fake]:
+        self.sent += folders
+        return [Fake(self.states[k % len(self.states)]) for k in range(len(folders))]
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "reason"),
+    [
+        ("FAILED", "failed", "job 7_0 ended with FAILED: ModuleNotFoundError: No module named 'bench'"),
+        ("CANCELLED by 1000", "killed", "ended by SIGTERM without a message; run again to resume"),
+        ("NODE_FAIL", "killed", "its job 7_0 ended with NODE_FAIL, 6 times; run again to resume"),
+    ],
+)
+def test_a_job_that_ends_before_its_cell_has_written_is_a_row_with_the_reason(
+    tmp_path: Path, state: str, status: str, reason: str
+) -> None:
+    """No module on the node, or `scancel` of a job in the queue: it was submitted for ever, and nothing said."""
+    plan, store = empty(tmp_path, 2)
+    submit = Sending(state)
+    sent = threading.Timer(10, os.kill, (os.getpid(), signal.SIGINT))  # of what never ends
+    sent.start()
+    states = run(plan, store, executor=OnSlurm(submit, Needs(1)), say=lambda text: None, poll=0)
+    sent.cancel()
+    assert [(one.status, one.reason) for one in states] == [(status, reason)] * 2
+    assert len(submit.sent) == (12 if state == "NODE_FAIL" else 2)
+
+
+def test_a_job_that_is_queued_again_waits_and_is_not_silent(tmp_path: Path) -> None:
+    """At its limit of time it goes back into the queue, for hours: it was ended there as a cell that hangs."""
+    folder = CellFolder(tmp_path)
+    process = Process(folder, Fake("RUNNING"))
+    folder.write_state("running", attempt=1)
+    assert process.alive() and not process.place
+    process.job.state = "PENDING"
+    with folder.locked():
+        assert process.alive() and not process.place, "what SLURM says is of before"
+    folder.write_state("killed", "stopped by SIGUSR2", attempt=1)
+    assert process.alive() and process.place
+    process.job.state = "RUNNING"
+    assert process.alive() and process.place, "its node still starts"
+    folder.write_state("running", attempt=2)
+    assert process.alive() and not process.place
+
+
+def test_ctrl_c_asks_a_job_in_the_queue_for_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Submitit looks 15 s for the file of each: a hundred cells in the queue took half an hour to end."""
+    plan, store = empty(tmp_path, 3)
+    asked: list[Any] = []
+    monkeypatch.setattr(Fake, "result", lambda self: asked.append(self))
+    press = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    press.start()
+    states = run(plan, store, executor=OnSlurm(Sending("PENDING"), Needs(1)), say=lambda text: None, poll=0.05)
+    assert [one.status for one in states] == ["planned"] * 3 and asked == []
+
+
 def test_no_slurm_and_an_unknown_parameter_are_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run.executor slurm: .*sbatch|run.executor slurm: .*srun"):
         queue(tmp_path, Needs(1), None, {})
