@@ -218,13 +218,12 @@ class _Launch:
         ended = process.ended()
         if self._moves(process, ended):
             return
-        if folder.result() is None and folder.state() in (process.before, {}):  # it wrote nothing of itself
-            if self._held(folder):
+        state = folder.state()
+        if folder.result() is None and (state in (process.before, {}) or state["status"] == "running"):  # it is silent
+            if self._held(folder):  # by another launch, whose state that is
                 self.waiting[folder.id] = self.cells[folder.id]
                 self.others.meet(folder.id)
                 return
-            self._note(folder, *self._unspoken(folder, ended))
-        elif folder.result() is None and folder.state().get("status") == "running":
             self._note(folder, *self._unspoken(folder, ended))
         self._say_end(folder, time.monotonic() - process.started)
 

@@ -468,6 +468,52 @@ def test_what_outlived_a_kill_of_everything_is_ended_not_waited_for(
     assert state.status == "done" and marked(folder.path) == []
 
 
+# --- launches on a cluster ------------------------------------------------------------------------------------------
+
+
+class Refused(executor_module.Executor[Any]):
+    """A node on which another launch has the cell already: the first attempt there writes nothing and ends."""
+
+    def __init__(self, meanwhile: Callable[[CellFolder], object]) -> None:
+        self.running, self.meanwhile, self.starts = [], meanwhile, 0
+
+    @property
+    def free(self) -> int:
+        return 1 - len(self.running)
+
+    def start(self, folder: CellFolder) -> Any:
+        self.starts += 1
+        one = SimpleNamespace(folder=folder, before=folder.state(), started=0.0, place="", alive=lambda: False)
+        one.ended = lambda: Ended(1, "ditbench: another process runs this cell")
+        self.meanwhile(folder)
+        self.running.append(one)
+        return one
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+def test_a_cell_that_another_launch_began_first_is_met_and_not_marked(
+    tmp_path: Path, held: Callable[..., threading.Thread]
+) -> None:
+    """On Ray and SLURM no share of a machine keeps two launches apart: each marked the other's running cell failed."""
+    plan, store = planned(tmp_path, 1)
+    seen: list[str] = []
+
+    def theirs(folder: CellFolder) -> None:
+        def end() -> None:
+            seen.append(folder.state()["status"])
+            Result(folder.id, {}, {}, {}, {}).write(folder.result_file)
+
+        held(folder, end)
+
+    executor, lines = Refused(theirs), []
+    (state,) = run(plan, store, executor=executor, say=lines.append, poll=0.02)
+    assert (state.status, seen, executor.starts) == ("done", ["running"], 1), lines
+    assert lines[-2].endswith("is being run by another launch; waiting for its end")
+    assert lines[-1] == "cell 0: done in another launch"
+
+
 # --- places that are lost ---------------------------------------------------------------------------------------------
 
 
