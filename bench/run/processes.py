@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 GRACE = 60.0  # seconds a cell has to write its checkpoint after SIGTERM
 PARENT = "DITBENCH_PARENT"  # environment: the process that this one ends with
 MARK = "DITBENCH_CELL"  # environment: the folder of the cell that started a process, directly or not
+GUARD = "bench.run.guard"  # the module of a guard, in its command
 CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS)
 _PDEATHSIG, _SUBREAPER = 1, 36  # of Linux's prctl
 
@@ -238,9 +239,18 @@ def end_leftovers(folder: Path, cell: int, changed: float) -> bool:
         process = psutil.Process(cell)
         if process.create_time() <= changed and process.status() != psutil.STATUS_ZOMBIE:
             return False
-    alive = marked(folder)
+    alive = [process for process in marked(folder) if not _guarded(process)]
     _send(alive, signal.SIGKILL)
     return bool(alive)
+
+
+def _guarded(process: psutil.Process) -> bool:
+    """Whether a guard above it lives: it is of an attempt that has not written its state yet."""
+    import psutil
+
+    with suppress(psutil.Error):
+        return any(GUARD in " ".join(one.cmdline()) for one in process.parents())
+    return False
 
 
 def is_stopped(pid: int) -> bool:

@@ -29,6 +29,7 @@ from bench.run.plan import Plan
 from bench.run.processes import MARK, marked
 from bench.run.slots import Slots
 from bench.run.states import States, shortened
+from bench.store.files import write_json
 from bench.store.folders import CellFolder, Store
 from bench.store.journal import Journal
 from bench.store.result import Result
@@ -466,6 +467,31 @@ def test_what_outlived_a_kill_of_everything_is_ended_not_waited_for(
     assert folder.is_locked() and len(marked(folder.path)) == 1
     (state,) = go(plan, store)
     assert state.status == "done" and marked(folder.path) == []
+
+
+def test_a_cell_that_resumes_in_another_launch_is_no_leftover_of_its_last_attempt(
+    tmp_path: Path, cells_do: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it has imported everything its state is that of the process that was killed: a launch beside it ended it."""
+    cells_do("time.sleep(2)\n" + DONE)
+    monkeypatch.setattr("bench.run.others.LEFTOVERS_AFTER", 0.2)
+    plan, store = planned(tmp_path, 1)
+    folder = store.cell(plan.cells[0].row.cell)
+    folder.write_state("running", attempt=1)
+    write_json(folder.state_file, folder.state() | {"pid": 2**22 - 1, "changed": time.time() - 3600})
+    others, over = Others(store, {}, lambda text: None), threading.Event()
+
+    def wait() -> None:
+        while not over.wait(0.05):
+            others.cells.add(folder.id)
+            others.forget()
+
+    beside = threading.Thread(target=wait)
+    beside.start()
+    (state,) = go(plan, store)
+    over.set()
+    beside.join()
+    assert (state.status, state.reason) == ("done", "")
 
 
 # --- launches on a cluster ------------------------------------------------------------------------------------------
