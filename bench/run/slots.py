@@ -25,7 +25,8 @@ FILE = "DITBENCH_SLOT"  # environment: the open file that holds the share, inher
 _number = count()
 
 
-def _processors() -> list[int]:
+def processors() -> list[int]:
+    """Those that this process may use (`taskset`, a scheduler, a container); none where the system does not say."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
@@ -47,7 +48,7 @@ class Share:
     share: float
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
-    processors: list[int] = field(default_factory=_processors)
+    processors: list[int] = field(default_factory=processors)
     gpus: str = field(default_factory=lambda: os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     gpu: str = ""
 

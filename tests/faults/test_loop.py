@@ -22,7 +22,7 @@ from cells import DONE, cells_do, planned
 from bench.run import executor as executor_module
 from bench.run import loop
 from bench.run.executor import Ended
-from bench.run.executors import Local, Process
+from bench.run.executors import Local, Process, cores
 from bench.run.loop import CellState, run
 from bench.run.others import Others
 from bench.run.plan import Plan
@@ -327,6 +327,14 @@ def test_shares_add_up_to_the_machine(tmp_path: Path, monkeypatch: pytest.Monkey
     for file in (*files, third, forced):
         os.close(file)  # type: ignore[arg-type]
     assert slots.living() == [] and slots.claim("d", 1.0) is not None
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system binds no processors")
+def test_cells_share_the_processors_that_the_launch_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 64 cores a scheduler gave four: each of two cells computed with 32 threads."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {8, 9, 10, 11})
+    assert [cores(jobs) for jobs in (1, 2, 8)] == [4, 2, 1]
 
 
 def test_a_share_file_that_is_junk_or_locked_away_stops_nothing(tmp_path: Path) -> None:
