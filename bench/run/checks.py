@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from architectures import PluginError, nearest, scheme_class
 from bench.config.claim import RowFacts
 from bench.config.claim import check as check_claim
+from bench.config.matrix import variants
 from bench.config.schema import ConfigError, Evaluate, Matrix, Run
 from bench.config.spec import CellConfig
 
@@ -48,6 +49,19 @@ def check_names(matrix: Matrix, rows: Iterable[str], facts: Mapping[str, RowFact
     for axis in BUDGETED.get(matrix.budget.match or "", ()):
         if axis in matrix.axes:
             raise ConfigError(f"budget.match {matrix.budget.match} sets {axis}, so it cannot be an axis too")
+    _check_variants(matrix)
+
+
+def _check_variants(matrix: Matrix) -> None:
+    """Refuses what a variant sets itself of that which the budget sets, or counts as the same for its target."""
+    match = matrix.budget.match
+    counted = ("backbone.", *(("train.steps", "train.batch") if match in ("train_flops", "wall_clock") else ()))
+    for variant in variants(matrix) if match else ():
+        if own := [key for key in variant.keys if key.startswith(counted)]:
+            raise ConfigError(
+                f"variant {variant.name!r} sets {own[0]}: with budget.match {match} variants differ in scheme and "
+                "options, and the budget sets the rest; give the whole matrix that value"
+            )
 
 
 def check_plugins(files: Iterable[str]) -> None:

@@ -42,6 +42,20 @@ from bench.store.folders import Store
         ({"evaluate__extractor": "efficientnet"}, "unknown extractor"),
         ({"budget": {"match": "params"}, "axes": {"backbone.width": [32, 64]}}, "sets backbone.width"),
         ({"budget": {"match": "train_flops"}, "axes": {"train.steps": [3, 4]}}, "sets train.steps"),
+        (
+            {
+                "budget": {"match": "params"},
+                "variants": ["adaln-zero", {"scheme": "in-context", "name": "deep", "backbone.depth": 4}],
+            },
+            "variant 'deep' sets backbone.depth: with budget.match params variants differ in scheme and options",
+        ),
+        (
+            {
+                "budget": {"match": "train_flops"},
+                "variants": ["adaln-zero", {"scheme": "adaln-zero", "name": "large", "train.batch": 16}],
+            },
+            "variant 'large' sets train.batch: with budget.match train_flops",
+        ),
         ({"budget": {"match": "params", "to": "adaln"}}, "budget.to 'adaln'"),
         ({"budget": {"to": "adaln-zero"}}, "needs budget.match"),
         ({"variants": ["pixart", "shared-modulation"]}, "the same cell"),
