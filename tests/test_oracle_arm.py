@@ -11,7 +11,7 @@ from tiny import planned
 
 from architectures import Slots, laws
 from architectures.prompt import Encoded
-from bench.config.schema import Data, Prompt
+from bench.config.schema import ConfigError, Data, Prompt
 from bench.data import datasets, prompts
 from bench.run import cell
 
@@ -66,3 +66,11 @@ def test_a_cell_of_the_oracle_is_trained_and_measured(tmp_path: Any) -> None:
 def test_the_oracle_and_its_arm_go_together(tmp_path: Any, scheme: str, arm: str, says: str) -> None:
     with pytest.raises(Exception, match=says):
         planned(tmp_path, variants=[scheme], prompt={"arm": arm}, **ORACLE)
+
+
+def test_an_arm_of_the_oracle_is_refused_in_any_row(tmp_path: Any) -> None:
+    """Only the first row was asked whether its scheme takes a map."""
+    mixed = ["adaln-zero", {"scheme": "adaln-zero", "name": "mapped", "prompt.arm": "oracle"}]
+    for variants in (mixed, mixed[::-1]):
+        with pytest.raises(ConfigError, match=r"mapped seed=0: prompt.arm oracle: scheme 'adaln-zero' takes no map"):
+            planned(tmp_path, variants=variants, prompt={"arm": "none"}, **ORACLE)

@@ -197,7 +197,8 @@ class _Planner:
             raise ConfigError(f"{cell.label}: {error}") from error
         data, prompts = self.prompts(config.data, config.prompt)
         built = self._built_or_reason(config, cell, prompts)
-        self._check(built.config, data, cell.label)
+        if not built.reason:
+            self._check(built.config, data, cell.label)
         self._points(built.config, data)
         run, plugin = self.matrix.run, plugin_digest(built.plugin, self.tasks.named(config.data))
         id = identity(built.config, data=data.digest, code=built.code, plugin=plugin)
@@ -249,8 +250,9 @@ class _Planner:
         return _Built(config, scheme.code, scheme.plugin, cost, budget=budget)
 
     def _check(self, config: CellConfig, data: Dataset, label: str) -> None:
-        """Checks once what cells of other schemes and seeds share."""
-        shared = _key(data.digest, repr(config.train), repr(config.sample), repr(config.evaluate))
+        """Checks once what cells of other seeds share."""
+        shared = repr((data.digest, config.scheme, config.options, config.prompt.arm))
+        shared += repr((config.train, config.sample, config.evaluate))
         if shared not in self.checked:
             check_cell(config, data, label)
             check_devices(config, self.matrix.run, label)

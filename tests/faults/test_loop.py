@@ -480,7 +480,7 @@ def test_what_outlived_a_kill_of_everything_is_ended_not_waited_for(
 def test_a_cell_that_resumes_in_another_launch_is_no_leftover_of_its_last_attempt(
     tmp_path: Path, cells_do: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until it has imported everything its state is that of the process that was killed: a launch beside it ended it."""
+    """While it imports, its state is that of the process that was killed: a launch beside it ended it."""
     cells_do("time.sleep(2)\n" + DONE)
     monkeypatch.setattr("bench.run.others.LEFTOVERS_AFTER", 0.2)
     plan, store = planned(tmp_path, 1)
