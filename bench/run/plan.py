@@ -309,7 +309,8 @@ class _Planner:
     def _cost(self, config: CellConfig, prompts: Prompts) -> dict[str, float]:
         from bench.measure.cost import count
 
-        key = _key(config.scheme, config.options, repr(config.backbone), repr(config.data), repr(prompts.kind))
+        sizes = repr((config.backbone, config.data, config.train.process, prompts.kind))
+        key = _key(config.scheme, config.options, sizes)
         if key not in self.costs:
             self.costs[key] = count(config, prompts.kind)
         return self.costs[key]

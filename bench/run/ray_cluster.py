@@ -28,6 +28,8 @@ class Cluster:
         ConfigError: if it does not answer.
     """
 
+    _room = 0  # cells that fit, as it last said
+
     def __init__(self, address: str | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_worker_niceness", "0")  # by default 15, at which a cell gives way to anything
@@ -55,8 +57,8 @@ class Cluster:
     def room(self, needs: Needs) -> int:
         """How many cells fit, if nobody else uses the cluster."""
         with suppress(Exception):  # the answer of a moment ago serves
-            return sum(needs.fit(node["Resources"]) for node in self.nodes())
-        return 0
+            self._room = sum(needs.fit(node["Resources"]) for node in self.nodes())
+        return self._room
 
     def check_room(self, needs: Needs) -> None:
         """Refuses cells that fit no node.

@@ -194,3 +194,10 @@ def test_planning_counts_each_model_once_and_shows_how_far_it_is(tmp_path: Path,
     assert len(made.cells) == 2000 and len(counted) == 4 and len(tried) == 1
     cells = [done for what, done, total in shown if what == "plan cells" and total == 2000]
     assert cells == sorted(cells) and cells[-1] == 2000 and len(cells) >= 20
+
+
+def test_the_cost_of_a_process_is_its_own(tmp_path: Path) -> None:
+    """DDPM puts out twice the channels; a row of it had the cost of the same scheme's before it."""
+    other = {"scheme": "adaln-zero", "name": "noise", "train.process": "ddpm", "sample.sampler": "ddim"}
+    flow, ddpm = planned(tmp_path, variants=["adaln-zero", other])[0].cells
+    assert ddpm.cost["parameters_total"] > flow.cost["parameters_total"]

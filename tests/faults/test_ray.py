@@ -56,6 +56,15 @@ def test_an_address_that_does_not_answer_is_a_sentence() -> None:
         _check_address(f"127.0.0.1:{port}")
 
 
+def test_a_cluster_that_does_not_answer_has_the_room_of_a_moment_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had none, and of sixteen places one took cells until it answered again."""
+    monkeypatch.setattr(Cluster, "__init__", lambda self: None)
+    answers: list[Any] = [[{"Resources": {"CPU": 16.0}}], None]
+    monkeypatch.setattr(Cluster, "nodes", lambda self: answers.pop(0))
+    cluster = Cluster()  # type: ignore[call-arg]
+    assert [cluster.room(Needs(1)) for _ in range(2)] == [16, 16]
+
+
 def test_storage_that_is_not_shared_is_seen_by_a_token(tmp_path: Path) -> None:
     """Another folder, another text, a lock that is not met, and an answer that does not come back."""
     with Token(tmp_path / "root") as token:
