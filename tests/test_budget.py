@@ -54,6 +54,24 @@ def test_wall_clock_is_matched_by_measured_steps(tmp_path: Path) -> None:
     assert 100 < found["cross-attention"].spec.config.train.steps < 10_000
 
 
+def test_wall_clock_is_measured_once_so_that_the_matrix_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured again at each run, the steps were others, and so the ids: every cell was trained again."""
+
+    def made(seconds: float, **more: int) -> tuple[str, int]:
+        monkeypatch.setattr(budgets, "_seconds_a_step", lambda *given: (1.0, seconds))
+        cell = cells(tmp_path, "wall_clock", train__steps=1000, **more)["cross-attention"]
+        return cell.row.cell, cell.spec.config.train.steps
+
+    first = made(2.0)
+    assert first[1] == 500 and made(2.5) == first
+    assert made(2.5, sample__steps=3)[1] == 500, "a step takes as long"
+    assert made(2.5, train__batch=4)[1] == 400, "of another batch"
+    monkeypatch.setattr(budgets, "hardware", lambda device: {"cpu": "another"})
+    assert made(4.0)[1] == 250, "on another machine"
+
+
 def test_what_cannot_be_matched_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no number of steps comes within 1%"):
         cells(tmp_path, "train_flops", train__steps=3, train__warmup=0)

@@ -9,25 +9,31 @@ number of steps. A variant that cannot be brought within 1 % is refused.
 from __future__ import annotations
 
 import functools
+import gc
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from architectures import BackboneConfig, PromptKind
-from bench.config.schema import ConfigError
+from bench.config.schema import ConfigError, as_dict
 from bench.config.spec import CellConfig
 from bench.measure.cost import count, count_parameters
+from bench.store.files import digest
+from bench.store.kept import Warn, load_value, save_value
+from bench.store.provenance import hardware
 from bench.training.bare import bare_step
 from bench.training.model import backbone, build
 from bench.training.process import process_of
 from bench.training.stopwatch import Stopwatch
 
 NEAR = 0.01  # how far off a budget may be met, as a share
+TIMED = ("scheme", "options", "backbone", "data", "train")  # what the time of a step depends on
 COUNTED: dict[str, tuple[str, Callable[[CellConfig, PromptKind], float]]] = {
     "params": ("parameters", lambda config, prompt: count_parameters(config, prompt)["parameters_total"]),
     "macs": ("multiply-adds", lambda config, prompt: count(config, prompt)["macs_forward"]),
@@ -66,7 +72,36 @@ def solve(config: CellConfig, target: CellConfig, match: str, prompt: PromptKind
     if config.scheme == target.scheme and config.options == target.options:
         return Match({}, 0.0)
     theirs, ours = _seconds_a_step(target, config, prompt)
+    if config.train.device == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()  # cells train there next
     return _stepped(config, target.train.steps * theirs, ours)
+
+
+def measured(
+    config: CellConfig, target: CellConfig, prompt: PromptKind, code: Sequence[str], cache: Path, warn: Warn
+) -> Match:
+    """`solve` for `wall_clock`, measured once a machine: by another number of steps a matrix would not resume.
+
+    Args:
+        config: of the cell.
+        target: whose time it is to take.
+        prompt: of both.
+        code: digests of the code of both.
+        cache: where the match is kept.
+        warn: gets a sentence on a damaged file.
+
+    Raises:
+        ConfigError: if nothing lies within 1 %.
+    """
+    sides = [{key: as_dict(one)[key] for key in TIMED} for one in (config, target)]
+    machine = {key: value for key, value in hardware(config.train.device).items() if key in ("cpu", "cores", "gpu")}
+    path = cache / "budgets" / f"{digest([sides, repr(prompt), list(code), machine], 16)}.json"
+    if known := load_value(path, warn):
+        return Match(**known)
+    match = solve(config, target, "wall_clock", prompt)
+    save_value(path, as_dict(match))
+    return match
 
 
 def _stepped(config: CellConfig, budget: float, each: float) -> Match:

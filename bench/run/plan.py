@@ -317,15 +317,21 @@ class _Planner:
 
     def _match(self, config: CellConfig, cell: MatrixCell, prompts: Prompts) -> Match:
         """How a cell meets the matrix's budget, worked out once for all its seeds."""
-        from bench.run.budget import solve
+        from bench.run.budget import measured, solve
 
         target, match = self._target(), self.matrix.budget.match
         assert match is not None
         key = _key(cell.variant, cell.axes)
         if key not in self.matches:
-            options = self._scheme(target.scheme, target.options).options
-            theirs = replace(config, scheme=target.scheme, options=options)
-            self.matches[key] = solve(config, theirs, match, prompts.kind)
+            other = self._scheme(target.scheme, target.options)
+            theirs = replace(config, scheme=target.scheme, options=other.options)
+            if match == "wall_clock":
+                ours = self._scheme(config.scheme, cell.config.options)
+                code = (ours.code, ours.plugin, other.code, other.plugin)
+                made = measured(config, theirs, prompts.kind, code, self.store.cache, self.warnings.append)
+            else:
+                made = solve(config, theirs, match, prompts.kind)
+            self.matches[key] = made
         return self.matches[key]
 
     def _target(self) -> Variant:
