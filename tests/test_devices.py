@@ -29,10 +29,12 @@ from bench.config.schema import ConfigError, Run, Train
 from bench.findings.origins import origins
 from bench.run.endings import RankLost
 from bench.run.needs import needs
+from bench.run.outcome import RATES, _on_these_devices
 from bench.run.processes import marked
 from bench.run.ranks import together
+from bench.run.work import _begun
 from bench.store.folders import CellFolder, Store
-from bench.store.journal import curves, digests, read_journal
+from bench.store.journal import Journal, curves, digests, read_journal
 from bench.training.compiling import compile_whole
 from bench.training.fit import fit
 from bench.training.module import CellModule
@@ -282,6 +284,30 @@ def test_rows_of_other_numbers_of_devices_are_said_to_be_of_other_machines() -> 
     cells: Any = [SimpleNamespace(result=SimpleNamespace(provenance=one)) for one in found]
     assert origins(cells) == ["measured on different machines: 2 x H200, H200; costs are compared within one alone"]
     assert not origins(cells[:1])
+
+
+@pytest.mark.parametrize(
+    ("devices", "kept"), [({}, [400, 600]), ({0: 8.0}, [400, 600]), ({500: 8.0}, [600]), ({0: 8.0, 500: 1.0}, [600])]
+)
+def test_rates_and_peaks_are_of_the_last_number_of_devices(devices: dict[int, float], kept: list[int]) -> None:
+    """A journal names no number while it is one: from one to eight, rates of one counted, and its larger peak."""
+    points = {400: 10.0, 600: 70.0}
+    history = {"devices": devices, RATES[0]: points, "train_peak_resident_bytes": points, "loss": points}
+    of_last = _on_these_devices({name: one for name, one in history.items() if one})
+    assert [list(of_last[name]) for name in (RATES[0], "train_peak_resident_bytes")] == [kept, kept]
+    assert of_last["loss"] == points
+
+
+def test_a_cell_that_begins_again_on_one_device_says_so(tmp_path: Path) -> None:
+    """It died on eight before its first checkpoint, and its rates on one counted as those of eight."""
+    folder = CellFolder(tmp_path)
+    for attempt, count in ((1, 8), (2, 1)):
+        journal = Journal(folder.journal, attempt)
+        loaded = SimpleNamespace(ranks=SimpleNamespace(count=count), device=torch.device("cpu"))
+        cell: Any = SimpleNamespace(folder=folder, journal=journal, warn=print, loaded=loaded)
+        assert _begun(cell) is None
+        journal.close()
+    assert curves(folder.journal)["devices"] == {0: 1.0}
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])

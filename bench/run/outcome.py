@@ -80,7 +80,7 @@ def _peaks(history: History) -> dict[str, float]:
 
 def _on_these_devices(history: History) -> History:
     """Without rates and peaks of memory of attempts on another number of devices than the last."""
-    numbers = list(history.get("devices", {}).items())
+    numbers = [(0, 1.0), *history.get("devices", {}).items()]  # while it is one, the journal names none
     changes = [step for (_, before), (step, now) in itertools.pairwise(numbers) if before != now]
     if not changes:
         return history

@@ -155,7 +155,7 @@ def _begun(cell: CellAtWork) -> Path | None:
     step, devices = _step(resume) if resume else 0, cell.loaded.ranks.count
     cell.journal.event(step, "launch", launch())
     cell.journal.event(step, "resumed" if resume else "started", _environment(cell.loaded))
-    if devices > 1 or (resume and "devices" in curves_of(cell.folder.journal)):
+    if devices > 1 or "devices" in curves_of(cell.folder.journal):
         cell.journal.metrics(step, {"devices": float(devices)})
     return resume
 
