@@ -72,6 +72,18 @@ def test_wall_clock_is_measured_once_so_that_the_matrix_resumes(
     assert made(4.0)[1] == 250, "on another machine"
 
 
+def test_the_target_has_the_options_that_it_is_written_with(tmp_path: Path) -> None:
+    """Those with a dot, and those of an axis, were left out: the target was brought to the size of another variant."""
+    dotted = {"scheme": "adaln-zero", "name": "open", "options.gate": "one"}
+    to_open, _ = tiny.planned(
+        tmp_path, variants=["adaln-zero", dotted], backbone=BACKBONE, budget={"match": "params", "to": "open"}
+    )
+    axis, _ = tiny.planned(
+        tmp_path, axes={"options.gate": ["one", "zero"]}, backbone=BACKBONE, budget={"match": "params"}
+    )
+    assert [cell.budget for cell in (to_open.cells[1], *axis.cells)] == ["as it is (+0.00%)"] * 3
+
+
 def test_what_cannot_be_matched_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no number of steps comes within 1%"):
         cells(tmp_path, "train_flops", train__steps=3, train__warmup=0)

@@ -121,9 +121,14 @@ def conditionings(matrix: Matrix) -> Iterator[tuple[Variant, dict[str, Any]]]:
         ConfigError: for variants or axes that are none.
     """
     for variant, point in _points(matrix):
-        given = variant.keys | point
-        own = {key.removeprefix("options."): value for key, value in given.items() if key.startswith("options.")}
-        yield variant, variant.options | own
+        yield variant, options_at(variant, point)
+
+
+def options_at(variant: Variant, point: dict[str, Any]) -> dict[str, Any]:
+    """The options that a variant has at a point of the axes, as they are written, dotted or not."""
+    given = variant.keys | point
+    own = {key.removeprefix("options."): value for key, value in given.items() if key.startswith("options.")}
+    return variant.options | own
 
 
 def _cell(matrix: Matrix, variant: Variant, axes: dict[str, Any], seed: int) -> MatrixCell:

@@ -55,7 +55,9 @@ def check_names(matrix: Matrix, rows: Iterable[str], facts: Mapping[str, RowFact
 def _check_variants(matrix: Matrix) -> None:
     """Refuses what a variant sets itself of that which the budget sets, or counts as the same for its target."""
     match = matrix.budget.match
-    counted = ("backbone.", *(("train.steps", "train.batch") if match in ("train_flops", "wall_clock") else ()))
+    steps = ("train.steps", "train.batch") if match in ("train_flops", "wall_clock") else ()
+    times = ("train.precision", "train.residual", "train.recompute", "train.device") if match == "wall_clock" else ()
+    counted = ("backbone.", "data.", "prompt.", "train.process", *steps, *times)
     for variant in variants(matrix) if match else ():
         if own := [key for key in variant.keys if key.startswith(counted)]:
             raise ConfigError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import architectures
 from architectures import nearest
 from bench.config.identity import code_digest, identity, plugin_digest
-from bench.config.matrix import MatrixCell, Variant, conditionings, expand, row, variants
+from bench.config.matrix import MatrixCell, Variant, conditionings, expand, options_at, row, variants
 from bench.config.schema import ConfigError, Data, Matrix, Prompt
 from bench.config.spec import CellConfig, CellSpec
 from bench.run.checks import check_cell, check_devices, check_extractor, check_names, check_plugins, doubts, facts_of
@@ -323,7 +323,7 @@ class _Planner:
         assert match is not None
         key = _key(cell.variant, cell.axes)
         if key not in self.matches:
-            other = self._scheme(target.scheme, target.options)
+            other = self._scheme(target.scheme, options_at(target, cell.axes))
             theirs = replace(config, scheme=target.scheme, options=other.options)
             if match == "wall_clock":
                 ours = self._scheme(config.scheme, cell.config.options)

@@ -64,6 +64,13 @@ from bench.store.folders import Store
             },
             "variant 'large' sets train.batch: with budget.match train_flops",
         ),
+        (
+            {
+                "budget": {"match": "train_flops"},
+                "variants": ["adaln-zero", {"scheme": "adaln-zero", "name": "large", "data.image_size": 32}],
+            },
+            "variant 'large' sets data.image_size: with budget.match train_flops",
+        ),
         ({"budget": {"match": "params", "to": "adaln"}}, "budget.to 'adaln'"),
         ({"budget": {"to": "adaln-zero"}}, "needs budget.match"),
         ({"variants": ["pixart", "shared-modulation"]}, "the same cell"),
