@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from filelock import FileLock
 
 # As `make test` has it: a process forked beside the threads of OpenMP waits for them for ever (test_devices.py).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell's `nohup make test &` hands on both as ignored, and ditbench leaves what is ignored so; the tests send them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

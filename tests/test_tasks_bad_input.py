@@ -119,7 +119,7 @@ def test_a_misspelt_scheme_or_option_is_said_before_all_that_it_makes_wrong(
     (tmp_path / "added.py").write_text(PLUGIN)
     own = [f"plugins=[{tmp_path / 'added.py'}]"] if "aded" in variants else []
     for more in (["tuned=null", "claim=null"], [], ["baseline=adaln-zero"]):
-        matrix = config.load(QUICKSTART, [f"variants={variants}", *own, *more])
+        matrix = config.load(QUICKSTART, [f"variants={variants}", "evaluate.points=16", *own, *more])
         with pytest.raises(config.ConfigError, match=sentence):
             plan(matrix, Store(tmp_path / "runs"), command="", progress=lambda *_: None)
 

@@ -218,14 +218,19 @@ class _Launch:
         ended = process.ended()
         if self._moves(process, ended):
             return
-        state = folder.state()
-        if folder.result() is None and (state in (process.before, {}) or state["status"] == "running"):  # it is silent
+        if self._silent(process):
             if self._held(folder):  # by another launch, whose state that is
                 self.waiting[folder.id] = self.cells[folder.id]
                 self.others.meet(folder.id)
                 return
-            self._note(folder, *self._unspoken(folder, ended))
+            if self._silent(process):  # and the other launch did not end it meanwhile
+                self._note(folder, *self._unspoken(folder, ended))
         self._say_end(folder, time.monotonic() - process.started)
+
+    def _silent(self, process: Process) -> bool:
+        """Whether nothing on the disk says how a process's cell ended."""
+        state = process.folder.state()
+        return process.folder.result() is None and (state in (process.before, {}) or state["status"] == "running")
 
     def _moves(self, process: Process, ended: Ended) -> bool:
         """Whether a cell that ended through no doing of its own is started again elsewhere, and it was said."""
