@@ -62,6 +62,22 @@ def test_sigma_is_of_the_logarithm_of_an_excess_and_pooled_over_rows() -> None:
     assert one.log and one.rows == 4 and one.freedom == 4 * 199 and one.value == pytest.approx(0.1, rel=0.1)
 
 
+def test_an_arm_and_a_row_that_varies_more_have_a_sigma_of_their_own() -> None:
+    """`blind` varies as no scheme does, and made all bands of its task those of one row."""
+    rng = np.random.default_rng(5)
+    alike = made(rng, 5)
+    arm = [cell("blind", seed, {EXCESS: float(np.exp(3 * rng.normal()))}) for seed in range(5)]
+    wild = [cell("e", seed, {EXCESS: float(0.02 * np.exp(0.5 * rng.normal()))}) for seed in range(5)]
+    sigma = {
+        name: one[EXCESS] for name, one in bands.sigmas(table([*alike.cells, *arm], data={"source": "task"})).items()
+    }
+    assert sigma["blind"].rows == 1 and {sigma[name].rows for name in "abcd"} == {4}
+    sigma = {
+        name: one[EXCESS] for name, one in bands.sigmas(table([*alike.cells, *wild], data={"source": "task"})).items()
+    }
+    assert sigma["e"].rows == 1 and sigma["e"].value > 0.25
+
+
 def test_a_record_of_one_seed_has_no_band_and_says_so() -> None:
     rng = np.random.default_rng(3)
     found = bands.bands(made(rng, 3), made(rng, 1))

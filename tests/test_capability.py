@@ -104,6 +104,11 @@ def test_a_matrix_without_tasks_has_none(tmp_path: Path) -> None:
     assert [one.word for one in answers(analysis)] == ["front", "front"]
 
 
+def test_one_seed_has_no_front(tmp_path: Path) -> None:
+    """It has no interval by which a row could be better: rows stood in front by gaps that it cannot establish."""
+    assert not answers(analyse(collect(generate(tmp_path, variants=3, seeds=1, steps=100), "synthetic")))
+
+
 def test_the_figures_show_every_value(matrix: Analysis) -> None:
     for spec in (CAPABILITY, CAPABILITY_NARROW, CONTROL):
         plot = spec.plot(matrix)

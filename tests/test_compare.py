@@ -176,6 +176,32 @@ def test_equal_gaps_of_counted_shares_decide_nothing(per: str | None) -> None:
     assert "[-0.00" in verdict.tests[0].gap, "the interval is as wide as the test says"
 
 
+def test_recall_that_seeds_share_decides_nothing() -> None:
+    """One image of 400 in each of three seeds was better with p = 0, and a band of no width."""
+    key = "recall_efficientnet_lite0_400"
+    (one,) = compare.compare(two([0.0025] * 3, [0.0] * 3, key), "a", "b")
+    assert one.verdict == "undecided" and one.p > 0.05 and one.low < 0 < one.high
+
+
+def test_losses_of_two_targets_get_no_verdict() -> None:
+    """A predicted image's loss is another quantity than a velocity's: the ablation's page said +743 %, worse."""
+    made = two([0.1, 0.1, 0.101], [0.9, 0.91, 0.9], "heldout_loss")
+    for one in made.cells[:3]:
+        one.result.config["train"] |= {"target": "data", "clamp": 0.3}
+    (pair,) = compare.compare(made, "a", "b")
+    assert (pair.verdict, pair.why) == ("undecided", compare.LOSSES)
+    for one in made.cells[3:]:
+        one.result.config["train"] |= {"target": "data", "clamp": 0.3}
+    assert compare.compare(made, "a", "b")[0].verdict == "better"
+
+
+def test_whether_a_run_mastered_its_task_is_decided_exactly_in_every_table() -> None:
+    """Three of three against none of three was better with p = 0 in a table of pairs."""
+    (three,), (five,) = (compare.compare(two([1.0] * n, [0.0] * n, "mastered"), "a", "b") for n in (3, 5))
+    assert (three.verdict, three.method) == ("undecided", "Fisher's exact test") and "never" in three.why
+    assert five.verdict == "better"
+
+
 def test_one_seed_decides_nothing() -> None:
     (one,) = compare.compare(two([1.0], [2.0]), "a", "b")
     assert (one.verdict, one.why) == ("undecided", "one seed shows no spread")
@@ -427,6 +453,8 @@ def test_a_value_is_chosen_by_heldout_loss_and_its_edge_is_said() -> None:
     assert (one.value, one.own_row, one.row, one.edge) == (1e-3, "v lr=0.001", "v lr=0.001", False)
     (edge,) = choices(climb({"v": 3.0}))
     assert edge.value == 1e-2 and edge.edge
+    (lowest,) = choices(climb({"v": 3e-4}, rates=(1e-3, 1e-4, 1e-2)))
+    assert lowest.value == 1e-4 and lowest.edge, "of an axis in any order"
     assert choices(two([1.0], [1.0])) == []
 
 

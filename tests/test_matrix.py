@@ -76,6 +76,10 @@ def test_options_of_a_variant_and_of_an_axis(tmp_path: Path) -> None:
         ({"variants": [{"scheme": "adaln", "name": "../up"}]}, "'../up'"),
         ({"axes": {"train.stepz": [1]}}, "did you mean 'train.steps'"),
         ({"axes": {"train.lr": []}}, "no values"),
+        (
+            {"variants": [{"scheme": "adaln-zero", "gate": "one"}], "axes": {"options.gate": ["zero", "tanh"]}},
+            "variant 'adaln-zero': options.gate is an axis of this matrix, so no variant can set it",
+        ),
         ({"axes": {"train.lr": [0.1, -1]}}, "axis 'train.lr' of matrix 'tiny': train.lr must be"),
         ({"axes": {"train.steps": ["many"]}}, "a whole number above 0, got 'many'"),
     ],

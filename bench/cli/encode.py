@@ -70,7 +70,8 @@ def encode(
         f"deviation {about['deviation']:.3f}, weights {about['weights']}"
     )
     say(f"identity  {about['psnr']:.2f} dB PSNR of held-out images decoded again")
-    say(f"next   ditbench run {near(matrix)} data.source=latents data.path={near(out)}")
+    latents = f"data.source=latents data.path={near(out)} data.image_size={about['size']}"
+    say(f"next   ditbench run {near(matrix)} {latents} backbone.name=..., with a patch for {about['size']} a side")
 
 
 @contextmanager

@@ -135,7 +135,8 @@ def _cell(matrix: Matrix, variant: Variant, axes: dict[str, Any], seed: int) -> 
     groups = {group: getattr(matrix, group) for group in GROUPS}
     config = CellConfig(variant.scheme, dict(variant.options), **groups, seed=seed)
     keys = {key: typed_key(matrix, key, value, f"variant {variant.name!r}") for key, value in variant.keys.items()}
-    if twice := sorted(keys.keys() & axes.keys()):
+    own = {*keys, *(f"options.{name}" for name in variant.options)}
+    if twice := sorted(own & axes.keys()):
         raise ConfigError(f"variant {variant.name!r}: {twice[0]} is an axis of this matrix, so no variant can set it")
     row = _name(variant.name, axes)
     tuned = {

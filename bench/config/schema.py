@@ -368,7 +368,7 @@ class Matrix:
     axes: dict[str, list[Any]] = field(default_factory=dict)
     """Dotted key of a cell, such as train.lr or options.gate: its values."""
     plugins: list[str] = field(default_factory=list)
-    """Python files that register schemes, relative to the folder of this file."""
+    """Python files that register schemes or tasks, relative to the folder of this file."""
     backbone: Backbone = field(default_factory=Backbone)
     data: Data = field(default_factory=Data)
     prompt: Prompt = field(default_factory=Prompt)

@@ -68,11 +68,13 @@ def resolved(config: Data) -> Data:
     own = about(config)["latents"]
     if config.image_size not in (Data.image_size, own["size"]):
         raise DataError(
-            f"data.image_size {config.image_size}: the latents of {config.path} have {own['size']} a side; leave it out"
+            f"data.image_size {config.image_size}: the latents of {config.path} have {own['size']} a side; "
+            f"leave it out, or give data.image_size={own['size']}"
         )
     if config.channels not in (None, own["channels"]):
         raise DataError(
-            f"data.channels {config.channels}: the latents of {config.path} have {own['channels']}; leave it out"
+            f"data.channels {config.channels}: the latents of {config.path} have {own['channels']}; leave it out, "
+            f"or give data.channels={own['channels']}"
         )
     return replace(config, image_size=own["size"], channels=own["channels"])
 

@@ -1,8 +1,9 @@
 """Whether your numbers lie inside a record's tolerance band. Imports no torch.
 
-Sigma is a metric's spread from seed to seed, pooled over the rows of a task where their variances are equal, else of a
-row alone. The band is the prediction interval of the difference between a mean of your n seeds and the record's of N,
-t sigma sqrt(1/n + 1/N), all bands together at 95 % (Bonferroni). Costs are left out: they are a machine's.
+Sigma is a metric's spread from seed to seed, pooled over a task's schemes where their variances are equal and the
+row's own is no larger than the others', else of the row alone; an arm's is its own. The band is the prediction interval
+of the difference between a mean of your n seeds and the record's of N, t sigma sqrt(1/n + 1/N), all bands together at
+95 % (Bonferroni). Costs are left out: they are a machine's.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from architectures import few
-from bench.findings.contrasts import EQUAL, bartlett, pooled_variance
+from bench.findings.contrasts import EQUAL, bartlett, pooled_variance, wider
 from bench.findings.fairness import flat
-from bench.findings.peers import groups, sample, samples
+from bench.findings.peers import groups, sample, samples, schemes
 from bench.findings.statistics import LEVEL, quantile
 from bench.findings.summary import VariantSummary, columns, summaries
 from bench.findings.words import machine, number
@@ -64,9 +65,10 @@ def sigmas(table: Table) -> dict[str, dict[str, Sigma]]:
     found: dict[str, dict[str, Sigma]] = {row.name: {} for row in rows}
     for group in groups(table, rows):
         keys = {key: Measurement.parse(key) for row in group for key in row.by_seed}
+        learn = schemes(group)
         for key, one in keys.items():
-            if _banded(one):
-                for name, sigma in _of_group(one, group).items():
+            for among in (learn, *([row] for row in group if row not in learn)) if _banded(one) else ():
+                for name, sigma in _of_group(one, among).items():
                     found[name][key] = sigma
     return found
 
@@ -76,11 +78,14 @@ def _banded(one: Measurement) -> bool:
 
 
 def _of_group(one: Measurement, group: Sequence[VariantSummary]) -> dict[str, Sigma]:
+    """Pooled where the rows' variances are equal by Bartlett's test and the row's own is no larger than the others'."""
     every = samples(one, group)
     equal = bartlett(list(every.values())) >= EQUAL
     found = {}
     for name, own in every.items():
-        among = list(every.values()) if equal or not own.freedom else [own]
+        others = [row for row in every.values() if row is not own]
+        alone = own.freedom and (not equal or (bool(others) and wider([own], others) < EQUAL))
+        among = [own] if alone else list(every.values())
         variance, freedom = pooled_variance(among)
         if freedom:
             found[name] = Sigma(math.sqrt(variance), freedom, sum(row.freedom > 0 for row in among), one.metric.log)

@@ -15,9 +15,9 @@ are corrected by Holm over a claim's tests. The metric `highest_lr` is that of a
 logarithm of the highest rate below the first that a seed of the variant does not survive; where the lowest rate loses
 one, such a test is undecided, or by ranks with `compare`.
 
-A claim is *supported* if every test is, *contradicted* if one is, *equivalent* if every test is, else *undecided*. A
-claim with `compare`, or about tasks, has more rules and no pairs: `bench/findings/registered.py`. Imports no torch: it
-is read from a record alone.
+A claim is *supported* if every test is, *equivalent* if every test is, *contradicted* if one is or if some are
+equivalent and all others supported, else *undecided*. A claim with `compare`, or about tasks, has more rules and no
+pairs: `bench/findings/registered.py`. Imports no torch: it is read from a record alone.
 """
 
 from __future__ import annotations

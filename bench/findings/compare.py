@@ -16,6 +16,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from bench.findings import peers as peering
 from bench.findings.contrasts import Rule
@@ -23,13 +24,14 @@ from bench.findings.difference import HEADINGS, Difference, lines, mark, verdict
 from bench.findings.origins import origins, same_code
 from bench.findings.statistics import LEVEL, holm, interval, paired_p
 from bench.findings.summary import VariantSummary, columns, find_row, summaries
-from bench.findings.unpaired import undecided, unpaired
+from bench.findings.unpaired import MASTERED, undecided, unpaired
 from bench.store.metrics import Measurement
 from bench.store.table import Table
 
 __all__ = ["HEADINGS", "Difference", "compare", "difference", "lines", "verdict"]
 APART = "timed in different runs"
 MACHINES = "measured on different machines"
+LOSSES = "losses of different targets are different quantities"
 
 
 # --- two variants -----------------------------------------------------------------------------------------------------
@@ -75,7 +77,7 @@ def difference(
     """
     ours, theirs = a.by_seed.get(key, {}), b.by_seed.get(key, {})
     seeds = tuple(sorted(ours.keys() & theirs.keys() if rule == "paired" else ours.keys() | theirs.keys()))
-    if ours and theirs and seeds and (rule != "paired" or Measurement.parse(key).metric.log):
+    if ours and theirs and seeds and (rule != "paired" or _unpaired(key)):
         named = Difference(key, a.name, b.name, seeds, math.nan, math.nan, math.nan, why=apart(a, b, seeds, key))
         return unpaired(named, a, b, beside or [a, b], rule)
     if rule != "paired":
@@ -99,19 +101,34 @@ def difference(
     )  # fmt: skip
 
 
+def _unpaired(key: str) -> bool:
+    """Whether a metric has no pairs in any table: a ratio of errors or images, and whether a run mastered its task."""
+    metric = Measurement.parse(key).metric
+    return metric.log or metric.kind == MASTERED
+
+
 def apart(a: VariantSummary, b: VariantSummary, seeds: Sequence[int], *keys: str) -> str:
     """Why these metrics of two rows are not to be compared; empty where they may be.
 
     `APART` where one is a rate or a time of different runs, as of a cell that an earlier matrix had trained; `MACHINES`
-    where one is a peak of memory of different machines. Seeds 0 and 1 of both rows in one run and seed 2 of both in
-    another may be compared.
+    where one is a peak of memory of different machines; `LOSSES` where one is a validation loss of different targets.
+    Seeds 0 and 1 of both rows in one run and seed 2 of both in another may be compared.
     """
     metrics = [Measurement.parse(key).metric for key in keys]
+    if any(one.kind.startswith("heldout_loss") for one in metrics) and _loss(a) != _loss(b):
+        return LOSSES
     if any(one.timed for one in metrics) and _differ(a.runs, b.runs, seeds):
         return APART
     if any("_bytes" in one.kind for one in metrics) and _differ(a.machines, b.machines, seeds):
         return MACHINES
     return ""
+
+
+def _loss(row: VariantSummary) -> set[tuple[Any, ...]]:
+    """What the loss of a row is of: its process and target, and what an image's weight is clamped at."""
+    trains = [one.config.get("train") or {} for one in row.results.values()]
+    targets = [(one.get("process", "flow"), one.get("target", "velocity"), one.get("clamp")) for one in trains]
+    return {(process, target, clamp if target == "data" else None) for process, target, clamp in targets}
 
 
 def _differ(a: Mapping[int, str], b: Mapping[int, str], seeds: Sequence[int]) -> bool:

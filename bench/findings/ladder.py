@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,10 +62,16 @@ def choices(table: Table) -> list[Choice]:
             continue
         best = min(means, key=lambda value: -means[value] if metric.better == "higher" else means[value])
         rows = {cell.row.axes[axis]: cell.row.name for cell in cells}
-        ends = (config["axes"][axis][0], config["axes"][axis][-1])
+        ends = outermost(config["axes"][axis])
         row = cells[0].row
         chosen.append(Choice(row.variant, best, rows[best], own, rows.get(own), best in ends, name, metric.key, means))
     return chosen
+
+
+def outermost(values: Sequence[Any]) -> tuple[Any, Any]:
+    """The ends of an axis: the least and the largest of numbers, whatever their order, else the first and the last."""
+    numbers = all(isinstance(value, int | float) for value in values)
+    return (min(values), max(values)) if numbers else (values[0], values[-1])
 
 
 def chosen_by(table: Table) -> Measurement:

@@ -86,13 +86,14 @@ def scaled(one: Measurement, value: float) -> float:
 
 
 def floor(one: Measurement) -> float:
-    """The least variance of a value: what is read of N samples is known to half a sample at best, else 0.
+    """The least variance of a value: a share of N samples is known to some .7 of a sample at best, else 0.
 
     Not the binomial variance, which is above the spread between seeds: all share noise and prompts, and `local` and
     `global` are means of several attributes. With this one, equal shares are found to differ at most as often as the
     level says (`tests/test_statistics.py`).
     """
-    return 0.5 / one.count**2 if one.over_chance and one.count else 0.0
+    share = one.over_chance or one.metric.kind in ("precision", "recall")
+    return 0.5 / one.count**2 if share and one.count else 0.0
 
 
 def sample(one: Measurement, values: Sequence[float]) -> Sample:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.findings.ladder import Choice, choices
+from bench.findings.ladder import Choice, choices, outermost
 from bench.findings.words import number
 from bench.store.metrics import Measurement
 from bench.store.table import Table
@@ -60,7 +60,7 @@ def tuned_file(table: Table, command: str, *, one_each: bool = False) -> tuple[s
             warnings += [_beyond(one.name, axis, one.value)] if one.edge else []
         if means:
             best = next(iter(means))
-            edge = best in (config["axes"][axis][0], config["axes"][axis][-1])
+            edge = best in outermost(config["axes"][axis])
             lines += _entry(variant, axis, best, edge, f"{_tried(means)} over {len(own)} points")
             warnings += [_beyond(variant, axis, best)] if edge and one_each else []
         elif one_each and several:

@@ -179,7 +179,8 @@ def _of_tasks(table: Capability, key: str) -> list[_Point]:
                 half = max(rows, key=lambda row: row.mean(key) or 0.0).interval(key)
             else:
                 half = half_width_of_means([row.values[key] for row in rows])
-            points.append(_Point(name, (quality[0], quality[1] or 0.0), (_signed(key, cost), half or 0.0)))
+            if quality[1] is not None and half is not None:
+                points.append(_Point(name, (quality[0], quality[1]), (_signed(key, cost), half)))
     return points
 
 
@@ -190,12 +191,7 @@ def _of_rows(analysis: Analysis, key: str) -> list[_Point]:
     quality, points = analysis.columns[0], []
     for row in analysis.rows:
         a, b = row.mean(quality.key), row.mean(key)
-        if a is not None and b is not None and row.complete:
-            points.append(
-                _Point(
-                    row.name,
-                    (_signed(quality.key, a), row.interval(quality.key) or 0.0),
-                    (_signed(key, b), row.interval(key) or 0.0),
-                )
-            )
+        near, half = row.interval(quality.key), row.interval(key)  # None of one seed, which establishes no difference
+        if a is not None and b is not None and near is not None and half is not None and row.complete:
+            points.append(_Point(row.name, (_signed(quality.key, a), near), (_signed(key, b), half)))
     return points

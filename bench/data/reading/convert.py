@@ -134,7 +134,8 @@ def split_of(layout: Layout, name: str, config: Data) -> Rows:
         if column not in rows.columns:
             beside = f"; {'; '.join(layout.notes)}" if layout.notes else ""
             raise DataError(
-                f"{config.path}: split {name!r} has no column {column!r} (columns: {', '.join(rows.columns)}){beside}"
+                f"{config.path}: split {name!r} has no column {column!r} (columns: {', '.join(rows.columns)}){beside}; "
+                "data.image_column, data.label_column and data.caption_column choose"
             )
     if len(rows) == 0:
         raise DataError(f"{config.path}: split {name!r} is empty")
