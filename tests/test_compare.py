@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,7 @@ def test_pairing_finds_what_unpaired_spread_would_hide() -> None:
 def test_holm_is_holms() -> None:
     assert statistics.holm([0.01, 0.04, 0.03, None]) == pytest.approx([0.03, 0.06, 0.06, None])
     assert statistics.holm([]) == []
+    assert statistics.levels([0.01, 0.04, 0.9, None]) == pytest.approx([0.05 / 3, 0.025, 0.05, None])
 
 
 def test_a_gap_of_fid_that_seeds_alone_make_is_undecided() -> None:
@@ -410,6 +412,20 @@ def test_ladder_says_how_far_up_a_variant_trains() -> None:
     verdict = claimed(climb({"a": 1.0, "b": 2e-3}), {"metric": "highest_lr", "variant": "a", "beats": "b"})
     assert verdict.verdict == "undecided", "one rung: its rounding counts as spread"
     assert not verdict.caveats, "the logarithm of a rate is below zero without being under chance"
+
+
+@pytest.mark.parametrize("missing", [(1e-3,), (1e-4, 1e-3)])
+def test_a_rate_without_a_result_is_no_evidence(missing: tuple[float, ...]) -> None:
+    """Killed cells made their variant's limit the rung below them, or the loss beside which others are lost."""
+    whole, cells = climb({"a": 2e-3, "b": 2e-3}, seeds=5), []
+    for one in whole.cells:
+        gone = one.row.variant == "b" and one.row.axes["train.lr"] in missing
+        cells.append(replace(one, status="killed", result=None) if gone else one)
+    made = replace(whole, cells=cells)
+    found = {one.name: one for one in ladders(made)}
+    assert found["b"].highest == {} and found["b"].unknown == (0, 1, 2, 3, 4) and found["a"].limit == 1e-3
+    verdict = claimed(made, {"metric": "highest_lr", "variant": "a", "beats": "b"})
+    assert verdict.verdict == "undecided" and verdict.caveats == ["b: of 5 seeds a result below their limit is missing"]
 
 
 def lost_below(seeds: int, lost: int) -> Table:

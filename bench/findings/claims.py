@@ -99,6 +99,8 @@ def decide(table: Table, rows: Sequence[VariantSummary] | None = None) -> ClaimV
     named = dict.fromkeys(name for test in claim.tests for name in test.rows)
     text = caveats(table, *(name for name in named if name in names)) + _at_chance(values)
     if not set(named) <= set(names):  # a ladder's runs are lost on purpose
+        gaps = {one.name: len(one.unknown) for one in ladders(table) if one.name in named and one.unknown}
+        text += [f"{name}: of {count} seeds a result below their limit is missing" for name, count in gaps.items()]
         text += [note for note in origins(table.cells, same=same_code(table)) if note not in text]
     return ClaimVerdict(table.name, claim.says, together({test.verdict for test in tests}), tests, text)
 

@@ -22,7 +22,7 @@ from bench.findings import peers as peering
 from bench.findings.contrasts import Rule
 from bench.findings.difference import HEADINGS, Difference, lines, mark, verdict
 from bench.findings.origins import origins, same_code
-from bench.findings.statistics import LEVEL, holm, interval, paired_p
+from bench.findings.statistics import LEVEL, holm, interval, levels, paired_p
 from bench.findings.summary import VariantSummary, columns, find_row, summaries
 from bench.findings.unpaired import MASTERED, undecided, unpaired
 from bench.store.metrics import Measurement
@@ -145,11 +145,13 @@ def together(rows: Sequence[VariantSummary], key: str) -> bool:
 
 def judged(pairs: Sequence[Difference]) -> list[Difference]:
     """The same with verdicts, Holm's correction over all of them."""
-    return [decided(replace(one, corrected=p)) for one, p in zip(pairs, holm([one.p for one in pairs]), strict=True)]
+    ps = [one.p for one in pairs]
+    found = zip(pairs, holm(ps), levels(ps), strict=True)
+    return [decided(replace(one, corrected=p), LEVEL if level is None else level) for one, p, level in found]
 
 
-def decided(one: Difference) -> Difference:
-    """A difference with its corrected p, and the verdict that follows."""
+def decided(one: Difference, level: float = LEVEL) -> Difference:
+    """A difference with its corrected p, and the verdict that follows; `level` is what Holm's correction leaves it."""
     if one.why:
         return one
     if one.corrected is None:
@@ -161,7 +163,7 @@ def decided(one: Difference) -> Difference:
         return replace(one, why=f"a gap of {abs(one.relative):.1%}, under the {metric.metric.margin:.1%} of seed noise")
     if one.corrected > LEVEL:
         if one.exact or one.contrast is not None:
-            return undecided(one)
+            return undecided(one, level)
         return replace(one, why=f"p {one.corrected:.2g} after Holm", level=LEVEL)
     good = one.higher == (metric.better == "higher")
     return replace(one, verdict="better" if good else "worse")

@@ -114,6 +114,7 @@ class Ladder:
         highest: seed -> the highest value below the first at which it was lost.
         unlost: seeds that no value lost: their `highest` is only the top of the ladder.
         below: seeds that the lowest value lost: they have no `highest`, which would be below the ladder.
+        unknown: seeds without a result at a value up to their first loss: they have none either, and count for nothing.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Ladder:
     highest: dict[int, float]
     unlost: int
     below: tuple[int, ...] = ()
+    unknown: tuple[int, ...] = ()
 
     @property
     def limit(self) -> float | None:
@@ -152,15 +154,16 @@ def _ladder(name: str, cells: list[CellRecord], axis: str, values: list[float]) 
                 lost[seed, value] = loss > LOST * lowest
             elif cell.status == "diverged":
                 lost[seed, value] = True
-    highest, unlost, below = {}, 0, []
-    for seed, row in by_seed.items():
-        tried = [value for value in values if value in row and (seed, value) in lost]
-        first = next((k for k, value in enumerate(tried) if lost[seed, value]), None)
-        unlost += first is None and bool(tried)
-        held = tried[:first]
-        if held:
+    highest, unlost, below, unknown = {}, 0, [], []
+    for seed in by_seed:
+        first = next((k for k, value in enumerate(values) if lost.get((seed, value))), None)
+        held = values[:first]
+        if any((seed, value) not in lost for value in held):
+            unknown.append(seed)
+        elif held:
+            unlost += first is None
             highest[seed] = held[-1]
-        elif tried:
+        else:
             below.append(seed)
     rungs = []
     for value in values:
@@ -168,7 +171,7 @@ def _ladder(name: str, cells: list[CellRecord], axis: str, values: list[float]) 
         known = [loss for loss in map(_loss, here) if loss is not None]
         gone = sum(lost.get((cell.row.seed, value), False) for cell in here)
         rungs.append(Rung(value, statistics.median(known) if known else None, gone, len(here)))
-    return Ladder(name, rungs, highest, unlost, tuple(below))
+    return Ladder(name, rungs, highest, unlost, tuple(below), tuple(unknown))
 
 
 def _others(table: Table, axis: str) -> dict[str, list[CellRecord]]:

@@ -24,7 +24,7 @@ from bench.findings import jumps
 from bench.findings.contrasts import Rule
 from bench.findings.difference import factor_text
 from bench.findings.means import by_means
-from bench.findings.statistics import LEVEL, holm
+from bench.findings.statistics import LEVEL, holm, levels
 from bench.findings.trial import Rows, Trial, below_text
 from bench.findings.unpaired import MASTERED, UNTIL
 from bench.findings.verdicts import TestResult
@@ -41,12 +41,12 @@ def decide(claim: ClaimSpec, data: Sequence[Rows], texts: Sequence[str], rule: R
         rule: how rows are compared.
     """
     trials = [_tried(test, one, rule) for test, one in zip(claim.tests, data, strict=True)]
-    corrected = holm([one.p for one in trials])
-    return [_result(*one, len(trials)) for one in zip(texts, trials, corrected, strict=True)]
+    ps = [one.p for one in trials]
+    return [_result(*one, len(trials)) for one in zip(texts, trials, holm(ps), levels(ps), strict=True)]
 
 
-def _result(text: str, one: Trial, corrected: float | None, tests: int) -> TestResult:
-    if corrected is None or one.p is None:
+def _result(text: str, one: Trial, corrected: float | None, level: float | None, tests: int) -> TestResult:
+    if corrected is None or level is None:
         return TestResult(text, "undecided", f"{one.evidence}; {one.why}" if one.evidence else one.why, one.gap)
     evidence = f"{one.evidence}, p {p_value(corrected)} after Holm"
     if corrected <= LEVEL:
@@ -54,7 +54,7 @@ def _result(text: str, one: Trial, corrected: float | None, tests: int) -> TestR
     if one.same is not None and one.same * tests <= LEVEL:
         same = f"{evidence}; within the margin, p {p_value(min(1.0, one.same * tests))} after Bonferroni"
         return TestResult(text, "equivalent", same, one.gap, corrected)
-    more = one.more(LEVEL * one.p / corrected)
+    more = one.more(level)
     return TestResult(text, "undecided", evidence + (f"; {more}" if more else ""), one.gap, corrected)
 
 

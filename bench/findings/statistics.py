@@ -87,6 +87,15 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
+def levels(ps: Sequence[float | None]) -> list[float | None]:
+    """The level that Holm's correction leaves for each p: 5 % over as many as are not smaller; None of None."""
+    order = sorted((p, k) for k, p in enumerate(ps) if p is not None)
+    found: list[float | None] = [None] * len(ps)
+    for rank, (_, k) in enumerate(order):
+        found[k] = LEVEL / (len(order) - rank)
+    return found
+
+
 def range_p(apart: float, rows: int, freedom: float) -> float:
     """How likely the means of so many rows that are alike lie this far apart (Tukey's studentized range).
 

@@ -89,10 +89,8 @@ def _until(one: Difference, ours: Sequence[float], theirs: Sequence[float]) -> D
     )  # fmt: skip
 
 
-def undecided(one: Difference) -> Difference:
+def undecided(one: Difference, level: float) -> Difference:
     """The same with the reason why it is undecided, and the level that Holm's correction left for it."""
-    assert one.p is not None and one.corrected is not None
-    level = LEVEL * one.p / one.corrected
     why = f"p {one.corrected:.2g} after Holm"
     if one.exact:
         test = jumps.RANKS if one.ahead is not None else jumps.FISHER
