@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image
 from tiny import MATRIX, ditbench, matrix_file, planned, run_all
 
 from bench.config.schema import Data, Train
-from bench.data import datasets, encode, images_once, latents, vae
+from bench.data import datasets, encode, images_once, latents, prepared, vae
 from bench.data.errors import DataError
 from bench.measure import metrics, protocol
 from bench.store.journal import Journal
@@ -102,6 +103,9 @@ def test_interrupted_parted_and_damaged_runs_give_the_bytes_of_a_calm_one(
 
     with pytest.raises(KeyboardInterrupt):
         encode.encode(request(images, weights, tmp_path / "torn"), stop)
+    left = tmp_path / "torn" / ".train-00004.safetensors.abcd1234.ditbench-tmp"  # of a process that was killed
+    left.write_bytes(b"half")
+    os.utime(left, (1, 1))
     broken = tmp_path / "torn" / "train-00000.safetensors"
     broken.write_bytes(broken.read_bytes()[:-1])
     said: list[str] = []
@@ -109,6 +113,7 @@ def test_interrupted_parted_and_damaged_runs_give_the_bytes_of_a_calm_one(
         latents.about(Data("latents", path=str(tmp_path / "torn")))
     assert encode.encode(request(images, weights, tmp_path / "torn"), warn=said.append).made == 4
     assert shard_bytes(tmp_path / "torn") == expected and "train-00000.safetensors is damaged" in said[0]
+    assert not left.exists() and prepared.read(tmp_path / "torn")["files"] == prepared.read(tmp_path / "calm")["files"]
     first = encode.encode(request(images, weights, tmp_path / "parts", part=(0, 2)))
     assert (first.made, first.missing, first.about) == (3, 2, {})
     second = encode.encode(request(images, weights, tmp_path / "parts", part=(1, 2)))

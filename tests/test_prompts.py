@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,17 @@ def test_labels(tmp_path: Path) -> None:
     assert prepared.encode(["red fox", "1"])[0].tolist() == [2, 1]
     with pytest.raises(PromptError, match="'wolf': choose one of cat, dog, red fox"):
         prepared.encode(["wolf"])
+
+
+def test_labels_of_another_content_are_not_those_in_the_cache(tmp_path: Path) -> None:
+    """A data set of the hub keeps its name when it changes: its images were paired with the labels of before."""
+    first = labelled()
+    turned = replace(first.train, labels=np.array([2, 0, 1, 0]))
+    second = replace(first, train=turned, about={**first.about, "files": {"train-labels.npy": {"sha256": "other"}}})
+    assert second.digest == first.digest and second.content != first.content
+    rows = np.arange(len(turned.labels))
+    found = [prompts.prepare(data, config(), tmp_path).rows("train", rows).tolist() for data in (first, second)]
+    assert found == [first.train.labels.tolist(), turned.labels.tolist()] and found[0] != found[1]
 
 
 def test_captions_are_words_padded_and_cut(tmp_path: Path) -> None:

@@ -67,6 +67,28 @@ def git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
+def test_below_another_checkout_the_commit_is_unknown(tmp_path: Path) -> None:
+    """Installed into a virtual environment within somebody's repository, it named that repository's commit."""
+    git(tmp_path, "init", "-q")
+    (tmp_path / "theirs.py").write_text("")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "theirs")
+    packages = tmp_path / "venv" / "site-packages"
+    packages.mkdir(parents=True)
+    assert provenance.git_state(packages) == {"commit": "unknown", "dirty": False}
+    assert provenance.git_state(tmp_path)["commit"] == git(tmp_path, "rev-parse", "HEAD")
+
+
+def test_a_tree_of_which_git_says_nothing_is_not_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`git status` that took more than 20 s was a clean tree."""
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-qm", "one", "--allow-empty")
+    assert provenance.git_state(tmp_path)["dirty"] is False
+    real, commit = provenance._git, git(tmp_path, "rev-parse", "HEAD")
+    monkeypatch.setattr(provenance, "_git", lambda folder, *words: None if "status" in words else real(folder, *words))
+    assert provenance.git_state(tmp_path) == {"commit": commit, "dirty": True, "diff": "unknown"}
+
+
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A commit of this very code, which processes are started from."""

@@ -226,6 +226,8 @@ ATTRIBUTES = "\n\nMyRows.attributes = property(lambda self: (Attribute({}, 1 / 3
         ("\nMyRows.size = 10\n", "task 'my-rows': size 10 is no multiple of patch 4"),
         (ATTRIBUTES.format("'row', 'lokal', (0,)"), "attribute 'row': its reach is local or global"),
         (ATTRIBUTES.format("'right', 'local', (0,)"), "attribute 'right': use a name of its own"),
+        (ATTRIBUTES.format("'recall', 'local', (0,)"), "attribute 'recall': use a name of its own"),
+        (ATTRIBUTES.format("'unseen_row', 'local', (0,)"), "attribute 'unseen_row': use a name of its own"),
         (ATTRIBUTES.format("'my row', 'local', (0,)"), "attribute 'my row': use a name of its own"),
         (
             "\ndef text(self, words):\n    raise KeyError('boom')\nMyRows.text = text\n",

@@ -114,7 +114,8 @@ def test_what_an_experiment_holds(tmp_path: Path) -> None:
     assert tags["ditbench.cell"].startswith("scheme-0-") and tags["matrix"] == "made" and tags["status"] == "done"
     assert (seen["scheme-0 seed 0"][2]["extractor"], tags["extractor"]) == ("none", "x"), "no FID, no extractor"
     assert histories["validation loss"] == [(0, 0.5)], "a bar, not a curve"
-    assert [step for step, _ in histories["train/loss"]] == [10, 60, 110, 160, 210, 260], "a point per 50 steps at most"
+    steps = [step for step, _ in histories["train/loss"]]
+    assert steps == [10, 60, 110, 160, 210, 260, 300], "a point per 50 steps at most, and the last"
     assert "train/evaluate_seconds" not in histories, "beside cost/evaluate_seconds, with another value"
     assert {"config.json", "images", "100", "200"} <= set(files)
     status, _, tags, _, files, _ = seen["scheme-1 seed 1"]

@@ -23,7 +23,7 @@ from bench.data import latents, prepared, vae
 from bench.data.datasets import write_captions
 from bench.data.errors import DataError
 from bench.data.images_once import Images
-from bench.store.files import digest, file_digest, make_folder, write_atomic, write_json
+from bench.store.files import digest, file_digest, make_folder, sweep, write_atomic, write_json
 from bench.store.seeds import generator
 
 PLAN = "plan.json"
@@ -210,6 +210,7 @@ def _sealed(request: Request, key: str, warn: Warn) -> dict[str, Any]:
 def _seal(request: Request, key: str) -> dict[str, Any]:
     """Writes what belongs to the latents, and the digest of all."""
     out, data = request.out, request.data
+    sweep(out, age=3600.0)  # of a process that was killed; other parts may still write
     request.vae.save(out)
     _write_heldout(request)
     for name in latents.SPLITS:

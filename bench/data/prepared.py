@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from bench.store.disk import writing
-from bench.store.files import digest, file_digest, make_folder, whole_folder, write_json
+from bench.store.files import TEMPORARY, digest, file_digest, make_folder, whole_folder, write_json
 
 META = "meta.json"
 Warn = Callable[[str], None]
@@ -59,7 +59,7 @@ def seal(folder: Path, about: dict[str, Any]) -> None:
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
         for path in sorted(folder.iterdir())
-        if path.is_file() and path.name != META
+        if path.is_file() and path.name != META and not path.name.endswith(TEMPORARY)
     }
     content = json.loads(json.dumps({**about, "files": files}))
     write_json(folder / META, {**content, "seal": digest(content)})

@@ -11,7 +11,6 @@ cache/data/<digest>/   heldout-images.npy  uint8 (n, S, S, 3), for grids and dis
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -90,4 +89,4 @@ def fill(config: Data, folder: Path, progress: Callable[[str, int, int], None]) 
             np.save(folder / f"{split}-{name}.npy", part.numpy())
         write_captions(folder / f"{split}-captions.txt", [task.text(row) for row in words.tolist()])
     progress(f"task {config.task}", len(wanted), len(wanted))
-    return {"classes": None, "tokens": task.tokens, "entropy_bits": math.log2(task.images)}
+    return {"classes": None, "tokens": task.tokens, "entropy_bits": sum(task.bits)}

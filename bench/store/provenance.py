@@ -36,21 +36,24 @@ def git_state(folder: Path | None = None) -> dict[str, Any]:
     Records, and the README that shows them, change no number and so make no checkout dirty.
     """
     folder = folder or Path(__file__).resolve().parents[2]
-    commit = _git(folder, "rev-parse", "HEAD")
-    if not commit:
+    commit, top = _git(folder, "rev-parse", "HEAD"), _git(folder, "rev-parse", "--show-toplevel")
+    if not commit or not top or Path(top).resolve() != folder.resolve():  # installed below another project's checkout
         return {"commit": "unknown", "dirty": False}
     where = ("--", ".", ":(exclude)results", ":(exclude)README.md")
-    changes = _git(folder, "status", "--porcelain", *where)
-    diff = hashlib.sha256((_git(folder, "diff", "HEAD", *where) + changes).encode()).hexdigest()[:16] if changes else ""
-    return {"commit": commit, "dirty": bool(changes), "diff": diff}
+    changes, diff = _git(folder, "status", "--porcelain", *where), _git(folder, "diff", "HEAD", *where)
+    if changes is None or diff is None:  # a slow disk: nobody knows that nothing changed
+        return {"commit": commit, "dirty": True, "diff": "unknown"}
+    made = hashlib.sha256((diff + changes).encode()).hexdigest()[:16] if changes else ""
+    return {"commit": commit, "dirty": bool(changes), "diff": made}
 
 
-def _git(folder: Path, *words: str) -> str:
+def _git(folder: Path, *words: str) -> str | None:
+    """What git prints; None if it fails, or does not answer."""
     try:
         done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def versions() -> dict[str, str]:

@@ -19,6 +19,7 @@ import architectures
 from architectures import Option, nearest
 from bench.data.tasks.contract import LEVELS, Task
 from bench.store import seeds
+from bench.store.metrics import Measurement
 
 GROUP = "ditbench.tasks"
 TAKEN = ("local", "global", "right", "control", "score", "excess_error", "mastered")  # what else is measured
@@ -172,11 +173,17 @@ def _check_attributes(task: Task, name: str) -> None:
     """Refuses names of attributes that are no key of a metric, or another's."""
     own = [one.name for one in task.attributes]
     for one in own:
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", one) or one in TAKEN or own.count(one) > 1:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", one) or one in TAKEN or own.count(one) > 1 or not _is_read(one):
             raise TaskError(
                 f"task {name!r}: attribute {one!r}: use a name of its own of lower-case letters, digits and '_', other "
                 f"than {', '.join(TAKEN)}"
             )
+
+
+def _is_read(attribute: str) -> bool:
+    """Whether a metric of this name is an attribute that a template reads, and no `kid`, `recall` or `unseen_x`."""
+    found = Measurement.parse(f"{attribute}_template_256")
+    return found.metric.made_by == "judge" and not found.subset and found.metric.kind == attribute
 
 
 def _check_memory(task: Task, name: str, known: Mapping[str, Option]) -> None:

@@ -82,7 +82,7 @@ class CellRun(RunWriter):
             self.config(config, "config.json")
         self.tag({"status": cell.status, "mlflow.parentRunId": parent.id, "reason": plain(cell.reason, 500)})
         entries = list(read_journal(folder.journal))
-        self._curves(entries)
+        self._curves(entries, whole=cell.status == "done")
         self._samples(entries, folder)
         self._result(cell)
         self._failure(cell, folder)
@@ -91,8 +91,14 @@ class CellRun(RunWriter):
         self.tag({STAMP: stamp})
         self.send()
 
-    def _curves(self, entries: list[dict[str, Any]]) -> None:
-        """Points beyond those already there; the server's own last step counts, not what was meant to be sent."""
+    def _curves(self, entries: list[dict[str, Any]], *, whole: bool) -> None:
+        """Points beyond those already there; the server's own last step counts, not what was meant to be sent.
+
+        Args:
+            entries: of the journal.
+            whole: whether no more will come: the last point is sent however near the one before it.
+        """
+        end = max((entry["step"] for entry in entries if entry.get("metrics")), default=0) if whole else -1
         last: dict[str, int] = {}
         points: list[Metric] = []
         for entry in entries:
@@ -102,7 +108,7 @@ class CellRun(RunWriter):
                     continue
                 if key not in last:
                     last[key] = self._last_step(key)
-                if step > last[key] and (last[key] < 0 or step - last[key] >= EVERY):
+                if step > last[key] and (last[key] < 0 or step - last[key] >= EVERY or step == end):
                     points.append(Metric(key, value, int(entry["time"] * 1000), step))
                     last[key] = step
         self.log(points)
