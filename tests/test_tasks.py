@@ -95,7 +95,8 @@ class Leaky(Scene):
     [
         ("is deterministic", Restless(), Grain()),
         ("reads paint", Restless(), Grain()),
-        ("withholds", Leaky(colours=3, glyphs=2), Scene(colours=3, glyphs=2)),
+        ("withholds", Leaky(colours=3, glyphs=3), Scene(colours=3, glyphs=3)),
+        ("withholds", Scene(colours=3, glyphs=2), Scene(colours=3, glyphs=3)),
         ("text says as much", Mute(), Grain()),
     ],
 )

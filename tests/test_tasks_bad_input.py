@@ -61,7 +61,7 @@ OF_LABELS = "adaln-zero task=labels", "cross-attention task=labels"
         ({"data": {"colurs": 3}}, "unknown knob 'colurs' (knobs: side, colours, glyphs); did you mean 'colours'?"),
         ({"data": {"colours": 9}}, "data.task 'scene': colours 9: must be 2 to 6"),
         ({"data": {"colours": "many"}}, "colours 'many': must be a whole number, such as 6"),
-        ({"axes": {"data.task": ["scene", "tone"]}, "data": {"glyphs": 2}}, "task 'tone': unknown knob 'glyphs'"),
+        ({"axes": {"data.task": ["scene", "tone"]}, "data": {"glyphs": 3}}, "task 'tone': unknown knob 'glyphs'"),
         ({"train": {"target": "dat"}}, "train.target must be one of velocity, data, got 'dat'"),
         ({"prompt": {"arm": "blnd"}}, "prompt.arm must be one of none, blind, oracle, got 'blnd'"),
         ({"prompt": {"kind": "slot"}}, "prompt.kind must be one of auto, labels, captions, features, slots"),

@@ -126,7 +126,8 @@ def apart(a: VariantSummary, b: VariantSummary, seeds: Sequence[int], *keys: str
 
 def _loss(row: VariantSummary) -> set[tuple[Any, ...]]:
     """What the loss of a row is of: its process and target, and what an image's weight is clamped at."""
-    trains = [one.config.get("train") or {} for one in row.results.values()]
+    given = [one.config.get("train") for one in row.results.values()]
+    trains = [one if isinstance(one, dict) else {} for one in given]  # a damaged file has anything
     targets = [(one.get("process", "flow"), one.get("target", "velocity"), one.get("clamp")) for one in trains]
     return {(process, target, clamp if target == "data" else None) for process, target, clamp in targets}
 

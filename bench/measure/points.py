@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,19 +63,20 @@ def times(count: int, config: CellConfig, limits: tuple[float, float] = (0.0, 1.
 def load(data: Dataset, config: CellConfig, cache: Path, warn: Warn = lambda text: None) -> Points:
     """The points of a cell's data and settings, from the cache or made now."""
     assert data.task is not None
-    evaluate, train = config.evaluate, config.train
-    named = digest([data.digest, evaluate.seed, evaluate.points, train.t_mean, train.t_std], 16)  # code: data.digest
+    evaluate = config.evaluate
     rows = sampled(data.heldout, evaluate.points, seed=evaluate.seed, name="points")
     limits = data.task.times
     t, x_0 = times(len(rows), config, limits), torch.from_numpy(data.heldout.exact[rows])
     noise = torch.randn(x_0.shape, generator=generator(evaluate.seed, "points noise"))
-    x_t, file = interpolate(x_0, noise, t), cache / "points" / f"{named}.npy"
+    assert data.heldout.words is not None
+    x_t, words = interpolate(x_0, noise, t), torch.from_numpy(data.heldout.words[rows])
+    named = digest([data.digest, *(hashlib.sha256(one.numpy().tobytes()).hexdigest() for one in (x_t, t, words))], 16)
+    file = cache / "points" / f"{named}.npy"  # the code of its optima is in data.digest
     make_folder(file.parent)
     with FileLock(file.with_suffix(".lock")):
         kept = load_array(file, warn)
         if kept is None:
-            assert data.heldout.words is not None
-            kept = _optima(data.task, x_t, t, torch.from_numpy(data.heldout.words[rows])), {}
+            kept = _optima(data.task, x_t, t, words), {}
             save_array(file, kept[0])
     conditional, blind = torch.from_numpy(kept[0])
     return Points(rows, t, x_t, conditional, blind)

@@ -78,11 +78,11 @@ def test_one_cell_that_mlflow_refuses_ends_no_sync(store: Store, monkeypatch: py
     """What MLflow did not take of one cell ended the sync of all: it is named, and the others are written."""
     curves, calls = CellRun._curves, []
 
-    def refused_once(self: CellRun, entries: Any) -> Any:
+    def refused_once(self: CellRun, entries: Any, **how: Any) -> Any:
         calls.append(self)
         if len(calls) == 1:
             raise MlflowException("refused")
-        return curves(self, entries)
+        return curves(self, entries, **how)
 
     monkeypatch.setattr(CellRun, "_curves", refused_once)
     with pytest.raises(tracking.TrackingError, match="1 of 4 cells, such as scheme-0 seed 0"):

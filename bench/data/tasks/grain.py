@@ -12,6 +12,7 @@ from bench.data.tasks.contract import Attribute, Levels, Slot, Task
 from bench.data.tasks.registry import Knob
 
 TONE, CONTRAST = 0.7, 0.3  # of a colour, of the pattern over it: together in [-1, 1]
+WEAKEST = 0.08  # grain that can be read back beside none: templates have .05 at least
 
 
 class Grain(Task):
@@ -32,6 +33,12 @@ class Grain(Task):
         strongest: Annotated[float, Knob("standard deviation of the strongest grain", least=0.2, most=0.8)] = 0.5,
         ratio: Annotated[float, Knob("of a grain to the next weaker one", least=1.4, most=3.0)] = 2.0,
     ) -> None:
+        weakest = strongest / ratio ** (grains - 2)
+        if weakest < WEAKEST:
+            raise ValueError(
+                f"its weakest grain of {weakest:.3g} cannot be read back: at least {WEAKEST}, by a larger `strongest`, "
+                "a smaller `ratio` or fewer `grains`"
+            )
         self.counts = (tones, 4, grains)
         self.std = torch.tensor([0.0, *(strongest / ratio ** (grains - 2 - k) for k in range(grains - 1))])
         self._tones, self._patterns = TONE * paint.table(paint.COLOURS, tones), paint.patterns(4, self.size)[:, 0]

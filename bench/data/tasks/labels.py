@@ -43,7 +43,9 @@ class Labels(Task):
     @property
     def attributes(self) -> tuple[Attribute, ...]:
         """The arrangement as a whole, and the share of its cells."""
-        return Attribute("label", "global", (0,), 1 / self.labels), Attribute("cells", "local", (0,), 1 / 6)
+        shares = torch.nn.functional.one_hot(self._cells.long(), 6).double().mean(0)  # of each colour, in each cell
+        guess = float(shares.square().sum(1).mean())  # how often a cell of two labels has one colour
+        return Attribute("label", "global", (0,), 1 / self.labels), Attribute("cells", "local", (0,), guess)
 
     def right(self, read: Tensor, z: Tensor) -> dict[str, Tensor]:
         """`cells`: the share of cells of one colour in both labels."""

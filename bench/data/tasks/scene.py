@@ -21,7 +21,7 @@ class Scene(Task):
     name = "scene"
     says = "global against local: the same prompt sets the whole background and one cell"
     predicts = "modulation sets tone and pattern, attention puts the glyph in its place"
-    levels: ClassVar[Levels] = {"easy": {"colours": 3, "glyphs": 2}, "medium": {}, "hard": {"side": 4}}
+    levels: ClassVar[Levels] = {"easy": {"colours": 3, "glyphs": 3}, "medium": {}, "hard": {"side": 4}}
     has_unseen = True
 
     def __init__(
@@ -29,7 +29,7 @@ class Scene(Task):
         *,
         side: Annotated[int, Knob("cells a side, each a place", least=2, most=5)] = 3,
         colours: Annotated[int, Knob("colours of the glyph", least=2, most=6)] = 6,
-        glyphs: Annotated[int, Knob("glyphs", least=2, most=4)] = 4,
+        glyphs: Annotated[int, Knob("glyphs", least=3, most=4)] = 4,
     ) -> None:
         self.size, self.side = side * self.patch, side
         self.counts = (6, 4, side * side, colours, glyphs)
