@@ -111,6 +111,7 @@ def test_bartletts_knows_rows_of_unequal_length_and_without_spread() -> None:
     assert bartlett([Sample((1.0, 1.0)), Sample((1.0, 2.0))]) == 0.0
     assert bartlett([Sample((1.0, 1.0)), Sample((2.0, 2.0))]) == 1.0
     assert bartlett([Sample((1.0, 2.0))]) == 1.0
+    assert bartlett([Sample((1.0, 1.0, 1.0), 0.5 / 256**2)] * 30) == 1.0, "rounding made it nan"
 
 
 def test_welchs_is_scipys_and_pooled_is_students_for_two_rows() -> None:

@@ -131,6 +131,11 @@ class Dataset:
         return digest(self.about.get("files", {}), 16)
 
     @property
+    def key(self) -> str:
+        """What is computed of its rows is kept under: both digests."""
+        return f"{self.digest}-{self.content}"
+
+    @property
     def notes(self) -> list[str]:
         """What a user should know of it, in sentences."""
         return list(self.about.get("notes", []))

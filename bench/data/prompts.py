@@ -151,7 +151,7 @@ def prepare(
         PromptError: if the data has no such prompts, or the encoder cannot be loaded.
     """
     kind = resolve_kind(data, config)
-    defining: list[Any] = [data.digest, data.content, kind, config.length, config.depth, VERSION]
+    defining: list[Any] = [data.key, kind, config.length, config.depth, VERSION]
     if kind == "features":
         assert config.encoder is not None
         defining += [encoder_digest(config.encoder), config.template if data.classes else ""]

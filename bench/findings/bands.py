@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from architectures import few
-from bench.findings.contrasts import EQUAL, bartlett, pooled_variance, wider
+from bench.findings.contrasts import pooled_variance, unequal
 from bench.findings.fairness import flat
 from bench.findings.peers import groups, sample, samples, schemes
 from bench.findings.statistics import LEVEL, quantile
@@ -78,14 +78,11 @@ def _banded(one: Measurement) -> bool:
 
 
 def _of_group(one: Measurement, group: Sequence[VariantSummary]) -> dict[str, Sigma]:
-    """Pooled where the rows' variances are equal by Bartlett's test and the row's own is no larger than the others'."""
+    """Pooled for a row as its verdicts are, else its own."""
     every = samples(one, group)
-    equal = bartlett(list(every.values())) >= EQUAL
-    found = {}
+    peers, found = list(every.values()), {}
     for name, own in every.items():
-        others = [row for row in every.values() if row is not own]
-        alone = own.freedom and (not equal or (bool(others) and wider([own], others) < EQUAL))
-        among = [own] if alone else list(every.values())
+        among = [own] if own.freedom and unequal([own], peers) else peers
         variance, freedom = pooled_variance(among)
         if freedom:
             found[name] = Sigma(math.sqrt(variance), freedom, sum(row.freedom > 0 for row in among), one.metric.log)

@@ -131,7 +131,7 @@ def bartlett(samples: Sequence[Sample]) -> float:
 
     apart = freedom * math.log(variance) - sum(one.freedom * math.log(one.variance) for one in known)
     scale = 1 + (sum(1 / one.freedom for one in known) - 1 / freedom) / (3 * (len(known) - 1))
-    return float(chdtrc(len(known) - 1, apart / scale))
+    return float(chdtrc(len(known) - 1, max(0.0, apart / scale)))  # of equal variances it is 0 but for rounding
 
 
 def wider(these: Sequence[Sample], others: Sequence[Sample]) -> float:

@@ -78,22 +78,26 @@ def paired_p(differences: Sequence[float], least: float = 0.0) -> float | None:
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
     """P values corrected for all that are compared at once (Holm 1979); None stays and does not count."""
-    order = sorted((p, k) for k, p in enumerate(ps) if p is not None)
     corrected: list[float | None] = [None] * len(ps)
     largest = 0.0
-    for rank, (p, k) in enumerate(order):
-        largest = max(largest, min(1.0, p * (len(order) - rank)))
+    for p, k, left in _in_order(ps):
+        largest = max(largest, min(1.0, p * left))
         corrected[k] = largest
     return corrected
 
 
 def levels(ps: Sequence[float | None]) -> list[float | None]:
     """The level that Holm's correction leaves for each p: 5 % over as many as are not smaller; None of None."""
-    order = sorted((p, k) for k, p in enumerate(ps) if p is not None)
     found: list[float | None] = [None] * len(ps)
-    for rank, (_, k) in enumerate(order):
-        found[k] = LEVEL / (len(order) - rank)
+    for _, k, left in _in_order(ps):
+        found[k] = LEVEL / left
     return found
+
+
+def _in_order(ps: Sequence[float | None]) -> list[tuple[float, int, int]]:
+    """Each p from the smallest on, its place, and how many are left to test, itself among them."""
+    order = sorted((p, k) for k, p in enumerate(ps) if p is not None)
+    return [(p, k, len(order) - rank) for rank, (p, k) in enumerate(order)]
 
 
 def range_p(apart: float, rows: int, freedom: float) -> float:

@@ -109,9 +109,7 @@ def _real(
     """Ceiling and floor: scores of real held-out images, and of chance; computed once for a data set and a judge."""
     heldout, seed = subject.data.heldout, subject.config.evaluate.seed
     rows = sampled(heldout, min(MOST_REAL, len(heldout)), seed=seed, name="real")
-    named = digest(
-        [subject.data.digest, subject.data.content, weights, rows.tolist(), sources(Path(judges.__file__).parent)], 16
-    )
+    named = digest([subject.data.key, weights, rows.tolist(), sources(Path(judges.__file__).parent)], 16)
     file = cache / "features" / f"{judges.slug()}-{named}.json"
     content = load_value(file, warn)
     if content is None:

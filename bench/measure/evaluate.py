@@ -51,7 +51,7 @@ def measure(subject: LoadedCell, folder: Path, cache: Path, say: Say, warn: Say)
     real = metrics.reference_features(
         extractor,
         lambda: subject.data.heldout.images[chosen.real],
-        data_digest=f"{subject.data.digest}-{subject.data.content}-heldout-{chosen.about['rows']}",
+        data_digest=f"{subject.data.key}-heldout-{chosen.about['rows']}",
         count=len(chosen.real),
         cache=cache / "features",
         device=subject.device.type,

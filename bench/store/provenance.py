@@ -36,15 +36,17 @@ def git_state(folder: Path | None = None) -> dict[str, Any]:
     Records, and the README that shows them, change no number and so make no checkout dirty.
     """
     folder = folder or Path(__file__).resolve().parents[2]
-    commit, top = _git(folder, "rev-parse", "HEAD"), _git(folder, "rev-parse", "--show-toplevel")
-    if not commit or not top or Path(top).resolve() != folder.resolve():  # installed below another project's checkout
+    commit, _, top = (_git(folder, "rev-parse", "HEAD", "--show-toplevel") or "").partition("\n")
+    if not top or Path(top).resolve() != folder.resolve():  # none, or installed below another project's checkout
         return {"commit": "unknown", "dirty": False}
     where = ("--", ".", ":(exclude)results", ":(exclude)README.md")
-    changes, diff = _git(folder, "status", "--porcelain", *where), _git(folder, "diff", "HEAD", *where)
+    changes = _git(folder, "status", "--porcelain", *where)
+    if changes == "":
+        return {"commit": commit, "dirty": False, "diff": ""}
+    diff = _git(folder, "diff", "HEAD", *where)
     if changes is None or diff is None:  # a slow disk: nobody knows that nothing changed
         return {"commit": commit, "dirty": True, "diff": "unknown"}
-    made = hashlib.sha256((diff + changes).encode()).hexdigest()[:16] if changes else ""
-    return {"commit": commit, "dirty": bool(changes), "diff": made}
+    return {"commit": commit, "dirty": True, "diff": hashlib.sha256((diff + changes).encode()).hexdigest()[:16]}
 
 
 def _git(folder: Path, *words: str) -> str | None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from cells import DONE, cells_do, planned
+from kit import counted
 
 from bench.run import executor as executor_module
 from bench.run import loop
@@ -91,24 +92,18 @@ def calls_of_ticks(tmp_path: Path, cells: int, ticks: int = 20) -> list[int]:
     folders = [store.cell(cell.row.cell) for cell in plan.cells[:2]]
     for folder in folders:
         folder.write_state("running", attempt=1)
-    journals, counts, calls = [Journal(folder.journal) for folder in folders], [0], [0]
-
-    def count(frame: Any, event: str, arg: Any) -> None:
-        calls[0] += event in ("call", "c_call")
+    journals, counts = [Journal(folder.journal) for folder in folders], [0]
 
     def show(states: list[CellState]) -> None:
-        sys.setprofile(None)
-        counts.append(calls[0] - sum(counts))
+        counts.append(made[0])
         for journal in journals:
             journal.metrics(len(counts), {"loss": 1.0})
         if len(counts) > ticks:
             os.kill(os.getpid(), signal.SIGTERM)
-        else:
-            sys.setprofile(count)
 
-    with folders[0].locked(), folders[1].locked():
+    with folders[0].locked(), folders[1].locked(), counted() as made:
         run(plan, store, executor=Busy(folders), say=lambda text: None, show=show, poll=0)
-    return counts[2:]  # the first has read every cell
+    return [now - before for before, now in itertools.pairwise(counts[1:])]  # the first has read every cell
 
 
 def test_a_tick_costs_what_runs_whatever_is_planned(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kit import counted
 from many import many_cells
 
 from bench.cli import run, screen
@@ -52,21 +52,6 @@ def test_figures_of_many_rows_show_the_first_and_say_so(tmp_path: Path) -> None:
     assert max(len({row["variant"] for row in one.data if "variant" in row}) for one in figures) < catalogue.MOST_ROWS
 
 
-def calls(work: Callable[[], object]) -> int:
-    """How many functions a piece of work calls, Python's and C's."""
-    made = [0]
-
-    def count(frame: object, event: str, arg: object) -> None:
-        made[0] += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return made[0]
-
-
 @pytest.mark.faults
 @pytest.mark.parametrize("view", ["status", "report"])
 def test_a_view_s_work_grows_as_the_cells_do(view: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,12 +62,14 @@ def test_a_view_s_work_grows_as_the_cells_do(view: str, tmp_path: Path, monkeypa
         root = tmp_path / str(cells)
         store = many_cells(root, cells)
 
-        def reported() -> None:
-            analysis = analyse(collect(store, "many"))
-            report.write_files(analysis, root / "report")
-            screen.console().print(terminal(analysis))
-
-        return calls(reported if view == "report" else lambda: run.status("many", root))
+        with counted() as made:
+            if view == "status":
+                run.status("many", root)
+            else:
+                analysis = analyse(collect(store, "many"))
+                report.write_files(analysis, root / "report")
+                screen.console().print(terminal(analysis))
+        return made[0]
 
     seen(20)  # what is imported and cached is there
     few, many = seen(100), seen(400)

@@ -35,7 +35,7 @@ def mixture_blind(task: Task, x_t: Tensor, t: Tensor) -> Tensor:
     """E[x_0 | x_t], where the prompt is not known, of a task whose images can be listed; the same shapes."""
     z = task.world()
     means, std = task.paint(z).flatten(1).double(), task.grain(z).double()  # (W, P), (W,)
-    if bool((std == std[0]).all()):
+    if _alike(std):
         std = std[:1]
     parts = []
     for rows in torch.arange(len(x_t)).split(max(1, CHUNK // len(z))):
@@ -82,7 +82,7 @@ def _spread(t: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def nearest(task: Task, x: Tensor, least: float = 0.05) -> Tensor:
     """The most likely z (B, M) of images (B, 3, S, S), grain of at least `least`."""
     z, means, norms, std = _templates(task, least)
-    found, one_grain = [], bool((std == std[0]).all())
+    found, one_grain = [], _alike(std)
     for rows in torch.arange(len(x)).split(max(1, CHUNK // len(z))):
         flat = x[rows].flatten(1)
         distance = torch.addmm(norms, flat, means.T, alpha=-2)  # but for |x|^2
@@ -90,6 +90,11 @@ def nearest(task: Task, x: Tensor, least: float = 0.05) -> Tensor:
             distance = (distance + flat.square().sum(1, keepdim=True)) / (2 * std.square()) + flat.shape[1] * std.log()
         found.append(distance.argmin(1))
     return z[torch.cat(found)]
+
+
+def _alike(std: Tensor) -> bool:
+    """Whether all images have one grain (W,)."""
+    return bool((std == std[0]).all())
 
 
 @lru_cache(maxsize=1)

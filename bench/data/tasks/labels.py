@@ -33,6 +33,8 @@ class Labels(Task):
             first = torch.full((len(values),), len(more)).scatter_reduce(0, place, torch.arange(len(more)), "amin")
             codes = more[first.sort().values]
         self._cells = codes[:labels, None] // 6 ** torch.arange(9) % 6  # (C, 9)
+        shares = torch.stack([(self._cells == colour).double().mean(0) for colour in range(6)])  # (6, 9), of all labels
+        self._guess = float(shares.square().sum(0).mean())  # how often a cell of two labels has one colour
         self._colours = paint.table(paint.COLOURS, 6)
 
     @property
@@ -43,9 +45,7 @@ class Labels(Task):
     @property
     def attributes(self) -> tuple[Attribute, ...]:
         """The arrangement as a whole, and the share of its cells."""
-        shares = torch.nn.functional.one_hot(self._cells.long(), 6).double().mean(0)  # of each colour, in each cell
-        guess = float(shares.square().sum(1).mean())  # how often a cell of two labels has one colour
-        return Attribute("label", "global", (0,), 1 / self.labels), Attribute("cells", "local", (0,), guess)
+        return Attribute("label", "global", (0,), 1 / self.labels), Attribute("cells", "local", (0,), self._guess)
 
     def right(self, read: Tensor, z: Tensor) -> dict[str, Tensor]:
         """`cells`: the share of cells of one colour in both labels."""
