@@ -135,6 +135,30 @@ def test_what_is_void_by_a_little_says_by_how_much(matrix: Analysis) -> None:
     assert found[Task("bind")] == "oracle scores .8997, not above .90"
 
 
+def test_a_task_whose_reference_never_finished_is_void(matrix: Analysis) -> None:
+    """It counted as valid: no score of an arm was below its limit."""
+    table = capability(matrix)
+    assert table is not None
+    row = table.rows["oracle", Task("bind")]
+    for status, void in (("diverged", "oracle finished in no seed (diverged)"), ("planned", None), ("running", None)):
+        cells = [replace(cell, status=status, result=None) for cell in row.cells]
+        rows = {**table.rows, ("oracle", Task("bind")): replace(row, cells=cells, by_seed={})}
+        assert _void(replace(table, rows=rows)).get(Task("bind")) == void
+
+
+def test_costs_are_means_over_the_tasks_that_all_schemes_have(matrix: Analysis) -> None:
+    """A scheme whose slowest task was not trained yet looked faster than it is."""
+    table, key = capability(matrix), "train_images_per_second"
+    assert table is not None
+    rows = {place: row for place, row in table.rows.items() if place != ("sd3", Task("scene"))}
+    fewer = replace(table, rows=rows)
+    rates = [fewer.rows["adaln-zero", Task(name)].mean(key) for name in ("bind", "labels", "grain")]
+    assert fewer.cost("adaln-zero", key) == pytest.approx(np.mean(rates))  # type: ignore[arg-type]
+    assert fewer.cost("adaln-zero", key) != table.cost("adaln-zero", key)
+    none = replace(table, rows={place: row for place, row in table.rows.items() if place[0] != "sd3"})
+    assert none.cost("sd3", key) is None and none.cost("adaln-zero", key) == table.cost("adaln-zero", key)
+
+
 def test_the_interval_of_the_largest_memory_is_that_of_its_row(matrix: Analysis) -> None:
     table, key = capability(matrix), "train_peak_resident_bytes"
     assert table is not None

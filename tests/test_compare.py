@@ -407,9 +407,9 @@ def test_ladder_says_how_far_up_a_variant_trains() -> None:
     assert [found[n].limit for n in ("calm", "wild", "lost")] == [1e-2, 1e-3, 1e-4]
     assert found["calm"].unlost == 3 and found["wild"].unlost == 0
     assert [rung.lost for rung in found["wild"].rungs] == [0, 0, 3]
-    verdict = claimed(climb({"a": 1.0, "b": 1e-4}), {"metric": "highest_lr", "variant": "a", "beats": "b"})
-    assert verdict.verdict == "supported"
-    verdict = claimed(climb({"a": 1.0, "b": 2e-3}), {"metric": "highest_lr", "variant": "a", "beats": "b"})
+    beats, rates = {"metric": "highest_lr", "variant": "a", "beats": "b"}, (1e-4, 1e-3, 1e-2, 1e-1)
+    assert claimed(climb({"a": 2e-2, "b": 1e-4}, rates), beats).verdict == "supported"
+    verdict = claimed(climb({"a": 2e-2, "b": 2e-3}, rates), beats)
     assert verdict.verdict == "undecided", "one rung: its rounding counts as spread"
     assert not verdict.caveats, "the logarithm of a rate is below zero without being under chance"
 
@@ -442,7 +442,7 @@ def test_a_seed_that_the_lowest_rate_loses_is_below_the_ladder_and_not_left_out(
         assert (b.below, b.limit, len(b.highest)) == (tuple(range(lost)), limit, 6 - lost)
     made = lost_below(12, 6)
     (sheet,) = [one for one in sheets(analyse(made))[1] if one.title == "Highest stable learning rate"]
-    assert sheet.rows[1] == ["b", "below 0.0001 (6 of 12 seeds lost at the lowest)", "12"]
+    assert sheet.rows[1] == ["b", "below 0.0001 (6 of 12 seeds lost at the lowest) (6 of 12 seeds lost at none)", "12"]
     old = claimed(made, beats)
     assert old.verdict == "undecided" and "6 seeds of b are lost at the lowest rate" in old.tests[0].evidence
     for rule in ("pooled", "welch", "paired"):
@@ -454,6 +454,33 @@ def test_a_seed_that_the_lowest_rate_loses_is_below_the_ladder_and_not_left_out(
     made.manifest["config"]["claim"] = {"says": "x", "compare": "pooled", "tests": [test]}
     found = claims.decide(made)
     assert found is not None and found.verdict == "undecided" and "compare by `beats`" in found.tests[0].evidence
+
+
+def test_seeds_that_no_rate_loses_are_above_the_ladder_and_have_no_mean() -> None:
+    """Both at the top were equivalent, with p = 0, however far beyond the ladder each would train."""
+    rows, made = {"metric": "highest_lr", "variant": "a"}, climb({"a": 1.0, "b": 1.0}, seeds=8)
+    beats = rows | {"beats": "b"}
+    for rule in ("pooled", "welch", "paired"):
+        for test in (rows | {"equivalent_to": "b", "within": 0.1}, beats | {"by": 1.1}, rows | {"above": -9}):
+            made.manifest["config"]["claim"] = {"says": "x", "compare": rule, "tests": [test]}
+            found = claims.decide(made)
+            assert (
+                found is not None
+                and found.verdict == "undecided"
+                and "lost at none, so that there is no mean" in (found.tests[0].evidence)
+            )
+    old = claimed(made, beats)
+    assert old.verdict == "undecided" and "8 seeds of a and 8 seeds of b are lost at none" in old.tests[0].evidence
+    apart = climb({"a": 1.0, "b": 2e-3}, seeds=8)
+    sheet = next(one for one in sheets(analyse(apart))[1] if one.title == "Highest stable learning rate")
+    assert sheet.rows[0][1] == "0.01 (none of 8 seeds lost at the top)"
+    apart.manifest["config"]["claim"] = {"says": "x", "compare": "pooled", "tests": [beats]}
+    found = claims.decide(apart)
+    assert (
+        found is not None
+        and found.verdict == "supported"
+        and "8 seeds of a are lost at none" in (found.tests[0].evidence)
+    )
 
 
 def test_a_row_that_is_lost_everywhere_is_decided_against() -> None:

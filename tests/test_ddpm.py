@@ -150,7 +150,8 @@ def test_a_cell_of_ddpm_trains_and_samples(tmp_path: Path) -> None:
         ({"sample__sampler": "heun"}, "sample.sampler heun: of train.process ddpm choose ddpm or ddim"),
         ({"train__process": "flow"}, "sample.sampler ddpm: of train.process flow choose euler or heun"),
         ({"train__target": "data"}, "train.target data is of the flow alone"),
-        ({"sample__steps": 1001}, "DDPM has 1,000"),
+        ({"sample__steps": 1001}, "of DDPM choose 2 to 1,000"),
+        ({"sample__steps": 1}, "of DDPM choose 2 to 1,000"),
     ],
 )
 def test_what_is_of_another_process_is_a_sentence(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

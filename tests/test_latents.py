@@ -124,7 +124,9 @@ def test_interrupted_parted_and_damaged_runs_give_the_bytes_of_a_calm_one(
 
 def test_what_does_not_fit_is_one_sentence(images, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    encode.encode(request(images, weights, out))
+    mine = request(images, weights, out)
+    encode.encode(mine)
+    changed = replace(mine.data, content="b")
     own = Data("latents", path=str(out))
     assert latents.resolved(own) == replace(own, image_size=8, channels=CHANNELS)
     other = datasets.load(datasets.prepare(replace(IMAGES, seed=1), tmp_path / "other"))
@@ -137,6 +139,10 @@ def test_what_does_not_fit_is_one_sentence(images, weights: Path, tmp_path: Path
         (lambda: latents.resolved(Data("latents", path=str(tmp_path / "absent"))), "no such folder; `ditbench encode"),
         (lambda: latents.resolved(Data("latents", path=str(tmp_path / "bare"))), "holds no latents"),
         (lambda: encode.encode(request(other, weights, out)), "holds latents of another data"),
+        (
+            lambda: encode.encode(replace(mine, data=changed)),
+            "holds latents of another content",
+        ),
         (lambda: encode.encode(request(images, weights, out, posterior="mean")), "holds latents of another posterior"),
         (lambda: encode.encode(request(images, weights, out, part=(2, 2))), "part 2/2: parts of 2 are 0/2 to 1/2"),
         (lambda: vae.load(str(tmp_path / "unet")), "is a UNet2DModel; AutoencoderKL or AutoencoderDC is needed"),

@@ -137,6 +137,39 @@ def test_who_is_earlier_is_read_from_ranks_where_most_never_come() -> None:
     assert compare.verdict(found) == "better: the smaller in 71% of pairs"
 
 
+def with_config(cells: list[Any], **configs: dict[str, Any]) -> list[Any]:
+    """The cells with what their results say of their configs, by variant."""
+    return [replace(one, result=replace(one.result, config=configs[one.row.variant])) for one in cells]
+
+
+def test_a_time_that_a_smaller_budget_cut_off_is_not_compared() -> None:
+    """It ranked as earlier than every time of the row that was trained further, though nobody knows when it comes."""
+    until, won = {"images_to_90": [900, 1000, 950, 980, 1000]}, {"mastered": [1, 0, 1, 1, 0]}
+    later, test = {"images_to_90": [2000, 2100, 1900, 2050, 4000]}, {"metric": "images_to_90", "variant": "a"}
+    test["beats"] = "b"
+    short, long = ({"train": {"steps": steps, "batch": 10}} for steps in (100, 400))
+    cells = rows(a=until | won, b=later | {"mastered": [1, 1, 1, 1, 0]})
+    assert claimed(with_config(cells, a=long, b=long), test).verdict == "supported"
+    unlike = with_config(cells, a=short, b=long)
+    verdict = claimed(unlike, test)
+    assert verdict.verdict == "undecided" and "cut off at different budgets" in verdict.tests[0].evidence
+    found = {one.metric: one for one in compare.compare(table(unlike, data={"source": "task"}), "a", "b")}
+    assert compare.verdict(found["images_to_90"]) == "undecided: cut off at different budgets"
+    assert not found["mastered"].why.startswith("cut")
+    early = rows(a=until | {"mastered": [1] * 5}, b=later | {"mastered": [1, 1, 1, 1, 0]})
+    assert claimed(with_config(early, a=short, b=long), test).verdict == "supported", "all came before the smaller one"
+
+
+def test_a_time_is_known_to_a_point_of_its_curve() -> None:
+    """Five seeds that all come at one point had no spread at all, and any margin was decided with p = 0."""
+    won, test = {"mastered": [1] * 5}, {"metric": "images_to_90", "variant": "a", "beats": "b", "by": 1.2}
+    cells = rows(a={"images_to_90": [1000] * 5} | won, b={"images_to_90": [2000] * 5} | won)
+    fine, coarse = ({"train": {"batch": 10}, "evaluate": {"curve_every": every}} for every in (10, 100))
+    assert claimed(with_config(cells, a=fine, b=fine), test).verdict == "supported"
+    verdict = claimed(with_config(cells, a=coarse, b=coarse), test)
+    assert verdict.verdict == "undecided" and verdict.tests[0].p > 0.05
+
+
 def test_two_against_six_can_be_decided_where_all_of_one_row_and_none_of_the_other_master() -> None:
     cells = [cell("a", seed, {"mastered": 1.0}) for seed in range(2)]
     cells += [cell("b", seed, {"mastered": 0.0}) for seed in range(6)]

@@ -49,7 +49,7 @@ class OneSplit:
 
 @dataclass(frozen=True)
 class Images:
-    """Both splits, pixels a side, the names of classes, and the digest of what defines them."""
+    """Both splits, pixels a side, names of classes, the digest of what defines them, and of arrays that of content."""
 
     digest: str
     pixels: int
@@ -57,6 +57,7 @@ class Images:
     config: dict[str, Any]
     splits: dict[str, OneSplit]
     notes: list[str]
+    content: str = ""
 
 
 def of_arrays(data: Dataset) -> Images:
@@ -72,7 +73,8 @@ def of_arrays(data: Dataset) -> Images:
         for name, own in data.splits.items()
         if name in ("train", "heldout")
     }
-    return Images(data.digest, data.image_size, data.classes, data.about.get("config", {}), splits, data.notes)
+    about = data.about.get("config", {})
+    return Images(data.digest, data.image_size, data.classes, about, splits, data.notes, data.content)
 
 
 @contextmanager

@@ -131,6 +131,8 @@ def _make_features(data: Dataset, config: Prompt, folder: Path, progress: Progre
         "kind": "features",
         "arguments": arguments,
         "encoder": config.encoder,
+        "classes": data.classes or [],
+        "template": config.template,
         "unique": len(unique),
         "splits": about,
         "arm": config.arm,

@@ -117,6 +117,7 @@ class Prompts:
                 _refuse_empty(text, vocabulary)
             unknown = sorted({word for text in texts for word in words(text) if word not in vocabulary})
             return torch.from_numpy(prompt_files.word_ids(texts, vocabulary, self.kind.length)).long(), unknown
+        texts = [self._described(text) for text in texts]
         size, layers = self.kind.length, self.kind.layers
         made = frozen_features(texts, self.meta["encoder"], size, lambda *_: None, layers=layers)
         for text in texts:
@@ -125,6 +126,10 @@ class Prompts:
         unknown = sorted(made.unknown)
         tokens, mask, pooled = (torch.from_numpy(part) for part in (made.tokens, made.mask, made.pooled))
         return FeatureBatch(tokens.float(), mask, pooled), unknown
+
+    def _described(self, text: str) -> str:
+        """The text that features of a class are of, where one is named; any other as it is."""
+        return self.meta["template"].replace("{}", text) if text in self.meta["classes"] else text
 
     def _of_slots(self, task: Task, texts: list[str]) -> torch.Tensor:
         none = [0] * len(task.slots)
@@ -154,7 +159,7 @@ def prepare(
     defining: list[Any] = [data.key, kind, config.length, config.depth, VERSION]
     if kind == "features":
         assert config.encoder is not None
-        defining += [encoder_digest(config.encoder), config.template if data.classes else ""]
+        defining += [encoder_digest(config.encoder), [config.template, data.classes] if data.classes else ""]
         defining += [config.layers] if config.layers > 1 else []
     if data.task is not None:
         defining += [config.arm]

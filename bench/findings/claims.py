@@ -13,7 +13,7 @@ A test is one of
 with `per: COST` to divide a metric by a cost first; a variant is a row as the table writes it, axes included. p values
 are corrected by Holm over a claim's tests. The metric `highest_lr` is that of a learning-rate ladder: the decimal
 logarithm of the highest rate below the first that a seed of the variant does not survive; where the lowest rate loses
-one, such a test is undecided, or by ranks with `compare`.
+one, or none does, such a test is undecided, or by ranks with `compare`.
 
 A claim is *supported* if every test is, *equivalent* if every test is, *contradicted* if one is or if some are
 equivalent and all others supported, else *undecided*. A claim with `compare`, or about tasks, has more rules and no
@@ -31,12 +31,13 @@ from itertools import pairwise
 from bench.config.claim import ClaimError, ClaimSpec, ClaimTest, RowFacts, check, hint
 from bench.findings import registered
 from bench.findings.compare import apart, caveats
-from bench.findings.ladder import ladders
+from bench.findings.ladder import ladders, off
+from bench.findings.mastery import UNTIL, rounding
 from bench.findings.origins import origins, same_code
 from bench.findings.peers import floor, of_tasks, peers, rule_of
 from bench.findings.statistics import LEVEL, holm, more_seeds, more_seeds_text, paired_p
 from bench.findings.summary import VariantSummary, find_row, summaries
-from bench.findings.trial import Rows, below_text
+from bench.findings.trial import Rows, off_the_ladder
 from bench.findings.verdicts import ClaimVerdict, TestResult, together
 from bench.findings.words import bounds, number, p_value
 from bench.store.metrics import LADDER, Measurement, find
@@ -133,8 +134,9 @@ def _rows(table: Table, rows: Sequence[VariantSummary], one: _Values) -> Rows:
     if test.metric == LADDER:
         known = {lad.name: lad for lad in ladders(table)}
         every = {name: {s: math.log10(v) for s, v in lad.highest.items()} for name, lad in known.items()}
-        named, below = {name: every[name] for name in test.rows}, {n: len(known[n].below) for n in test.rows}
-        return Rows(one.metric, named, every, least=_rung(table, test.variant) ** 2 / 12, below=below)
+        below, beyond = off([known[name] for name in test.rows])
+        named, least = {name: every[name] for name in test.rows}, _rung(table, test.variant) ** 2 / 12
+        return Rows(one.metric, named, every, least=least, below=below, beyond=beyond)
     if not any(row.by_seed for row in rows):
         return Rows(one.metric, {name: {} for name in test.rows}, {}, apart="no cell has a result yet")
     keys = [key for row in rows for key in row.by_seed]
@@ -144,8 +146,9 @@ def _rows(table: Table, rows: Sequence[VariantSummary], one: _Values) -> Rows:
     beside = {row.name: _by_seed(row, one.key, per) for row in peers(rows, *own)}
     every_seed = sorted({seed for values in named.values() for seed in values})
     why = next((text for row in own[1:] if (text := apart(own[0], row, every_seed, one.key, per or ""))), "")
+    least = rounding(own) if one.metric.metric.kind == UNTIL else 0.0
     lost = {row.name: sum(value < 0.5 for value in row.values.get("mastered", [])) for row in own}
-    return Rows(one.metric, named, beside, why, lost=lost)
+    return Rows(one.metric, named, beside, why, least, lost)
 
 
 def _at_chance(values: list[_Values]) -> list[str]:
@@ -187,8 +190,8 @@ def _on_the_ladder(table: Table, test: ClaimTest) -> _Values:
     seeds = tuple(sorted(set.intersection(*(set(one) for one in highest))))
     ours, theirs = (tuple(one[seed] for seed in seeds) for one in (highest[0], highest[-1]))
     one = _Values(test, LADDER, seeds, ours, theirs)
-    if below := {name: len(by_name[name].below) for name in test.rows if by_name[name].below}:
-        return replace(one, why=f"{below_text(below)}; a claim with `compare` ranks them")
+    if text := off_the_ladder(*off([by_name[name] for name in test.rows])):
+        return replace(one, why=f"{text}; a claim with `compare` ranks them")
     if len(seeds) < 2:
         return replace(one, why="fewer than two seeds survive the lowest rate")
     least = _rung(table, test.variant) / 6**0.5

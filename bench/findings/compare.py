@@ -21,10 +21,11 @@ from typing import Any
 from bench.findings import peers as peering
 from bench.findings.contrasts import Rule
 from bench.findings.difference import HEADINGS, Difference, lines, mark, verdict
+from bench.findings.mastery import CUT, MASTERED, UNTIL, cut_early
 from bench.findings.origins import origins, same_code
 from bench.findings.statistics import LEVEL, holm, interval, levels, paired_p
 from bench.findings.summary import VariantSummary, columns, find_row, summaries
-from bench.findings.unpaired import MASTERED, undecided, unpaired
+from bench.findings.unpaired import undecided, unpaired
 from bench.store.metrics import Measurement
 from bench.store.table import Table
 
@@ -111,12 +112,15 @@ def apart(a: VariantSummary, b: VariantSummary, seeds: Sequence[int], *keys: str
     """Why these metrics of two rows are not to be compared; empty where they may be.
 
     `APART` where one is a rate or a time of different runs, as of a cell that an earlier matrix had trained; `MACHINES`
-    where one is a peak of memory of different machines; `LOSSES` where one is a validation loss of different targets.
+    where one is a peak of memory of different machines; `LOSSES` where one is a validation loss of different targets;
+    `CUT` where one is a time that a smaller budget cut off.
     Seeds 0 and 1 of both rows in one run and seed 2 of both in another may be compared.
     """
     metrics = [Measurement.parse(key).metric for key in keys]
     if any(one.kind.startswith("heldout_loss") for one in metrics) and _loss(a) != _loss(b):
         return LOSSES
+    if any(one.kind == UNTIL for one in metrics) and cut_early(a, b):
+        return CUT
     if any(one.timed for one in metrics) and _differ(a.runs, b.runs, seeds):
         return APART
     if any("_bytes" in one.kind for one in metrics) and _differ(a.machines, b.machines, seeds):

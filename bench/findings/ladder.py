@@ -140,6 +140,11 @@ def ladders(table: Table, axis: str = "train.lr") -> list[Ladder]:
     return [_ladder(name, cells, axis, values) for name, cells in _others(table, axis).items()]
 
 
+def off(known: Sequence[Ladder]) -> tuple[dict[str, int], dict[str, int]]:
+    """Row -> how many of its seeds the lowest value loses, and how many none: their highest is not on the ladder."""
+    return {one.name: len(one.below) for one in known}, {one.name: one.unlost for one in known}
+
+
 def _ladder(name: str, cells: list[CellRecord], axis: str, values: list[float]) -> Ladder:
     by_seed: dict[int, dict[float, CellRecord]] = {}
     for cell in cells:

@@ -9,24 +9,25 @@
 A margin of a metric compared on its logarithm is a factor (`within: 0.05` is x 1.05 either way); of one whose zero is
 chance, as a score or control, it is a difference; of any other a share of B's mean. `mastered` is decided by Fisher's
 exact test, `images_to_90` by ranks, censored at the budget, and `highest_lr` by ranks where the lowest rate loses a
-seed, which then is below all. p values are corrected by Holm over a claim's tests.
+seed, which then is below all others, or no rate does, which then is above. p values are corrected by Holm over the
+tests of a claim.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bench.config.claim import ClaimSpec, ClaimTest
 from bench.findings import jumps
 from bench.findings.contrasts import Rule
 from bench.findings.difference import factor_text
+from bench.findings.mastery import MASTERED, UNTIL
 from bench.findings.means import by_means
 from bench.findings.statistics import LEVEL, holm, levels
-from bench.findings.trial import Rows, Trial, below_text
-from bench.findings.unpaired import MASTERED, UNTIL
+from bench.findings.trial import Rows, Trial, off_the_ladder
 from bench.findings.verdicts import TestResult
 from bench.findings.words import number, p_value
 
@@ -59,8 +60,8 @@ def _result(text: str, one: Trial, corrected: float | None, level: float | None,
 
 
 def _tried(test: ClaimTest, data: Rows, rule: Rule) -> Trial:
-    if data.below and any(data.below.values()):
-        return _below(test, data, data.below)
+    if off := off_the_ladder(data.below, data.beyond):
+        return _off_the_ladder(test, data, off)
     missing = [name for name, values in data.named.items() if not values]
     if missing:
         return Trial(f"{' and '.join(missing)} has no finished seed with it")
@@ -82,16 +83,16 @@ def _tried(test: ClaimTest, data: Rows, rule: Rule) -> Trial:
         return Trial(str(error))
 
 
-def _below(test: ClaimTest, data: Rows, below: Mapping[str, int]) -> Trial:
-    """Rows of a ladder of which some seeds are lost at the lowest rate: what these have is lower than all, by ranks."""
+def _off_the_ladder(test: ClaimTest, data: Rows, off: str) -> Trial:
+    """Rows of a ladder with seeds that are lost at its lowest rate or at none: by ranks, these below and above all."""
     if not _exact(test):
-        return Trial(f"{below_text(below)}, so that there is no mean: compare by `beats`")
-    ours, theirs = ([*values.values()] + [-math.inf] * below[name] for name, values in data.named.items())
+        return Trial(f"{off}, so that there is no mean: compare by `beats`")
+    ours, theirs = ([*values.values()] + [-math.inf] * data.below.get(name, 0) for name, values in data.named.items())
     if not ours or not theirs:
         return Trial(f"{' and '.join(name for name in data.named)} have no common ladder")
     higher, counts = jumps.ahead(theirs, ours), (len(ours), len(theirs))
     gap = f"higher in {higher:.0%} of pairs"
-    evidence = f"{gap}, {below_text(below)}, {counts[0]} and {counts[1]} seeds, ranks"
+    evidence = f"{gap}, {off}, {counts[0]} and {counts[1]} seeds, ranks"
     return Trial(
         "", jumps.rank_p(ours, theirs), higher > 0.5, gap, evidence, more=lambda level: jumps.too_few(*counts, level)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bench.findings.words import counted
 from bench.store.metrics import Measurement
@@ -18,7 +18,8 @@ class Rows:
     Attributes:
         named: row -> seed -> value, of the rows it names, in its order. peers: the same of all rows of the comparison.
         apart: why they cannot be compared, or empty. least: the variance of a value is at least this.
-        lost: row -> how many of its seeds never master the task. below: row -> how many are below the ladder.
+        lost: row -> how many of its seeds never master the task. below, beyond: row -> how many of its seeds the lowest
+            rate of a ladder loses, and how many no rate loses.
     """
 
     metric: Measurement
@@ -27,7 +28,8 @@ class Rows:
     apart: str = ""
     least: float = 0.0
     lost: Mapping[str, int] | None = None
-    below: Mapping[str, int] | None = None
+    below: Mapping[str, int] = field(default_factory=dict)
+    beyond: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,16 @@ class Trial:
     more: More = lambda level: ""
 
 
-def below_text(below: Mapping[str, int]) -> str:
-    """That seeds are below the ladder: `2 seeds of a and 1 seed of b are lost at the lowest rate`."""
-    listed = " and ".join(f"{counted(count, 'seed')} of {name}" for name, count in below.items() if count)
-    return f"{listed} {'is' if sum(below.values()) == 1 else 'are'} lost at the lowest rate"
+def off_the_ladder(below: Mapping[str, int], beyond: Mapping[str, int]) -> str:
+    """Seeds whose highest rate is not on the ladder: `1 seed of a is lost at the lowest rate, 2 seeds of b at none`.
+
+    Empty where there are none.
+    """
+    ends = [(below, "at the lowest rate"), (beyond, "at none")]
+    found = [(_listed(seeds), sum(seeds.values()), where) for seeds, where in ends if any(seeds.values())]
+    first = [f"{listed} {'is' if count == 1 else 'are'} lost {where}" for listed, count, where in found[:1]]
+    return ", ".join([*first, *(f"{listed} {where}" for listed, _, where in found[1:])])
+
+
+def _listed(seeds: Mapping[str, int]) -> str:
+    return " and ".join(f"{counted(count, 'seed')} of {name}" for name, count in seeds.items() if count)

@@ -194,8 +194,8 @@ def _of_process(config: CellConfig, data: Dataset) -> Iterator[str]:
         return
     if train.target != "velocity":
         yield f"train.target {train.target} is of the flow alone, and train.process is ddpm, which predicts noise"
-    if sample.steps > STEPS:
-        yield f"sample.steps {sample.steps}: DDPM has {STEPS:,}"
+    if not 2 <= sample.steps <= STEPS:  # one step would be the last, which is from hardly any noise
+        yield f"sample.steps {sample.steps}: of DDPM choose 2 to {STEPS:,}"
     if data.task is not None:
         yield "train.process ddpm: the optimal denoisers of tasks are of the flow; choose flow"
 

@@ -30,6 +30,11 @@ def processors() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
+def cores() -> int:
+    """How many those are; of the machine where the system does not say."""
+    return len(processors()) or os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Share:
     """What a running cell uses.

@@ -174,7 +174,7 @@ def _of_tasks(table: Capability, key: str) -> list[_Point]:
     for name in table.schemes:
         quality, cost = table.mean(name), table.cost(name, key)
         if quality is not None and cost is not None:
-            rows = [row for (scheme, _), row in table.rows.items() if scheme == name and row.values.get(key)]
+            rows = table.costed(name, key)
             if key in MEMORY:  # the cost is that of the largest row, and so is its interval
                 half = max(rows, key=lambda row: row.mean(key) or 0.0).interval(key)
             else:

@@ -17,6 +17,7 @@ from bench.store.metrics import Measurement
 BLIND_MOST, ORACLE_LEAST = 0.1, 0.9  # scores of the two arms; a task beyond either is void
 MEMORY = ("train_peak_allocated_bytes", "train_peak_resident_bytes")  # the first that was measured is shown
 LEVELS = ("easy", "medium", "hard")
+LOST = {"failed", "oom", "diverged", "timeout"}  # ends of cells without a result
 MOST_ACROSS = 12  # columns of a figure that can be read
 
 
@@ -67,10 +68,16 @@ class Capability:
         return fmean(map(fmean, values)), half_width_of_means(values)
 
     def cost(self, scheme: str, key: str) -> float | None:
-        """A cost of a scheme, the mean over its tasks; of memory the largest."""
-        means = [row.mean(key) for (name, _), row in self.rows.items() if name == scheme]
-        known = [mean for mean in means if mean is not None]
-        return None if not known else max(known) if key in MEMORY else fmean(known)
+        """A cost of a scheme, the mean over `costed`; of memory the largest."""
+        own = [fmean(row.values[key]) for row in self.costed(scheme, key)]
+        return None if not own else max(own) if key in MEMORY else fmean(own)
+
+    def costed(self, scheme: str, key: str) -> list[VariantSummary]:
+        """The rows of a scheme on the tasks of which all schemes that have this cost have it: others cost otherwise."""
+        known = {place: row for place, row in self.rows.items() if row.values.get(key)}
+        tasks = [{task for name, task in known if name == one} for one in {scheme, *self.schemes}]
+        shared = set.intersection(*filter(None, tasks)) if any(tasks) else set()
+        return [row for (name, task), row in known.items() if name == scheme and task in shared]
 
     @property
     def costs(self) -> list[Measurement]:
@@ -156,10 +163,11 @@ def _void(table: Capability) -> dict[Task, str]:
     reasons: dict[Task, str] = {}
     for task in table.tasks:
         for scheme, arm in table.arms.items():
-            value = table.value(scheme, task)
+            value, row = table.value(scheme, task), table.rows.get((scheme, task))
             if value is None:
-                continue
-            if arm == "blind" and value[0] >= BLIND_MOST:
+                if row and row.cells and {*row.ended} <= LOST:
+                    reasons[task] = f"{arm} finished in no seed ({', '.join(sorted(row.ended))})"
+            elif arm == "blind" and value[0] >= BLIND_MOST:
                 reasons[task] = f"blind scores {_beside(value[0], BLIND_MOST)}, not below {short(BLIND_MOST)}"
             elif arm == "oracle" and value[0] <= ORACLE_LEAST:
                 reasons[task] = f"oracle scores {_beside(value[0], ORACLE_LEAST)}, not above {short(ORACLE_LEAST)}"

@@ -89,6 +89,7 @@ def _stable(analysis: Analysis) -> Sheet | None:
         top = f" (none of {one.unlost} seeds lost at the top)" if one.unlost == seeds and seeds else ""
         none = f"below {one.rungs[0].value:g}" if seeds else "none"
         low = f" ({len(one.below)} of {seeds} seeds lost at the lowest)" if one.below else ""
+        low += f" ({one.unlost} of {seeds} seeds lost at none)" if 0 < one.unlost < seeds else ""
         low += f" ({len(one.unknown)} seeds lack a result)" if one.unknown else ""
         rows.append([one.name, (f"{one.limit:g}{top}" if one.limit else none) + low, str(seeds)])
     text = "The highest learning rate below the first at which training is lost, median over seeds."
