@@ -45,6 +45,26 @@ def first(values: Iterable[Any], *those: Any) -> list[Any]:
 
 
 @contextmanager
+def precisions() -> Iterator[set[tuple[str, bool]]]:
+    """What modules multiply by that are called meanwhile, in a process that allows TF32: (matrices, convolutions)."""
+    import torch
+
+    found: set[tuple[str, bool]] = set()
+
+    def note(*_: object) -> None:
+        found.add((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+
+    before, hook = torch.get_float32_matmul_precision(), torch.nn.modules.module.register_module_forward_pre_hook(note)
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield found
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+        hook.remove()
+
+
+@contextmanager
 def counted() -> Iterator[list[int]]:
     """How many functions this thread calls meanwhile, Python's and C's, as the one number of a list."""
     made = [0]

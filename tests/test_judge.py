@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kit import precisions
 
 from bench.data import scenes
 from bench.data.scenes import GLOBAL, LOCAL, Item, Scene
@@ -53,6 +54,13 @@ def test_its_card_says_99_percent_and_that_it_is_small(shipped) -> None:
 def test_its_answers_do_not_depend_on_the_batch(shipped) -> None:
     made = scenes.generate(30, 32, seed=5, split="heldout")
     assert judge.read(shipped[0], made.images, batch=30) == judge.read(shipped[0], made.images, batch=7)
+
+
+def test_it_reads_in_single_precision(shipped) -> None:
+    """On a GPU its products were TF32's, rounded to ten bits."""
+    with precisions() as found:
+        judge.read(shipped[0], scenes.generate(2, 32, seed=3, split="heldout").images)
+    assert found == {("highest", False)}
 
 
 def test_another_version_of_the_renderer_is_refused(shipped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from kit import precisions
 from PIL import Image
 from tiny import MATRIX, ditbench, matrix_file, planned, run_all
 
@@ -67,7 +68,9 @@ def shard_bytes(out: Path) -> dict[str, bytes]:
 def test_a_latent_is_diffusers_own_scaled_and_shifted(images, weights: Path, tmp_path: Path) -> None:
     import diffusers
 
-    said = encode.encode(request(images, weights, tmp_path / "mean", posterior="mean")).about
+    with precisions() as found:
+        said = encode.encode(request(images, weights, tmp_path / "mean", posterior="mean")).about
+    assert found == {("highest", False)}, "encoded and decoded"
     own = np.concatenate([part for _, part in latents.shards(tmp_path / "mean", "heldout")])
     network = diffusers.AutoencoderKL.from_pretrained(weights)
     x = torch.from_numpy(np.array(images.heldout.images)).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kit import precisions
 
 import architectures
 from architectures import Captions, FeatureBatch, Features, Labels, Slots
@@ -211,6 +212,9 @@ def test_a_prompt_that_is_typed_has_the_bits_of_the_cached_one(tmp_path: Path, e
     assert np.load(prepared.folder / "tokens.npy", mmap_mode="r").dtype == np.float16
     texts = [f"a photo of a {name}" for name in sorted(labelled().classes or [])]
     cached = prepared._lookup(np.arange(len(texts)))
+    with precisions() as found:
+        prepared.encode(texts)
+    assert found == {("highest", False)}
     typed, named = (prepared.encode(own)[0] for own in (texts, sorted(labelled().classes or [])))
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(typed, cached, strict=True))
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(named, cached, strict=True)), "a class by its name"

@@ -124,6 +124,15 @@ def test_all_or_nothing_is_fishers_and_times_are_ranked() -> None:
     assert one.verdict == "undecided" and "5 of the seeds never reach 90 %" in one.tests[0].evidence
 
 
+def test_images_without_a_rule_decide_what_is_learned_at_once_by_exact_tests() -> None:
+    """It was a t-test over pairs of noughts and ones."""
+    cells = rows(a={"mastered": [1] * 5}, b={"mastered": [0, 0, 0, 0, 1]})
+    test = {"metric": "mastered", "variant": "a", "beats": "b"}
+    verdict = claims.decide(table(cells, claim={"says": "It is so.", "tests": [test]}))
+    assert verdict is not None and verdict.tests[0].evidence.startswith("5 of 5 against 1 of 5, Fisher")
+    assert verdict.verdict == "supported" and verdict.tests[0].p == pytest.approx(0.0476, abs=1e-4)
+
+
 def test_who_is_earlier_is_read_from_ranks_where_most_never_come() -> None:
     """Of 144 pairs 84 are tied at the budget, so that the median of all ratios is 1 whoever wins."""
     until, budget = "images_to_90", [4000] * 7

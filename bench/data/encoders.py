@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from bench.data.errors import short
+from bench.data.precision import single_precision
 from bench.data.prepared import array_file
 from bench.data.words import words
 from bench.store.files import digest, file_digest
@@ -85,6 +86,7 @@ def frozen_features(
 
 
 @torch.inference_mode()
+@single_precision()
 def _features(
     texts: list[str], encoder: str, length: int, progress: Progress, batch: int, layers: int, file: Path | None
 ) -> Encoded:

@@ -19,6 +19,7 @@ from torch import Tensor
 from architectures import nearest
 from bench.data.errors import DataError, short
 from bench.data.pixels import from_images, to_images
+from bench.data.precision import single_precision
 from bench.store.files import digest, file_digest
 
 NAMES = {  # name here: name on the hub, folder in it
@@ -54,6 +55,7 @@ class Vae:
     device: torch.device
 
     @torch.inference_mode()
+    @single_precision()
     def encode(self, images: NDArray[np.uint8], noise: Tensor | None) -> NDArray[np.float32]:
         """Latents (B, C, H / factor, W / factor) of images uint8 (B, H, W, 3).
 
@@ -72,6 +74,7 @@ class Vae:
         return latents
 
     @torch.inference_mode()
+    @single_precision()
     def decode(self, latents: Tensor) -> Tensor:
         """Images uint8 (B, H, W, 3) of latents (B, C, h, w), on the CPU."""
         parts = []

@@ -16,8 +16,8 @@ logarithm of the highest rate below the first that a seed of the variant does no
 one, or none does, such a test is undecided, or by ranks with `compare`.
 
 A claim is *supported* if every test is, *equivalent* if every test is, *contradicted* if one is or if some are
-equivalent and all others supported, else *undecided*. A claim with `compare`, or about tasks, has more rules and no
-pairs: `bench/findings/registered.py`. Imports no torch: it is read from a record alone.
+equivalent and all others supported, else *undecided*. A claim with `compare`, about tasks, or about what is learned at
+once has more rules: `bench/findings/registered.py`. Imports no torch: it is read from a record alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from bench.config.claim import ClaimError, ClaimSpec, ClaimTest, RowFacts, check
 from bench.findings import registered
 from bench.findings.compare import apart, caveats
 from bench.findings.ladder import ladders, off
-from bench.findings.mastery import UNTIL, rounding
+from bench.findings.mastery import MASTERED, UNTIL, rounding
 from bench.findings.origins import origins, same_code
 from bench.findings.peers import floor, of_tasks, peers, rule_of
 from bench.findings.statistics import LEVEL, holm, more_seeds, more_seeds_text, paired_p
@@ -93,7 +93,7 @@ def decide(table: Table, rows: Sequence[VariantSummary] | None = None) -> ClaimV
     if claim is None:
         return None
     values = [_values(table, rows, test) for test in claim.tests]
-    if claim.compare or of_tasks(table):
+    if claim.compare or of_tasks(table) or any(one.metric.metric.kind in (MASTERED, UNTIL) for one in values):
         tests = _registered(table, rows, claim, values)
     else:
         tests = [_result(one, p) for one, p in zip(values, holm([one.p for one in values]), strict=True)]

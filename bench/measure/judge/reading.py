@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.data.precision import single_precision
 from bench.data.scenes import GLOBAL, LOCAL, Item
 from bench.measure.judge.network import Judge
 
@@ -24,6 +25,7 @@ class Seen:
 
 
 @torch.inference_mode()
+@single_precision()
 def read(judge: Judge, images: np.ndarray, *, batch: int = 250) -> list[Seen]:
     """What images uint8 (n, S, S, 3) show."""
     seen: list[Seen] = []

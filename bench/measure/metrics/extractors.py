@@ -25,7 +25,8 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torch_fidelity.utils import create_feature_extractor
 
 from architectures import nearest
-from bench.measure.metrics.networks import SPATIAL, efficientnet_weights, single_precision
+from bench.data.precision import single_precision
+from bench.measure.metrics.networks import SPATIAL, efficientnet_weights
 from bench.measure.metrics.vision import VISION, VisionNetwork, folder_of, vision_digest
 from bench.store.files import file_digest
 from bench.training.signals import beat

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,21 +89,3 @@ if "efficientnet-lite0" not in FEATURE_EXTRACTORS_REGISTRY:
     register_feature_extractor("efficientnet-lite0", EfficientNetLite0)
 if SPATIAL not in FEATURE_EXTRACTORS_REGISTRY:
     register_feature_extractor(SPATIAL, InceptionSpatial)
-
-
-@contextmanager
-def single_precision() -> Iterator[None]:
-    """Without TF32, whatever the process uses elsewhere: features that were rounded to ten bits are other features."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    flags = torch.backends.cudnn.flags(
-        enabled=torch.backends.cudnn.enabled,
-        benchmark=False,
-        deterministic=torch.backends.cudnn.deterministic,
-        allow_tf32=False,
-    )
-    try:
-        with flags, torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
