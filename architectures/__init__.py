@@ -17,7 +17,6 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.backbone import create as create
     from architectures.backbone import describe as describe
     from architectures.backbone import fitting as fitting
-    from architectures.backbone import multiply_adds as multiply_adds
     from architectures.backbone import parameter_split as parameter_split
     from architectures.backbone import resolve_options as resolve_options
     from architectures.catalogue_page import gallery as gallery
@@ -77,6 +76,7 @@ if TYPE_CHECKING:  # the same names once more, since type checkers do not run th
     from architectures.systems.catalogue import published as published
     from architectures.systems.weights import WeightsError as WeightsError
     from architectures.systems.weights import load_published as load_published
+    from architectures.work import multiply_adds as multiply_adds
 
 _NAMES = {
     "registry": (
@@ -99,9 +99,10 @@ _NAMES = {
     "layers": ("initialise",),
     "prompt": ("Captions", "FeatureBatch", "Features", "Labels", "PromptKind", "Slots", "index_prompt"),
     "scheme": ("BackboneConfig", "Description", "Facts", "Scheme"),
-    "backbone": ("DiT", "create", "describe", "fitting", "multiply_adds", "parameter_split", "resolve_options"),
+    "backbone": ("DiT", "create", "describe", "fitting", "parameter_split", "resolve_options"),
     "observation": ("Branch", "InitialStep", "Observation", "initial_steps", "observe"),
     "laws": ("LAWS", "Verdict", "check", "first_violation"),
+    "work": ("multiply_adds",),
     "systems.catalogue": ("PUBLISHED", "published"),
     "systems.weights": ("WeightsError", "load_published"),
     "catalogue_page": ("gallery", "history", "on_backbone", "share", "shares"),

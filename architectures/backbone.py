@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode
 
 from architectures.beside import with_layer
 from architectures.final import FinalNorm
@@ -165,13 +164,6 @@ def parameter_split(model: nn.Module) -> dict[str, int]:
     for name, parameter in model.named_parameters():
         split[roles[name]] += parameter.numel() if parameter.requires_grad else 0
     return split | {"total": sum(split.values())}
-
-
-def multiply_adds(model: DiT, channels: int, size: int, prompt: PromptKind) -> float:
-    """Multiply-adds of matrix products and attention in one pass of a model that is on `meta`, for one image."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, channels, size, size), torch.empty(1), prompt.null(1, "meta"))
-    return counter.get_total_flops() / 2
 
 
 def parameter_roles(model: nn.Module) -> dict[str, str]:

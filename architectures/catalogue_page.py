@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from architectures.backbone import create, describe, multiply_adds, parameter_split
+from architectures.backbone import create, describe, parameter_split
 from architectures.named import NAMED, Named
 from architectures.prompt import Features, Labels
 from architectures.registry import BUILT_IN, CONTROLS, canonical
 from architectures.systems.catalogue import PUBLISHED, System, published
+from architectures.work import multiply_adds
 
 
 class Cost(NamedTuple):

@@ -40,6 +40,7 @@ ARCHITECTURES = [
     "named",
     "registry",
     "backbone",
+    "work",
     "observation",
     "laws",
     "systems",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_schemes import broken
+from test_schemes import broken, described
 from torch import Tensor
 
 import architectures
@@ -17,12 +17,12 @@ from architectures.laws import SchemeUnderTest
 from bench.config.schema import Sample
 from bench.measure.sampling import sample_exact
 
-SIDED = [name for name in architectures.schemes() if "prompt_sees_image" in architectures.describe(name).options]
-LAYERWISE = [name for name in SIDED if "text_layers" in architectures.describe(name).options]
+SIDED = [name for name in architectures.schemes() if "prompt_sees_image" in described(name).options]
+LAYERWISE = [name for name in SIDED if "text_layers" in described(name).options]
 PRODUCT: list[tuple[str, dict[str, str]]] = [
     (name, dict(prompt_time=time, prompt_sees_image=sees))
     for name in SIDED
-    for time, sees in itertools.product(architectures.describe(name).options["prompt_time"].choices, ("yes", "no"))
+    for time, sees in itertools.product(described(name).options["prompt_time"].choices, ("yes", "no"))
 ]
 MORE: list[tuple[str, dict[str, str]]] = [
     ("sd3", {"head": "shared", "prompt_time": "zero", "prompt_sees_image": "no"}),
@@ -54,7 +54,8 @@ MORE: list[tuple[str, dict[str, str]]] = [
     ("adaln-zero-cross", {"registers": "2", "time": "token", "prompt_side": "c"}),
 ]
 ALL = [*PRODUCT, *MORE]
-ALONE = [(name, options) for name, options in ALL if SchemeUnderTest(name, options).build().scheme.prompt_alone]
+with torch.device("meta"):
+    ALONE = [(name, options) for name, options in ALL if SchemeUnderTest(name, options).build().scheme.prompt_alone]
 
 
 @pytest.mark.parametrize(("scheme", "options"), ALL, ids=str)

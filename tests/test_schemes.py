@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from architectures.placement import parse_placement
 from architectures.sublayer import Adaptive, parse_gate
 
 SCHEMES = architectures.schemes()
+described = functools.cache(architectures.describe)  # of one that a test registers, `describe` itself
 
 
 def build(scheme: str, kind: Any = laws.LABELS, **more: Any) -> DiT:
@@ -38,7 +40,7 @@ def test_law(law: laws.Law, scheme: str) -> None:
     assert law.assert_holds(scheme)
 
 
-STATIC = [(name, {"context": "static"}) for name in SCHEMES if "context" in architectures.describe(name).options]
+STATIC = [(name, {"context": "static"}) for name in SCHEMES if "context" in described(name).options]
 PLACED = [("adaln-zero", {"head": head}) for head in ("shared", "shared+table", "bottleneck(8)", "low-rank(4)")]
 PLACED += [("adaln-zero", {"head": head}) for head in ("shared+affine", "approximator(16, 2)")]
 PLACED += [("z-image", {"head": "shared"}), ("z-image", {"head": "low-rank(4)"})]
@@ -49,7 +51,7 @@ def test_options_keep_the_precision_of_the_stream(scheme: str, options: dict[str
     next(law for law in laws.LAWS if law.name == "precision of the stream").assert_holds(scheme, **options)
 
 
-@pytest.mark.parametrize("scheme", [name for name in SCHEMES if architectures.describe(name).facts.length == "any"])
+@pytest.mark.parametrize("scheme", [name for name in SCHEMES if described(name).facts.length == "any"])
 def test_a_caption_is_the_same_in_a_longer_table(scheme: str) -> None:
     captions, longer = laws.CAPTIONS, SchemeUnderTest(scheme).random(Captions(20, 9, depth=1))
     short = build(scheme, captions)
@@ -393,7 +395,7 @@ def test_the_options_of_2026_obey_the_laws(scheme: str, options: dict[str, Any])
 SIGNALLED = [
     (name, {"signals": signals, "time": time})
     for name in SCHEMES
-    if "time" in (options := architectures.describe(name).options)
+    if "time" in (options := described(name).options)
     for signals, time in itertools.product(options["signals"].choices, options["time"].choices)
     if "timestep" in signals or time == options["time"].default  # other ways of a time that is none are refused
 ]
@@ -401,7 +403,7 @@ SIGNALLED = [
 
 def usual(scheme: str, options: dict[str, str]) -> bool:
     """Whether all but one of the options are the scheme's defaults."""
-    listed = architectures.describe(scheme).options
+    listed = described(scheme).options
     return sum(value != listed[name].default for name, value in options.items()) <= 1
 
 

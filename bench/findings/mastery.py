@@ -12,7 +12,7 @@ CUT = "cut off at different budgets"
 
 
 def cut_early(a: VariantSummary, b: VariantSummary) -> bool:
-    """Whether a seed was cut off where seeds of the other budget went on: then nobody knows which is earlier."""
+    """Whether a seed was cut off where seeds of the other budget trained further: which is earlier is then unknown."""
     every = [(row.by_seed.get(MASTERED, {}), seed, _images(one)) for row in (a, b) for seed, one in row.results.items()]
     most = max((budget for _, _, budget in every), default=0.0)
     return any(0 < budget < most and mastered.get(seed, 1.0) < 0.5 for mastered, seed, budget in every)
