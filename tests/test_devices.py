@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import shutil
@@ -27,6 +28,7 @@ import architectures
 from architectures import index_prompt, laws
 from bench.config.schema import ConfigError, Run, Train
 from bench.findings.origins import origins
+from bench.findings.words import machine
 from bench.run.endings import RankLost
 from bench.run.needs import needs
 from bench.run.outcome import RATES, _on_these_devices
@@ -35,10 +37,12 @@ from bench.run.ranks import together
 from bench.run.work import _begun
 from bench.store.folders import CellFolder, Store
 from bench.store.journal import Journal, curves, digests, read_journal
+from bench.training.checkpoints import load_checkpoint
 from bench.training.compiling import compile_whole
 from bench.training.fit import fit
 from bench.training.module import CellModule
 from bench.training.ranks import Ranks
+from bench.training.sharded import gathered
 
 STEPS = 40
 MATRIX: dict[str, Any] = {
@@ -56,14 +60,16 @@ MATRIX: dict[str, Any] = {
 # --- a step -----------------------------------------------------------------------------------------------------------
 
 
-def trained(count: int, scheme: str, kind: Any, change: Callable[[], None] = lambda: None, **train: Any) -> Any:
+def trained(
+    count: int, scheme: str, kind: Any, change: Callable[[], None] = lambda: None, sharded: bool = False, **train: Any
+) -> Any:
     """Losses, norm of the gradients and gradients of three steps of Lightning's loop on `count` ranks."""
 
-    def work(ranks: Ranks) -> CellModule:
+    def work(ranks: Ranks) -> list[torch.Tensor]:
         change()
         given = Train(batch=BATCH, steps=3, warmup=0, lr=1e-4, drop=0.3, ema=0.5, device="cpu", precision="32", **train)
-        module = CellModule(laws.SchemeUnderTest(scheme).random(kind), given, 0, ranks)
-        if train.get("compile") == "on":
+        module = CellModule(laws.SchemeUnderTest(scheme).random(kind), given, 0, ranks, sharded=sharded)
+        if train.get("compile") == "on" and not sharded:
             compile_whole(module.model, backend="aot_eager")
         images, prompt = batch(scheme, kind)
         part = ranks.part(BATCH)
@@ -71,16 +77,15 @@ def trained(count: int, scheme: str, kind: Any, change: Callable[[], None] = lam
         batches: Any = lightning.LightningDataModule()
         batches.train_dataloader = lambda: ours
         fit(module, batches, lightning.Callback(), resume=None)  # type: ignore[arg-type]
-        return module
+        grads = [gathered(p.grad) for p in module.parameters() if p.grad is not None]
+        return [torch.stack(module.losses), module.gradient_norm, *grads]
 
     def follow(ranks: Ranks) -> None:
         work(ranks)
 
     def lead(out: Any) -> None:
         with together(SimpleNamespace(path=Path()), count, "cpu", follow, hung) as ranks:  # type: ignore[arg-type]
-            module = work(ranks)
-            grads = [p.grad for p in module.parameters() if p.grad is not None]
-            out.put([one.numpy() for one in (torch.stack(module.losses), module.gradient_norm, *grads)])
+            out.put([one.numpy() for one in work(ranks)])
 
     return forked(lead)
 
@@ -131,6 +136,26 @@ def test_steps_are_those_of_one_device_to_rounding(count: int, train: dict[str, 
 @pytest.mark.parametrize("scheme", ["sd3", "flux", "hdm"])
 def test_they_are_of_other_schemes(scheme: str) -> None:
     assert_close(trained(2, scheme, laws.FEATURES), trained(1, scheme, laws.FEATURES))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "count", "train"),
+    [
+        ("adaln-zero", 2, {}),
+        ("flux", 4, {"microbatch": 1, "recompute": True}),
+        ("sd3", 2, {"compile": "on"}),
+        ("shared-modulation", 2, {}),
+        *(pytest.param(scheme, 2, {}, marks=pytest.mark.slow) for scheme in ("hdm", "lumina2", "ddt")),
+    ],
+)
+def test_steps_of_a_model_in_parts_are_those_of_a_whole_one(
+    scheme: str, count: int, train: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where weights do not divide over the ranks, where blocks are computed again, and where they are compiled."""
+    compile_block = functools.partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr("bench.training.sharded.torch.compile", compile_block)
+    ours = trained(count, scheme, laws.FEATURES, sharded=True, **train)
+    assert_close(ours, trained(1, scheme, laws.FEATURES))
 
 
 def test_ranks_with_the_same_noise_have_other_losses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +239,7 @@ def finished(folder: Path, count: int, **changes: Any) -> CellFolder:
     return cell
 
 
-def resumed(cell: CellFolder, folder: Path, count: int, step: int = 32) -> CellFolder:
+def resumed(cell: CellFolder, folder: Path, count: int, step: int = 32, **changes: Any) -> CellFolder:
     """A copy of a finished cell that resumes after a step, on so many devices."""
     shutil.copytree(cell.path.parents[1], folder / "runs")
     copy = Store(folder / "runs").cell(cell.id)
@@ -223,7 +248,7 @@ def resumed(cell: CellFolder, folder: Path, count: int, step: int = 32) -> CellF
     for file in copy.checkpoints.glob("step-*"):
         if int(file.stem.removeprefix("step-")) > step:
             file.unlink()
-    return finished(folder, count)
+    return finished(folder, count, **changes)
 
 
 def assert_same_to_rounding(ours: CellFolder, theirs: CellFolder) -> None:
@@ -240,6 +265,8 @@ def assert_same_to_rounding(ours: CellFolder, theirs: CellFolder) -> None:
     assert left.quality.keys() == right.quality.keys()
     for name in ("heldout_loss", "heldout_loss_bin0"):
         assert left.quality[name] == pytest.approx(right.quality[name], rel=1e-4)
+    observed, known = (one.probes["times"]["gate"]["values"] for one in (left, right))
+    assert np.allclose(observed, known, rtol=2e-3)
     for file in sorted(theirs.path.glob("generated/*/*.npy")):
         assert_same_samples(ours.path / file.relative_to(theirs.path), file)
     for name in ("grid", "step-000000016"):
@@ -304,7 +331,8 @@ def test_a_cell_that_begins_again_on_one_device_says_so(tmp_path: Path) -> None:
     for attempt, count in ((1, 8), (2, 1)):
         journal = Journal(folder.journal, attempt)
         loaded = SimpleNamespace(ranks=SimpleNamespace(count=count), device=torch.device("cpu"))
-        cell: Any = SimpleNamespace(folder=folder, journal=journal, warn=print, loaded=loaded)
+        module = SimpleNamespace(whole=None)
+        cell: Any = SimpleNamespace(folder=folder, journal=journal, warn=print, loaded=loaded, module=module)
         assert _begun(cell) is None
         journal.close()
     assert curves(folder.journal)["devices"] == {0: 1.0}
@@ -331,6 +359,27 @@ def test_the_same_weights_are_measured_to_the_same_bits(cells: dict[int, CellFol
     assert ours is not None and theirs is not None and numbers(ours) == numbers(theirs)
     for file in cells[1].path.glob("generated/*/*.npy"):
         assert np.array_equal(np.load(file), np.load(cell.path / file.relative_to(cells[1].path)))
+
+
+def test_a_cell_in_parts_is_the_cell_on_one_and_resumes_on_it_and_back(
+    cells: dict[int, CellFolder], tmp_path: Path
+) -> None:
+    """Its checkpoints are whole, those of any number of devices; rates and peaks are of the last way that it went."""
+    places = [tmp_path / name for name in ("parts", "whole", "again")]
+    for place in places:
+        place.mkdir()
+    parts = finished(places[0], 2, run__strategy="fsdp")
+    assert_same_to_rounding(parts, cells[1])
+    result = parts.result()
+    assert result is not None and result.provenance["sharded"] and result.provenance["trained_on"][0].endswith("(fsdp)")
+    assert machine(result.provenance).startswith("2 x ") and machine(result.provenance).endswith(" (fsdp)")
+    for file in parts.checkpoints.glob("*.ckpt"):
+        ours, theirs = (load_checkpoint(one.checkpoints / file.name) for one in (parts, cells[1]))
+        assert ours.keys() == theirs.keys() and ours["state_dict"].keys() == theirs["state_dict"].keys()
+    assert_same_to_rounding(resumed(parts, places[1], 1), cells[1])
+    again = resumed(cells[2], places[2], 2, run__strategy="fsdp")
+    assert_same_to_rounding(again, cells[1])
+    assert curves(again.journal)["sharded"] == {0: 0.0, 32: 1.0}
 
 
 @pytest.mark.slow
@@ -365,9 +414,10 @@ def test_a_task_on_two_devices_has_the_errors_of_one(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[tuple[CellFolder, Any, list[psutil.Process]]]:
+def running(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[CellFolder, Any, list[psutil.Process]]]:
     """A cell on two devices after its first checkpoint, its process, and the other rank's."""
-    made, store = planned(tmp_path, run__devices=2, **MATRIX | {"train__steps": 160})
+    shared = {"run__devices": 2, "run__strategy": getattr(request, "param", None)}
+    made, store = planned(tmp_path, **MATRIX | {"train__steps": 160} | shared)
     folder = store.cell(made.cells[0].row.cell)
     process = warm_cell(folder)
     end = time.monotonic() + 120
@@ -396,6 +446,7 @@ def test_a_rank_that_is_killed_ends_the_cell_which_resumes(running: Any, cells: 
     assert any(line.get("event") == "resumed" for line in read_journal(folder.journal))
 
 
+@pytest.mark.parametrize("running", ["ddp", "fsdp"], indirect=True)
 def test_a_stopped_cell_writes_its_checkpoint_and_leaves_no_rank(running: Any) -> None:
     folder, process, others = running
     for one in (*others, psutil.Process(process.pid)):  # as a terminal would
@@ -432,10 +483,7 @@ def test_ctrl_c_of_a_launch_leaves_no_process(tmp_path: Path) -> None:
     ("changes", "sentence"),
     [
         ({"run__strategy": "ddp"}, "run.strategy ddp is of several devices; say how many"),
-        (
-            {"run__devices": 2, "run__strategy": "fsdp"},
-            "run.strategy fsdp: checkpoints, averaged weights .* choose ddp",
-        ),
+        ({"run__strategy": "fsdp"}, "run.strategy fsdp is of several devices; say how many"),
         ({"run__devices": 4, "run__gpus": 2}, "run.gpus 2 is fewer than run.devices 4"),
         ({"run__devices": 3}, "train.batch 8 does not divide over run.devices 3"),
         (
@@ -457,12 +505,14 @@ def test_a_cell_needs_a_gpu_for_each_device() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_two_gpus_train_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_gpus_train_as_one(tmp_path: Path, strategy: str) -> None:
     """Through NCCL; the tiny model in 32, so that losses are equal to rounding."""
     found = []
     for count in (1, 2):
         folder = tmp_path / str(count)
         folder.mkdir()
-        cell = finished(folder, count, train__device="cuda", train__precision="32")
+        how = {"train__device": "cuda", "train__precision": "32", "run__strategy": strategy}
+        cell = finished(folder, count, **how)
         found.append(list(curves(cell.journal)["loss"].values()))
     assert np.allclose(*found, rtol=1e-3)

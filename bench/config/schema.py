@@ -327,7 +327,7 @@ class Run:
     devices: Count | None = None
     """Devices of a cell, each with its part of the batch: GPUs, or processes where it trains on a CPU; null: one."""
     strategy: Literal["ddp", "fsdp"] | None = None
-    """How they share the training; null: ddp, each with all weights. fsdp, with a part each, is refused as yet."""
+    """How they share the training; null: ddp, each with all weights; fsdp: each with a part of them."""
     timeout: Positive | None = None
     """Seconds a cell may take; null: no limit."""
     silence: Positive | None = 1800.0
@@ -342,11 +342,6 @@ class Run:
     def __post_init__(self) -> None:
         if self.strategy is not None and self.devices is None:
             raise ValueError(f"run.strategy {self.strategy} is of several devices; say how many (run.devices=...)")
-        if self.strategy == "fsdp":
-            raise ValueError(
-                "run.strategy fsdp: checkpoints, averaged weights and observations need all weights on one device, and "
-                "fsdp has them on none; choose ddp, and for less memory train.recompute or train.microbatch"
-            )
         if self.images == "device" and self.workers:
             raise ValueError(f"run.images device: no process loads them, run.workers is {self.workers}; leave it out")
         if self.gpus and self.devices is not None and self.gpus < self.devices:

@@ -76,6 +76,7 @@ class CellSpec:
         command: what was typed to plan this cell.
         devices: that it runs on, each with a process of its own.
         images: where those of training are, `host` or `device`.
+        sharded: whether each of several devices has a part of the model (fsdp).
     """
 
     config: CellConfig
@@ -85,6 +86,7 @@ class CellSpec:
     command: str
     devices: int = 1
     images: str = "host"
+    sharded: bool = False
 
     def write(self, folder: CellFolder) -> None:
         """Writes `config.json` and `order.json` into the cell's folder, unless they say the same already.
@@ -95,8 +97,8 @@ class CellSpec:
         with suppress(ValueError):
             if CellSpec.read(folder) == self:
                 return
-        more = {key: getattr(self, key) for key in ("digests", "plugins", "workers", "command", "devices", "images")}
-        write_spec(folder, as_dict(self.config), more)
+        order = ("digests", "plugins", "workers", "command", "devices", "images", "sharded")
+        write_spec(folder, as_dict(self.config), {key: getattr(self, key) for key in order})
 
     @classmethod
     def read(cls, folder: CellFolder) -> CellSpec:

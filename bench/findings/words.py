@@ -33,7 +33,8 @@ def p_value(value: float) -> str:
 def machine(provenance: dict[str, Any]) -> str:
     """The processor or GPU that a cell was measured on, with how many there were of several: rates depend on both."""
     hardware, devices = provenance.get("hardware", {}), provenance.get("devices", 1)
-    return (f"{devices} x " if devices != 1 else "") + str(hardware.get("gpu") or hardware.get("cpu"))
+    cut = " (fsdp)" if provenance.get("sharded") else ""
+    return (f"{devices} x " if devices != 1 else "") + str(hardware.get("gpu") or hardware.get("cpu")) + cut
 
 
 def seeds(found: Collection[int]) -> str:

@@ -29,6 +29,7 @@ from bench.store import provenance
 from bench.store.disk import DiskError, explained
 from bench.store.folders import CellFolder, Status
 from bench.store.journal import Journal, Unwritten
+from bench.training import dynamics
 from bench.training.callback import Diverged
 from bench.training.compiling import compiled
 from bench.training.ranks import Ranks
@@ -81,8 +82,9 @@ def _work(folder: CellFolder, journal: Journal, attempt: int) -> None:
     def follow(ranks: Ranks) -> None:
         cell = prepared(folder, Unwritten(), attempt, cache, ranks)
         train(cell)
-        with cell.module.ema.swapped():
+        with cell.module.averaged():
             ranks.follow(cell.loaded)
+        cell.module.join()
 
     def hung(status: Status, reason: str) -> NoReturn:
         _ended(folder, journal, status, reason)
@@ -99,18 +101,20 @@ def _measured(cell: CellAtWork) -> None:
     folder, journal, cache = cell.folder, cell.journal, cell.cache
     journal.event(cell.train.steps, "stage", "evaluate")
     start = time.perf_counter()
-    with cell.module.ema.swapped(), cell.loaded.ranks.led():
+    with cell.module.averaged(), cell.loaded.ranks.led():
         journal.image(cell.train.steps, "samples", write_sample_grid(cell.loaded, folder.path, "grid"))
         measured = evaluate.measure(cell.loaded, folder.path, cache, say=say, warn=cell.warn)
         measured |= control.measure(cell.loaded, folder.path, cache, say, cell.warn)
         if cell.loaded.data.task is not None:
             measured |= curves.measure(cell.loaded, folder.path, cache, say, cell.warn)
+    with cell.module.as_trained():
+        observed = dynamics.Probe(cell.loaded).observe()
     graphs = compiled() if cell.train.compile == "on" else {}
     journal.metrics(cell.train.steps, {"evaluate_seconds": time.perf_counter() - start} | graphs)
     bad = [name for name, value in measured.quality.items() if not math.isfinite(value)]
     if bad:
         raise Diverged(f"{', '.join(bad)}: not a number")
-    result(cell, measured).write(folder.result_file)
+    result(cell, measured, observed).write(folder.result_file)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from architectures import Observation
 from bench.config.schema import as_dict
 from bench.measure import curves as curves_of_task
 from bench.measure.cost import count, gemm_flops, utilisation
@@ -31,13 +32,13 @@ PEAKS = ("train_peak_", "warm_up_peak_")  # of memory, as the journal names them
 History = dict[str, dict[int, float]]  # name -> step -> value, as the journal holds it
 
 
-def result(cell: CellAtWork, measured: Measured) -> Result:
-    """Everything that was measured, with where it came from."""
+def result(cell: CellAtWork, measured: Measured, observed: Observation) -> Result:
+    """Everything that was measured, with where it came from; observed is the model as it was trained."""
     history = curves(cell.folder.journal)
     origin = _provenance(cell, measured)
     reached = curves_of_task.reached(history, cell.train.batch, cell.train.steps)
     probes = {"dynamics": dynamics.heat_maps(history)}
-    probes["times"] = dynamics.by_time(dynamics.Probe(cell.loaded).observe())
+    probes["times"] = dynamics.by_time(observed)
     return Result(
         cell.folder.id,
         measured.quality | reached,
@@ -79,8 +80,10 @@ def _peaks(history: History) -> dict[str, float]:
 
 
 def _on_these_devices(history: History) -> History:
-    """Without rates and peaks of memory of attempts on another number of devices than the last."""
-    numbers = [(0, 1.0), *history.get("devices", {}).items()]  # while it is one, the journal names none
+    """Without rates and peaks of memory of attempts on another number of devices than the last, or cut otherwise."""
+    cut = history.get("sharded", {})
+    named = [(step, (count, cut.get(step, 0.0))) for step, count in history.get("devices", {}).items()]
+    numbers = [(0, (1.0, 0.0)), *named]  # while it is one, the journal names none
     changes = [step for (_, before), (step, now) in itertools.pairwise(numbers) if before != now]
     if not changes:
         return history
@@ -100,6 +103,7 @@ def _provenance(cell: CellAtWork, measured: Measured) -> dict[str, Any]:
         "launch": " + ".join(_said(cell.folder, "launch")),
         "threads": torch.get_num_threads(),
         "devices": cell.loaded.ranks.count,
+        "sharded": cell.module.whole is not None,
         "seeds": {"train": config.seed, "evaluate": config.evaluate.seed, "data": config.data.seed},
         "digests": cell.spec.digests | {"data_content": cell.loaded.data.content} | cell.initial | inputs,
         "scheme": {"name": config.scheme, "origin": cell.origin},

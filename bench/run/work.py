@@ -87,16 +87,17 @@ def prepared(folder: CellFolder, journal: Journal, attempt: int, cache: Path, ra
     torch.manual_seed(config.seed)
     data = datasets.load(cache / "data" / spec.digests["data"])
     prompted = prompts.load(cache / "prompts" / spec.digests["prompts"])
-    model = build(config, prompted.kind, seed=config.seed).to(device)
+    sharded = spec.sharded and ranks.count > 1
+    model = build(config, prompted.kind, seed=config.seed).to("cpu" if sharded else device)
     check_code(spec.digests, config.scheme, cache / "code" / f"{spec.digests['code']}.json")
     origin = architectures.origin(config.scheme)  # now: its package may be replaced while the cell trains
     if train.compile == "on":
         compile_whole(model, cache / "inductor")
-    module = CellModule(model, train, config.seed, ranks)
     initial = {
         "initial_weights": weights_digest(model),
         "initial_backbone_weights": weights_digest(model, names=COMMON.match),
     }
+    module = CellModule(model, train, config.seed, ranks, sharded=sharded)
     loaded = LoadedCell(model, data, prompted, config, device, ranks)
     return CellAtWork(folder, spec, journal, attempt, loaded, module, initial, origin, cache)
 
@@ -152,11 +153,11 @@ def _begun(cell: CellAtWork) -> Path | None:
     """The checkpoint that the cell resumes from, if any, noted in the journal."""
     resume = newest_checkpoint(cell.folder.checkpoints, warn=cell.warn)
     remove_newer(cell.folder.checkpoints, than=resume)
-    step, devices = _step(resume) if resume else 0, cell.loaded.ranks.count
+    step, devices, sharded = _step(resume) if resume else 0, cell.loaded.ranks.count, cell.module.whole is not None
     cell.journal.event(step, "launch", launch())
-    cell.journal.event(step, "resumed" if resume else "started", _environment(cell.loaded))
+    cell.journal.event(step, "resumed" if resume else "started", _environment(cell.loaded, sharded=sharded))
     if devices > 1 or "devices" in curves_of(cell.folder.journal):
-        cell.journal.metrics(step, {"devices": float(devices)})
+        cell.journal.metrics(step, {"devices": float(devices), "sharded": float(sharded)})
     return resume
 
 
@@ -164,10 +165,11 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.stem.removeprefix("step-"))
 
 
-def _environment(loaded: LoadedCell) -> str:
+def _environment(loaded: LoadedCell, *, sharded: bool) -> str:
     """What a number depends on besides code and config: an attempt elsewhere need not continue bit for bit."""
     machine, count = provenance.hardware(loaded.device.type), loaded.ranks.count
     devices = (f"{count} x " if count > 1 else "") + str(machine.get("gpu") or machine["cpu"])
+    devices += " (fsdp)" if sharded else ""
     return f"{torch.get_num_threads()} threads, torch {torch.__version__}, {devices}"
 
 

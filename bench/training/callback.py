@@ -96,7 +96,8 @@ class CellCallback(lightning.Callback):
         self.throughput, self.memory = Throughput(module.device, self.config.batch), StepMemory(module.device)
         self.saved = time.monotonic()
         if trainer.global_step == 0:
-            self.journal.metrics(0, self.observe())
+            with module.as_trained():
+                self.journal.metrics(0, self.observe())
         self.stop.listen()
 
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, index: int) -> None:
@@ -116,7 +117,7 @@ class CellCallback(lightning.Callback):
         last = step == self.config.steps
         stop = self.stop.number  # read once: one that comes below waits for the next step, and finds its checkpoint
         now = Due.at(step, self.config, self.grid_every, self.curve_every)
-        keep = self._due(step) or last or stop is not None
+        keep = module.agreed(self._due(step) or last or stop is not None)
         warming = self.throughput.cold > 0
         self.throughput.count()
         if not (keep or now.log or now.probe or now.grid or now.curve):
@@ -132,11 +133,11 @@ class CellCallback(lightning.Callback):
         if now.log:
             self._log(module, step)
         if now.grid:
-            with module.ema.swapped(), module.ranks.led():
+            with module.averaged(), module.ranks.led():
                 self.write_grid(step)
             vae.release()
         if now.curve:
-            with module.ema.swapped(), module.ranks.led():
+            with module.averaged(), module.ranks.led():
                 self.journal.metrics(step, self.curve())
         if keep:  # last of all: a cell that resumes here lacks nothing of this step
             self._checkpoint(trainer, module, step)
@@ -151,7 +152,8 @@ class CellCallback(lightning.Callback):
         return time.monotonic() - self.saved >= 60 * self.config.checkpoint_minutes
 
     def _observe(self, module: CellModule, step: int) -> None:
-        values = self.observe()
+        with module.as_trained():
+            values = self.observe()
         if module.block_gradients is not None:
             values |= gradient_curves(module.block_gradients)
             module.block_gradients = None
@@ -226,6 +228,8 @@ class RankCallback(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Leaves signals to rank 0, from Lightning too."""
         ignore_stops()
+        if trainer.global_step == 0:
+            module.join()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: tuple[Tensor, Any], index: int
@@ -234,15 +238,22 @@ class RankCallback(lightning.Callback):
         config, step = self.subject.config, trainer.global_step
         now = Due.at(step, config.train, config.sample.grid_every, self.curve_every)
         self.steps += 1
+        keep = module.agreed(False)
+        due = keep or now.log or now.probe or now.grid or now.curve
+        if due:
+            self.memory.keep(warm=self.steps > Throughput.WARM_UP)
+        if now.probe or step == config.train.steps:
+            module.join()
         if now.probe:
             module.ranks.gather(given(module, step, batch))
         if now.log:
-            self.memory.keep(warm=self.steps > Throughput.WARM_UP)
             module.losses.clear()
             module.ranks.gather(self.memory.named())
         for _ in range(now.grid + now.curve):
-            with module.ema.swapped():
+            with module.averaged():
                 module.ranks.follow(self.subject)
             vae.release()
-        if now.log or now.grid or now.curve or self.steps == Throughput.WARM_UP:
+        if keep:
+            trainer.save_checkpoint("")  # its part: rank 0 writes
+        if due or self.steps == Throughput.WARM_UP:
             self.memory.restart()

@@ -21,6 +21,7 @@ from bench.data.subsets import chosen
 from bench.store.seeds import derive, generator
 from bench.training.model import LoadedCell
 from bench.training.process import process_of
+from bench.training.sharded import gathered
 
 PREFIX = "dynamics/"
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -81,7 +82,8 @@ def gradient_norms(model: DiT) -> Tensor:
     norms = []
     for block in model.blocks:
         grads = [p.grad for p in block.parameters() if p.grad is not None]
-        norms.append(torch.stack(torch._foreach_norm(grads)).norm() if grads else torch.zeros(()))
+        each = [gathered(norm) for norm in torch._foreach_norm(grads)] if grads else [torch.zeros(())]
+        norms.append(torch.stack(each).norm())
     return torch.stack([norm.detach().float().to(norms[-1].device) for norm in norms])
 
 

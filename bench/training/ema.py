@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from bench.training.sharded import placed
+
 
 class Ema:
     """A moving average of the trainable parameters, short at first: decay min(d, (1 + k) / (10 + k)) after step k."""
@@ -51,4 +53,4 @@ class Ema:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes the averages of a checkpoint."""
         for name, mean in zip(self.names, self.mean, strict=True):
-            mean.copy_(state[name])
+            mean.copy_(placed(state[name], mean))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import lightning
@@ -17,6 +18,7 @@ from bench.training.ema import Ema
 from bench.training.flow import StepNoise
 from bench.training.process import process_of
 from bench.training.ranks import ALONE, Ranks
+from bench.training.sharded import Whole, cut, gathered, placed, whole
 
 
 class CellModule(lightning.LightningModule):
@@ -27,11 +29,16 @@ class CellModule(lightning.LightningModule):
         config: how.
         seed: the cell's.
         ranks: that train it together, each on its part of every batch.
+        sharded: whether each has a part of the model, too, which is on the CPU then and is not trained itself.
     """
 
-    def __init__(self, model: DiT, config: Train, seed: int, ranks: Ranks = ALONE) -> None:
+    def __init__(self, model: DiT, config: Train, seed: int, ranks: Ranks = ALONE, *, sharded: bool = False) -> None:
         super().__init__()
-        self.model, self.config, self.seed, self.ranks = model, config, seed, ranks
+        self.config, self.seed, self.ranks = config, seed, ranks
+        self.whole = Whole(model, ranks.device(config.device)) if sharded else None
+        if sharded:
+            model = cut(model, ranks.count, config.device, compiled=config.compile == "on")
+        self.model = model
         self.process = process_of(config)
         self.ema = Ema(model, config.ema)
         self.losses: list[Tensor] = []  # since the journal was last written; on the device
@@ -92,7 +99,7 @@ class CellModule(lightning.LightningModule):
         """Clips the norm over all parameters, and keeps what it was before."""
         if due(self.global_step + 1, self.config.probe_every):
             self.block_gradients = gradient_norms(self.model)
-        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.ema.live, self.config.clip)
+        self.gradient_norm = gathered(torch.nn.utils.clip_grad_norm_(self.ema.live, self.config.clip))
 
     def optimizer_step(self, epoch: int, index: int, optimizer: Any, closure: Any = None) -> None:
         """A step of the optimiser at its learning rate, and of the average: what runs after a step finds both done."""
@@ -102,11 +109,38 @@ class CellModule(lightning.LightningModule):
         super().optimizer_step(epoch, index, optimizer, closure)
         self.ema.update(step + 1)
 
+    @contextmanager
+    def as_trained(self) -> Iterator[None]:
+        """The weights as they are, in the model that is observed. Where it is cut every rank must ask."""
+        with self.whole.of(self.ema.live) if self.whole else nullcontext():
+            yield
+
+    def join(self) -> None:
+        """This rank's part of what rank 0 observes."""
+        with self.as_trained():
+            pass
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights, in the model that is sampled and measured. Where it is cut every rank must ask."""
+        with self.whole.of(self.ema.mean) if self.whole else self.ema.swapped():
+            yield
+
+    def agreed(self, due: bool) -> bool:
+        """What rank 0 finds due, on every rank, where all must do it together; else what this one finds."""
+        return self.ranks.broadcast(due) if self.whole else due
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Takes whole weights, of which a rank may have a part."""
+        own = self.state_dict()
+        parts = {name: placed(full, own[name]) if name in own else full for name, full in state_dict.items()}
+        return super().load_state_dict(parts, strict=strict, assign=assign)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what an exact resume needs besides weights and optimiser; after the last step none needs the latter."""
         if self.global_step >= self.config.steps:
             checkpoint.pop("optimizer_states", None)
-        checkpoint["ema"] = self.ema.state_dict()
+        checkpoint["ema"] = whole(self.ema.state_dict(), keep=self.ranks.leads)
         checkpoint["seconds"] = self.seconds
         checkpoint["losses"] = torch.stack(self.losses).cpu() if self.losses else torch.empty(0)
         checkpoint["level"] = self.level.cpu() if self.level is not None else torch.empty(0)
