@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import bisect
 import functools
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 
+from architectures import Labels
 from bench.config import load as config
 from bench.config.schema import ConfigError, Train
 from bench.config.spec import CellConfig
@@ -70,6 +74,22 @@ def test_wall_clock_is_measured_once_so_that_the_matrix_resumes(
     assert made(2.5, train__batch=4)[1] == 400, "of another batch"
     monkeypatch.setattr(budgets, "hardware", lambda device: {"cpu": "another"})
     assert made(4.0)[1] == 250, "on another machine"
+
+
+def test_two_first_launches_measure_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each measured beside the other, and both had cells of their own."""
+    asked: list[CellConfig] = []
+
+    def slow(ours: CellConfig, *unused: Any) -> budgets.Match:
+        asked.append(ours)
+        time.sleep(0.5)
+        return budgets.Match({"train.steps": len(asked)}, 0.0)
+
+    monkeypatch.setattr(budgets, "solve", slow)
+    given = CellConfig("cross-attention"), CellConfig("adaln-zero"), Labels(3), ["a"], tmp_path, print
+    with ThreadPoolExecutor(2) as launches:
+        first, second = (one.result() for one in [launches.submit(budgets.measured, *given) for _ in range(2)])
+    assert first == second == budgets.Match({"train.steps": 1}, 0.0) and len(asked) == 1
 
 
 def test_the_target_has_the_options_that_it_is_written_with(tmp_path: Path) -> None:

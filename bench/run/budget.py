@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from architectures import BackboneConfig, PromptKind
 from bench.config.schema import ConfigError, as_dict
 from bench.config.spec import CellConfig
 from bench.measure.cost import count, count_parameters
-from bench.store.files import digest
+from bench.store.files import digest, make_folder
 from bench.store.kept import Warn, load_value, save_value
 from bench.store.provenance import hardware
 from bench.training.bare import bare_step
@@ -97,10 +98,12 @@ def measured(
     sides = [{key: as_dict(one)[key] for key in TIMED} for one in (config, target)]
     machine = {key: value for key, value in hardware(config.train.device).items() if key in ("cpu", "cores", "gpu")}
     path = cache / "budgets" / f"{digest([sides, repr(prompt), list(code), machine], 16)}.json"
-    if known := load_value(path, warn):
-        return Match(**known)
-    match = solve(config, target, "wall_clock", prompt)
-    save_value(path, as_dict(match))
+    make_folder(path.parent)
+    with FileLock(path.with_suffix(".lock")):  # two first launches would measure beside one another, and disagree
+        if known := load_value(path, warn):
+            return Match(**known)
+        match = solve(config, target, "wall_clock", prompt)
+        save_value(path, as_dict(match))
     return match
 
 
