@@ -98,12 +98,13 @@ def _on_these_devices(history: History) -> History:
 def _provenance(cell: CellAtWork, measured: Measured) -> dict[str, Any]:
     config = cell.spec.config
     inputs = {name: digest(points, 16) for name, points in input_digests(cell.folder.journal).items()}
-    return provenance.about(config.train.device) | {
+    about: dict[str, Any] = provenance.about(config.train.device)
+    about |= {"sharded": True} if cell.module.whole else {}
+    return about | {
         "command": cell.spec.command,
         "launch": " + ".join(_said(cell.folder, "launch")),
         "threads": torch.get_num_threads(),
         "devices": cell.loaded.ranks.count,
-        "sharded": cell.module.whole is not None,
         "seeds": {"train": config.seed, "evaluate": config.evaluate.seed, "data": config.data.seed},
         "digests": cell.spec.digests | {"data_content": cell.loaded.data.content} | cell.initial | inputs,
         "scheme": {"name": config.scheme, "origin": cell.origin},

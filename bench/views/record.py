@@ -178,13 +178,12 @@ def _write(table: Table, folder: Path) -> None:
 def _environment(table: Table) -> dict[str, Any]:
     """Where the cell that ended last was measured, and all commits and machines that occur, in order of time."""
     every = [_scrub(result.provenance) for result in _in_time(table)]
-    kept = ("commit", "dirty", "hardware", "devices", "threads", "versions", "digests", "measured")
+    place_of = ("commit", "hardware", "devices", "sharded", "threads", "versions", "restored")
+    kept = ("commit", "dirty", "hardware", "devices", "sharded", "threads", "versions", "digests", "measured")
     commits = list(dict.fromkeys(one["commit"] for one in every))
     machines: dict[str, dict[str, Any]] = {}
     for one in every:
-        place = {
-            key: one[key] for key in ("commit", "hardware", "devices", "threads", "versions", "restored") if key in one
-        }
+        place = {key: one[key] for key in place_of if key in one}
         machines.setdefault(digest(place), place | {"cells": 0})["cells"] += 1
     last = {key: every[-1][key] for key in kept if key in every[-1]}
     return last | {"commits": commits, "machines": list(machines.values())}

@@ -148,7 +148,7 @@ def _provenance(table: Table) -> list[tuple[str, list[str]]]:
         return []
     values = {
         "Commit": {_of(p, "commit") + (" with uncommitted changes" if p.get("dirty") else "") for p in provenance},
-        "Hardware": {_hardware(p.get("hardware", {}), p.get("devices", 1)) for p in provenance},
+        "Hardware": {_hardware(p) for p in provenance},
         "Versions": {", ".join(f"{k} {v}" for k, v in p.get("versions", {}).items()) for p in provenance},
         "Data digest": {_of(p, "digests", "data") for p in provenance},
         "Initial weights of the backbone": {
@@ -188,11 +188,13 @@ def _plugin(scheme: dict[str, Any]) -> str:
     return f"{_of(scheme, 'name')} of {' '.join(word for word in words if word)}"
 
 
-def _hardware(machine: dict[str, Any], devices: int = 1) -> str:
+def _hardware(provenance: dict[str, Any]) -> str:
+    machine: dict[str, Any] = provenance.get("hardware", {})
+    devices = provenance.get("devices", 1)
     size: Any = machine.get("memory_bytes")
     memory = f"{size / 2**30:.0f} GiB" if is_number(size) else f"memory {UNKNOWN}"
-    several = f"{devices} x " if devices != 1 else ""
-    return f"{several}{machine.get('gpu', 'CPU')}, {_of(machine, 'cpu')}, {_of(machine, 'cores')} cores, {memory}"
+    several, cut = f"{devices} x " if devices != 1 else "", " (fsdp)" if provenance.get("sharded") else ""
+    return f"{several}{machine.get('gpu', 'CPU')}{cut}, {_of(machine, 'cpu')}, {_of(machine, 'cores')} cores, {memory}"
 
 
 def _when(seconds: float) -> str:
