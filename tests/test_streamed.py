@@ -6,6 +6,7 @@ import io
 import pickle
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tiny import planned, run_all
 from bench.config.schema import ConfigError, Data, Prompt, as_dict
 from bench.data import datasets, prompts, streamed
 from bench.data.datasets import DataError
+from bench.data.reading import hub
 from bench.training.batches import Batches, StepSampler
 
 
@@ -51,6 +53,12 @@ def parquets(root: Path, rows: int = 30, group: int = 4) -> Path:
     table = pyarrow.parquet.read_table(root / "train.parquet")
     pyarrow.parquet.write_table(table, root / "train.parquet", row_group_size=group)
     return root
+
+
+def encoded(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -162,11 +170,79 @@ def test_a_sample_is_examined_before(tmp_path: Path) -> None:
     assert "train: 1 of 30 images examined are smaller" in "".join(found.notes)
 
 
+class Hub:
+    """A file system with address, in the hub's stead: files by commit, and how many bytes were read of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.contents: dict[str, bytes] = {}
+        self.newest, self.fetched = "", 0
+        self.files: dict[str, dict[str, list[str]]] = {}
+        monkeypatch.setattr(hub, "_addresses", lambda config: self.files[config.revision or self.newest])
+        monkeypatch.setattr("fsspec.open", self._open)
+
+    def push(self, commit: str, folder: Path) -> None:
+        names = {split: f"datasets/someone/photos@{commit}/{split}.parquet" for split in ("train", "test")}
+        for split, name in names.items():
+            self.contents[f"hf://{name}"] = (folder / f"{split}.parquet").read_bytes()
+        self.files[commit] = {split: [f"hf://{name}"] for split, name in names.items()}
+        self.newest = commit
+
+    def _open(self, address: str, mode: str) -> Any:
+        there, hub = io.BytesIO(self.contents[address]), self
+
+        class Opened(io.RawIOBase):
+            def read(self, size: int = -1) -> bytes:
+                hub.fetched += len(found := there.read(size))
+                return found
+
+            def seek(self, place: int, whence: int = 0) -> int:
+                return there.seek(place, whence)
+
+            def readable(self) -> bool:
+                return True
+
+            seekable = readable
+
+        return SimpleNamespace(open=Opened)
+
+
+def test_parquet_of_the_hub_is_read_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Block by block, of the commit that was prepared; the batches are those of the same files here."""
+    there, path, noise = Hub(monkeypatch), tmp_path / "set", np.random.default_rng(0)
+    images = [encoded(noise.integers(0, 256, (64, 64, 3), np.uint8)) for _ in range(40)]
+    path.mkdir()
+    for split, rows in (("train", range(32)), ("test", range(32, 40))):
+        columns = {"image": [{"bytes": images[k], "path": None} for k in rows], "label": [k % 3 for k in rows]}
+        pyarrow.parquet.write_table(pyarrow.table(columns), path / f"{split}.parquet", row_group_size=4)
+    there.push("a" * 40, path)
+    ours = read("someone/photos", tmp_path / "hub", stream=True, image_size=64)
+    theirs = read(path, tmp_path / "files", stream=True, image_size=64)
+    assert np.array_equal(ours.train.images[:], theirs.train.images[:])
+    assert np.array_equal(ours.heldout.images, theirs.heldout.images)
+    assert ours.train.labels is not None and np.array_equal(ours.train.labels, theirs.train.labels)
+    orders = [one.train.images.permutation(np.random.default_rng(1)) for one in (ours, theirs)]
+    assert np.array_equal(*orders)
+    again = pickle.loads(pickle.dumps(ours.train.images))  # as a loading process has it
+    there.fetched = 0
+    assert np.array_equal(again[:2], theirs.train.images[:2])
+    whole = (path / "train.parquet").stat().st_size
+    assert there.fetched < whole / 2 and whole > 300_000, "its footer and a block"
+    there.push("b" * 40, parquets(tmp_path / "other"))
+    later = read("someone/photos", tmp_path / "hub", stream=True, image_size=64)
+    assert np.array_equal(later.train.images[5:7], theirs.train.images[5:7])
+    assert any("images stay on the hub, at commit aaaa" in note for note in ours.notes)
+
+
+def test_other_files_of_the_hub_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = Hub(monkeypatch)
+    there.files[""] = {"train": ["hf://datasets/someone/photos/train-0.tar"]}
+    with pytest.raises(DataError, match=r"of the hub parquet alone is streamed, and it has train-0.tar; .*download it"):
+        read("someone/photos", tmp_path / "cache", stream=True)
+
+
 def test_what_cannot_be_streamed_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="data.stream is of image files"):
         Data(source="scenes", stream=True)
-    with pytest.raises(DataError, match="a data set of the hub; download it first"):
-        read("someone/photos", tmp_path / "cache", stream=True)
     packed = tmp_path / "set.tar"
     with tarfile.open(packed, "w") as opened:
         opened.add(folder(tmp_path / "set"), "set")

@@ -9,8 +9,10 @@ files. Of those an epoch permutes the blocks, and rows within windows of `WINDOW
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 
 from bench.config.schema import Data
 from bench.data.errors import DataError
-from bench.store.files import write_atomic
+from bench.store.files import write_atomic, write_json
 
 if TYPE_CHECKING:
     from bench.data.reading.parts import Part
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 WINDOW = 4096  # rows that are permuted among each other; the stored bytes of two windows are kept in memory
 ROWS, BLOCKS, FILES, PLACE = "train-rows.npy", "train-blocks.npy", "train-files.txt", "place.txt"
+HUB = "train-hub.json"  # of a data set of the hub: its name and commit
 VERSION = 2  # of what is written; whoever changes it raises this, and all is prepared again
 
 
@@ -57,6 +60,11 @@ def files_digest(rows: Rows, column: str) -> str:
 def place(path: Path, folder: Path) -> None:
     """Writes down where the files are on this machine, which no digest knows."""
     write_atomic(folder / PLACE, str(path.expanduser().resolve()).encode())
+
+
+def pin(config: Data, folder: Path) -> None:
+    """Writes down the name and commit of a data set of the hub, whose rows are those of no other commit."""
+    write_json(folder / HUB, {"path": config.path, "revision": config.revision})
 
 
 def permuted(rng: np.random.Generator, blocks: NDArray[np.int64], window: int | None = None) -> NDArray[np.int64]:
@@ -138,17 +146,24 @@ class StreamedImages:
             from bench.data.reading import convert
             from bench.data.reading.parts import Part
 
-            path = Path((self._folder / PLACE).read_text())
-            if not path.exists():
-                raise DataError(f"{path}: is not there; its images are streamed (data.stream), and training needs it")
-            rows = convert.training_rows(self.config, path)
+            path, config = self._place()
+            rows = convert.training_rows(config, path)
             if files_digest(rows, self.config.image_column) != (self._folder / FILES).read_text():
                 raise DataError(
-                    f"{path}: its files are not those that were prepared, in that order, and a row ({len(rows):,} now) "
-                    "would have another's label; run again"
+                    f"{path or config.path}: its files are not those that were prepared, in that order, and a row "
+                    f"({len(rows):,} now) would have another's label; run again"
                 )
             self._part = Part("train", rows, self.rows)
         return self._part
+
+    def _place(self) -> tuple[Path | None, Data]:
+        """Where the files are on this machine, or None and the data set of the hub, pinned to its commit."""
+        if (self._folder / HUB).exists():
+            return None, replace(self.config, **json.loads((self._folder / HUB).read_text()))
+        path = Path((self._folder / PLACE).read_text())
+        if not path.exists():
+            raise DataError(f"{path}: is not there; its images are streamed (data.stream), and training needs it")
+        return path, self.config
 
     def _read(self, part: Part, rows: NDArray[np.int64]) -> Iterable[Any]:
         """Images as they are stored, of rows in rising order."""

@@ -63,8 +63,13 @@ def fill(config: Data, folder: Path, hub_cache: Path, progress: Progress) -> dic
         DataError: naming the path, split, column or image that is wrong.
     """
     path = local_path(config)
-    if config.stream:
-        _check_stream(config, path)
+    if config.stream and path is None:
+        from bench.data.reading.hub import pinned
+
+        config = pinned(config)
+        streamed.pin(config, folder)
+    elif config.stream and path is not None:
+        _check_stream(path)
     scratch = folder / "unpacked"
     try:
         return _fill(config, layout_of(config, path, scratch, hub_cache), folder, progress)
@@ -76,32 +81,28 @@ def fill(config: Data, folder: Path, hub_cache: Path, progress: Progress) -> dic
         shutil.rmtree(hub_cache, ignore_errors=True)  # never read again: the arrays are what was read
 
 
-def _check_stream(config: Data, path: Path | None) -> None:
-    if path is None:
-        raise DataError(
-            f"data.stream: reads files on this machine, and {config.path} is a data set of the hub; download it first"
-        )
+def _check_stream(path: Path) -> None:
     packed = archives(path)
     if packed:
         raise DataError(f"data.stream: {packed[0]} is an archive, in which no image can be read alone; unpack it first")
 
 
-def training_rows(config: Data, path: Path) -> Rows:
-    """The rows of the training split, of files that are read as they lie.
+def training_rows(config: Data, path: Path | None) -> Rows:
+    """The rows of the training split, of files that are read as they lie; without a path those of the hub.
 
     Raises:
         DataError: if they cannot be.
     """
-    layout = read_layout(path, config)
+    layout = layout_of(config, None, Path(), Path()) if path is None else read_layout(path, config)
     return split_of(layout, key_of(layout.splits, config.train_split), config)
 
 
 def layout_of(config: Data, path: Path | None, scratch: Path, hub_cache: Path) -> Layout:
     """What the path, or the hub, holds; archives are unpacked into `scratch`, which is made."""
     if path is None:
-        from bench.data.reading.hub import read_hub
+        from bench.data.reading.hub import read_hub, stream_hub
 
-        return read_hub(config, hub_cache)
+        return stream_hub(config) if config.stream else read_hub(config, hub_cache)
     packed = archives(path)
     if packed:
         scratch.mkdir()

@@ -18,9 +18,10 @@ from bench.data.prepared import images_file
 from bench.data.reading.images import Decoded, decode
 from bench.data.reading.parts import Part
 from bench.data.subsets import chosen
+from bench.store.seeds import derive
 
 SIZES = 5  # sizes of images that are listed
-EXAMINED = 500  # of streamed images, when they are prepared
+EXAMINED, BLOCKS = 500, 8  # of streamed images, when they are prepared; from so many blocks at most
 
 
 def write_images(part: Part, config: Data, folder: Path, progress: Progress) -> Counter[bytes]:
@@ -36,11 +37,22 @@ def write_images(part: Part, config: Data, folder: Path, progress: Progress) -> 
 
 def examine(part: Part, config: Data, progress: Progress) -> None:
     """Decodes a sample of images that are streamed later, so that what is done to them is known before."""
-    own = None if part.labels is None else part.labels[part.kept]
-    sample = chosen(EXAMINED, len(part.kept), seed=config.seed, name="examined", labels=own)
+    near = _near(part, config)
+    own = None if part.labels is None else part.labels[part.kept[near]]
+    sample = near[chosen(EXAMINED, len(near), seed=config.seed, name="examined", labels=own)]
     for _ in _decode(part, config, sample, progress):
         pass
     part.about["examined"] = len(sample)
+
+
+def _near(part: Part, config: Data) -> NDArray[np.int64]:
+    """Those of the kept rows that are in a few blocks, where a row costs its whole block; else all."""
+    if part.rows.blocks is None:
+        return np.arange(len(part.kept))
+    blocks = part.rows.blocks[part.kept]
+    every = np.unique(blocks)
+    few = np.random.default_rng(derive(config.seed, "examined blocks")).permutation(every)[:BLOCKS]
+    return np.flatnonzero(np.isin(blocks, few))
 
 
 def _decode(

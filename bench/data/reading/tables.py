@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,36 @@ def open_piece(kind: str, file: Path) -> Piece:
 def _parquet(file: Path) -> Piece:
     import pyarrow.parquet
 
-    whole = pyarrow.parquet.ParquetFile(file)
+    return _of_groups(file, lambda: pyarrow.parquet.ParquetFile(file), (file,))
+
+
+def parquet_at(address: str) -> Piece:
+    """The rows of a parquet file that lies elsewhere (`hf://datasets/OWNER/NAME@COMMIT/train.parquet`).
+
+    Its footer is fetched once, and of its rows the row groups that are asked for, when they are.
+    """
+    import fsspec
+    import pyarrow.parquet
+
+    footer: list[Any] = []
+
+    def opened() -> Any:
+        found = pyarrow.parquet.ParquetFile(fsspec.open(address, "rb").open(), metadata=footer[0] if footer else None)
+        footer.append(found.metadata)
+        return found
+
+    return _of_groups(Path(address.partition("://")[2] or address), opened, ())
+
+
+def _of_groups(file: Path, open_again: Callable[[], Any], files: tuple[Path, ...]) -> Piece:
+    """The rows of a parquet file, read in row groups."""
+    whole = open_again()
     schema, about = whole.schema_arrow, whole.metadata
     blocks = tuple(about.row_group(k).num_rows for k in range(about.num_row_groups))
     ends = np.cumsum(blocks)
 
     def read(column: str, wanted: Wanted) -> Iterator[Any]:
-        opened = pyarrow.parquet.ParquetFile(file)
+        opened = open_again()
         groups = np.split(wanted, ends[:-1])
         needed = [k for k, own in enumerate(groups) if own.any()]
         batches = opened.iter_batches(batch_size=512, row_groups=needed, columns=[column])
@@ -64,7 +87,7 @@ def _parquet(file: Path) -> Piece:
         ]
         return all(one and one.has_null_count and one.null_count == 0 for one in statistics)
 
-    return Piece(file, about.num_rows, _types(file, schema), read, _names(schema), (file,), embedded, blocks)
+    return Piece(file, about.num_rows, _types(file, schema), read, _names(schema), files, embedded, blocks)
 
 
 def _arrow(file: Path) -> Piece:
