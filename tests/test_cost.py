@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -135,7 +136,7 @@ def test_a_checkpoint_in_the_warm_up_leaves_no_peak_of_compilation(
     monkeypatch.setattr(callback, "_digest", lambda *given: None)
     loss = torch.ones(())
     module: Any = SimpleNamespace(seconds=0.0, ranks=ALONE, gradient_norm=loss, level=None, device=torch.device("cpu"))
-    module.block_gradients = None
+    module.block_gradients, module.agreed, module.as_trained = None, bool, nullcontext
     for step in range(1, steps + 1):
         module.losses, top[0] = [loss], 999.0 if step <= Throughput.WARM_UP else 50.0
         trainer: Any = SimpleNamespace(global_step=step, save_checkpoint=lambda path: None)

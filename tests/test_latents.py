@@ -203,7 +203,7 @@ def test_a_decoder_is_gone_after_a_sample_grid(weights: Path, tmp_path: Path, le
     if leads:
         callback = CellCallback(config.train, journal, tmp_path, grid_every=7, write_grid=decode)
     ranks = SimpleNamespace(led=nullcontext, follow=decode)
-    module = SimpleNamespace(ema=SimpleNamespace(swapped=nullcontext), ranks=ranks, seconds=0.0)
+    module = SimpleNamespace(averaged=nullcontext, agreed=bool, ranks=ranks, seconds=0.0)
     callback.on_train_batch_end(SimpleNamespace(global_step=7), module, None, None, 0)
     assert vae.of_folder.cache_info().currsize == 0
 

@@ -135,13 +135,15 @@ def _verdicts(claims: dict[str, Analysis]) -> str:
 
 
 def _size(claims: dict[str, Analysis]) -> str:
-    """`1-2 M parameters`, or of less than a million `105-249 thousand parameters`, of all rows."""
+    """`0.1-2 M parameters`, or of less than a million `105-249 thousand parameters`, of all rows."""
     rows = [row for one in claims.values() for row in one.rows]
     totals = [mean for row in rows if (mean := row.mean("parameters_total")) is not None]
     if not totals:
         return "unknown size"
     unit, name = (1e6, "M") if max(totals) >= 1e6 else (1e3, "thousand")
-    least, most = round(min(totals) / unit), round(max(totals) / unit)
+    least, most = (
+        f"{round(one) or one:.{0 if round(one) else 1}f}" for one in (min(totals) / unit, max(totals) / unit)
+    )
     return f"{least} {name} parameters" if least == most else f"{least}-{most} {name} parameters"
 
 
