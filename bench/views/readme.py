@@ -141,9 +141,7 @@ def _size(claims: dict[str, Analysis]) -> str:
     if not totals:
         return "unknown size"
     unit, name = (1e6, "M") if max(totals) >= 1e6 else (1e3, "thousand")
-    least, most = (
-        f"{round(one) or one:.{0 if round(one) else 1}f}" for one in (min(totals) / unit, max(totals) / unit)
-    )
+    least, most = (f"{one:.{int(one < 1)}f}" for one in (min(totals) / unit, max(totals) / unit))
     return f"{least} {name} parameters" if least == most else f"{least}-{most} {name} parameters"
 
 
