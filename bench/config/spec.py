@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from bench.config.schema import Backbone, Data, Evaluate, Prompt, Sample, Train, as_dict
@@ -97,8 +97,8 @@ class CellSpec:
         with suppress(ValueError):
             if CellSpec.read(folder) == self:
                 return
-        order = ("digests", "plugins", "workers", "command", "devices", "images", "sharded")
-        write_spec(folder, as_dict(self.config), {key: getattr(self, key) for key in order})
+        order = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "config"}
+        write_spec(folder, as_dict(self.config), order)
 
     @classmethod
     def read(cls, folder: CellFolder) -> CellSpec:

@@ -122,12 +122,13 @@ def _key(request: Request) -> str:
             "shard": request.shard,
             "vae": _weights(request),
         }
-        known = own | ({"content": request.data.content} if request.data.content else {})  # of a stream it is not known
+        content = {"content": request.data.content} if request.data.content else {}  # of a stream it is not known
         file = request.out / PLAN
-        before = json.loads(file.read_text()) if file.exists() else {}
-        different = [name for name in known if before.get(name, known[name]) != known[name]]
-        if not different and before != before | known and not (request.out / prepared.META).exists():
-            write_json(file, before | known)
+        if not file.exists():
+            write_json(file, own | content)
+        before = json.loads(file.read_text())
+    due = own | {name: value for name, value in content.items() if name in before}
+    different = [name for name in due if before.get(name) != due[name]]
     if different:
         raise DataError(f"{request.out}: holds latents of another {', '.join(different)}; choose another --out")
     return digest(own, 24)

@@ -62,9 +62,9 @@ def place(path: Path, folder: Path) -> None:
     write_atomic(folder / PLACE, str(path.expanduser().resolve()).encode())
 
 
-def pin(config: Data, folder: Path) -> None:
+def pin(config: Data, commit: str, folder: Path) -> None:
     """Writes down the name and commit of a data set of the hub, whose rows are those of no other commit."""
-    write_json(folder / HUB, {"path": config.path, "revision": config.revision})
+    write_json(folder / HUB, {"path": config.path, "revision": commit or config.revision})
 
 
 def permuted(rng: np.random.Generator, blocks: NDArray[np.int64], window: int | None = None) -> NDArray[np.int64]:

@@ -107,13 +107,13 @@ def _measured(cell: CellAtWork) -> None:
         measured |= control.measure(cell.loaded, folder.path, cache, say, cell.warn)
         if cell.loaded.data.task is not None:
             measured |= curves.measure(cell.loaded, folder.path, cache, say, cell.warn)
-    with cell.module.as_trained():
-        observed = dynamics.Probe(cell.loaded).observe()
     graphs = compiled() if cell.train.compile == "on" else {}
     journal.metrics(cell.train.steps, {"evaluate_seconds": time.perf_counter() - start} | graphs)
     bad = [name for name, value in measured.quality.items() if not math.isfinite(value)]
     if bad:
         raise Diverged(f"{', '.join(bad)}: not a number")
+    with cell.module.as_trained():
+        observed = dynamics.Probe(cell.loaded).observe()
     result(cell, measured, observed).write(folder.result_file)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from bench.run import executor
 from bench.run.boot import environment
 from bench.run.processes import PARENT, Child, is_stopped
-from bench.run.slots import FILE, Slots, named, processors
+from bench.run.slots import FILE, Slots, named, usable
 from bench.run.warm import Server, Stale
 from bench.store.disk import writing
 from bench.store.folders import CellFolder, Store
@@ -181,7 +181,7 @@ class Local(executor.Executor[Process]):
 
 def cores(jobs: int) -> int:
     """The cores of a cell where `jobs` cells share those that this launch may use."""
-    return max(1, (len(processors()) or os.cpu_count() or 1) // jobs)
+    return max(1, usable() // jobs)
 
 
 def visible(gpus: int) -> list[str]:

@@ -204,8 +204,8 @@ class _Planner:
         id = identity(built.config, data=data.digest, code=built.code, plugin=plugin)
         digests = {"data": data.digest, "prompts": prompts.digest, "code": built.code, "plugin": plugin}
         files = list(dict.fromkeys([*self._plugin_of(built.config.scheme), *self.tasks.files(config.data)]))
-        order = (run.workers, self.command, run.devices or 1, run.images, run.strategy == "fsdp")
-        spec = CellSpec(built.config, digests, files, *order)
+        devices, sharded = run.devices or 1, run.strategy == "fsdp"
+        spec = CellSpec(built.config, digests, files, run.workers, self.command, devices, run.images, sharded)
         named = row(replace(cell, config=built.config, axes=_typed(cell.axes, built.config.options)), id)
         return PlannedCell(named, spec, built.cost, cell.label, built.reason, built.budget)
 

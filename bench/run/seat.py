@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from bench.run.boot import environment
 from bench.run.executor import Ended, reported, start_guard, threads
 from bench.run.processes import PARENT, is_stopped
-from bench.run.slots import FILE, Slots, cores
+from bench.run.slots import FILE, Slots, usable
 
 PAUSE = 0.1  # seconds between looks at whether the guard lives
 
@@ -102,7 +102,7 @@ class Seat:
         return self._guard is not None and is_stopped(self._guard.pid)
 
     def _part(self) -> float:
-        return min(1.0, self.cores / cores())
+        return min(1.0, self.cores / usable())
 
 
 # --- whether a machine has the results directory that the launch has -------------------------------------------------

@@ -30,7 +30,7 @@ def processors() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
-def cores() -> int:
+def usable() -> int:
     """How many those are; of the machine where the system does not say."""
     return len(processors()) or os.cpu_count() or 1
 

@@ -239,8 +239,8 @@ class RankCallback(lightning.Callback):
         now = Due.at(step, config.train, config.sample.grid_every, self.curve_every)
         self.steps += 1
         keep = module.agreed(False)
-        due = keep or now.log or now.probe or now.grid or now.curve
-        if due:
+        busy = keep or now.log or now.probe or now.grid or now.curve
+        if busy:
             self.memory.keep(warm=self.steps > Throughput.WARM_UP)
         if now.probe or step == config.train.steps:
             module.join()
@@ -255,5 +255,5 @@ class RankCallback(lightning.Callback):
             vae.release()
         if keep:
             trainer.save_checkpoint("")  # its part: rank 0 writes
-        if due or self.steps == Throughput.WARM_UP:
+        if busy or self.steps == Throughput.WARM_UP:
             self.memory.restart()

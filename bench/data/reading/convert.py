@@ -63,16 +63,14 @@ def fill(config: Data, folder: Path, hub_cache: Path, progress: Progress) -> dic
         DataError: naming the path, split, column or image that is wrong.
     """
     path = local_path(config)
-    if config.stream and path is None:
-        from bench.data.reading.hub import pinned
-
-        config = pinned(config)
-        streamed.pin(config, folder)
-    elif config.stream and path is not None:
+    if config.stream and path is not None:
         _check_stream(path)
     scratch = folder / "unpacked"
     try:
-        return _fill(config, layout_of(config, path, scratch, hub_cache), folder, progress)
+        layout = layout_of(config, path, scratch, hub_cache)
+        if config.stream and path is None:
+            streamed.pin(config, layout.commit, folder)
+        return _fill(config, layout, folder, progress)
     except DataError as error:
         said = str(error).replace(str(scratch), str(path))
         raise DataError(said if str(config.path) in said else f"{config.path}: {said}") from error
@@ -93,7 +91,12 @@ def training_rows(config: Data, path: Path | None) -> Rows:
     Raises:
         DataError: if they cannot be.
     """
-    layout = layout_of(config, None, Path(), Path()) if path is None else read_layout(path, config)
+    if path is None:
+        from bench.data.reading.hub import stream_hub
+
+        layout = stream_hub(config)
+    else:
+        layout = read_layout(path, config)
     return split_of(layout, key_of(layout.splits, config.train_split), config)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,44 +42,34 @@ def read_hub(config: Data, cache: Path) -> Layout:
     splits = {key: Rows(key, [_piece(root, sets[name])], root) for name, key in keys(list(sets)).items()}
     commit = _commit(sets)
     notes = [] if config.revision else [f"the hub's newest version; data.revision={commit or 'COMMIT'} pins it"]
-    return Layout(f"a data set of the hub{f', commit {commit}' if commit else ''}", splits, notes)
-
-
-def pinned(config: Data) -> Data:
-    """The same with the commit that its revision is now.
-
-    Raises:
-        DataError: if the hub does not say.
-    """
-    commit = _named(address for own in _addresses(config).values() for address in own)
-    return replace(config, revision=commit or config.revision)
+    return Layout(f"a data set of the hub{f', commit {commit}' if commit else ''}", splits, notes, commit)
 
 
 def stream_hub(config: Data) -> Layout:
     """The splits of a data set on the hub whose rows are parquet, which are read where they lie, block by block.
 
     Args:
-        config: its name and subset, pinned to a commit.
+        config: its name, subset and revision.
 
     Raises:
         DataError: if it cannot be reached, or is of other files.
     """
     addresses = _addresses(config)
-    others = [one for own in addresses.values() for one in own if not one.endswith(".parquet")]
+    every = [one for own in addresses.values() for one in own]
+    others = [one for one in every if not one.endswith(".parquet")]
     if others:
         raise DataError(
             f"{config.path}: of the hub parquet alone is streamed, and it has {others[0].rpartition('/')[2]}; "
             "data.revision=refs/convert/parquet may have it as parquet, or download it first"
         )
-    every = [one for own in addresses.values() for one in own]
     with ThreadPoolExecutor(8) as pool:  # a footer takes as long as the way there and back
         pieces = dict(zip(every, pool.map(parquet_at, every), strict=True))
     root = Path(str(config.path))
     splits = {
         key: Rows(key, [pieces[one] for one in addresses[name]], root) for name, key in keys(list(addresses)).items()
     }
-    note = f"images stay on the hub, at commit {config.revision}"
-    return Layout("parquet of the hub, streamed", splits, [note])
+    commit = _named(every)
+    return Layout("parquet of the hub, streamed", splits, [f"images stay on the hub, at commit {commit}"], commit)
 
 
 def _addresses(config: Data) -> dict[str, list[str]]:

@@ -31,11 +31,13 @@ class Layout:
         rule: in words.
         splits: rows of each.
         notes: what was passed over.
+        commit: of a data set of the hub, as far as it is known.
     """
 
     rule: str
     splits: dict[str, Rows]
     notes: list[str] = field(default_factory=list)
+    commit: str = ""
 
     @property
     def names(self) -> list[str]:

@@ -43,7 +43,10 @@ def open_piece(kind: str, file: Path) -> Piece:
 def _parquet(file: Path) -> Piece:
     import pyarrow.parquet
 
-    return _of_groups(file, lambda: pyarrow.parquet.ParquetFile(file), (file,))
+    def opened() -> Any:
+        return pyarrow.parquet.ParquetFile(file)
+
+    return _of_groups(file, opened(), opened, (file,))
 
 
 def parquet_at(address: str) -> Piece:
@@ -54,19 +57,15 @@ def parquet_at(address: str) -> Piece:
     import fsspec
     import pyarrow.parquet
 
-    footer: list[Any] = []
+    def opened(footer: Any = None) -> Any:
+        return pyarrow.parquet.ParquetFile(fsspec.open(address, "rb").open(), metadata=footer)
 
-    def opened() -> Any:
-        found = pyarrow.parquet.ParquetFile(fsspec.open(address, "rb").open(), metadata=footer[0] if footer else None)
-        footer.append(found.metadata)
-        return found
-
-    return _of_groups(Path(address.partition("://")[2] or address), opened, ())
+    first, file = opened(), Path(address.partition("://")[2] or address)
+    return _of_groups(file, first, lambda: opened(first.metadata), ())
 
 
-def _of_groups(file: Path, open_again: Callable[[], Any], files: tuple[Path, ...]) -> Piece:
-    """The rows of a parquet file, read in row groups."""
-    whole = open_again()
+def _of_groups(file: Path, whole: Any, open_again: Callable[[], Any], files: tuple[Path, ...]) -> Piece:
+    """The rows of a parquet file that is open, read in row groups when it is opened again."""
     schema, about = whole.schema_arrow, whole.metadata
     blocks = tuple(about.row_group(k).num_rows for k in range(about.num_row_groups))
     ends = np.cumsum(blocks)
