@@ -23,6 +23,7 @@ from bench.training.callback import CellCallback
 from bench.training.ranks import ALONE
 from bench.training.stopwatch import StepMemory, Stopwatch, Throughput, median_iqr, peak_memory
 
+ROOT = Path(__file__).parent.parent
 PEAK = (
     "import torch; from bench.training.stopwatch import peak_memory; "
     "print(peak_memory(torch.device('cpu'))['peak_resident_bytes'])"
@@ -185,3 +186,12 @@ def test_the_overhead_of_a_matrix_is_its_wall_time_over_its_training_and_its_par
     found = summary([cell] * 4, wall=30.0, jobs=2)
     assert found["factor"] == 1.5 and sum(found["shares"].values()) == pytest.approx(1, abs=0.003)
     assert found["shares"]["train"] == 0.667 and found["shares"]["outside"] == 0.067
+
+
+@pytest.mark.parametrize("matrix", ["systems", "quickstart"])
+def test_the_overhead_study_times_a_long_cell_and_a_short_one(matrix: str) -> None:
+    """It knew no images that are sampled as they are needed, and ended at the first step of either size."""
+    from bench.studies import overhead
+
+    found = overhead.measured(overhead.cell_of(ROOT / "configs" / f"{matrix}.yaml"), rounds=1, steps=20)
+    assert len(found["ratios"]) == 1 and found["ratio_median"] > 0 and found["probe_share"] > 0

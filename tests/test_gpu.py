@@ -28,6 +28,7 @@ from bench.measure.cost import peak_flops
 from bench.store.folders import CellFolder, Store
 from bench.store.journal import digests, read_journal
 from bench.studies.gpu import step as gpu
+from bench.studies.loops import subject_of
 from bench.training.checkpoints import load_checkpoint, newest_checkpoint
 from bench.training.flow import Flow
 
@@ -239,7 +240,7 @@ def test_batches_are_taken_on_the_device(tmp_path: Path) -> None:
 def test_no_step_waits_for_the_device(tmp_path: Path, scheme: str) -> None:
     """Between two lines of the journal, eager, in bf16."""
     file = matrix_file(tmp_path, train__device=DEVICE, variants=[scheme])
-    subject = gpu.subject_of(expand(load(file))[0].config, tmp_path, compiled=False)
+    subject = subject_of(expand(load(file))[0].config, tmp_path, compiled=False)
     assert gpu.waits(subject, tmp_path) == []
     found: list[str] = []
     with gpu.waits_listed(found) as modes:

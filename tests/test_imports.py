@@ -65,7 +65,7 @@ DOORS = {  # library -> the only modules, or rooms, that import it
     "torch_fidelity": {"measure.metrics"},
     "torchmetrics": {"measure"},
     "efficientnet_lite_pytorch": {"measure.metrics"},
-    "lightning": {"training", "studies.gpu.step"},  # the second counts what its loop waits for
+    "lightning": {"training", "studies.loops"},  # the second counts what its loop waits for
     "datasets": {"data.reading.hub"},
     "pyarrow": {"data.reading.tables"},
     "transformers": {"data.encoders", "measure.metrics.vision"},

@@ -2,10 +2,11 @@
 
     python -m bench.studies.matrix [MATRIX] [KEY=VALUE ...]
 
-Runs a matrix with two jobs, as `ditbench run` does, in a new results directory, and reads its journals. `factor` is
-wall time / (sum of train_seconds / jobs), with the plan and MLflow in it. The parts are shares of wall time times jobs:
-`load` up to the first line of training, `train`, `beside` (journal, observations, grids, checkpoints), `evaluate`
-(sampling and metrics), `outside` (plan, start, result, waits for a free job, MLflow, report).
+Runs a matrix, the quickstart if none is named, with two jobs, as `ditbench run` does, in a new results directory, and
+reads its journals. `factor` is wall time / (sum of train_seconds / jobs), with the plan and MLflow in it. The parts are
+shares of wall time times jobs: `load` up to the first line of training, `train`, `beside` (journal, observations,
+grids, checkpoints), `evaluate` (sampling and metrics), `outside` (plan, start, result, waits for a free job, MLflow and
+the report).
 A benchmark, not a test: other work on the machine is in it.
 """
 
@@ -25,7 +26,6 @@ from bench.store.journal import read_journal
 from bench.studies import DITBENCH
 
 JOBS = 2
-CHANGES = ("train.steps=600", "train.log_every=50", "train.checkpoint_every=600", "sample.grid_every=600")
 
 
 def parts(folder: CellFolder) -> dict[str, float]:
@@ -60,8 +60,8 @@ def summary(cells: list[dict[str, float]], wall: float, jobs: int) -> dict[str, 
 def main() -> None:
     """`python -m bench.studies.matrix`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("matrix", nargs="?", default="configs/smoke.yaml")
-    parser.add_argument("changes", nargs="*", default=list(CHANGES))
+    parser.add_argument("matrix", nargs="?", default="configs/quickstart.yaml")
+    parser.add_argument("changes", nargs="*")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         words = ["run", given.matrix, *given.changes, f"run.jobs={JOBS}", "name=matrix", "--root", name, "--quiet"]

@@ -145,12 +145,17 @@ class Batches(lightning.LightningDataModule):
         self.sampler = StepSampler(len(self.images), batch, steps, seed, self.images.permutation, part)
         self.workers = workers
 
+    @property
+    def here(self) -> TaskBatches | _Here:
+        """Whole batches, made in this process as they are asked for."""
+        return self.task or _Here(self.images, self.sampler)
+
     def train_dataloader(self) -> DataLoader[Any] | TaskBatches | _Here:
         """Whole batches, as the sampler orders them."""
         if self.images_on is not None:
             return _Here(DeviceImages(self.images, self.images_on), self.sampler)
         if not self.workers and not torch.cuda.is_available():
-            return self.task or _Here(self.images, self.sampler)
+            return self.here
         if self.task is not None:
             return DataLoader(self.task, batch_size=None, collate_fn=_unchanged, pin_memory=torch.cuda.is_available())
         return DataLoader(

@@ -33,6 +33,7 @@ from bench.run.machine import on_device
 from bench.store import provenance
 from bench.store.files import write_atomic
 from bench.studies.gpu import rows, step
+from bench.studies.loops import subject_of
 
 Report = dict[str, Any]
 
@@ -83,7 +84,7 @@ def details(every: list[rows.Row], report: Report, folder: Path, until: float) -
 
 def detailed(row: rows.Row, folder: Path) -> Report:
     """Waits and kernels of a row, by itself."""
-    subject = step.subject_of(row.config, folder, compiled=row.mode == "compiled")
+    subject = subject_of(row.config, folder, compiled=row.mode == "compiled")
     return {"waits": step.waits(subject, folder), "kernels": step.kernels(subject)}
 
 

@@ -24,6 +24,7 @@ from bench.config.spec import CellConfig
 from bench.measure.cost import count_parameters
 from bench.studies.gpu import step
 from bench.studies.gpu.turns import Turns
+from bench.studies.loops import harness, subject_of
 from bench.training.model import backbone
 from bench.training.stopwatch import Throughput
 
@@ -89,12 +90,12 @@ def measure(row: Row, folder: Path, steps: int, gemm: float, samples: bool) -> R
 
 
 def _measured(row: Row, folder: Path, steps: int, gemm: float, samples: bool) -> Report:
-    subject = step.subject_of(row.config, folder, compiled=row.mode == "compiled")
+    subject = subject_of(row.config, folder, compiled=row.mode == "compiled")
     window = max(2, steps // 6)
     with tempfile.TemporaryDirectory() as name:
         journals, begin = Path(name), time.perf_counter()
         if row.mode == "compiled":
-            step.harness(subject, Throughput.WARM_UP + 2, journals, window=1)
+            harness(subject, Throughput.WARM_UP + 2, journals, window=1)
             if samples:
                 step.sampling(subject, steps=1, rounds=1)
         ready = time.perf_counter() - begin

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import time
 import traceback
@@ -13,34 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
-from torch import Tensor
 
-from bench.config.spec import CellConfig
-from bench.data import datasets, prompts
-from bench.data.pixels import from_images
-from bench.data.prompts import to_device
 from bench.measure import metrics
 from bench.measure.cost import count, gemm_flops, peak_flops
 from bench.measure.sampling import generate
-from bench.run.machine import on_device
-from bench.store.journal import Journal, curves
+from bench.studies.loops import WINDOW, Report, bare, harness, plain
 from bench.studies.overhead import frechet_seconds
-from bench.training.bare import bare_step
-from bench.training.batches import Batches, TrainImages
-from bench.training.callback import CellCallback
-from bench.training.compiling import compile_whole
-from bench.training.ema import Ema
-from bench.training.fit import fit
-from bench.training.model import LoadedCell, build
-from bench.training.module import CellModule
-from bench.training.process import process_of
+from bench.training.model import LoadedCell
 from bench.training.stopwatch import Stopwatch
-
-WINDOW = 10  # steps; the first window is warm-up
-Report = dict[str, Any]
 
 
 def ceilings(device: torch.device, side: int = 8192, rounds: int = 10) -> Report:
@@ -59,93 +40,6 @@ def _seconds(device: torch.device, work: Callable[[], Any], rounds: int) -> floa
         work()
         watch.stop()
     return statistics.median(watch.seconds()[3:])
-
-
-class Timed(CellCallback):
-    """What a cell does between steps, without checkpoints; calls `at[k]` after step k."""
-
-    at: dict[int, Callable[[], None]]
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *more: Any) -> None:
-        """As in a cell, and then what is due."""
-        super().on_train_batch_end(trainer, *more)
-        self.at.get(trainer.global_step, lambda: None)()
-
-    def _checkpoint(self, trainer: lightning.Trainer, module: CellModule, step: int) -> None:
-        """Writes none: what is timed is the step."""
-
-
-def harness(
-    subject: LoadedCell, steps: int, folder: Path, at: dict[int, Callable[[], None]] | None = None, window: int = WINDOW
-) -> Report:
-    """Seconds a step of the harness, the median over windows after the first, and the peak of its memory.
-
-    Args:
-        subject: the model with its data.
-        steps: of training.
-        folder: where the journal is written.
-        at: what is called after which step.
-        window: steps between two lines of the journal.
-    """
-    train = replace(subject.config.train, steps=steps, log_every=window, probe_every=1000)
-    module, journal = CellModule(subject.model, train, seed=0), Journal(folder / f"{time.monotonic_ns()}.jsonl")
-    callback = Timed(train, journal, folder, grid_every=steps + 1, write_grid=lambda step: None)
-    callback.at = at or {}
-    begin = time.perf_counter()
-    batches = Batches(subject.data, subject.prompts, batch=train.batch, steps=steps, seed=0)
-    fit(module, batches, callback, resume=None)
-    seconds, peaks = time.perf_counter() - begin, callback.memory.peaks
-    rates = list(curves(journal.path)["train_images_per_second"].values())
-    journal.close()
-    subject.model.to(subject.device)  # Lightning leaves it on the CPU
-    return {"step_seconds": train.batch / statistics.median(rates), "whole_seconds": seconds, **peaks}
-
-
-def plain(subject: LoadedCell, *, resident: bool = False) -> Callable[[], None]:
-    """A step of the plainest loop that does the same work as the harness.
-
-    Args:
-        subject: the model with its data.
-        resident: trains on one batch that is on the device already: what a step costs without its data.
-    """
-    train, device = subject.config.train, subject.device
-    process, images = process_of(train), TrainImages(subject.data, subject.prompts)
-    order = iter(Batches(subject.data, subject.prompts, batch=train.batch, steps=train.steps, seed=0).sampler)
-    ema, given = Ema(subject.model, train.ema), _given(images, next(order), device)
-    number, done = itertools.count(), itertools.count(1)
-
-    def loss() -> Tensor:
-        batch, prompt = given if resident else _given(images, next(order), device)
-        x_0 = from_images(batch)
-        chance = process.chance(0, next(number), x_0.shape, drop=train.drop, device=device)
-        prompt = subject.prompts.kind.drop(prompt, chance.dropped)
-        with subject.autocast():
-            return process.loss(subject.model, x_0, chance.noise, chance.t, prompt).mean()
-
-    take = bare_step(subject.model, loss, train)
-
-    def step() -> None:
-        take()
-        ema.update(next(done))
-
-    return step
-
-
-def _given(images: TrainImages, indices: list[int], device: torch.device) -> tuple[Tensor, Any]:
-    batch, prompt = images.__getitems__(indices)
-    batch = batch.pin_memory() if device.type == "cuda" else batch
-    return batch.to(device, non_blocking=True), to_device(prompt, device)
-
-
-def bare(subject: LoadedCell, steps: int, *, resident: bool = False, window: int = WINDOW) -> float:
-    """Median seconds a step of the plain loop, over windows after the first."""
-    step, watch = plain(subject, resident=resident), Stopwatch(subject.device)
-    for _ in range(steps // window):
-        watch.start()
-        for _ in range(window):
-            step()
-        watch.stop()
-    return statistics.median(watch.seconds()[1:]) / window
 
 
 def sampling(subject: LoadedCell, steps: int = 3, rounds: int = 3) -> Report:
@@ -239,23 +133,6 @@ def kernels(subject: LoadedCell, top: int = 14, steps: int = 5) -> Report:
         "kernels_a_step": sum(e.count for e in events) / steps,
         "share": share,
     }
-
-
-def subject_of(config: CellConfig, folder: Path, *, compiled: bool) -> LoadedCell:
-    """A cell's model on its device, with data that is prepared in a folder, and nothing left of the cell before."""
-    train = on_device(config.train)
-    config, device = replace(config, train=train), torch.device(train.device)
-    torch._dynamo.reset()
-    torch.set_float32_matmul_precision("high" if device.type == "cuda" else "highest")
-    data = datasets.load(datasets.prepare(config.data, folder))
-    prompted = prompts.prepare(data, config.prompt, folder)
-    model = build(config, prompted.kind).to(device)
-    if compiled:
-        compile_whole(model)
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-    return LoadedCell(model, data, prompted, config, device)
 
 
 def measured(subject: LoadedCell, steps: int, folder: Path, gemm: float, *, window: int = WINDOW) -> Report:
