@@ -215,9 +215,13 @@ def test_a_prompt_that_is_typed_has_the_bits_of_the_cached_one(tmp_path: Path, e
     with precisions() as found:
         prepared.encode(texts)
     assert found == {("highest", False)}
-    typed, named = (prepared.encode(own)[0] for own in (texts, sorted(labelled().classes or [])))
+    typed, named, numbered = (
+        prepared.encode(own)[0]
+        for own in (texts, sorted(labelled().classes or []), [str(k) for k in range(len(texts))])
+    )
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(typed, cached, strict=True))
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(named, cached, strict=True)), "a class by its name"
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(numbered, cached, strict=True)), "by its number"
     assert [part.dtype for part in typed] == [part.dtype for part in cached]
 
 

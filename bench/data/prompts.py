@@ -128,8 +128,10 @@ class Prompts:
         return FeatureBatch(tokens.float(), mask, pooled), unknown
 
     def _described(self, text: str) -> str:
-        """The text that features of a class are of, where one is named; any other as it is."""
-        return self.meta["template"].replace("{}", text) if text in self.meta["classes"] else text
+        """The text that features of a class are of, where one is named or its number is; any other as it is."""
+        classes: list[str] = self.meta["classes"]
+        named = _class_named(text, classes)
+        return text if named is None else self.meta["template"].replace("{}", classes[named])
 
     def _of_slots(self, task: Task, texts: list[str]) -> torch.Tensor:
         none = [0] * len(task.slots)
@@ -241,10 +243,19 @@ def _refuse_empty(text: str, vocabulary: dict[str, int]) -> None:
 
 
 def _class_of(text: str, classes: list[str]) -> int:
+    named = _class_named(text, classes)
+    if named is None:
+        choices = f"{', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}"
+        raise PromptError(f"class {text!r}: choose one of {choices}")
+    return named
+
+
+def _class_named(text: str, classes: list[str]) -> int | None:
+    """The class whose name a text is, or else whose number."""
     name = " ".join(unicodedata.normalize("NFC", text).split())
     if name in classes:
         return classes.index(name)
     numbers = all(one.lstrip("-").isdecimal() for one in classes)  # 2 is then a name, never the third class
     if name.isdecimal() and int(name) < len(classes) and not numbers:
         return int(name)
-    raise PromptError(f"class {text!r}: choose one of {', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}")
+    return None
