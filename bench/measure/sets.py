@@ -54,7 +54,8 @@ def generate_set(
     weights, is generated again.
     """
     count, batch, where = len(request.indices), subject.config.sample.batch, folder / "generated" / request.name
-    parts, passes, warm, weights = [], [], False, weights_digest(subject.model)
+    passes: list[Pass] = []
+    whole, warm, weights = np.empty(0, np.uint8), False, weights_digest(subject.model)
     starts, ranks = list(range(0, count, batch)), subject.ranks
     for few in [starts[k : k + ranks.count] for k in range(0, len(starts), ranks.count)]:  # one for each device
         files = {start: where / f"part-{start:06d}.npy" for start in few}
@@ -69,10 +70,12 @@ def generate_set(
             kept[start], warm = (samples, asdict(made)), True
         for start, one in kept.items():
             assert one is not None
-            parts.append(one[0])
+            if not passes:  # at once: parts and their copy would be twice the memory
+                whole = np.empty((count, *one[0].shape[1:]), one[0].dtype)
+            whole[start : start + batch] = one[0]
             passes.append(Pass(**{part.name: one[1][part.name] for part in fields(Pass)}))
             say(f"sampling {request.name} {min(start + batch, count)} of {count}")
-    return np.concatenate(parts), passes
+    return whole, passes
 
 
 def sampling_rate(subject: LoadedCell, passes: Sequence[Pass]) -> dict[str, float]:
