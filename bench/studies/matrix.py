@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.store import provenance
 from bench.store.folders import CellFolder, Store
 from bench.store.journal import read_journal
 from bench.studies import DITBENCH
@@ -63,14 +64,16 @@ def main() -> None:
     parser.add_argument("matrix", nargs="?", default="configs/quickstart.yaml")
     parser.add_argument("changes", nargs="*")
     given = parser.parse_args()
+    provenance.imported()  # now: a run takes minutes
     with tempfile.TemporaryDirectory() as name:
         words = ["run", given.matrix, *given.changes, f"run.jobs={JOBS}", "name=matrix", "--root", name, "--quiet"]
         begin = time.monotonic()
-        subprocess.run([sys.executable, *DITBENCH, *words], check=True)
+        subprocess.run([sys.executable, *DITBENCH, *words], check=True, stdout=sys.stderr)
         wall = time.monotonic() - begin
         store = Store(Path(name))
         cells = [parts(store.cell(row.cell)) for row in store.rows("matrix")]
-    print(json.dumps(summary(cells, wall, JOBS), indent=2))
+    about = {"command": provenance.command(), **provenance.about("cpu")}
+    print(json.dumps(summary(cells, wall, JOBS) | about, indent=2))
 
 
 if __name__ == "__main__":

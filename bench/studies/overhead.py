@@ -110,8 +110,8 @@ def main() -> None:
     given = parser.parse_args()
     provenance.imported()  # now: it may take hours
     summary = measured(cell_of(given.config), given.rounds, given.steps)
-    about = {"frechet_2048_seconds": round(frechet_seconds(), 3), "threads": torch.get_num_threads()}
-    print(json.dumps(summary | about | provenance.about("cpu"), indent=2))
+    summary |= {"frechet_2048_seconds": round(frechet_seconds(), 3), "threads": torch.get_num_threads()}
+    print(json.dumps(summary | {"command": provenance.command(), **provenance.about("cpu")}, indent=2))
 
 
 if __name__ == "__main__":
