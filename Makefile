@@ -15,7 +15,7 @@ MEMORY = $(shell test "$$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 {print $$4}
 PLACES = tests/faults tests/field $(call marked,faults,tests/test_*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test faults slow browser docs lint type smoke overhead peers gpu bias judge parity readme clean
+.PHONY: help setup quickstart test faults thorough slow browser docs lint type smoke overhead peers gpu bias judge parity readme clean
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,10 @@ test: setup                 ## the tests that take no GPU and no minutes
 faults: setup               ## every fault and every odd file that ditbench must survive, the slower ones too
 	$(MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal \
 	  -m '$(CASES) and not slow and not gpu and not browser' $(PLACES)
+
+thorough: setup             ## what CI adds to them: products of options, simulations, whole commands
+	$(MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal \
+	  -m 'thorough and not slow and not gpu and not browser' $(call marked,thorough,tests/test_*.py tests/*/test_*.py)
 
 slow: setup                 ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

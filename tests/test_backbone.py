@@ -261,6 +261,7 @@ PUBLISHED_GMAC = {  # Table 4 of the DiT paper, whose "Gflops" are multiply-adds
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", PUBLISHED_GMAC)
 def test_macs_are_the_published_ones(size: str) -> None:
     """Within 0.1 %, or half a unit of the last printed digit and what the norms add."""

@@ -42,6 +42,7 @@ def decided(found: list[VariantSummary], rule: Rule) -> bool:
 # --- a comparison with the best of the same numbers ---------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rows", [2, 5, 18, 40])
 @pytest.mark.parametrize("freedom", [2, 8, 36, 200])
 def test_the_range_is_scipys(rows: int, freedom: int) -> None:
@@ -50,6 +51,7 @@ def test_the_range_is_scipys(rows: int, freedom: int) -> None:
     assert range_p(0.0, rows, freedom) == 1.0 and range_p(1e6, rows, freedom) < 1e-6
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("more", MANY)
 @pytest.mark.parametrize("rule", ["pooled", "welch", "paired"])
 @pytest.mark.parametrize(("count", "seeds"), [(5, 3), (5, 5), (30, 3)])

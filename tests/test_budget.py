@@ -34,6 +34,7 @@ def cells(folder: Path, match: str, **changes):
     return {cell.row.variant: cell for cell in made.cells}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("match", "key"), [("params", "parameters_total"), ("macs", "macs_forward")])
 def test_size_is_matched_within_one_per_cent(tmp_path: Path, match: str, key: str) -> None:
     found = cells(tmp_path, match)

@@ -58,6 +58,7 @@ def test_schemes_down_tasks_across(matrix: Analysis) -> None:
     assert table.cost("sd3", "train_images_per_second") == pytest.approx(np.mean(rates))  # type: ignore[arg-type]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("tasks", "seeds"), [(26, 3), (9, 5), (4, 3)])
 @pytest.mark.parametrize("widest", [1.0, 30.0])
 def test_the_interval_of_a_mean_over_tasks_covers_it_95_times_in_100(tasks: int, seeds: int, widest: float) -> None:
@@ -370,6 +371,7 @@ def test_claims_on_tasks_that_were_void_are_apart_and_out_of_the_figure_of_claim
     assert "claim-t-11-bind" in shown and "claim-t-13-time" not in shown and "claim-10-late-gates" not in shown
 
 
+@pytest.mark.thorough
 def test_the_first_figure_is_of_the_suite_else_of_the_quickstart_and_of_one_level(tmp_path: Path) -> None:
     assert firstfigure.NONE in firstfigure.front_text(tmp_path)
     five, three = ("bind", "scene", "labels", "grain", "tone"), ("easy", "medium", "hard")

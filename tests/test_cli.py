@@ -141,6 +141,7 @@ def test_a_report_lies_where_it_was_asked_for(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.thorough
 def test_a_store_of_another_mlflow_and_none_at_all_are_said_with_the_way_out(tmp_path: Path, empty: Path) -> None:
     env = {"MLFLOW_TRACKING_URI": ""}
     none = ditbench("dashboard", cwd=tmp_path, code=2, **env)

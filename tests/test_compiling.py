@@ -57,6 +57,7 @@ def test_a_graph_beyond_the_limit_is_an_error_and_not_eager_in_silence() -> None
             model(torch.ones(3, 3))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("scheme", "guidance"),
     [

@@ -188,6 +188,7 @@ def test_the_overhead_of_a_matrix_is_its_wall_time_over_its_training_and_its_par
     assert found["shares"]["train"] == 0.667 and found["shares"]["outside"] == 0.067
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("matrix", ["systems", "quickstart"])
 def test_the_overhead_study_times_a_long_cell_and_a_short_one(matrix: str) -> None:
     """It knew no images that are sampled as they are needed, and ended at the first step of either size."""

@@ -278,6 +278,7 @@ def assert_same_samples(ours: Path, theirs: Path) -> None:
     assert left.shape == right.shape and np.abs(left - right).max() <= 1, ours  # of 255
 
 
+@pytest.mark.thorough
 def test_a_cell_on_two_devices_is_the_cell_on_one(cells: dict[int, CellFolder]) -> None:
     assert_same_to_rounding(cells[2], cells[1])
 
@@ -338,6 +339,7 @@ def test_a_cell_that_begins_again_on_one_device_says_so(tmp_path: Path) -> None:
     assert curves(folder.journal)["devices"] == {0: 1.0}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_a_cell_resumes_on_another_number_of_devices(
     cells: dict[int, CellFolder], tmp_path: Path, before: int, after: int
@@ -430,6 +432,7 @@ def running(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Ce
     assert not psutil.wait_procs(others, timeout=60)[1], "a rank is left"
 
 
+@pytest.mark.thorough
 def test_a_rank_that_is_killed_ends_the_cell_which_resumes(running: Any, cells: dict[int, CellFolder]) -> None:
     folder, process, (other,) = running
     other.kill()

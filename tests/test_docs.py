@@ -174,6 +174,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "words",
     [pytest.param(one, marks=[pytest.mark.slow] if set(LARGE) & set(one) else [], id=" ".join(one)) for one in RUNS],

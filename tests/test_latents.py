@@ -287,6 +287,7 @@ def test_a_shard_is_one_pass_through_its_files(tmp_path: Path, monkeypatch: pyte
         assert rows == range(18, 20) and len(opened) == 3
 
 
+@pytest.mark.thorough
 def test_the_command_streams_without_arrays_and_says_what_it_cannot(weights: Path, tmp_path: Path) -> None:
     source = as_folders(tmp_path / "imagenet")
     words = ["encode", str(matrix_file(tmp_path)), "--vae", str(weights), "--out", str(tmp_path / "out"), "--stream"]

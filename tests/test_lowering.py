@@ -83,6 +83,7 @@ def fused(names: list[str]) -> bool:
     return bool(kinds) and kinds <= {*FUSED} and any("backward" in name for name in names)
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(1200)
 def test_no_step_makes_the_host_wait_and_one_kernel_attends(variables: dict[str, str]) -> None:
     """Nothing crosses from device to host: loss, gradients, clipping, AdamW, average; of every scheme."""

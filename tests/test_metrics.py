@@ -214,6 +214,7 @@ def test_fid_of_one_distribution_falls_to_zero_with_more_samples() -> None:
     assert figures.bias({"x": {"points": found, "limit": bias.limit(found, 40)}}, 40)[:4] == b"\x89PNG"
 
 
+@pytest.mark.thorough
 def test_every_image_is_in_precision_and_recall() -> None:
     """Of 50,000 the first 10,000 were compared, and the name said 50k, as it does of `ditbench evaluate`."""
     rng = np.random.default_rng(0)

@@ -82,6 +82,7 @@ def test_blocks_that_are_computed_again_give_the_same_bits_and_keep_less(scheme:
     assert little < 0.75 * much
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scheme", ["flux", *(pytest.param(s, marks=pytest.mark.slow) for s in ("adaln-zero", "sd3"))])
 def test_they_are_in_the_one_graph_of_a_compiled_model(scheme: str) -> None:
     """FLUX has blocks of two streams and of one."""

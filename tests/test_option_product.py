@@ -81,6 +81,7 @@ def refusals(scheme: str, tried: list[dict[str, Any]]) -> dict[str, str]:
         return {str(options): said for options in tried if (said := built(scheme, options))}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_pair_of_options_is_built_or_refused_with_the_reason(
     scheme: str, monkeypatch: pytest.MonkeyPatch

@@ -58,6 +58,7 @@ with torch.device("meta"):
     ALONE = [(name, options) for name, options in ALL if SchemeUnderTest(name, options).build().scheme.prompt_alone]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("scheme", "options"), ALL, ids=str)
 def test_every_side_obeys_the_laws(scheme: str, options: dict[str, str]) -> None:
     assert not broken(scheme, options)
@@ -69,6 +70,7 @@ def test_which_prompts_depend_on_neither_image_nor_t() -> None:
     assert alone == {str(one) for one in due} and len(SIDED) == 6
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("scheme", "options"), ALONE, ids=str)
 @pytest.mark.parametrize("positions", ["sincos", "rope"])
 def test_a_prompt_kept_for_all_steps_gives_what_it_gives_at_each(scheme: str, options: Any, positions: str) -> None:

@@ -62,6 +62,7 @@ NAMES = {
 }
 
 
+@pytest.mark.thorough
 def test_equal_to_torch_fidelitys_own_reading_extraction_and_numbers(folders, tmp_path: Path) -> None:
     """The same PNG files, through its front door."""
     own = protocol.evaluate(*folders, features(tmp_path))
@@ -96,6 +97,7 @@ def inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return weights
 
 
+@pytest.mark.thorough
 def test_inception_equals_torch_fidelitys_and_sfid_is_of_adms_layer(
     inception: Path, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +136,7 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     return float(((means[0] - means[1]) ** 2).sum() + traces)
 
 
+@pytest.mark.thorough
 def test_adms_file_of_statistics_and_images_is_read(folders, tmp_path: Path) -> None:
     how = features(tmp_path / "cache")
     plain = protocol.evaluate(*folders, how)

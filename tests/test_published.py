@@ -681,6 +681,7 @@ def test_what_a_system_costs_on_the_backbone_is_what_a_cell_of_its_name_costs() 
     assert (here.modulation, here.parameters) == (cell["parameters_modulation"], cell["parameters_total"])
 
 
+@pytest.mark.thorough
 def test_the_gallery_is_current_and_as_json_the_same_history_the_oldest_first() -> None:
     page = Path(architectures.__file__).parent / "README.md"
     head, mark, rest = page.read_text().partition("## Gallery\n\n")

@@ -159,6 +159,7 @@ def test_an_alias_begins_with_the_same_weights() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", architectures.NAMED)
 def test_a_name_is_its_scheme_with_its_options(name: str) -> None:
     one = architectures.NAMED[name]

@@ -409,6 +409,7 @@ def test_the_readme_shows_records_whose_place_is_named_whole(tmp_path: Path, mon
     assert pages[0] == pages[1] and f"(results/{kept.parent.name}/{kept.name}/report.md)" in pages[0]
 
 
+@pytest.mark.thorough
 def test_a_committed_record_shows_every_figure_of_which_it_keeps_the_numbers(tmp_path: Path) -> None:
     """`report.md` links what is there; the page makes the rest again of `cells.json`."""
     folder = sorted((Path(__file__).parent.parent / "results").glob("claim-10*/*/"))[0]

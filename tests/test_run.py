@@ -104,6 +104,7 @@ def test_a_cell_of_two_matrices_is_trained_once(tmp_path: Path) -> None:
     assert lines[0] == "1 of 2 cells are done already" and store.cell(made.cells[0].row.cell).state()["attempt"] == 1
 
 
+@pytest.mark.thorough
 def test_a_command_that_is_typed_again_is_another_launch(tmp_path: Path) -> None:
     """Cells of one launch share its id; of a cell that a later one resumed both are said, for both timed it."""
 

@@ -81,6 +81,7 @@ def test_names_that_cannot_be(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_check_distinguishes_sound_from_wrong_and_speaks_to_scripts(tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text(WRONG)
     env = {"DITBENCH_PLUGINS": str(tmp_path / "wrong.py")}
@@ -91,6 +92,7 @@ def test_check_distinguishes_sound_from_wrong_and_speaks_to_scripts(tmp_path: Pa
     assert "did you mean 'tanh'" in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_matrix_names_the_law_that_a_plugin_breaks_and_runs_the_others(tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text(WRONG)
     (tmp_path / "broken.py").write_text("import nothing_of_that_name")

@@ -20,6 +20,7 @@ from architectures.placement import parse_placement
 from architectures.sublayer import Adaptive, parse_gate
 
 SCHEMES = architectures.schemes()
+LAWS = [pytest.param(one, marks=pytest.mark.thorough) if one.name == "compiles" else one for one in laws.LAWS]
 described = functools.cache(architectures.describe)  # of one that a test registers, `describe` itself
 
 
@@ -35,7 +36,7 @@ def run(model: torch.nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("law", laws.LAWS, ids=str)
+@pytest.mark.parametrize("law", LAWS, ids=str)
 def test_law(law: laws.Law, scheme: str) -> None:
     assert law.assert_holds(scheme)
 
@@ -74,6 +75,7 @@ def refused(chosen: dict[str, str]) -> str:
     return ""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("scheme", "signals"), [("adaln-zero-cross", "timestep+pooled"), ("shared-modulation", "timestep")]
 )
@@ -383,6 +385,7 @@ RECENT += [("ddt", {"head": "shared+table", "time": "added"}), ("ltx2", {"prompt
 RECENT += [("flux", {"parallel": "all", "head": "shared", "trunk": "one"})]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("scheme", "options"), RECENT, ids=str)
 def test_the_options_of_2026_obey_the_laws(scheme: str, options: dict[str, Any]) -> None:
     assert not [
@@ -407,6 +410,7 @@ def usual(scheme: str, options: dict[str, str]) -> bool:
     return sum(value != listed[name].default for name, value in options.items()) <= 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("scheme", "options"),
     [one if usual(*one) else pytest.param(*one, marks=pytest.mark.slow) for one in SIGNALLED],
@@ -500,6 +504,7 @@ BESIDE: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("scheme", "options"), BESIDE, ids=str)
 def test_banks_gates_and_branches_obey_the_laws(scheme: str, options: dict[str, Any]) -> None:
     assert not broken(scheme, options)
@@ -588,6 +593,7 @@ PARTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("scheme", "options"), PARTS, ids=str)
 def test_a_scheme_without_one_of_its_parts_obeys_the_laws(scheme: str, options: dict[str, Any]) -> None:
     assert not broken(scheme, options)

@@ -116,6 +116,7 @@ def test_a_plugin_file_that_is_not_there_is_refused_with_the_nearest(tmp_path: P
     assert "plugin folder.py: a folder, not a file" in wrong
 
 
+@pytest.mark.thorough
 def test_a_plugin_s_scheme_is_planned_beside_tuned_ones(tmp_path: Path) -> None:
     (tmp_path / "added.py").write_text(PLUGIN)
     words = ("--plugin", "added.py", "--dry-run", "axes={data.task: [scene]}", "name=added")

@@ -140,6 +140,7 @@ def test_a_row_of_one_seed_borrows_its_spread_and_no_row_has_any_where_none_does
     assert contrast(one, Sample((1.0,)), [one, Sample((1.0,))], "pooled") is None
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("count", [12, 100, 400])
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
 @pytest.mark.parametrize("seeds", [3, 5])

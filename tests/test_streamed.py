@@ -320,6 +320,7 @@ def test_batches_that_are_taken_on_the_device_are_the_same(tmp_path: Path, part:
     assert found[0] == found[1] and len(found[0]) == 5
 
 
+@pytest.mark.thorough
 def test_a_cell_with_images_on_its_device_is_the_same_cell(tmp_path: Path) -> None:
     results = []
     for place in ("host", "device"):

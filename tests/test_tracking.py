@@ -283,6 +283,7 @@ def test_a_cell_lasts_as_long_as_it_did_however_late_it_is_written(root: Path) -
     assert times["made"][1] == 1_700_000_060_000
 
 
+@pytest.mark.thorough
 def test_two_processes_on_a_new_store(tmp_path: Path) -> None:
     store = synthetic(tmp_path)
     code = (
@@ -321,6 +322,7 @@ def test_a_deleted_experiment_says_the_way_back(root: Path) -> None:
     assert len(contents(store)) == 5
 
 
+@pytest.mark.thorough
 def test_the_page_is_served_with_its_images(root: Path) -> None:
     store = synthetic(root)
     tracking.sync(store, "made")

@@ -216,6 +216,7 @@ def test_too_many_open_files_is_a_row(tmp_path: Path) -> None:
 # --- limits of time -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_cell_that_hangs_is_ended_and_named(tmp_path: Path, cells_do: Callable[[str], None]) -> None:
     """A plugin that hangs, hung for ever."""
     cells_do(f"if folder.id.endswith('0'):\n    while True: time.sleep(1)\n{DONE}")

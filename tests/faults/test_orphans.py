@@ -91,6 +91,7 @@ def test_a_signal_lets_the_cell_write_its_checkpoint(tmp_path: Path, number: int
     assert report(guard) == {"code": 130, "tail": "ready\ncheckpoint\n"} and marked(tmp_path / "cell") == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 def test_a_cell_that_ignores_signals_is_killed(tmp_path: Path, number: int) -> None:
     """A plugin ignores all signals: after its time of grace, or at once, it ends by force."""

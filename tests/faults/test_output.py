@@ -124,6 +124,7 @@ def test_a_terminal_is_not_steered(nasty: Analysis, encoding: str, width: str, m
     assert "[/red]" in shown and "\\x1b]0;a title\\x07" in shown
 
 
+@pytest.mark.thorough
 def test_status_shows_nasty_reasons(tmp_path: Path) -> None:
     """The command as a user runs it, in ASCII, with a width of nothing."""
     texts = [text for text in NASTY if "\ud800" not in text]

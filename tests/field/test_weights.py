@@ -465,6 +465,7 @@ def test_a_distilled_system_is_not_guided_twice(
     assert given == [own, 2.5]
 
 
+@pytest.mark.thorough
 def test_no_system_s_own_key_looks_quantised() -> None:
     for system in architectures.PUBLISHED:
         with torch.device("meta"):
