@@ -67,7 +67,7 @@ smoke: setup                ## a matrix of two tiny cells, from plan to report, 
 
 overhead: setup             ## the harness's training step against a bare loop of the same, paired
 	$(BIN)/python -m bench.studies.overhead
-	$(BIN)/python -m bench.studies.overhead configs/quickstart.yaml --steps 100
+	$(BIN)/python -m bench.studies.overhead configs/quickstart.yaml
 
 peers: setup                ## training steps of published systems against diffusers' models, paired
 	$(BIN)/python -m bench.studies.peers

@@ -69,8 +69,8 @@ class Timed(CellCallback):
 
 def harness(
     subject: LoadedCell, steps: int, folder: Path, at: dict[int, Callable[[], None]] | None = None, window: int = WINDOW
-) -> Report:
-    """Seconds a step of the harness, the median over windows after the first, and the peak of its memory.
+) -> tuple[Report, list[float]]:
+    """Seconds a step of the harness, the median over windows and in each that is warm, and the peak of its memory.
 
     Args:
         subject: the model with its data.
@@ -87,10 +87,10 @@ def harness(
     batches = Batches(subject.data, subject.prompts, batch=train.batch, steps=steps, seed=0)
     fit(module, batches, callback, resume=None)
     seconds, peaks = time.perf_counter() - begin, callback.memory.peaks
-    rates = list(curves(journal.path)["train_images_per_second"].values())
+    windows = [train.batch / rate for rate in curves(journal.path)["train_images_per_second"].values()]
     journal.close()
     subject.model.to(subject.device)  # Lightning leaves it on the CPU
-    return {"step_seconds": train.batch / statistics.median(rates), "whole_seconds": seconds, **peaks}
+    return {"step_seconds": statistics.median(windows), "whole_seconds": seconds, **peaks}, windows
 
 
 def plain(subject: LoadedCell, *, resident: bool = False) -> Callable[[], None]:

@@ -1,11 +1,12 @@
 """What the harness costs: its training step against a bare PyTorch loop of the same model, optimiser and EMA.
 
-    python -m bench.studies.overhead [CONFIG] [--rounds 6] [--steps 40]
+    python -m bench.studies.overhead [CONFIG] [--windows 40]
 
-Both run in this process in turn (A B A B ...), on the same weights, batches and noise, with the first cell of CONFIG on
-the CPU in float32; each round gives one ratio of seconds a step. `configs/systems.yaml` (the default) is a cell of
-minutes; `configs/quickstart.yaml` is a short one, where Python weighs most. Also what an observation of the dynamics
-costs (blocks, gates, gradients, hashes), as a share of the steps between two, and seconds of one Frechet distance.
+Both run in this process in turn, ten steps of the one and ten of the other, on the same weights, batches and noise,
+with the first cell of CONFIG on the CPU in float32; each pair gives one ratio of seconds a step. `configs/systems.yaml`
+(the default) is a cell of minutes; `configs/quickstart.yaml` is a short one, where Python weighs most. Also what an
+observation of the dynamics costs (blocks, gates, gradients, hashes), as a share of the steps between two, and seconds
+of one Frechet distance.
 A benchmark, not a test: read the ratios, these machines are noisy.
 """
 
@@ -29,7 +30,7 @@ from bench.config.spec import CellConfig
 from bench.data.pixels import from_images
 from bench.measure import metrics
 from bench.store import provenance
-from bench.studies.loops import bare, first_batches, harness, subject_of
+from bench.studies.loops import WINDOW, first_batches, harness, plain, subject_of
 from bench.training import dynamics
 from bench.training.digests import tensors_digest
 from bench.training.model import LoadedCell
@@ -45,20 +46,24 @@ def cell_of(matrix: Path) -> CellConfig:
     return config.changed(FEW) if config.data.source == "scenes" else config
 
 
-def ratios(config: CellConfig, rounds: int, steps: int, folder: Path) -> list[dict[str, float]]:
-    """Of each round the seconds a step of the harness and of the bare loop, and the first over the second."""
+def pairs(config: CellConfig, windows: int, folder: Path) -> list[tuple[float, float]]:
+    """Seconds a step of the harness and of the bare loop, in turn: after each window of the one comes one of the other.
+
+    Both begin with the same weights, batches and noise; the first pair is warm-up.
+    """
+    steps = WINDOW * (windows + 1)
     config = replace(config, train=replace(config.train, steps=steps + 1))  # the bare loop takes a batch beforehand
+    ours, bare = subject_of(config, folder), []
+    step = plain(subject_of(config, folder))
 
-    def one(name: str) -> float:
-        subject = subject_of(config, folder)
-        return harness(subject, steps, folder)["step_seconds"] if name == "harness" else bare(subject, steps)
+    def window() -> None:
+        begin = time.perf_counter()
+        for _ in range(WINDOW):
+            step()
+        bare.append((time.perf_counter() - begin) / WINDOW)
 
-    found = []
-    for turn in range(rounds):
-        order = ("harness", "bare") if turn % 2 == 0 else ("bare", "harness")
-        seconds = {name: one(name) for name in order}
-        found.append(seconds | {"ratio": seconds["harness"] / seconds["bare"]})
-    return found
+    _, seconds = harness(ours, steps, folder, dict.fromkeys(range(WINDOW, steps + 1, WINDOW), window))
+    return list(zip(seconds, bare, strict=True))[1:]
 
 
 def probe_share(subject: LoadedCell, step: float, count: int = 9) -> float:
@@ -87,15 +92,17 @@ def frechet_seconds(width: int = 2048, count: int = 5000) -> float:
     return time.perf_counter() - begin
 
 
-def measured(config: CellConfig, rounds: int, steps: int) -> dict[str, Any]:
+def measured(config: CellConfig, windows: int) -> dict[str, Any]:
     """All that is printed, without the machine."""
     with tempfile.TemporaryDirectory() as name:
-        found = ratios(config, rounds, steps, Path(name))
-        step = statistics.median(one["harness"] for one in found)
+        found = pairs(config, windows, Path(name))
+        step = statistics.median(harness for harness, _ in found)
         share = probe_share(subject_of(config, Path(name)), step)
+    low, median, high = statistics.quantiles((harness / bare for harness, bare in found), n=4)
     return {
-        "ratio_median": round(statistics.median(one["ratio"] for one in found), 4),
-        "ratios": [round(one["ratio"], 4) for one in found],
+        "ratio_median": round(median, 4),
+        "ratio_quartiles": [round(low, 4), round(high, 4)],
+        "windows": windows,
         "harness_step_seconds": round(step, 5),
         "probe_share": round(share, 5),
     }
@@ -105,11 +112,10 @@ def main() -> None:
     """`python -m bench.studies.overhead`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", nargs="?", type=Path, default=Path("configs/systems.yaml"))
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--windows", type=int, default=40, help=f"of {WINDOW} steps of each loop")
     given = parser.parse_args()
     provenance.imported()  # now: it may take hours
-    summary = measured(cell_of(given.config), given.rounds, given.steps)
+    summary = measured(cell_of(given.config), given.windows)
     summary |= {"frechet_2048_seconds": round(frechet_seconds(), 3), "threads": torch.get_num_threads()}
     print(json.dumps(summary | {"command": provenance.command(), **provenance.about("cpu")}, indent=2))
 

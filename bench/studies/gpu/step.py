@@ -137,7 +137,7 @@ def kernels(subject: LoadedCell, top: int = 14, steps: int = 5) -> Report:
 
 def measured(subject: LoadedCell, steps: int, folder: Path, gemm: float, *, window: int = WINDOW) -> Report:
     """Rate and memory of a cell's training step in the harness."""
-    report = harness(subject, steps, folder, window=window)
+    report, _ = harness(subject, steps, folder, window=window)
     flops = count(subject.config, subject.prompts.kind)["flops_train_per_image"]
     rate = subject.config.train.batch / report["step_seconds"]
     peak = peak_flops(torch.cuda.get_device_name(subject.device)) if subject.device.type == "cuda" else None
