@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 CASES  ?= case
-WORKERS ?= auto
+# One more than processors: what waits for a signal, a lock or a page leaves them to the others.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 # Without its caches pytest rewrites every test in each worker, a third of what it takes to start one.
 unexport PYTHONDONTWRITEBYTECODE

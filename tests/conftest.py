@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent in (here / "faults", here / "field") or item.get_closest_marker("faults"):
             item.add_marker("case")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def built_in() -> Iterator[None]:
+    """What a module's tests register is forgotten after it: others of its worker list every scheme there is."""
+    from architectures.registry import _registry
+
+    before = {name: dict(getattr(_registry, name)) for name in ("schemes", "origins", "files")}
+    yield
+    vars(_registry).update(before)
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ def cell_of(matrix: Path) -> CellConfig:
 def pairs(config: CellConfig, windows: int, folder: Path) -> list[tuple[float, float]]:
     """Seconds a step of the harness and of the bare loop, in turn: after each window of the one comes one of the other.
 
-    Both begin with the same weights, batches and noise; the first pair is warm-up.
+    Both start from the same weights, batches and noise; the first pair is warm-up.
     """
     steps = WINDOW * (windows + 1)
     config = replace(config, train=replace(config.train, steps=steps + 1))  # the bare loop takes a batch beforehand
