@@ -3,10 +3,11 @@
     python -m bench.studies.matrix [MATRIX] [KEY=VALUE ...]
 
 Runs a matrix, the quickstart if none is named, with two jobs, as `ditbench run` does, in a new results directory, and
-reads its journals. `factor` is wall time / (sum of train_seconds / jobs), with the plan and MLflow in it. The parts are
-shares of wall time times jobs: `load` up to the first line of training, `train`, `beside` (journal, observations,
-grids, checkpoints), `evaluate` (sampling and metrics), `outside` (plan, start, result, waits for a free job, MLflow and
-the report).
+reads its journals. `factor` is wall time / (sum of train_seconds / jobs), with the plan and MLflow in it;
+`factor_to_report` is the same of the time until the report is there, after which the command waits for MLflow alone.
+The parts are shares of wall time times jobs: `load` up to the first line of training, `train`, `beside` (journal,
+observations, grids, checkpoints), `evaluate` (sampling and metrics), `outside` (plan, start, result, waits for a free
+job, MLflow and the report).
 A benchmark, not a test: other work on the machine is in it.
 """
 
@@ -67,13 +68,16 @@ def main() -> None:
     provenance.imported()  # now: a run takes minutes
     with tempfile.TemporaryDirectory() as name:
         words = ["run", given.matrix, *given.changes, f"run.jobs={JOBS}", "name=matrix", "--root", name, "--quiet"]
-        begin = time.monotonic()
+        begin, started = time.monotonic(), time.time()
         subprocess.run([sys.executable, *DITBENCH, *words], check=True, stdout=sys.stderr)
         wall = time.monotonic() - begin
         store = Store(Path(name))
+        shown = (store.matrix_folder("matrix") / "report/report.html").stat().st_mtime - started
         cells = [parts(store.cell(row.cell)) for row in store.rows("matrix")]
+    found = summary(cells, wall, JOBS)
+    found |= {"factor_to_report": round(shown / wall * found["factor"], 3)}
     about = {"command": provenance.command(), **provenance.about("cpu")}
-    print(json.dumps(summary(cells, wall, JOBS) | about, indent=2))
+    print(json.dumps(found | about, indent=2))
 
 
 if __name__ == "__main__":
