@@ -30,6 +30,7 @@ PEAK = (
 )
 
 
+@pytest.mark.thorough
 def test_peak_memory_is_of_this_process_and_not_of_the_one_that_started_it() -> None:
     """Linux hands `ru_maxrss` down to whatever a process starts; a cell must not inherit its parent's peak."""
 

@@ -123,6 +123,7 @@ def assert_close(ours: Any, theirs: Any) -> None:
         assert np.linalg.norm(mine - other) <= 1e-4 * max(np.linalg.norm(other), least)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("count", "train"),
     [(2, {}), (2, {"microbatch": 2}), (2, {"compile": "on", "recompute": True}), (4, {"microbatch": 1})],

@@ -32,6 +32,7 @@ def shipped() -> tuple[network.Judge, dict]:
 # --- the shipped file -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("split", "size"), [("heldout", 32), ("unseen", 32), ("heldout", 64)])
 def test_it_reads_every_attribute_of_images_it_never_saw(shipped, split: str, size: int) -> None:
     made = scenes.generate(1200, size, seed=77, split=split)

@@ -316,6 +316,7 @@ def test_dinov2_and_clip_come_from_a_folder(name: str, images, tmp_path: Path, m
         metrics.resolve(name)
 
 
+@pytest.mark.thorough
 def test_the_command_shows_numbers_extractor_and_digest(folders, tmp_path: Path) -> None:
     words = ("evaluate", str(folders[0]), "--reference", str(folders[1]), "--extractor", "efficientnet-lite0")
     shown = ditbench(*words, cwd=tmp_path, code=0).stdout

@@ -205,6 +205,7 @@ def test_the_page_holds_everything_it_shows(tmp_path: Path) -> None:
     assert '<td class="bold">0.4500 ± ' in text
 
 
+@pytest.mark.thorough
 def test_the_page_of_a_committed_record_needs_neither_torch_nor_mlflow(tmp_path: Path) -> None:
     root = Path(__file__).parent.parent
     folder = sorted((root / "results").glob("*/*/cells.json"))[0].parent
@@ -366,6 +367,7 @@ def newest() -> dict[str, Analysis]:
     return newest_analyses(root / "results", root)
 
 
+@pytest.mark.thorough
 def test_claims_were_decided_by_the_rule_in_configs(newest: dict[str, Analysis]) -> None:
     root = Path(__file__).parent.parent
     written = [load(path) for path in sorted((root / "configs" / "claims").glob("*.yaml"))]

@@ -95,6 +95,7 @@ def test_a_changed_plan_is_refused_with_a_diff_unless_fresh(tmp_path: Path) -> N
     assert store.rows("tiny")[0].cell == changed.cells[0].row.cell
 
 
+@pytest.mark.thorough
 def test_a_cell_of_two_matrices_is_trained_once(tmp_path: Path) -> None:
     made, store = planned(tmp_path, train__steps=2, train__warmup=1)
     assert run_all(made, store)[0].status == "done"

@@ -206,6 +206,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(tmp_path: Any, changes: dict[st
         expand(config.load(matrix_file(tmp_path, **changes)))
 
 
+@pytest.mark.thorough
 def test_a_cell_that_died_between_checkpoints_gives_the_same_numbers(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
