@@ -38,14 +38,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("case")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def built_in() -> Iterator[None]:
-    """What a module's tests register is forgotten after it: others of its worker list every scheme there is."""
+def _kept() -> Iterator[None]:
+    """What is registered meanwhile is forgotten: other tests of a worker list every scheme there is."""
     from architectures.registry import _registry
 
     before = {name: dict(getattr(_registry, name)) for name in ("schemes", "origins", "files")}
     yield
     vars(_registry).update(before)
+
+
+built_in = pytest.fixture(autouse=True, scope="module", name="built_in")(_kept)
+forgotten = pytest.fixture(name="forgotten")(_kept)  # after each test that uses it
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from xml.etree import ElementTree
 import pytest
 
 import architectures
-from architectures import registry
 from bench.views.diagram import figure, read_anatomy
 from bench.views.frontpage import SHOWN, scheme_figure
 
@@ -69,11 +68,10 @@ def test_head_is_inside_or_outside_the_block_by_its_placement() -> None:
     assert (bottleneck.once, bottleneck.own) == ("bottleneck", "own head")
 
 
-def test_the_scheme_of_a_plugin_has_a_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("forgotten")
+def test_the_scheme_of_a_plugin_has_a_figure() -> None:
     from importlib.util import module_from_spec, spec_from_file_location
 
-    for kept in ("schemes", "origins", "files"):  # tests after this one list every scheme there is
-        monkeypatch.setattr(registry._registry, kept, dict(getattr(registry._registry, kept)))
     if "film" not in architectures.schemes():
         spec = spec_from_file_location("ditbench_film_of_the_diagram", FILM)
         assert spec is not None

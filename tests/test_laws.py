@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +14,7 @@ from architectures import laws, register, registry
 from architectures.conditioning.adaln_zero import AdaLNZero
 from architectures.conditioning.cross_attention import CrossAttentionScheme
 
-
-@pytest.fixture(autouse=True)
-def clean() -> Iterator[None]:
-    """What a test registers is forgotten after it."""
-    before = dict(registry._registry.schemes), dict(registry._registry.origins)
-    yield
-    registry._registry.schemes, registry._registry.origins = before
+pytestmark = pytest.mark.usefixtures("forgotten")
 
 
 def broken(law: str, scheme: type, **options: Any) -> str:

@@ -74,8 +74,7 @@ def main() -> None:
         store = Store(Path(name))
         shown = (store.matrix_folder("matrix") / "report/report.html").stat().st_mtime - started
         cells = [parts(store.cell(row.cell)) for row in store.rows("matrix")]
-    found = summary(cells, wall, JOBS)
-    found |= {"factor_to_report": round(shown / wall * found["factor"], 3)}
+    found = summary(cells, wall, JOBS) | {"factor_to_report": summary(cells, shown, JOBS)["factor"]}
     about = {"command": provenance.command(), **provenance.about("cpu")}
     print(json.dumps(found | about, indent=2))
 

@@ -13,6 +13,7 @@ A benchmark, not a test: read the ratios, these machines are noisy.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import tempfile
@@ -46,15 +47,14 @@ def cell_of(matrix: Path) -> CellConfig:
     return config.changed(FEW) if config.data.source == "scenes" else config
 
 
-def pairs(config: CellConfig, windows: int, folder: Path) -> list[tuple[float, float]]:
+def pairs(subject: LoadedCell, windows: int, folder: Path) -> list[tuple[float, float]]:
     """Seconds a step of the harness and of the bare loop, in turn: after each window of the one comes one of the other.
 
     Both start from the same weights, batches and noise; the first pair is warm-up.
     """
-    steps = WINDOW * (windows + 1)
-    config = replace(config, train=replace(config.train, steps=steps + 1))  # the bare loop takes a batch beforehand
-    ours, bare = subject_of(config, folder), []
-    step = plain(subject_of(config, folder))
+    steps, bare = WINDOW * (windows + 1), list[float]()
+    longer = subject.config.changed({"train.steps": steps + 1})  # the bare loop takes a batch beforehand
+    step = plain(replace(subject, model=copy.deepcopy(subject.model), config=longer))
 
     def window() -> None:
         begin = time.perf_counter()
@@ -62,7 +62,7 @@ def pairs(config: CellConfig, windows: int, folder: Path) -> list[tuple[float, f
             step()
         bare.append((time.perf_counter() - begin) / WINDOW)
 
-    _, seconds = harness(ours, steps, folder, dict.fromkeys(range(WINDOW, steps + 1, WINDOW), window))
+    _, seconds = harness(subject, steps, folder, dict.fromkeys(range(WINDOW, steps + 1, WINDOW), window))
     return list(zip(seconds, bare, strict=True))[1:]
 
 
@@ -95,9 +95,10 @@ def frechet_seconds(width: int = 2048, count: int = 5000) -> float:
 def measured(config: CellConfig, windows: int) -> dict[str, Any]:
     """All that is printed, without the machine."""
     with tempfile.TemporaryDirectory() as name:
-        found = pairs(config, windows, Path(name))
+        subject = subject_of(config, Path(name))
+        found = pairs(subject, windows, Path(name))
         step = statistics.median(harness for harness, _ in found)
-        share = probe_share(subject_of(config, Path(name)), step)
+        share = probe_share(subject, step)
     low, median, high = statistics.quantiles((harness / bare for harness, bare in found), n=4)
     return {
         "ratio_median": round(median, 4),
