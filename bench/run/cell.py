@@ -63,8 +63,12 @@ def _run_locked(folder: CellFolder) -> Status:
     folder.write_state("running", attempt=attempt, started=time.time())
     with stopping(folder.state_file) as stop:
         journal = Journal(folder.journal, attempt)
-        status, reason = classified(lambda: _work(folder, journal, attempt), folder)
-        stop.hold()
+
+        def work() -> None:
+            with stop.ending():
+                _work(folder, journal, attempt)
+
+        status, reason = classified(work, folder)
         _ended(folder, journal, status, reason)
     return status
 

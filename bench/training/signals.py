@@ -32,9 +32,21 @@ class StopSignal:
         self.process = os.getpid()
 
     def listen(self) -> None:
-        """Takes the signals over from Python, Lightning and plugins, and remembers them: the training has begun."""
-        self.number = None  # one that came before has raised
+        """Takes the signals over from Python, Lightning and plugins, and remembers them; one that came before stays."""
         self._take(at_once=False)
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Around the work of a cell: a signal raises within it, and none does after it or before.
+
+        Raises:
+            StoppedNow: if one came, in the work or before it.
+        """
+        try:
+            self.end()
+            yield
+        finally:
+            self.at_once = False
 
     def end(self) -> None:
         """Lets a signal end the cell at once: the training is over, or has not begun.
@@ -45,10 +57,6 @@ class StopSignal:
         self._take(at_once=True)
         if self.number is not None:
             raise StoppedNow(sentence(self.number))
-
-    def hold(self) -> None:
-        """Lets no signal end the cell any more: it writes how it ended."""
-        self.at_once = False
 
     def _take(self, *, at_once: bool) -> None:
         self.at_once, self.process = at_once, os.getpid()
@@ -84,13 +92,14 @@ _life: list[Path | float] = []  # the file whose time is the sign of life, and w
 
 @contextmanager
 def stopping(life: Path) -> Iterator[StopSignal]:
-    """While a cell runs: signals end it, and `beat` shows in the time of the file `life` that it lives."""
+    """While a cell runs: signals are remembered, and `beat` shows in the time of the file `life` that it lives."""
     before = {number: signal.getsignal(number) for number in STOPS}
     STOP.number, _life[:] = None, [life, 0.0]
     try:
-        STOP.end()
+        STOP.listen()
         yield STOP
     finally:
+        STOP.number = None
         _life.clear()
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():

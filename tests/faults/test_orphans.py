@@ -61,10 +61,11 @@ def guarded(folder: Path, code: str, **env: str) -> subprocess.Popen[bytes]:
     )
 
 
-def until(moment: Callable[[], object], seconds: float = 60) -> None:
+def until(moment: Callable[[], object], seconds: float = 60, found: Callable[[], object] = str) -> None:
+    """Waits for a moment; `found` says what there was instead."""
     end = time.monotonic() + seconds
     while not moment():
-        assert time.monotonic() < end, "the moment did not come"
+        assert time.monotonic() < end, f"the moment did not come: {found()}"
         time.sleep(0.02)
 
 
@@ -219,7 +220,7 @@ def test_a_rerun_waits_for_the_orphan_and_says_so(tmp_path: Path) -> None:
     assert again.text.count("is being run by another launch") + again.text.count("waiting for the cores") <= 2
     again.disturb(signal.SIGTERM)
     again.ended(1)
-    until(lambda: stopped_with_checkpoint(cell))
+    until(lambda: stopped_with_checkpoint(cell), found=lambda: (cell.status(), again.text))
 
 
 @pytest.mark.faults

@@ -6,12 +6,15 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kit import cell_launch
 from tiny import planned
 
+from bench.run import cell
 from bench.run.endings import classified
 from bench.store.folders import CellFolder
 from bench.store.journal import read_journal
@@ -29,7 +32,8 @@ def life(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("number", STOPS)
 def test_a_signal_outside_of_training_ends_the_cell_at_once(life: Path, number: int) -> None:
     """While samples are taken it was remembered only, and the cell worked on for minutes."""
-    with stopping(life), pytest.raises(StoppedNow, match=f"stopped by {signal.Signals(number).name}; run again"):
+    stopped = pytest.raises(StoppedNow, match=f"stopped by {signal.Signals(number).name}; run again")
+    with stopping(life) as stop, stopped, stop.ending():
         os.kill(os.getpid(), number)
         time.sleep(1)
 
@@ -46,13 +50,48 @@ def test_a_signal_in_training_waits_for_its_checkpoint(life: Path) -> None:
 
 def test_only_the_first_signal_raises_and_none_while_the_end_is_written(life: Path) -> None:
     with stopping(life) as stop:
-        with pytest.raises(StoppedNow):
+        with pytest.raises(StoppedNow), stop.ending():
             os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
     with stopping(life) as stop:
-        stop.hold()
+        with stop.ending():
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.number == signal.SIGTERM
+
+
+def test_a_signal_before_the_work_ends_it_when_it_begins(life: Path) -> None:
+    with stopping(life) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(StoppedNow, match="SIGTERM"), stop.ending():
+            raise AssertionError("the work began")
+
+
+def test_a_signal_that_a_library_swallowed_stops_the_training(life: Path) -> None:
+    """Raised in a callback of C, an exception is printed and forgotten: the cell would train on until it is killed."""
+    with stopping(life) as stop:
+        with suppress(StoppedNow), stop.ending():
+            os.kill(os.getpid(), signal.SIGTERM)
+        stop.listen()
+        assert stop.number == signal.SIGTERM
+
+
+@pytest.mark.parametrize("moment", ["Journal", "_ended"])
+def test_a_signal_at_the_edges_of_a_cells_work_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """While the journal was opened it ended the process with code 1, and the cell was said to have failed."""
+    made, store = planned(tmp_path, train__steps=2, train__warmup=1)
+    folder, kept = store.cell(made.cells[0].row.cell), getattr(cell, moment)
+
+    def signalled(*given: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return kept(*given)
+
+    monkeypatch.setattr(cell, moment, signalled)
+    monkeypatch.setattr(cell, "_work", lambda *_: None)
+    assert cell.run(folder.path) == ("killed" if moment == "Journal" else "done")
+    assert folder.state()["reason"] == ("stopped by SIGTERM; run again to resume" if moment == "Journal" else "")
 
 
 def test_a_plugin_that_took_the_signals_loses_them_when_training_begins(life: Path) -> None:
