@@ -181,12 +181,19 @@ def test_warm_up_counts_in_seconds_and_not_in_rates(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_overhead_of_a_matrix_is_its_wall_time_over_its_training_and_its_parts_add_up() -> None:
-    from bench.studies.matrix import summary
+    from bench.studies.matrix import Launch, summary
 
     cell = {"load": 1.0, "train": 10.0, "beside": 1.0, "evaluate": 2.0}
-    found = summary([cell] * 4, wall=30.0, jobs=2)
-    assert found["factor"] == 1.5 and sum(found["shares"].values()) == pytest.approx(1, abs=0.003)
-    assert found["shares"]["train"] == 0.667 and found["shares"]["outside"] == 0.067
+    found = summary([cell] * 4, Launch(begun=100.0, first=101.0, last=130.0, report=132.0, ended=140.0), jobs=2)
+    assert found["factor"] == 2.0 and found["factor_to_report"] == 1.6
+    assert sum(found["shares"].values()) == pytest.approx(1, abs=0.003)
+    assert {name: round(80 * found["shares"][name]) for name in ("train", "plan", "between", "report", "mlflow")} == {
+        "train": 40,
+        "plan": 2,
+        "between": 2,
+        "report": 4,
+        "mlflow": 16,
+    }
 
 
 @pytest.mark.thorough

@@ -6,8 +6,9 @@ Runs a matrix, the quickstart if none is named, with two jobs, as `ditbench run`
 reads its journals. `factor` is wall time / (sum of train_seconds / jobs), with the plan and MLflow in it;
 `factor_to_report` is the same of the time until the report is there, after which the command waits for MLflow alone.
 The parts are shares of wall time times jobs: `load` up to the first line of training, `train`, `beside` (journal,
-observations, grids, checkpoints), `evaluate` (sampling and metrics), `outside` (plan, start, result, waits for a free
-job, MLflow and the report).
+observations, grids, checkpoints), `evaluate` (sampling and metrics); of no cell are `plan`, until the first one is at
+work, `between` (starts, results, and a job that has no cell left), `report`, from the last cell's end until it is
+there, and `mlflow`, until the command has ended.
 A benchmark, not a test: other work on the machine is in it.
 """
 
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,31 @@ from bench.store.journal import read_journal
 from bench.studies import DITBENCH
 
 JOBS = 2
+
+
+@dataclass(frozen=True)
+class Launch:
+    """When a launch had come how far, in seconds since 1970: begun, first cell, last cell's end, report, end."""
+
+    begun: float
+    first: float
+    last: float
+    report: float
+    ended: float
+
+    def idle(self, cells: float, jobs: int) -> dict[str, float]:
+        """Seconds of its jobs that are of no cell.
+
+        Args:
+            cells: seconds that are of one, all together.
+            jobs: at a time.
+        """
+        return {
+            "plan": jobs * (self.first - self.begun),
+            "between": jobs * (self.last - self.first) - cells,
+            "report": jobs * (self.report - self.last),
+            "mlflow": jobs * (self.ended - self.report),
+        }
 
 
 def parts(folder: CellFolder) -> dict[str, float]:
@@ -50,13 +77,18 @@ def parts(folder: CellFolder) -> dict[str, float]:
     }
 
 
-def summary(cells: list[dict[str, float]], wall: float, jobs: int) -> dict[str, Any]:
-    """The factor, and each part as a share of `wall` seconds of `jobs`."""
+def summary(cells: list[dict[str, float]], launch: Launch, jobs: int) -> dict[str, Any]:
+    """The factor, to the end and to the report, and each part as a share of the wall time of all jobs."""
     sums = {name: sum(cell[name] for cell in cells) for name in cells[0]}
-    sums["outside"] = wall * jobs - sum(sums.values())
-    shares = {name: round(value / (wall * jobs), 3) for name, value in sums.items()}
-    factor = wall / (sums["train"] / jobs)
-    return {"factor": round(factor, 3), "wall_seconds": round(wall, 1), "cells": len(cells), "shares": shares}
+    wall = launch.ended - launch.begun
+    everything = sums | launch.idle(sum(sums.values()), jobs)
+    return {
+        "factor": round(wall / (sums["train"] / jobs), 3),
+        "factor_to_report": round((launch.report - launch.begun) / (sums["train"] / jobs), 3),
+        "wall_seconds": round(wall, 1),
+        "cells": len(cells),
+        "shares": {name: round(value / (wall * jobs), 3) for name, value in everything.items()},
+    }
 
 
 def main() -> None:
@@ -68,13 +100,14 @@ def main() -> None:
     provenance.imported()  # now: a run takes minutes
     with tempfile.TemporaryDirectory() as name:
         words = ["run", given.matrix, *given.changes, f"run.jobs={JOBS}", "name=matrix", "--root", name, "--quiet"]
-        begin, started = time.monotonic(), time.time()
+        begun = time.time()
         subprocess.run([sys.executable, *DITBENCH, *words], check=True, stdout=sys.stderr)
-        wall = time.monotonic() - begin
-        store = Store(Path(name))
-        shown = (store.matrix_folder("matrix") / "report/report.html").stat().st_mtime - started
-        cells = [parts(store.cell(row.cell)) for row in store.rows("matrix")]
-    found = summary(cells, wall, JOBS) | {"factor_to_report": summary(cells, shown, JOBS)["factor"]}
+        ended, store = time.time(), Store(Path(name))
+        folders = [store.cell(row.cell) for row in store.rows("matrix")]
+        first = min(float(folder.state()["started"]) for folder in folders)
+        last = max(folder.result_file.stat().st_mtime for folder in folders)
+        report = (store.matrix_folder("matrix") / "report/report.html").stat().st_mtime
+        found = summary([parts(folder) for folder in folders], Launch(begun, first, last, report, ended), JOBS)
     about = {"command": provenance.command(), **provenance.about("cpu")}
     print(json.dumps(found | about, indent=2))
 
