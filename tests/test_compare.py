@@ -192,6 +192,7 @@ def test_losses_of_two_targets_get_no_verdict() -> None:
         one.result.config["train"] |= {"target": "data", "clamp": 0.3}
     (pair,) = compare.compare(made, "a", "b")
     assert (pair.verdict, pair.why) == ("undecided", compare.LOSSES)
+    assert verdicts(made)[1][0][1] == "n/a" and compare.lines([pair])[0][3:6] == ["", "", ""], "no gap is shown"
     for one in made.cells[3:]:
         one.result.config["train"] |= {"target": "data", "clamp": 0.3}
     assert compare.compare(made, "a", "b")[0].verdict == "better"

@@ -78,8 +78,9 @@ def difference(
     """
     ours, theirs = a.by_seed.get(key, {}), b.by_seed.get(key, {})
     seeds = tuple(sorted(ours.keys() & theirs.keys() if rule == "paired" else ours.keys() | theirs.keys()))
+    why = apart(a, b, seeds, key)
     if ours and theirs and seeds and (rule != "paired" or _unpaired(key)):
-        named = Difference(key, a.name, b.name, seeds, math.nan, math.nan, math.nan, why=apart(a, b, seeds, key))
+        named = Difference(key, a.name, b.name, seeds, math.nan, math.nan, math.nan, why=why, unlike=bool(why))
         return unpaired(named, a, b, beside or [a, b], rule)
     if rule != "paired":
         seeds = ()
@@ -87,7 +88,6 @@ def difference(
         return Difference(key, a.name, b.name, (), math.nan, math.nan, math.nan, why=_missing(a, b, key))
     left, right = [ours[s] for s in seeds], [theirs[s] for s in seeds]
     gaps = [x - y for x, y in zip(left, right, strict=True)]
-    why = apart(a, b, seeds, key)
     least = math.sqrt(2 * peering.floor(Measurement.parse(key)))
     bounds, spread = interval(gaps, least=least), max(least, statistics.stdev(gaps)) if len(gaps) > 1 else 0.0
     return Difference(
@@ -97,6 +97,7 @@ def difference(
         p=None if why else paired_p(gaps, least),
         effect=statistics.fmean(gaps) / spread if spread else None,
         why=why,
+        unlike=bool(why),
         gaps=tuple(gaps),
         least=least,
     )  # fmt: skip

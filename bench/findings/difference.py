@@ -31,6 +31,7 @@ class Difference:
         method: how they are compared, in words. contrast: the estimate, where they are not paired. exact: whether by an
             exact test. counts: seeds of each.
         ahead: of ranks, the share of pairs in which a's value is the smaller, ties as half.
+        unlike: whether they are no values of one quantity, or not measured alike: `why` says how; no gap is shown.
     """
 
     metric: str
@@ -55,6 +56,7 @@ class Difference:
     exact: bool = False
     counts: tuple[int, int] = (0, 0)
     ahead: float | None = None
+    unlike: bool = False
 
     @property
     def factor(self) -> bool:
@@ -91,6 +93,7 @@ class Difference:
 
 HEADINGS = ("metric", "{a}", "{b}", "gap (95 %)", "of {b}", "effect", "seeds", "verdict on {a}")
 MARKS = {"better": "▲", "worse": "▼", "undecided": "·"}
+UNLIKE = "n/a"
 
 
 def lines(differences: Sequence[Difference]) -> list[list[str]]:
@@ -104,11 +107,17 @@ def _line(one: Difference) -> list[str]:
         metric.heading,
         _number(metric, one.mean_a),
         _number(metric, one.mean_b),
+        *([""] * 3 if one.unlike else _gap(one, metric)),
+        str(len(one.seeds)) if one.counts[0] == one.counts[1] else f"{one.counts[0]} and {one.counts[1]}",
+        verdict(one),
+    ]
+
+
+def _gap(one: Difference, metric: Measurement) -> list[str]:
+    return [
         gap_text(one),
         f"{one.relative:+.1%}" if one.seeds and metric.metric.relative and not one.factor else "",
         f"{one.effect:+.1f}" if one.effect is not None else "",
-        str(len(one.seeds)) if one.counts[0] == one.counts[1] else f"{one.counts[0]} and {one.counts[1]}",
-        verdict(one),
     ]
 
 
@@ -137,9 +146,11 @@ def verdict(one: Difference) -> str:
 
 
 def mark(one: Difference) -> str:
-    """The verdict as a sign with the gap: `▲ -3.1%`, `▼ x 1.74`."""
+    """The verdict as a sign with the gap: `▲ -3.1%`, `▼ x 1.74`; two that are no values of one quantity have none."""
     if not one.seeds:
         return ""
+    if one.unlike:
+        return UNLIKE
     if one.factor:
         return f"{MARKS[one.verdict]} x {number(one.gap)}"
     if not Measurement.parse(one.metric).metric.relative:

@@ -43,7 +43,9 @@ def _verdicts(analysis: Analysis) -> Sheet | None:
         f"excess, the factor): {compare.how(analysis.table)}, 95 % after Holm's correction over {family}; gaps of FID "
         f"under {Measurement.of('fid').metric.margin:.1%} are undecided, being within seed noise."
     )
-    return Sheet("Verdicts", text, headings, rows, [])
+    reasons = sorted({one.why for row in analysis.verdicts.values() for one in row if one.unlike})
+    notes = [f"n/a, no comparison: {'; '.join(reasons)}."] if reasons else []
+    return Sheet("Verdicts", text, headings, rows, notes)
 
 
 def _tuned(analysis: Analysis) -> Sheet | None:
