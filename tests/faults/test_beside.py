@@ -237,6 +237,16 @@ def test_the_writer_ends_with_the_run(tmp_path: Path, store: Store) -> None:
         assert below and not psutil.wait_procs(below, timeout=60)[1]
 
 
+def test_what_is_beside_a_timed_run_gives_way_with_its_whole_session(tmp_path: Path) -> None:
+    """Of nice 19 in a session of its own it took as much as a cell: .75 of a core beside two busy ones, .15 by this."""
+    code = (
+        "import os\nfrom bench.views import follower\nfollower.take_what_is_left()\n"
+        "print(os.nice(0), follower.SESSION.read_text().split()[-1] if follower.SESSION.exists() else '19')"
+    )
+    launch = Launch(cwd=tmp_path, command=[sys.executable, "-c", code])
+    assert launch.ended(0).split() == ["19", "19"]
+
+
 def test_no_password_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Passwords in addresses, queries, headers and the environment, in whatever an error quotes."""
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter2-of-env")
