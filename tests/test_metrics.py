@@ -98,6 +98,19 @@ def test_fewer_samples_than_features_have_the_same_distance_from_a_smaller_matri
     assert features_distance(a, b) == pytest.approx(frechet_distance(moments(a), moments(b)), rel=1e-6)
 
 
+def test_moments_of_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far from zero, where a sum of squares alone would lose eight digits; a million features were held twice."""
+    monkeypatch.setattr("bench.measure.metrics.frechet.ROWS", 7)
+    features = np.random.default_rng(0).normal(size=(100, 5)) * [1, 2, 3, 4, 5] + 1e4
+    running = metrics.Running()
+    for part in np.split(features, [3, 50]):
+        running.add(part)
+    found = running.moments()
+    assert found.count == 100 and torch.equal(found.covariance, found.covariance.T)
+    assert found.mean.numpy() == pytest.approx(features.mean(0), rel=1e-14)
+    assert found.covariance.numpy() == pytest.approx(np.cov(features.T), rel=1e-10, abs=1e-10)
+
+
 def test_too_few_samples() -> None:
     for of in (moments, lambda x: features_distance(x, x)):
         with pytest.raises(ValueError, match="at least two"):

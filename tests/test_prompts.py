@@ -225,6 +225,20 @@ def test_a_prompt_that_is_typed_has_the_bits_of_the_cached_one(tmp_path: Path, e
     assert [part.dtype for part in typed] == [part.dtype for part in cached]
 
 
+def test_an_encoder_that_was_saved_in_low_precision_computes_in_float32(tmp_path: Path, encoders) -> None:
+    """T5 in bf16 gave features of eight bits, others on a CPU than on a GPU: the type is that of the file."""
+    import transformers
+
+    low, high = tmp_path / "low", tmp_path / "high"
+    for folder, kind in ((low, torch.bfloat16), (high, torch.float32)):
+        model = transformers.T5Model.from_pretrained(encoders["t5"]).bfloat16().to(kind)  # the same weights in both
+        model.save_pretrained(folder)
+        transformers.AutoTokenizer.from_pretrained(encoders["t5"]).save_pretrained(folder)
+    texts = ["a photo of a dog", "a red fox"]
+    ours, theirs = (loaders.frozen_features(texts, str(folder), 8, lambda *_: None) for folder in (low, high))
+    assert np.array_equal(ours.tokens, theirs.tokens) and np.array_equal(ours.pooled, theirs.pooled)
+
+
 def test_features_beyond_float16_are_refused_by_name(tmp_path: Path, encoders, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large T5's exceed 65,504, and were infinity in the cache."""
     load = loaders._load_encoder

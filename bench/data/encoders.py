@@ -18,6 +18,7 @@ from bench.data.words import words
 from bench.store.files import digest, file_digest
 
 Progress = Callable[[str, int, int], None]  # what, done, total
+VERSION = 2  # of how features are computed; whoever changes that raises it, and they are computed again
 STORED = torch.float16  # tokens, in the cache and where they are encoded as they are typed
 
 
@@ -150,7 +151,7 @@ def _load_encoder(encoder: str) -> tuple[Any, Any]:
         raise PromptError("prompt.kind features needs the `text` extra: pip install 'ditbench[text]'") from error
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(encoder)
-        model = transformers.AutoModel.from_pretrained(encoder)
+        model = transformers.AutoModel.from_pretrained(encoder, dtype=torch.float32)  # else as it was saved
     except (OSError, ValueError) as error:
         raise PromptError(f"prompt.encoder {encoder!r}: {short(error)}") from error
     if model.config.is_encoder_decoder:

@@ -23,6 +23,7 @@ from bench.config.schema import Prompt
 from bench.data import prepared, prompt_files, task_prompts
 from bench.data.counts import notes
 from bench.data.datasets import Dataset, Progress
+from bench.data.encoders import VERSION as ENCODED
 from bench.data.encoders import PromptError, encoder_digest, frozen_features
 from bench.data.errors import listed
 from bench.data.prepared import DamagedError, Warn
@@ -162,7 +163,7 @@ def prepare(
     if kind == "features":
         assert config.encoder is not None
         defining += [encoder_digest(config.encoder), [config.template, data.classes] if data.classes else ""]
-        defining += [config.layers] if config.layers > 1 else []
+        defining += [ENCODED, *([config.layers] if config.layers > 1 else [])]
     if data.task is not None:
         defining += [config.arm]
     folder = cache / "prompts" / digest(defining, 16)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.data.errors import DataError
+from bench.data.reading.convert import VERSION as DECODED
 from bench.data.reading.stored import SAMPLES, StoredImages, StoredPart, holds, open_images
 from bench.measure import metrics
 from bench.measure.metrics import Extractor, MetricError, Moments, Outputs, Statistics
@@ -61,21 +62,37 @@ class Features:
         Raises:
             DataError, MetricError: naming the image that cannot be read, or the weights.
         """
-        code = sources(Path(metrics.__file__).parent)
+        rows: np.ndarray | None = None
+        widths: list[int] = []
+        for start, array, widths in self.parts(images, what):  # noqa: B007 (used after the loop)
+            if rows is None:  # at once: parts and their copy would be twice the memory
+                rows = np.empty((images.count, array.shape[1]), array.dtype)
+            rows[start : start + len(array)] = array
+        assert rows is not None
+        return _divided(rows, widths)
+
+    def parts(self, images: StoredImages, what: str) -> Iterator[tuple[int, np.ndarray, list[int]]]:
+        """The first row, all outputs side by side and the width of each, of a part of the images after the other.
+
+        Raises:
+            DataError, MetricError: as `of`.
+        """
+        code = [sources(Path(metrics.__file__).parent), DECODED]
         name = digest(
             [self.extractor.digest, self.extractor.layer, self.extractor.logits, self.extractor.spatial, code], 16
         )
         folder = self.cache / "evaluate" / f"{self.extractor.slug}-{name}"
         make_folder(folder)
-        rows, widths, done = [], [0, 0, 0], 0
+        done = 0
         for part in images.parts():
             array, widths = self._part(part, folder / f"{part.key[:32]}.npy")
-            rows.append(array)
+            if done + part.count > images.count:
+                break
+            yield done, array, widths
             done += part.count
             self.progress(what, done, images.count)
         if done != images.count:
             raise DataError(f"{images.path}: changed while it was read")
-        return _divided(np.concatenate(rows), widths)
 
     def _part(self, part: StoredPart, file: Path) -> tuple[np.ndarray, list[int]]:
         kept = load_array(file, self.warn)
@@ -133,9 +150,14 @@ def evaluate(images: Path, reference: Path, features: Features) -> Evaluated:
 def write_reference(images: Path, out: Path, features: Features) -> Evaluated:
     """Writes the statistics of images as a reference for later; returns what they are of."""
     own = open_images(images)
-    found = features.of(own, "features of the reference")
-    spatial = None if found.spatial is None else metrics.moments(found.spatial)
-    metrics.write_statistics(out, features.extractor, metrics.moments(found.features), spatial)
+    running, spatial = metrics.Running(), metrics.Running()
+    for _, array, widths in features.parts(own, "features of the reference"):  # of a million images none is kept
+        found = _divided(array, widths)
+        running.add(found.features)
+        if found.spatial is not None:
+            spatial.add(found.spatial)
+    kept = spatial.moments() if spatial.count else None
+    metrics.write_statistics(out, features.extractor, running.moments(), kept)
     return Evaluated({}, {"extractor": features.extractor.name, "images": own.count, "pixels": list(own.size)})
 
 

@@ -375,6 +375,8 @@ def test_encoded_prompts_that_do_not_fit_are_named(tmp_path: Path) -> None:
             published.features(saved(tmp_path / f"{k}.safetensors", state))
     prompt, null = published.features(saved(tmp_path / "x.safetensors", {"tokens": tokens.bfloat16()}))
     assert prompt.tokens.dtype == null.tokens.dtype == torch.float32
+    with pytest.raises(FileError, match=r"no `null_tokens`; it holds tokens; or give --guidance 1"):
+        published.features(tmp_path / "x.safetensors", guided=True)  # zeros are no prompt to guide away from
     published.write(tmp_path / "below" / "latents.safetensors", tokens)
     assert load_file(tmp_path / "below" / "latents.safetensors")["latents"].shape == (2, 3, 4)
 

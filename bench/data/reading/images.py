@@ -139,25 +139,30 @@ def _formats() -> tuple[str, ...]:
 
 def _upright(opened: Image, conversions: list[str]) -> Image:
     """The decoded image with the orientation of its EXIF applied."""
-    from PIL import ExifTags, ImageOps
+    from PIL import ImageOps
 
     if getattr(opened, "is_animated", False):
         conversions.append("first of several frames")
-    before = _orientation(opened) if opened.format == "TIFF" else 1  # which Pillow applies itself when it decodes
+    before = _orientation(opened, conversions) if opened.format == "TIFF" else 1  # Pillow applies it when it decodes
     deep = _is_deep(opened)
     opened.load()
-    orientation = max(before, _orientation(opened))
-    if orientation > 1:
+    own = _orientation(opened, conversions)
+    if max(before, own) > 1:
         conversions.append("orientation applied")
     if deep:
         conversions.append("16 bit to 8")
-    return ImageOps.exif_transpose(opened) if opened.getexif().get(ExifTags.Base.Orientation, 1) != 1 else opened
+    return ImageOps.exif_transpose(opened) if own > 1 else opened
 
 
-def _orientation(opened: Image) -> int:
+def _orientation(opened: Image, conversions: list[str]) -> int:
+    """What its EXIF says, 1 where that is damaged: a sound image with a broken note is no broken image."""
     from PIL import ExifTags
 
-    found = opened.getexif().get(ExifTags.Base.Orientation, 1)
+    try:
+        found = opened.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # of many types; the block counts as read then, and is empty
+        conversions.append("damaged EXIF ignored")
+        return 1
     return found if isinstance(found, int) and 2 <= found <= 8 else 1
 
 

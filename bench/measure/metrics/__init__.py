@@ -10,6 +10,7 @@ from bench.measure.metrics.extractors import (
 )
 from bench.measure.metrics.frechet import (
     Moments,
+    Running,
     features_distance,
     frechet_distance,
     frechet_interval,
@@ -33,6 +34,7 @@ __all__ = [
     "MetricError",
     "Moments",
     "Outputs",
+    "Running",
     "Statistics",
     "features_distance",
     "frechet_distance",

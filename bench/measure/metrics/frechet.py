@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+ROWS = 4096  # held in float64 at once
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -25,14 +27,46 @@ class Moments:
     covariance: torch.Tensor
 
 
+class Running:
+    """Moments of features that come in parts, none of which is kept: sums of differences from the first rows' mean."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, features: np.ndarray) -> None:
+        """Takes features (n, d) in."""
+        for rows in torch.from_numpy(np.asarray(features)).split(ROWS):
+            x = rows.double()
+            if not self.count:
+                self.near = x.mean(0)
+                self.total, self.products = torch.zeros_like(self.near), x.new_zeros(x.shape[1], x.shape[1])
+            x = x - self.near
+            self.total += x.sum(0)
+            self.products.addmm_(x.T, x)
+            self.count += len(x)
+
+    def moments(self) -> Moments:
+        """Those of all that was added.
+
+        Raises:
+            ValueError: for fewer than two rows.
+        """
+        if self.count < 2:
+            raise ValueError(f"moments need at least two samples, got {self.count}")
+        shift = self.total / self.count
+        covariance = (self.products - self.count * shift.outer(shift)) / (self.count - 1)
+        return Moments(self.count, self.near + shift, covariance)
+
+
 def moments(features: np.ndarray) -> Moments:
     """Moments of features (n, d).
 
     Raises:
         ValueError: for fewer than two.
     """
-    centred, mean = _centred(features)
-    return Moments(len(centred), mean, centred.T @ centred / (len(centred) - 1))
+    running = Running()
+    running.add(features)
+    return running.moments()
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:

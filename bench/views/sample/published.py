@@ -69,18 +69,20 @@ def parameters_on_meta() -> Iterator[None]:
         handle.remove()
 
 
-def features(path: Path) -> tuple[FeatureBatch, FeatureBatch]:
+def features(path: Path, *, guided: bool = False) -> tuple[FeatureBatch, FeatureBatch]:
     """Encoded prompts of a safetensors file, and the null ones.
 
     The file holds `tokens` (B, L, W), `mask` (B, L), `pooled` (B, P), and `null_tokens`, `null_mask`, `null_pooled`;
-    masks and pooled vectors where the system has them.
+    masks and pooled vectors where the system has them, the null ones where it is guided.
 
     Raises:
-        FileError: if there are no tokens.
+        FileError: if there are no tokens, or none to guide away from.
     """
     state = read(path)
-    if "tokens" not in state:
-        raise FileError(f"{path}: no `tokens`; it holds {', '.join(sorted(state)[:9]) or 'nothing'}")
+    for name in ("tokens", *(["null_tokens"] if guided else [])):
+        if name not in state:
+            more = "; or give --guidance 1" if name != "tokens" else ""
+            raise FileError(f"{path}: no `{name}`; it holds {', '.join(sorted(state)[:9]) or 'nothing'}{more}")
     tokens = _checked(path, state, "tokens", 3)
 
     def batch(prefix: str) -> FeatureBatch:
@@ -176,8 +178,8 @@ class PublishedRequest:
     ema: bool = False
 
 
-def encode_prompts(system: str, model: Any, request: PublishedRequest) -> tuple[Any, Any]:
-    """Prompts of the system's kind, and as many null ones.
+def encode_prompts(system: str, model: Any, request: PublishedRequest, *, guided: bool = False) -> tuple[Any, Any]:
+    """Prompts of the system's kind, and as many null ones, which must be there where it is guided.
 
     Raises:
         ValueError: if there are none of that kind, or a class is out of range.
@@ -194,7 +196,7 @@ def encode_prompts(system: str, model: Any, request: PublishedRequest) -> tuple[
         raise ValueError(
             f"{system} is conditioned on a text encoder's output: give --features FILE (tokens, mask, pooled)"
         )
-    return features(request.features)
+    return features(request.features, guided=guided)
 
 
 def sample_published(
@@ -209,9 +211,9 @@ def sample_published(
         architectures.published(system)  # raises, with the nearest
     model, layout = load(system, path, sizes, ema=request.ema, say=settings.warn)
     settings.warn(f"{path} is {system} in the {layout} layout")
-    prompt, null = encode_prompts(system, model, request)
     own = getattr(model, "default_guidance", GUIDANCE)
     guidance = own if settings.guidance is None else settings.guidance
+    prompt, null = encode_prompts(system, model, request, guided=guidance != 1)
     samples = latents(
         model,
         prompt,
