@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.data.tasks.contract import Task
 
-CHUNK = 2**23  # numbers at once: what the caches hold is faster than what is asked of the system each time
+CHUNK = 2**21  # numbers at once: memory of this size is used again, larger blocks are asked of the system each time
 LEAST = 1e-10  # variance; t = 0 without grain is no division by zero
 
 
@@ -35,12 +35,16 @@ def mixture_blind(task: Task, x_t: Tensor, t: Tensor) -> Tensor:
     """E[x_0 | x_t], where the prompt is not known, of a task whose images can be listed; the same shapes."""
     z = task.world()
     means, std = task.paint(z).flatten(1).double(), task.grain(z).double()  # (W, P), (W,)
-    if _alike(std):
-        std = std[:1]
+    alike = [(with_norms(means[std == one]), one) for one in std.unique()]
     parts = []
     for rows in torch.arange(len(x_t)).split(max(1, CHUNK // len(z))):
-        parts.append(_shared_mixture(x_t[rows].flatten(1).double(), t[rows].double(), means, std))
+        parts.append(_shared_mixture(x_t[rows].flatten(1).double(), t[rows, None].double(), alike))
     return torch.cat(parts).view_as(x_t).to(x_t.dtype)
+
+
+def with_norms(means: Tensor) -> Tensor:
+    """(W, P) -> (W, P + 1): each mode and its |m|^2."""
+    return torch.cat([means, means.square().sum(1, keepdim=True)], 1)
 
 
 def denoise_timeless(task: Task, x_t: Tensor, words: Tensor, times: int = 64) -> Tensor:
@@ -64,12 +68,24 @@ def _mixture(x: Tensor, t: Tensor, means: Tensor, std: Tensor) -> tuple[Tensor, 
     return mean, likelihood.logsumexp(1)
 
 
-def _shared_mixture(x: Tensor, t: Tensor, means: Tensor, std: Tensor) -> Tensor:
-    """x (B, P), t (B,), means (W, P), std (W,), or (1,) of all alike -> (B, P)."""
-    keep, variance, gain = _spread(t[:, None], std[None])
-    distance = x.square().sum(1)[:, None] - 2 * keep * (x @ means.T) + keep.square() * means.square().sum(1)
-    weights = torch.softmax(-distance / (2 * variance) - x.shape[1] / 2 * variance.log(), 1)  # (B, W)
-    return (weights * (1 - gain * keep)) @ means + (weights * gain).sum(1, keepdim=True) * x
+def _shared_mixture(x: Tensor, t: Tensor, alike: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """x (B, P), t (B, 1), and for each grain s its modes (W, P + 1) `with_norms` -> (B, P).
+
+    log p(x_t | k) = (1 - t) / v (x_t . m_k) - (1 - t)^2 / 2v |m_k|^2 + what modes of one grain share
+    """
+    logits, spreads = [], [_spread(t, std) for _, std in alike]  # of (B, 1) each
+    for (modes, _), (keep, variance, _) in zip(alike, spreads, strict=True):
+        of_modes = torch.cat([keep / variance * x, -keep.square() / (2 * variance)], 1) @ modes.T
+        if len(alike) > 1:
+            of_modes -= x.square().sum(1, keepdim=True) / (2 * variance) + x.shape[1] / 2 * variance.log()
+        logits.append(of_modes)
+    weights = torch.cat(logits, 1).softmax(1) if len(alike) > 1 else logits[0].softmax(1)
+    mean = torch.zeros_like(x)
+    for (modes, _), (keep, _, gain), own in zip(
+        alike, spreads, weights.split([len(modes) for modes, _ in alike], 1), strict=True
+    ):
+        mean += (1 - gain * keep) * (own @ modes[:, :-1]) + gain * own.sum(1, keepdim=True) * x
+    return mean
 
 
 def _spread(t: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
