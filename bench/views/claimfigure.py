@@ -25,14 +25,14 @@ Bars are 95 % intervals, not corrected; the interval of a filled point excludes 
 that a claim allows. It holds for this size and data.
 """
 APART = """\
-differences of scores and control, where the 95 % interval, not corrected, excludes no difference. Of a comparison that
-was made again it is that of most seeds; grey marks are margins that a claim allows. What is as good as what, and what
-is undecided, is among the claims. It holds for this size and data.
+differences of scores and control, where the 95 % interval, not corrected, excludes no difference; the others are among
+the claims, so that what is shown here is larger than what was found in all. Of a comparison that was made again it is
+that of most seeds; grey marks are margins that a claim allows. They hold for this size and data.
 """
 ON_TASKS = f"""\
 ![Differences between schemes on tasks with 95 % intervals, over the tests of the committed claims]({FILE})
 
-What the tests of the committed claims on tasks compare: factors of an excess error, on a logarithmic axis, and
+Effect sizes of the tests of the committed claims on tasks: factors of an excess error, on a logarithmic axis, and
 {APART}"""
 ON_SCENES = f"""\
 ![Differences of the validation loss with 95 % intervals, over the tests of the committed claims]({FILE})

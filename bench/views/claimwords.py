@@ -21,13 +21,26 @@ NOT_MEASURED = {  # and what `CLAIMS.md`, which keeps that sentence, says beside
 
 
 def found(one: Analysis, verdict: str) -> str:
-    """What the tests of a claim that came to a verdict found, in words; of a contradicted one also what was tested."""
+    """What the tests of a claim found that came to its verdict, in words, with the rule where it has a margin.
+
+    Of a contradicted claim also what was tested, and what became of its other tests.
+    """
+    text = _found(one, verdict, ruled=verdict == "contradicted")
+    if verdict != "contradicted":
+        return text
+    if others := _found(one, "supported", ruled=True):
+        text += f". Its other tests: supported {others}"
+    undecided = sum(result.verdict == "undecided" for _, result in _tests(one))
+    return text + (f". Undecided: {undecided} of its tests" if undecided else "")
+
+
+def _found(one: Analysis, verdict: str, *, ruled: bool) -> str:
     texts, before = [], ""
     for test, result in _tests(one):
         if result.verdict == verdict:
             place, rows, rule, heading = _parts(one, test, result)
             start = f"on {place}, " if place and place != before else ""
-            tested = f"; tested was: {rule}" if verdict == "contradicted" else ""
+            tested = f"; tested was: {rule}" if ruled or test.get("within") else ""
             texts.append(start + in_words(rows, heading, result.gap) + _mastered_by(one, test) + tested)
             before = place
     return "; ".join(texts)

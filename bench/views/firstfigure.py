@@ -80,11 +80,12 @@ def measured(analysis: Analysis) -> str:
     machines = " and ".join(dict.fromkeys(_machine(one.provenance["hardware"]) for one in results))
     cells = counted(len(table.done), "cell")
     train, shape = config["train"], config["backbone"]
-    tuned = ", each scheme at the learning rate that it chose on other seeds" if config.get("tuned") else ""
+    tuned = ", each scheme at the learning rate that it chose on another seed" if config.get("tuned") else ""
     size = "".join(f", {key} {shape[key]}" for key in ("width", "depth") if shape.get(key))
     return (
-        "Score S of each scheme on each task: 1 is the exact denoiser, 0 the best denoiser that ignores the prompt, "
-        f"below 0 is worse than that; mean over {counted(seeds, 'seed')} with half its 95 % interval. "
+        "Score `S = 1 - E|x - x*|² / E|x*_blind - x*|²` of each scheme on each task, `x*` the optimal denoiser, "
+        "`x*_blind` the optimal one that ignores the prompt: 1 is the first, 0 the second, below is worse, on a scale "
+        f"of each task's own; mean over {counted(seeds, 'seed')} with half its 95 % interval. "
         f"{_planned(table)}{counted(schemes, 'scheme')} of {min(sizes):.0f} to {max(sizes):.0f} thousand parameters"
         f"{size}, on {_tasks(analysis)}; {cells} of {train['steps']:,} steps of {train['batch']} images{tuned}, "
         f"{_time(_minutes(table))} on {machines}"

@@ -33,6 +33,10 @@ Rows are compared with a variance pooled over all rows of a task (Welch's where 
 A gap of an excess error is a factor, of a score or of control a difference. What is learned at once is decided by
 exact tests.
 """
+WITHIN = """\
+p is corrected over the tests of a claim, not over all claims. Some put what an older one left undecided to fresh seeds,
+or to a wider margin. A claim is contradicted if one of its tests is.
+"""
 FORMER = "What tasks that were void could not show"
 EASY = """\
 The other {claims} are of tasks that every row compared masters (scores of {least:g} or more). What they found are
@@ -85,7 +89,8 @@ def claims_line(analyses: dict[str, Analysis], link: str) -> str:
     page = f" ([{link}]({link}))"
     lines = []
     if newer:
-        lines.append(f"{counted(len(newer), 'pre-registered claim')} at {_size(newer)}: {_verdicts(newer)}{page}.\n")
+        first = f"{counted(len(newer), 'pre-registered claim')} at {_size(newer)}: {_verdicts(newer)}{page}."
+        lines.append(f"{first}\n{WITHIN}")
         easy = {where: one for where, one in newer.items() if all_mastered(one)}
         lines += [f"- {line}" for line in _decided({where: one for where, one in newer.items() if where not in easy})]
         if listed := _decided(easy):

@@ -139,7 +139,7 @@ def _scrub(value: Any) -> Any:
     return value
 
 
-CURVES = ("loss", "grad_norm", "right", "score")  # that figures of a record are made of
+CURVES = ("loss", "grad_norm", "right", "local", "global", "score")  # that figures of a record are made of
 LARGE = 1_500_000  # characters; from there on a file is committed packed
 
 
