@@ -7,10 +7,12 @@ comes near its limit of time has its cell write a checkpoint and goes back into 
 
 from __future__ import annotations
 
+import io
 import signal
+import subprocess
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,12 @@ from bench.store.folders import CellFolder
 
 ARRAY = 1000  # jobs of an array, at most: SLURM's own default
 REQUEUES = 1000  # times that a job may reach its limit of time
+BACK = 300.0  # seconds in which a job that was preempted is in the queue again, if it ever is
+AGAIN = 60.0  # seconds from a submission that failed to the next
+ANSWERS = 30.0  # seconds that SLURM has to signal a job
 QUEUED = "waits in the queue"
 NODE = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED", "TIMEOUT")  # ends that are no doing of the cell
-WAITS = ("PENDING", "REQUEUED")
+WAITS = ("PENDING", "REQUEUED", "PREEMPTED")
 RUNS = ("RUNNING", "COMPLETING", "COMPLETED", "FAILED", "FINISHED")
 
 
@@ -83,13 +88,14 @@ class Process(executor.Process):
     before: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     place: str = QUEUED
+    preempted: float | None = None  # since when SLURM says so
 
     def alive(self) -> bool:
         """Whether its job has not ended."""
         if self.job is None:
             return True
         self._look()
-        over = bool(self.job.done())
+        over = bool(self.job.done()) or self._gone()
         if over:  # it ran, or could not: it waits for nothing
             self.place = ""
         return not over
@@ -99,18 +105,22 @@ class Process(executor.Process):
         return False
 
     def stop(self) -> None:
-        """Cancels the job: SLURM's SIGTERM has the cell write its checkpoint."""
+        """Interrupts the job, so that its cell writes its checkpoint; one whose cell is not at work is cancelled."""
+        if self.job is not None and self.folder.is_locked():
+            with suppress(Exception):
+                interrupt(self.job)
+        else:
+            self.kill()
+
+    def kill(self) -> None:
+        """Cancels the job: SLURM kills what does not end."""
         if self.job is not None:
             with suppress(Exception):
                 self.job.cancel(check=False)
 
-    def kill(self) -> None:
-        """The same: SLURM kills what does not end."""
-        self.stop()
-
     def end(self, seconds: float = 10.0) -> None:
         """Cancels the job and waits until nobody holds the cell."""
-        self.stop()
+        self.kill()
         end = time.monotonic() + seconds
         while self.folder.is_locked() and time.monotonic() < end:
             time.sleep(PAUSE)
@@ -125,7 +135,7 @@ class Process(executor.Process):
             return Ended(-signal.SIGKILL, lost=f"its job {self.job.job_id} ended with {state}")
         if state == "OUT_OF_MEMORY":
             return Ended(1, f"ditbench: SLURM ended job {self.job.job_id} for its memory; run.memory reserves more")
-        if state.startswith("CANCELLED") or state == "INTERRUPTED":
+        if state.startswith("CANCELLED") or state == "INTERRUPTED" or not self.job.done():  # stopped a moment ago
             return Ended(-signal.SIGTERM)
         with suppress(Exception):
             said = last_lines(self.job.stderr() or "")
@@ -133,15 +143,26 @@ class Process(executor.Process):
         return Ended(1, f"ditbench: its job ended with {state}")
 
     def _look(self) -> None:
-        """Notes that its cell has begun, or that its job is in the queue again, at its limit of time."""
-        if self.place and self.job.state in RUNS and self.folder.state() != self.before:
+        """Notes that its cell has begun, or that its job is in the queue again; what SLURM says may be of before."""
+        if self.place and self.folder.state() != self.before and (self.job.state in RUNS or self.folder.is_locked()):
             self.place, self.started = "", time.monotonic()
         elif not self.place and self.job.state in WAITS and not self.folder.is_locked():
             self.place, self.before = QUEUED, self.folder.state()
 
+    def _gone(self) -> bool:
+        """Whether its job was preempted and not queued again: submitit takes it for one that will be."""
+        if self.job.state != "PREEMPTED" or self.folder.is_locked():
+            self.preempted = None
+            return False
+        self.preempted = self.preempted or time.monotonic()
+        if time.monotonic() - self.preempted < BACK:
+            return False
+        return bool(self.job.done(force_check=True)) or self.job.state == "PREEMPTED"
+
     def _result(self) -> Ended | None:
         with suppress(Exception):
-            return Ended(**self.job.result())
+            if self.job.done():  # it would wait for the job
+                return Ended(**self.job.result())
         return None
 
 
@@ -156,6 +177,8 @@ class OnSlurm(executor.Elsewhere[Process]):
     def __init__(self, submit: submitit.Executor, needs: Needs) -> None:
         self.submit, self.needs = submit, needs
         self.running: list[Process] = []
+        self._submitted = self._stopped = False
+        self._refused, self._trouble, self._later = False, "", 0.0
 
     @property
     def free(self) -> int:
@@ -174,26 +197,57 @@ class OnSlurm(executor.Elsewhere[Process]):
         return process
 
     def wait(self, seconds: float) -> None:
-        """Submits what was noted as one array, and waits."""
+        """Submits what was noted as one array, and waits. What is refused while others run is submitted again later.
+
+        Raises:
+            ConfigError: if the first array is refused.
+        """
         noted = [process for process in self.running if process.job is None]
-        if noted and not self.stopping:
-            self._submit(noted)
+        if noted and not self.stopping and time.monotonic() >= self._later:
+            try:
+                self._submit(noted)
+            except (RuntimeError, OSError) as error:
+                self._postpone(noted, error)
         time.sleep(seconds)
 
     def _submit(self, noted: Sequence[Process]) -> None:
         job = CellJob(self.needs.cores, launches.variables())
         folders = [str(process.folder.path) for process in noted]
-        jobs = [self.submit.submit(job, folders[0])] if len(folders) == 1 else self.submit.map_array(job, folders)
+        with redirect_stderr(io.StringIO()):  # submitit prints there what it raises
+            jobs = [self.submit.submit(job, folders[0])] if len(folders) == 1 else self.submit.map_array(job, folders)
         for process, one in zip(noted, jobs, strict=True):
             process.job = one
+        self._submitted, self._refused = True, False
+
+    def _postpone(self, noted: Sequence[Process], error: Exception) -> None:
+        """Has what was refused wait, and says so the first time."""
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        if not self._submitted:
+            raise ConfigError(f"run.executor slurm: {said} (run.slurm has what a job asks for)") from error
+        if not self._refused:
+            self._trouble = f"jobs that SLURM refused, asked for again every {AGAIN:.0f} s: {len(noted)} ({said})"
+        self._refused, self._later = True, time.monotonic() + AGAIN
+
+    def trouble(self) -> str:
+        """That jobs were refused, once."""
+        said, self._trouble = self._trouble, ""
+        return said
+
+    def stop_all(self, grace: float = GRACE, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Stops every cell and waits; cancels what has not ended after `grace` seconds, or once `hurry()`."""
+        super().stop_all(grace, hurry)
+        self._stopped = True
+        for process in self.running:
+            if self.stops(process):
+                process.kill()
 
     def stops(self, process: Process) -> bool:
-        """Whether its cell is held by somebody still: its job may be gone for SLURM before that."""
-        return not process.place and process.folder.is_locked()
+        """Whether its cell is held by somebody still: what SLURM says of its job may be older."""
+        return process.folder.is_locked()
 
     def ended(self) -> list[Process]:
-        """What ended since the last call; once cells are being stopped, all."""
-        if not self.stopping:
+        """What ended since the last call; once cells were stopped, all."""
+        if not self._stopped:
             return super().ended()
         over, self.running = self.running, []
         return over
@@ -222,9 +276,24 @@ def queue(folder: Path, needs: Needs, jobs: int | None, more: dict[str, Any], cl
         }
         how |= {"gpus_per_node": needs.gpus} if needs.gpus else {}
         how |= {"mem_gb": needs.memory / 1e9} if needs.memory else {}
-        how |= {"slurm_array_parallelism": jobs or ARRAY}
-        made.update_parameters(**how | more)
+        how |= {"slurm_array_parallelism": jobs or ARRAY} | more
+        if cores := how.get("slurm_cpus_per_task", how["cpus_per_task"]):  # `srun` does not ask `sbatch` for it
+            how["slurm_srun_args"] = [f"--cpus-per-task={cores}", *(how.get("slurm_srun_args") or ())]
+        made.update_parameters(**how)
     except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
         first = (str(error).splitlines() or [""])[0]
         raise ConfigError(f"run.executor slurm: {first} (run.slurm takes what submitit's AutoExecutor does)") from error
     return made
+
+
+def interrupt(job: submitit.Job[Any]) -> None:
+    """Sends SIGINT to the process of a job that runs. A job that cannot be signalled (it is in the queue) is cancelled.
+
+    Plain `scancel` sends SIGTERM, which submitit ignores, and which reaches nothing below it under proctrack/cgroup.
+    """
+    if isinstance(job, submitit.SlurmJob):
+        with suppress(OSError, subprocess.SubprocessError):
+            command = ["scancel", "--signal=INT", job.job_id]
+            subprocess.run(command, check=True, capture_output=True, timeout=ANSWERS)
+            return
+    job.cancel(check=False)  # for a job of this machine submitit sends SIGINT

@@ -42,7 +42,10 @@ EASY = """\
 The other {claims} are of tasks that every row compared masters (scores of {least:g} or more). What they found are
 differences of error, not of capability:
 """
-SCORES = "Of tasks: score S. Where levels share a column it has means alone, and the record's figure their intervals."
+SCORES = (
+    "Of tasks: score S. Where levels share a column it has means alone, and the record's figure their intervals; costs are "
+    "then of all levels, where the figure has those of one."
+)
 OLDER = "What {size} on 32 px scenes could not show"
 PAIRED = f"""\
 {{count}} older claims, on rendered scenes, with differences paired by seed and 95 % intervals. {OF_SMALL_SCENES}
