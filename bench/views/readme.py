@@ -43,8 +43,8 @@ The other {claims} are of tasks that every row compared masters (scores of {leas
 differences of error, not of capability:
 """
 SCORES = (
-    "Of tasks: score S. Where levels share a column it has means alone, and the record's figure their intervals; costs are "
-    "then of all levels, where the figure has those of one."
+    "Of tasks: score S. Where levels share a column it has means alone, and the record's figure their intervals; costs "
+    "are then of all levels, where the figure has those of one."
 )
 OLDER = "What {size} on 32 px scenes could not show"
 PAIRED = f"""\
