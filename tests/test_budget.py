@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
+from torch import nn
 
 from architectures import Labels
 from bench.config import load as config
-from bench.config.schema import ConfigError, Train
+from bench.config.schema import Backbone, ConfigError, Data, Train
 from bench.config.spec import CellConfig
 from bench.data import datasets, prompts
 from bench.measure import cost
@@ -23,6 +25,7 @@ from bench.run import budget as budgets
 from bench.run import plan as planning
 from bench.run.plan import plan
 from bench.store.folders import Store
+from bench.training.compiling import compile_whole
 
 BACKBONE = {"name": "DiT-XS/4", "width": 64, "depth": 6, "heads": 2}
 
@@ -91,6 +94,103 @@ def test_two_first_launches_measure_once(tmp_path: Path, monkeypatch: pytest.Mon
     with ThreadPoolExecutor(2) as launches:
         first, second = (one.result() for one in [launches.submit(budgets.measured, *given) for _ in range(2)])
     assert first == second == budgets.Match({"train.steps": 1}, 0.0) and len(asked) == 1
+
+
+def test_what_was_timed_in_another_way_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The match of an eager step of a whole batch stayed that of compiled cells in parts."""
+    given = CellConfig("cross-attention"), CellConfig("adaln-zero"), Labels(3), ["a"], tmp_path, print
+
+    def made(steps: int) -> int:
+        monkeypatch.setattr(budgets, "solve", lambda *unused: budgets.Match({"train.steps": steps}, 0.0))
+        return budgets.measured(*given).changes["train.steps"]
+
+    with monkeypatch.context() as before:
+        before.setattr(budgets, "TIMING", 1)
+        assert made(5) == made(6) == 5
+    assert made(7) == made(8) == 7
+
+
+# --- the step that is timed -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """The models that would be compiled; they note the images of each pass in `sizes`, and cuDNN's mode in `tuned`."""
+    models: list[nn.Module] = []
+
+    def note(model: Any) -> None:
+        model.sizes, model.tuned = [], torch.backends.cudnn.benchmark
+        model.register_forward_pre_hook(lambda model, given: model.sizes.append(len(given[0])))
+        models.append(model)
+
+    monkeypatch.setattr(budgets, "compile_whole", note)
+    return models
+
+
+def timed(scheme: str, width: int = 32, **train: Any) -> CellConfig:
+    sizes = Backbone("DiT-XS/4", width=width, depth=1, heads=2)
+    given = Train(batch=8, device="cpu", precision="32", **train)
+    return CellConfig(scheme, backbone=sizes, data=Data(image_size=16), train=given)
+
+
+def both(width: int = 32, **train: Any) -> tuple[float, float]:
+    schemes = ("adaln-zero", "cross-attention")
+    return budgets._seconds_a_step(*(timed(scheme, width, **train) for scheme in schemes), Labels(3))
+
+
+def test_a_step_is_timed_as_cells_make_it(compiled: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled and in parts; it was the eager model on the whole batch, whatever cells do."""
+    both(compile="on", microbatch=2)
+    assert [set(model.sizes) for model in compiled] == [{2}, {2}]
+    assert {len(model.sizes) for model in compiled} == {4 * (5 + 7 * 3)}, "parts of five steps of warm-up, and of 21"
+    both(compile="off", microbatch=2)
+    assert len(compiled) == 2
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_step_is_timed_in_the_arithmetic_of_cells(compiled: list[Any], exact: bool) -> None:
+    """Cells on CUDA have TF32 in float32, and the step that was timed had not. What comes after has its own again."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = exact
+    try:
+        both(compile="on", exact=exact)
+        assert [model.tuned for model in compiled] == [not exact] * 2
+        assert torch.backends.cudnn.benchmark is exact
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def test_cells_on_cuda_and_the_step_that_is_timed_are_pinned_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[torch.device, bool, str]] = []
+
+    def note(device: torch.device, *, exact: bool) -> None:
+        torch.set_float32_matmul_precision("high")
+        asked.append((device, exact))
+
+    monkeypatch.setattr(budgets, "pin", note)
+    with budgets._as_in_a_cell(Train(exact=True), torch.device("cuda")):
+        assert torch.get_float32_matmul_precision() == "high"
+    assert asked == [(torch.device("cuda"), True)] and torch.get_float32_matmul_precision() == "highest"
+
+
+def test_parts_have_the_gradients_of_the_whole_batch(compiled: list[Any]) -> None:
+    for microbatch in (None, 2):
+        torch.manual_seed(0)
+        budgets._noise_step(timed("adaln-zero", compile="on", microbatch=microbatch), Labels(3))()
+    whole, parts = ([parameter.grad for parameter in model.parameters()] for model in compiled)
+    for ours, theirs in zip(parts, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
+
+
+def test_variants_are_timed_compiled_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dynamo's limit is of a process: the ninth model of a launch was an error."""
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", False)
+    monkeypatch.setattr(budgets, "compile_whole", functools.partial(compile_whole, backend="eager"))
+    monkeypatch.setattr(budgets, "_seconds", lambda step, *unused: step() or 1.0)
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for width in (32, 64):
+            assert both(width, compile="on") == (1.0, 1.0)
 
 
 def test_the_target_has_the_options_that_it_is_written_with(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import torch
 from kit import GuardedLaunch, numbers, warm_cell
 from test_microbatch import BATCH, batch
 from tiny import matrix_file, planned, run_all
+from torch._C._distributed_c10d import TCPStore
 from torch.utils.data import DataLoader
 
 import architectures
@@ -29,9 +30,10 @@ from architectures import index_prompt, laws
 from bench.config.schema import ConfigError, Run, Train
 from bench.findings.origins import origins
 from bench.findings.words import machine
+from bench.run import outcome
 from bench.run.endings import RankLost
 from bench.run.needs import needs
-from bench.run.outcome import RATES, _on_these_devices
+from bench.run.outcome import RATES, _cost, _on_these_devices
 from bench.run.processes import marked
 from bench.run.ranks import together
 from bench.run.work import _begun
@@ -41,7 +43,7 @@ from bench.training.checkpoints import load_checkpoint
 from bench.training.compiling import compile_whole
 from bench.training.fit import fit
 from bench.training.module import CellModule
-from bench.training.ranks import Ranks
+from bench.training.ranks import PATIENCE, Ranks
 from bench.training.sharded import gathered
 
 STEPS = 40
@@ -204,6 +206,26 @@ def test_a_rank_whose_code_fails_says_so() -> None:
         forked(lead)
 
 
+def test_ranks_wait_for_each_other_as_long_as_in_a_collective(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They waited 300 s, torch's own limit, at the first collective of a GPU, which meets through the store."""
+    made: list[Any] = []
+
+    def store(*given: Any, **named: Any) -> Any:
+        made.append(TCPStore(*given, **named))
+        return made[-1]
+
+    monkeypatch.setattr("bench.run.ranks.TCPStore", store)
+
+    def work(ranks: Ranks) -> list[Any]:
+        return ranks.gather(made[-1].timeout)
+
+    def lead(out: Any) -> None:
+        with together(SimpleNamespace(path=Path()), 2, "cpu", work, hung) as ranks:  # type: ignore[arg-type]
+            out.put(work(ranks))
+
+    assert forked(lead) == [PATIENCE, PATIENCE]
+
+
 def test_a_cell_that_waits_without_an_error_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with NCCL: the thread that watches the ranks says how one died, and ends the process."""
     monkeypatch.setattr("bench.run.ranks.HUNG", 0.5)
@@ -322,9 +344,68 @@ def test_rates_and_peaks_are_of_the_last_number_of_devices(devices: dict[int, fl
     """A journal names no number while it is one: from one to eight, rates of one counted, and its larger peak."""
     points = {400: 10.0, 600: 70.0}
     history = {"devices": devices, RATES[0]: points, "train_peak_resident_bytes": points, "loss": points}
-    of_last = _on_these_devices({name: one for name, one in history.items() if one})
+    of_last, number = _on_these_devices({name: one for name, one in history.items() if one}, 600)
+    assert number == list({0: 1.0, **devices}.values())[-1]
     assert [list(of_last[name]) for name in (RATES[0], "train_peak_resident_bytes")] == [kept, kept]
     assert of_last["loss"] == points
+
+
+GB = 1e9
+PEAKS = [f"{kind}_peak_allocated_bytes{end}" for kind in ("train", "warm_up") for end in ("", "_total")]
+OF_EIGHT = {name: {900: 2 * GB} for name in PEAKS}
+
+
+def cost(monkeypatch: pytest.MonkeyPatch, now: int, **history: dict[int, float]) -> dict[str, float]:
+    """What 1,000 steps in bf16 cost, of a journal and a cell that is measured on `now` devices."""
+    monkeypatch.setattr(outcome, "count", lambda *given: {"flops_train_per_image": 1e12})
+    monkeypatch.setattr(outcome, "gemm_flops", lambda device: 1e15)
+    loaded = SimpleNamespace(prompts=SimpleNamespace(kind=None), ranks=SimpleNamespace(count=now), device=None)
+    train = Train(steps=1000, batch=8, precision="bf16")
+    cell: Any = SimpleNamespace(spec=SimpleNamespace(config=None), train=train, loaded=loaded)
+    sampling = {"sample_images_per_second": 80.0}
+    return _cost(cell, history | {"train_seconds": {1000: 40.0}}, sampling, "a GPU of no known peak")
+
+
+@pytest.mark.parametrize(("before", "now", "mfu"), [({0: 8.0, 1000: 1.0}, 1, 0.1), ({1000: 8.0}, 8, 0.8)])
+def test_what_is_measured_elsewhere_has_the_rate_of_the_devices_that_trained(
+    monkeypatch: pytest.MonkeyPatch, before: dict[int, float], now: int, mfu: float
+) -> None:
+    """It was killed after its last step: the rate of eight devices was divided by one, and MFU 8 times too high."""
+    alone = now != 1  # it was trained on one device
+    peaks = {name: points for name, points in OF_EIGHT.items() if not (alone and name.endswith("_total"))}
+    found = cost(monkeypatch, now, devices=before, train_images_per_second={500: 790.0, 1000: 810.0}, **peaks)
+    assert found["train_images_per_second"] == 800 and found["mfu_of_gemm"] == pytest.approx(mfu)
+    assert found.get("train_images_per_second_per_device") == (None if alone else 100)
+    assert found.get("sample_images_per_second_per_device") == (10 if alone else None)
+    assert found["train_peak_allocated_bytes"] == 2 * GB
+    assert ("train_peak_allocated_bytes_total" in found) != alone
+
+
+@pytest.mark.parametrize("devices", [{0: 8.0, 992: 1.0}, {992: 8.0}, {0: 8.0, 992: 1.0, 1000: 8.0}])
+def test_after_a_move_without_a_window_there_is_no_rate(
+    monkeypatch: pytest.MonkeyPatch, devices: dict[int, float]
+) -> None:
+    """Eight steps were left: the rate was that of the other number of devices, and so was the peak of memory.
+
+    At step 996 the attempt before was journaled, which came further than its last checkpoint.
+    """
+    now, rates = int(list(devices.values())[-1]), {500: 790.0, 996: 810.0}
+    peaks = OF_EIGHT | {"warm_up_peak_allocated_bytes": {900: 2 * GB, 1000: GB}}
+    found = cost(monkeypatch, now, devices=devices, train_images_per_second=rates, **peaks)
+    assert not [name for name in found if name.startswith(("train_images", "mfu"))]
+    assert {name: value for name, value in found.items() if "_peak_" in name} == {"train_peak_allocated_bytes": GB}
+    later = cost(monkeypatch, now, devices=devices, train_images_per_second=rates | {1000: 100.0})
+    assert later["train_images_per_second"] == 100
+
+
+@pytest.mark.parametrize(("devices", "number"), [({}, 1), ({0: 8.0}, 8), ({0: 1.0}, 1)])
+def test_a_training_without_a_window_has_the_rate_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, devices: dict[int, float], number: int
+) -> None:
+    """Of one device no sum over devices is left, of an attempt on eight that had no checkpoint yet."""
+    found = cost(monkeypatch, number, devices=devices, **OF_EIGHT)
+    assert found["train_images_per_second"] == 200 and found["mfu_of_gemm"] == pytest.approx(0.2 / number)
+    assert ("train_peak_allocated_bytes_total" in found) == (number > 1)
 
 
 def test_a_cell_that_begins_again_on_one_device_says_so(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import functools
 import gc
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,20 +22,24 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from architectures import BackboneConfig, PromptKind
-from bench.config.schema import ConfigError, as_dict
+from architectures import BackboneConfig, PromptKind, index_prompt
+from bench.config.schema import ConfigError, Train, as_dict
 from bench.config.spec import CellConfig
 from bench.measure.cost import count, count_parameters
+from bench.run.checks import check_step
 from bench.store.files import digest, make_folder
 from bench.store.kept import Warn, load_value, save_value
 from bench.store.provenance import hardware
+from bench.training.arithmetic import pin
 from bench.training.bare import bare_step
+from bench.training.compiling import compile_whole
 from bench.training.model import backbone, build
 from bench.training.process import process_of
-from bench.training.stopwatch import Stopwatch
+from bench.training.stopwatch import Stopwatch, Throughput
 
 NEAR = 0.01  # how far off a budget may be met, as a share
 TIMED = ("scheme", "options", "backbone", "data", "train")  # what the time of a step depends on
+TIMING = 2  # how it is timed; 1 was eager, whole batches, in torch's own arithmetic: what was kept of it is not taken
 COUNTED: dict[str, tuple[str, Callable[[CellConfig, PromptKind], float]]] = {
     "params": ("parameters", lambda config, prompt: count_parameters(config, prompt)["parameters_total"]),
     "macs": ("multiply-adds", lambda config, prompt: count(config, prompt)["macs_forward"]),
@@ -59,7 +64,7 @@ def solve(config: CellConfig, target: CellConfig, match: str, prompt: PromptKind
     """What to change of `config` so that it costs what `target` costs.
 
     Raises:
-        ConfigError: if nothing lies within 1 %.
+        ConfigError: if nothing lies within 1 %, or a step cannot be timed.
     """
     if match in COUNTED:
         what, counted = COUNTED[match]
@@ -72,6 +77,7 @@ def solve(config: CellConfig, target: CellConfig, match: str, prompt: PromptKind
         return _stepped(config, target.train.steps * cost(target), cost(config))
     if config.scheme == target.scheme and config.options == target.options:
         return Match({}, 0.0)
+    check_step(config.train)
     theirs, ours = _seconds_a_step(target, config, prompt)
     if config.train.device == "cuda":
         gc.collect()
@@ -93,11 +99,11 @@ def measured(
         warn: gets a sentence on a damaged file.
 
     Raises:
-        ConfigError: if nothing lies within 1 %.
+        ConfigError: if nothing lies within 1 %, or a step cannot be timed.
     """
     sides = [{key: as_dict(one)[key] for key in TIMED} for one in (config, target)]
     machine = {key: value for key, value in hardware(config.train.device).items() if key in ("cpu", "cores", "gpu")}
-    path = cache / "budgets" / f"{digest([sides, repr(prompt), list(code), machine], 16)}.json"
+    path = cache / "budgets" / f"{digest([TIMING, sides, repr(prompt), list(code), machine], 16)}.json"
     make_folder(path.parent)
     with FileLock(path.with_suffix(".lock")):  # two first launches would measure beside one another, and disagree
         if known := load_value(path, warn):
@@ -172,28 +178,57 @@ def _first_above(allowed: range, budget: float, cost: Callable[[int], float], wi
 
 def _seconds_a_step(target: CellConfig, config: CellConfig, prompt: PromptKind) -> tuple[float, float]:
     """Seconds of a training step of both, measured in turns on this machine; medians."""
-    timed = [_noise_step(one, prompt) for one in (target, config)]
     device = torch.device(config.train.device)
-    for step in timed:
-        _seconds(step, 2, device)
-    rounds = [[_seconds(step, 3, device) for step in timed] for _ in range(7)]
+    with _as_in_a_cell(config.train, device):
+        timed = [_noise_step(one, prompt) for one in (target, config)]
+        for step in timed:
+            _seconds(step, Throughput.WARM_UP, device)
+        rounds = [[_seconds(step, 3, device) for step in timed] for _ in range(7)]
     return statistics.median(r[0] for r in rounds), statistics.median(r[1] for r in rounds)
 
 
+@contextmanager
+def _as_in_a_cell(train: Train, device: torch.device) -> Iterator[None]:
+    """The arithmetic of cells meanwhile; what the launch computes next has its own, and no graph is left behind."""
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    tuned, reduced = cudnn.benchmark, products.allow_bf16_reduced_precision_reduction
+    float32 = torch.get_float32_matmul_precision()
+    pin(device, exact=train.exact)
+    try:
+        yield
+    finally:
+        cudnn.benchmark, products.allow_bf16_reduced_precision_reduction = tuned, reduced
+        torch.set_float32_matmul_precision(float32)
+        if train.compile == "on":
+            from torch import _dynamo
+
+            _dynamo.reset()  # its limit of graphs is that of all models of a process
+
+
 def _noise_step(config: CellConfig, prompt: PromptKind) -> Callable[[], None]:
-    """A training step of a variant on images of noise."""
-    device, batch, size = torch.device(config.train.device), config.train.batch, config.data.image_size
-    channels = config.data.in_channels
+    """A training step of a variant on images of noise, as its cell makes it: compiled, and in parts."""
+    train, size, channels = config.train, config.data.image_size, config.data.in_channels
+    device, batch, each = torch.device(train.device), train.batch, train.microbatch or train.batch
     model = build(config, prompt).to(device)
+    if train.compile == "on":
+        compile_whole(model)
     x, noise = (torch.randn(batch, channels, size, size, device=device) for _ in range(2))
     t, null = torch.rand(batch, device=device), prompt.null(batch, device)
-    low, process = config.train.precision == "bf16", process_of(config.train)
+    low, process = train.precision == "bf16", process_of(train)
+    *before, last = (slice(start, start + each) for start in range(0, batch, each))
+
+    def share(part: slice) -> Tensor:
+        return process.loss(model, x[part], noise[part], t[part], index_prompt(null, part)).sum() / batch
 
     def loss() -> Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=low):
-            return process.loss(model, x, noise, t, null).mean()
+            for part in before:
+                one = share(part)
+                with torch.autocast(device.type, enabled=False):
+                    torch.autograd.backward(one)
+            return share(last)
 
-    return bare_step(model, loss, config.train)
+    return bare_step(model, loss, train)
 
 
 def _seconds(step: Callable[[], None], count: int, device: torch.device) -> float:

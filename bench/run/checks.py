@@ -12,7 +12,7 @@ from architectures import PluginError, nearest, scheme_class
 from bench.config.claim import RowFacts
 from bench.config.claim import check as check_claim
 from bench.config.matrix import variants
-from bench.config.schema import ConfigError, Evaluate, Matrix, Run
+from bench.config.schema import ConfigError, Evaluate, Matrix, Run, Train
 from bench.config.spec import CellConfig
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ BUDGETED = {  # budget.match -> what it sets, so that no axis can
     "train_flops": ("train.steps",),
     "wall_clock": ("train.steps",),
 }
+
+# What the time of a step depends on besides; a budget's target is timed with those of the cell that is brought to it.
+TIMES = tuple(
+    f"train.{name}" for name in ("precision", "residual", "recompute", "device", "compile", "exact", "microbatch")
+)
 
 
 def check_names(matrix: Matrix, rows: Iterable[str], facts: Mapping[str, RowFacts] | None = None) -> None:
@@ -56,8 +61,7 @@ def _check_variants(matrix: Matrix) -> None:
     """Refuses what a variant sets itself of that which the budget sets, or counts as the same for its target."""
     match = matrix.budget.match
     steps = ("train.steps", "train.batch") if match in ("train_flops", "wall_clock") else ()
-    times = ("train.precision", "train.residual", "train.recompute", "train.device") if match == "wall_clock" else ()
-    counted = ("backbone.", "data.", "prompt.", "train.process", *steps, *times)
+    counted = ("backbone.", "data.", "prompt.", "train.process", *steps, *(TIMES if match == "wall_clock" else ()))
     for variant in variants(matrix) if match else ():
         if own := [key for key in variant.keys if key.startswith(counted)]:
             raise ConfigError(
@@ -125,6 +129,16 @@ def check_cell(config: CellConfig, data: Dataset, label: str) -> None:
         raise ConfigError(f"{label}: {problem}")
 
 
+def check_step(train: Train) -> None:
+    """Checks what a budget times a step with: it does so before its cell is checked.
+
+    Raises:
+        ConfigError: naming key and value.
+    """
+    for problem in _of_step(train):
+        raise ConfigError(problem)
+
+
 def check_devices(config: CellConfig, run: Run, label: str) -> None:
     """Checks that a cell's batch can be shared out over its devices, and its images can lie on them.
 
@@ -145,8 +159,7 @@ def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:
     for name, length in (("warmup", train.warmup), ("cooldown", train.cooldown)):
         if length > train.steps:
             yield f"train.{name} {length} is longer than train.steps {train.steps}"
-    if train.microbatch is not None and train.batch % train.microbatch:
-        yield f"train.microbatch {train.microbatch} does not divide train.batch {train.batch}"
+    yield from _of_step(train)
     yield from _of_process(config, data)
     yield from _unmodulated(config)
     if evaluate.samples < FEWEST:
@@ -167,6 +180,12 @@ def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:
     scales = [f"{scale:g}" for scale in evaluate.sweep]
     if len(set(scales)) < len(scales):
         yield f"evaluate.sweep names a guidance scale twice: {', '.join(scales)}"
+
+
+def _of_step(train: Train) -> Iterator[str]:
+    """Parts that are no whole number, a compiler that is not there."""
+    if train.microbatch is not None and train.batch % train.microbatch:
+        yield f"train.microbatch {train.microbatch} does not divide train.batch {train.batch}"
     if train.compile == "on" and train.device == "cpu" and not _compiler():
         yield f"train.compile on needs a C++ compiler ({', '.join(COMPILERS)}), and there is none; choose off"
 

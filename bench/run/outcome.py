@@ -24,7 +24,7 @@ from bench.training import dynamics
 from bench.training.arithmetic import arithmetic
 from bench.training.checkpoints import digest_file, newest_checkpoint
 from bench.training.model import backbone as build_backbone
-from bench.training.stopwatch import median_iqr
+from bench.training.stopwatch import Throughput, median_iqr
 
 LAST = ("train_steady_allocated_bytes", "train_allocation_retries")  # of which the last value counts
 RATES = ("train_images_per_second", "sample_images_per_second")
@@ -54,20 +54,20 @@ def result(cell: CellAtWork, measured: Measured, observed: Observation) -> Resul
 
 def _cost(cell: CellAtWork, history: History, sampling: dict[str, float], gpu: str) -> dict[str, float]:
     """Counted on the model, and measured while it trained and sampled."""
-    cost, devices = count(cell.spec.config, cell.loaded.prompts.kind), cell.loaded.ranks.count
-    seconds = history["train_seconds"][cell.train.steps]
-    history = _on_these_devices(history)
-    whole = cell.train.steps * cell.train.batch / seconds  # of so short a training there are no windows
-    rates = list(history.get("train_images_per_second", {}).values())
-    cost |= median_iqr(rates or [whole], "train_images_per_second")
+    cost, steps = count(cell.spec.config, cell.loaded.prompts.kind), cell.train.steps
+    seconds = history["train_seconds"][steps]
+    history, trained_on = _on_these_devices(history, steps)
+    whole = {steps: steps * cell.train.batch / seconds}  # of so short a training there are no windows
+    cost |= median_iqr(list(history.get(RATES[0], whole).values()), RATES[0])
     cost |= sampling | {"train_seconds": seconds}
-    last = history.get("evaluate_seconds", {}).get(cell.train.steps, 0.0)
+    last = history.get("evaluate_seconds", {}).get(steps, 0.0)
     cost["evaluate_seconds"] = last + sum(history.get("curve_seconds", {}).values())
     cost |= _peaks(history)
     cost |= {name: list(history[name].values())[-1] for name in LAST if name in history}
-    cost |= {f"{name}_per_device": cost[name] / devices for name in RATES if devices > 1 and name in cost}
-    if gpu and cell.train.precision == "bf16":  # the peaks are those of bf16
-        flops = cost["flops_train_per_image"] * cost["train_images_per_second"] / devices
+    devices = dict(zip(RATES, (trained_on, cell.loaded.ranks.count), strict=True))
+    cost |= {f"{name}_per_device": cost[name] / n for name, n in devices.items() if n > 1 and name in cost}
+    if gpu and cell.train.precision == "bf16" and RATES[0] in cost:  # the peaks are those of bf16
+        flops = cost["flops_train_per_image"] * cost[RATES[0]] / trained_on
         cost |= utilisation(flops, gpu, gemm_flops(cell.loaded.device))
     return cost
 
@@ -79,20 +79,30 @@ def _peaks(history: History) -> dict[str, float]:
     return warm or {name.replace(PEAKS[1], PEAKS[0], 1): value for name, value in most.items()}
 
 
-def _on_these_devices(history: History) -> History:
-    """Without rates and peaks of memory of attempts on another number of devices than the last, or cut otherwise."""
+def _on_these_devices(history: History, steps: int) -> tuple[History, int]:
+    """Rates and peaks of memory of the devices that trained last, beside all else, and how many they are.
+
+    An attempt that begins after the last step trains nothing. Where they trained too little for a window after a move,
+    there is an empty entry of the training rate: it is that of neither number of devices.
+    """
     cut = history.get("sharded", {})
-    named = [(step, (count, cut.get(step, 0.0))) for step, count in history.get("devices", {}).items()]
+    named = [(step, (count, cut.get(step, 0.0))) for step, count in history.get("devices", {}).items() if step < steps]
     numbers = [(0, (1.0, 0.0)), *named]  # while it is one, the journal names none
-    changes = [step for (_, before), (step, now) in itertools.pairwise(numbers) if before != now]
-    if not changes:
-        return history
-    kept = {
-        name: {step: value for step, value in points.items() if step > changes[-1]}
-        for name, points in history.items()
-        if name == RATES[0] or name.startswith(PEAKS)
-    }
-    return history | {name: points for name, points in kept.items() if points}
+    since = max((step for (_, before), (step, now) in itertools.pairwise(numbers) if before != now), default=0)
+    devices = int(numbers[-1][1][0])
+    peaks = {name: points for name, points in history.items() if name.startswith(PEAKS)}
+    others = {name: points for name, points in history.items() if name not in peaks}
+    if devices == 1:
+        peaks = {name: points for name, points in peaks.items() if not name.endswith("_total")}
+    if since:
+        peaks = {name: kept for name, points in peaks.items() if (kept := _after(since, points))}
+        warm = since + Throughput.WARM_UP  # a rate up to there is of an attempt before, which came further
+        others[RATES[0]] = _after(warm, history.get(RATES[0], {}))
+    return others | peaks, devices
+
+
+def _after(step: int, points: dict[int, float]) -> dict[int, float]:
+    return {at: value for at, value in points.items() if at > step}
 
 
 def _provenance(cell: CellAtWork, measured: Measured) -> dict[str, Any]:

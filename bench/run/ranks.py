@@ -25,7 +25,7 @@ from bench.run.endings import RankLost, classified
 from bench.run.processes import CRASHES, end_with_parent
 from bench.store.folders import CellFolder, Status
 from bench.training.callback import Diverged
-from bench.training.ranks import ALONE, Ranks
+from bench.training.ranks import ALONE, PATIENCE, Ranks
 from bench.training.signals import Stopped, ignore_stops
 
 HOST = "127.0.0.1"
@@ -101,7 +101,7 @@ class _Others:
     def meet(self, hung: Callable[[Status, str], NoReturn]) -> Ranks:
         """This process as rank 0, once all are there."""
         threading.Thread(target=self._watch, args=(hung,), daemon=True, name="ditbench-ranks").start()
-        store = TCPStore(HOST, 0, self.count, is_master=True, wait_for_workers=False)
+        store = TCPStore(HOST, 0, self.count, is_master=True, wait_for_workers=False, timeout=PATIENCE)
         for one in self.all:
             with suppress(OSError):  # it died: that is seen
                 one.words.send(store.port)
@@ -164,7 +164,7 @@ def _rank(ranks: Ranks, device: str, words: Connection, work: Work, folder: Cell
 
         def joined() -> None:
             port = words.recv()
-            ranks.join(TCPStore(HOST, port, ranks.count, is_master=False), device)
+            ranks.join(TCPStore(HOST, port, ranks.count, is_master=False, timeout=PATIENCE), device)
             work(ranks)
 
         status, reason = classified(joined, folder)

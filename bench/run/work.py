@@ -137,6 +137,7 @@ def train(cell: CellAtWork) -> None:
         batch=cell.train.batch,
         steps=last,
         seed=seed,
+        device=loaded.device,
         workers=cell.spec.workers,
         part=part,
         images_on=loaded.device if cell.spec.images == "device" else None,

@@ -84,7 +84,7 @@ def harness(
     callback = Timed(train, journal, folder, grid_every=steps + 1, write_grid=lambda step: None)
     callback.at = at or {}
     begin = time.perf_counter()
-    batches = Batches(subject.data, subject.prompts, batch=train.batch, steps=steps, seed=0)
+    batches = _batches(subject, steps)
     fit(module, batches, callback, resume=None)
     seconds, peaks = time.perf_counter() - begin, callback.memory.peaks
     windows = [train.batch / rate for rate in curves(journal.path)["train_images_per_second"].values()]
@@ -124,7 +124,12 @@ def plain(subject: LoadedCell, *, resident: bool = False) -> Callable[[], None]:
 
 def first_batches(subject: LoadedCell, steps: int) -> Iterator[tuple[Tensor, Any]]:
     """A cell's training batches with their prompts, on the host: what its loop takes, without the loop."""
-    return iter(Batches(subject.data, subject.prompts, batch=subject.config.train.batch, steps=steps, seed=0).here)
+    return iter(_batches(subject, steps).here)
+
+
+def _batches(subject: LoadedCell, steps: int) -> Batches:
+    batch = subject.config.train.batch
+    return Batches(subject.data, subject.prompts, batch=batch, steps=steps, seed=0, device=subject.device)
 
 
 def _on(device: torch.device, given: tuple[Tensor, Any]) -> tuple[Tensor, Any]:

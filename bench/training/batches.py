@@ -134,11 +134,13 @@ class Batches(lightning.LightningDataModule):
         batch: int,
         steps: int,
         seed: int,
+        device: torch.device,
         workers: int = 0,
         part: slice = WHOLE,
         images_on: torch.device | None = None,
     ) -> None:
         super().__init__()
+        self.pinned = device.type == "cuda"  # not whether there is one: pinning opens a context on it
         self.images_on = images_on
         self.task = TaskBatches(data, prompts, batch, steps, seed, part) if data.task is not None else None
         self.images = TrainImages(data, prompts)
@@ -154,16 +156,16 @@ class Batches(lightning.LightningDataModule):
         """Whole batches, as the sampler orders them."""
         if self.images_on is not None:
             return _Here(DeviceImages(self.images, self.images_on), self.sampler)
-        if not self.workers and not torch.cuda.is_available():
+        if not self.workers and not self.pinned:
             return self.here
         if self.task is not None:
-            return DataLoader(self.task, batch_size=None, collate_fn=_unchanged, pin_memory=torch.cuda.is_available())
+            return DataLoader(self.task, batch_size=None, collate_fn=_unchanged, pin_memory=self.pinned)
         return DataLoader(
             self.images,
             batch_sampler=self.sampler,
             num_workers=self.workers,
             collate_fn=_unchanged,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.pinned,
             persistent_workers=self.workers > 0,
         )
 

@@ -71,6 +71,24 @@ from bench.store.folders import Store
             },
             "variant 'large' sets data.image_size: with budget.match train_flops",
         ),
+        *(
+            (
+                {
+                    "budget": {"match": "wall_clock"},
+                    "variants": ["adaln-zero", {"scheme": "adaln-zero", "name": "other", key: value}],
+                },
+                f"variant 'other' sets {key}: with budget.match wall_clock",
+            )
+            for key, value in {"train.compile": "on", "train.exact": True, "train.microbatch": 4}.items()
+        ),
+        (
+            {
+                "budget": {"match": "wall_clock", "to": "adaln"},
+                "variants": ["adaln-zero", "adaln"],
+                "train__microbatch": 3,
+            },
+            "train.microbatch 3 does not divide train.batch 8",
+        ),
         ({"budget": {"match": "params", "to": "adaln"}}, "budget.to 'adaln'"),
         ({"budget": {"to": "adaln-zero"}}, "needs budget.match"),
         ({"variants": ["pixart", "shared-modulation"]}, "the same cell"),
@@ -102,6 +120,9 @@ def test_a_compiler_that_is_missing_is_found_out_at_once(tmp_path: Path, monkeyp
     monkeypatch.setattr(checks.shutil, "which", lambda name: None)
     with pytest.raises(ConfigError, match=r"train\.compile on needs a C\+\+ compiler"):
         planned(tmp_path, train__compile="on")
+    with pytest.raises(ConfigError, match=r"variant 'adaln-zero': train\.compile on needs a C\+\+ compiler"):
+        both = ["adaln-zero", "adaln"]  # the first is timed before it is checked
+        planned(tmp_path, train__compile="on", variants=both, budget={"match": "wall_clock", "to": "adaln"})
 
 
 def test_what_is_hardly_meant_is_said(tmp_path: Path) -> None:
