@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import tracemalloc
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +19,15 @@ import pytest
 import torch
 from kit import precisions
 from PIL import Image
+from safetensors.numpy import save_file
 from tiny import MATRIX, ditbench, matrix_file, planned, run_all
 
 from bench.config.schema import Data, Train
 from bench.data import datasets, encode, images_once, latents, prepared, vae
 from bench.data.errors import DataError
+from bench.data.subsets import chosen
 from bench.measure import metrics, protocol
+from bench.store.disk import DiskError
 from bench.store.journal import Journal
 from bench.training.callback import CellCallback, RankCallback
 
@@ -206,6 +211,72 @@ def test_a_decoder_is_gone_after_a_sample_grid(weights: Path, tmp_path: Path, le
     module = SimpleNamespace(averaged=nullcontext, agreed=bool, ranks=ranks, seconds=0.0)
     callback.on_train_batch_end(SimpleNamespace(global_step=7), module, None, None, 0)
     assert vae.of_folder.cache_info().currsize == 0
+
+
+# --- large folders ----------------------------------------------------------------------------------------------------
+
+
+def folder_of_latents(out: Path, images: Any, shards: dict[str, Any]) -> Data:
+    """A folder as `ditbench encode` leaves it, of held-out images and latents (n, 1, 2, 2) by name of shard."""
+    out.mkdir()
+    for name, part in shards.items():
+        save_file({"latents": part}, out / name)
+    np.save(out / "heldout-images.npy", images)
+    for name in latents.DECODER:
+        (out / name).write_text("{}")
+    counts = {split: sum(len(part) for name, part in shards.items() if split in name) for split in latents.SPLITS}
+    own = {"channels": 1, "size": 2, "counts": counts, "vae": "none"}
+    prepared.seal(out, {"latents": own, "classes": None})
+    return Data("latents", path=str(out))
+
+
+def few(*values: int) -> Any:
+    return np.array(values, np.float16)[:, None, None, None] * np.ones((1, 2, 2), np.float16)
+
+
+def test_shards_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    """As text 100000 comes before 10001: behind it, latents had the labels of others."""
+    numbers = [0, 9, 10_000, 10_001, 99_999, 100_000, 100_001, 1_000_000]
+    parts = {latents.shard_name("train", number): few(place) for place, number in enumerate(numbers)}
+    folder_of_latents(tmp_path / "out", np.zeros((0, 4, 4, 3), np.uint8), parts | {"heldout-00000.safetensors": few(9)})
+    found = list(latents.shards(tmp_path / "out", "train"))
+    assert [start for start, _ in found] == [int(part.flat[0]) for _, part in found] == list(range(len(numbers)))
+    every = [f"train-{number:05d}.safetensors" for number in range(100_100)]
+    others = ["train-00000.json", "train-copy.safetensors", "heldout-00000.safetensors", "train-00001.safetensors.bak"]
+    assert latents.ordered([*others, *sorted(every)], "train") == every
+    assert [latents.shard_name("train", k) for k in (0, 100_099)] == [every[0], every[-1]]
+
+
+def test_prepared_latents_take_their_space_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mapped file took it page by page, and a disk that filled meanwhile ended the process by a signal."""
+    shards = {"train-00000.safetensors": few(1, 2), "heldout-00000.safetensors": few(3)}
+    config = folder_of_latents(tmp_path / "out", np.zeros((1, 4, 4, 3), np.uint8), shards)
+    (tmp_path / "prepared").mkdir()
+
+    def full(descriptor: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DiskError, match=r"prepared latents of .*no space left for .*train-x0.npy"):
+        latents.fill(config, tmp_path / "prepared", lambda *_: None)
+
+
+def test_held_out_images_are_copied_a_few_at_a_time(tmp_path: Path) -> None:
+    """All of them at once are 9.8 GB of ImageNet at 256 px; the file is what `np.save` writes of them."""
+    images = np.random.default_rng(0).integers(0, 256, (2000, 64, 64, 3), np.uint8)
+    shards = {"train-00000.safetensors": few(1, 2), "heldout-00000.safetensors": few(*range(2000))}
+    config = replace(folder_of_latents(tmp_path / "out", images, shards), heldout_count=1900)
+    (tmp_path / "prepared").mkdir()
+    tracemalloc.start()
+    latents.fill(config, tmp_path / "prepared", lambda *_: None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    rows = chosen(1900, 2000, seed=config.seed, name="heldout")
+    np.save(tmp_path / "whole.npy", images[rows])
+    copied = (tmp_path / "prepared" / "heldout-images.npy").read_bytes()
+    assert copied == (tmp_path / "whole.npy").read_bytes() and peak < len(copied) / 3
+    assert np.load(tmp_path / "prepared" / "train-images.npy").shape == (0, 64, 64, 3)
+    assert np.array_equal(np.load(tmp_path / "prepared" / "heldout-x0.npy")[:, 0, 0, 0], rows)
 
 
 # --- ImageNet's layouts, straight from the files ----------------------------------------------------------------------

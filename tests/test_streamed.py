@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import tarfile
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,12 +18,17 @@ from kit import assert_same
 from odd_sets import labelled, parquet, png, read
 from PIL import Image
 from tiny import planned, run_all
+from torch.utils.data import DataLoader
 
 from bench.config.schema import ConfigError, Data, Prompt, as_dict
 from bench.data import datasets, prompts, streamed
 from bench.data.datasets import DataError
-from bench.data.reading import hub
+from bench.data.reading import convert, hub
+from bench.data.reading.layouts import read_layout
+from bench.data.reading.rows import Rows
 from bench.training.batches import Batches, StepSampler
+
+CPU = torch.device("cpu")
 
 
 def folder(root: Path) -> Path:
@@ -95,7 +101,7 @@ def test_a_cell_sees_the_same_batches(tmp_path: Path, kind: str, workers: int) -
     for stream in (False, True):
         data = read(path, tmp_path / "cache", stream=stream, **keys)
         prompted = prompts.prepare(data, Prompt(), tmp_path / "cache")
-        loader = Batches(data, prompted, batch=6, steps=5, seed=1, workers=workers).train_dataloader()
+        loader = Batches(data, prompted, batch=6, steps=5, seed=1, device=CPU, workers=workers).train_dataloader()
         found.append([(images[:, 0, 0, 0].tolist(), labels.tolist()) for images, labels in loader])
     assert (found[0] == found[1]) == (kind != "parquet")
     for images, labels in found[1]:
@@ -140,6 +146,33 @@ def test_blocks_are_read_once_a_window_and_given_up(tmp_path: Path, monkeypatch:
         assert images[np.asarray(batch)][:, 0, 0, 0].tolist() == batch
         kept.append(sum(map(len, images._stored.values())))
     assert max(kept) <= 16 and len(opened) <= 12  # of 8 blocks, some of which two windows share
+
+
+@pytest.mark.parametrize("group", [3, 5, 6, 7, 10, 25, 59])
+def test_a_block_is_read_once_in_each_window_that_touches_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int
+) -> None:
+    """Where a window's blocks had more rows than two windows, they gave way to each other at every batch."""
+    monkeypatch.setattr(streamed, "WINDOW", 8)
+    images = read(parquets(tmp_path / "set", 59, group), tmp_path / "cache", stream=True).train.images
+    assert isinstance(images, streamed.StreamedImages) and images.blocks is not None
+    rows, opened, held = images._opened().rows, Counter[int](), [0]
+    method = type(rows).images
+
+    def counted(self: Any, column: str, wanted: Any) -> Any:
+        opened[int(wanted[0]) // group] += 1
+        held.append(len(wanted) + sum(map(len, images._stored.values())))
+        return method(self, column, wanted)
+
+    monkeypatch.setattr(type(rows), "images", counted)
+    for epoch in range(3):
+        order = images.permutation(np.random.default_rng(epoch))
+        windows = np.split(images.blocks[order], range(8, 59, 8))
+        opened.clear()
+        for start in range(0, 59, 2):  # no batch is of two windows
+            assert images[order[start : start + 2]][:, 0, 0, 0].tolist() == order[start : start + 2].tolist()
+        touched = Counter(int(block) for window in windows for block in np.unique(window))
+        assert opened <= touched and max(held) <= max(16, 8 + 2 * group)
 
 
 def _counting(method: Any, seen: list[int]) -> Any:
@@ -233,6 +266,76 @@ def test_parquet_of_the_hub_is_read_where_it_lies(tmp_path: Path, monkeypatch: p
     assert any("images stay on the hub, at commit aaaa" in note for note in ours.notes)
 
 
+STORED = "struct", "bytes", "arrow", "no statistics"
+
+
+def with_gaps(root: Path, kind: str) -> Path:
+    """32 rows in blocks of 4, of which 9, 22 and 30 have no image; that of 14 is a file, but for kind `bytes`."""
+    images: list[Any] = [{"bytes": png(k), "path": None} for k in range(32)]
+    images[9], images[22], images[30] = None, {"bytes": None, "path": None}, {"bytes": None, "path": " "}
+    images[14] = {"bytes": None, "path": "14.png"}
+    root.mkdir()
+    (root / "14.png").write_bytes(png(14))
+    if kind == "bytes":
+        images = [one and one["bytes"] for one in images]
+        images[14] = png(14)
+    for split, own in (("train", images), ("test", [png(k) for k in range(8)] if kind == "bytes" else images[:8])):
+        table = pyarrow.table({"image": own, "label": [k % 3 for k in range(len(own))]})
+        if kind == "arrow":
+            with pyarrow.ipc.new_file(root / f"{split}.arrow", table.schema) as file:
+                file.write_table(table, max_chunksize=4)
+        else:
+            more = {"row_group_size": 4, "write_statistics": kind != "no statistics"}
+            pyarrow.parquet.write_table(table, root / f"{split}.parquet", **more)
+    return root
+
+
+@pytest.mark.parametrize("kind", STORED)
+def test_rows_without_image_are_found_where_the_files_do_not_say_that_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Every image of the set was read before the first step, only to see whether it is there."""
+    read_rows: dict[str, list[int]] = {}
+    method, said = Rows.images, []
+
+    def counted(self: Rows, column: str, wanted: Any = None) -> Any:
+        read_rows[self.split] = list(range(len(self)) if wanted is None else wanted)
+        return method(self, column, wanted)
+
+    monkeypatch.setattr(Rows, "images", counted)
+    path = with_gaps(tmp_path / "set", kind)
+    config = Data("huggingface", path=str(path), image_size=8, label_column="label", missing="drop", stream=True)
+    parts, _ = convert.used(config, read_layout(path, config), lambda *words: said.append(words))
+    assert parts[0].kept.tolist() == [k for k in range(32) if k not in (9, 22, 30)]
+    assert [part.about["dropped"] for part in parts] == [3, 0] and len(parts[1].kept) == 8
+    blocks = {"bytes": (2, 5, 7), "no statistics": range(8)}.get(kind, (2, 3, 5, 7))
+    assert read_rows["train"] == [k for k in range(32) if k // 4 in blocks]
+    assert read_rows["test"] == (list(range(8)) if kind == "no statistics" else [])
+    assert ("look for train images", len(read_rows["train"]), len(read_rows["train"])) in said
+    found = read(path, tmp_path / "cache", stream=True, missing="drop").train
+    assert found.images[:][:, 0, 0, 0].tolist() == parts[0].kept.tolist()
+
+
+def test_of_the_hub_only_row_groups_that_may_lack_an_image_are_fetched_to_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, path, noise = Hub(monkeypatch), tmp_path / "set", np.random.default_rng(0)
+    images: list[Any] = [encoded(noise.integers(0, 256, (64, 64, 3), np.uint8)) for _ in range(32)]
+    images[7] = None
+    path.mkdir()
+    for split in ("train", "test"):
+        columns = {"image": [{"bytes": one, "path": None} for one in images], "label": [k % 3 for k in range(32)]}
+        pyarrow.parquet.write_table(pyarrow.table(columns), path / f"{split}.parquet", row_group_size=4)
+    there.push("a" * 40, path)
+    config = Data("huggingface", path="someone/photos", label_column="label", missing="drop", stream=True)
+    layout = convert.layout_of(config, None, tmp_path, tmp_path)
+    there.fetched = 0
+    parts, _ = convert.used(config, layout)
+    assert [len(part.kept) for part in parts] == [31, 31]
+    whole = sum((path / f"{split}.parquet").stat().st_size for split in ("train", "test"))
+    assert 0 < there.fetched < whole / 4
+
+
 def test_other_files_of_the_hub_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = Hub(monkeypatch)
     there.files[""] = {"train": ["hf://datasets/someone/photos/train-0.tar"]}
@@ -311,13 +414,35 @@ def test_batches_that_are_taken_on_the_device_are_the_same(tmp_path: Path, part:
     data = read(folder(tmp_path / "set"), tmp_path / "cache")
     prompted = prompts.prepare(data, Prompt(), tmp_path / "cache")
     found = []
-    for place in (None, torch.device("cpu")):
-        batches = Batches(data, prompted, batch=6, steps=7, seed=1, part=part, images_on=place)
+    for place in (None, CPU):
+        batches = Batches(data, prompted, batch=6, steps=7, seed=1, device=CPU, part=part, images_on=place)
         batches.load_state_dict({"next_step": 2})
         loader = batches.train_dataloader()
         assert len(loader) == 7
         found.append([(images.tolist(), labels.tolist()) for images, labels in loader])
     assert found[0] == found[1] and len(found[0]) == 5
+
+
+@pytest.mark.parametrize("source", ["images", "task"])
+def test_batches_are_pinned_for_the_device_of_the_cell_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """A cell on the CPU of a machine with a GPU pinned its batches, and opened a context of CUDA on that GPU."""
+    if source == "task":
+        task = Data(source="task", task="grain", level="easy", heldout_count=8)
+        data = datasets.load(datasets.prepare(task, tmp_path / "cache"))
+    else:
+        data = read(folder(tmp_path / "set"), tmp_path / "cache")
+    prompted = prompts.prepare(data, Prompt(), tmp_path / "cache")
+
+    def loader(device: str, workers: int = 0) -> Any:
+        given = {"batch": 6, "steps": 2, "seed": 1, "device": torch.device(device), "workers": workers}
+        return Batches(data, prompted, **given).train_dataloader()
+
+    for there in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert not isinstance(loader("cpu"), DataLoader) and loader("cuda").pin_memory
+        assert not loader("cpu", workers=2).pin_memory
 
 
 @pytest.mark.thorough

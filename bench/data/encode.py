@@ -155,7 +155,7 @@ def _jobs(request: Request) -> Iterator[tuple[str, str, int, int]]:
     for split in latents.SPLITS:
         count = request.data.splits[split].count
         for index, start in enumerate(range(0, count, request.shard)):
-            yield f"{split}-{index:05d}.safetensors", split, start, min(start + request.shard, count)
+            yield latents.shard_name(split, index), split, start, min(start + request.shard, count)
 
 
 def _whole(file: Path, key: str, warn: Warn) -> bool:

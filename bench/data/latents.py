@@ -11,9 +11,10 @@ FOLDER/    meta.json                     what was encoded by what, and the diges
 from __future__ import annotations
 
 import json
-import math
+import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,13 @@ from bench.config.schema import Data
 from bench.data import prepared
 from bench.data.errors import DataError, short
 from bench.data.subsets import chosen
-from bench.store.disk import writing
 from bench.store.files import digest
 
 VERSION = 1
 TYPE = np.float16  # of what is stored: latents are of order one
 DECODER = ("config.json", "diffusion_pytorch_model.safetensors")
 SPLITS = ("train", "heldout")
+COPIED = 256  # images at once: 50 MB at 256 px
 
 
 def about(config: Data) -> dict[str, Any]:
@@ -119,15 +120,13 @@ def _write(
     progress: Callable[[str, int, int], None],
 ) -> None:
     shape = (len(rows), own["channels"], own["size"], own["size"])
-    path, done = folder / f"{split}-x0.npy", 0
-    with writing(path, "prepared latents", math.prod(shape) * TYPE().itemsize):
-        out = np.lib.format.open_memmap(path, mode="w+", dtype=TYPE, shape=shape)
-        for start, part in shards(source, split):
-            wanted = rows[(rows >= start) & (rows < start + len(part))] - start
-            out[done : done + len(wanted)] = part[wanted]
-            done += len(wanted)
-            progress(f"read {split} latents", done, len(rows))
-        out.flush()
+    out, done = prepared.array_file(folder / f"{split}-x0.npy", shape, TYPE, "prepared latents"), 0
+    for start, part in shards(source, split):
+        wanted = rows[(rows >= start) & (rows < start + len(part))] - start
+        out[done : done + len(wanted)] = part[wanted]
+        done += len(wanted)
+        progress(f"read {split} latents", done, len(rows))
+    out.flush()
     if done != len(rows):
         raise DataError(f"latents {source}: {done} of {len(rows)} {split} latents; a shard is missing")
     labels, captions = source / f"{split}-labels.npy", source / f"{split}-captions.txt"
@@ -136,8 +135,28 @@ def _write(
     if captions.exists():
         texts = captions.read_text(encoding="utf-8").split("\n")
         (folder / captions.name).write_text("\n".join(texts[row] for row in rows), encoding="utf-8", newline="")
+    _write_images(source, folder, split, rows if split == "heldout" else rows[:0])  # training has no need
+
+
+def _write_images(source: Path, folder: Path, split: str, rows: NDArray[np.int64]) -> None:
+    """The real images of held-out rows, a few at a time: all of them may outgrow the memory."""
     images = np.load(source / "heldout-images.npy", mmap_mode="r")
-    np.save(folder / f"{split}-images.npy", images[rows] if split == "heldout" else images[:0])  # training has no need
+    out = prepared.images_file(folder / f"{split}-images.npy", len(rows), images.shape[1])
+    for start in range(0, len(rows), COPIED):
+        out[start : start + COPIED] = images[rows[start : start + COPIED]]
+    out.flush()
+
+
+def shard_name(split: str, index: int) -> str:
+    """The file of the index-th shard of a split."""
+    return f"{split}-{index:05d}.safetensors"
+
+
+def ordered(names: Iterable[str], split: str) -> list[str]:
+    """Those of the names that are shards of a split, by their number: as text, 100000 comes before 10001."""
+    numbers = {name: re.fullmatch(rf"{split}-(\d+)\.safetensors", name) for name in names}
+    found = {name: int(number[1]) for name, number in numbers.items() if number}
+    return sorted(found, key=found.__getitem__)
 
 
 def shards(folder: Path, split: str) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -145,7 +164,7 @@ def shards(folder: Path, split: str) -> Iterator[tuple[int, NDArray[Any]]]:
     from safetensors.numpy import load_file
 
     start = 0
-    for file in sorted(folder.glob(f"{split}-*.safetensors")):
-        part = load_file(file)["latents"]
+    for name in ordered(os.listdir(folder), split):
+        part = load_file(folder / name)["latents"]
         yield start, part
         start += len(part)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bench.data.reading.parts import Part
     from bench.data.reading.rows import Rows
 
-WINDOW = 4096  # rows that are permuted among each other; the stored bytes of two windows are kept in memory
+WINDOW = 4096  # rows that are permuted among each other
 ROWS, BLOCKS, FILES, PLACE = "train-rows.npy", "train-blocks.npy", "train-files.txt", "place.txt"
 HUB = "train-hub.json"  # of a data set of the hub: its name and commit
 VERSION = 2  # of what is written; whoever changes it raises this, and all is prepared again
@@ -100,6 +100,10 @@ def note(part: Part) -> str | None:
 class StreamedImages:
     """Images of the training split, an array uint8 (n, H, W, 3) to whoever indexes it.
 
+    Where rows are read in blocks, each process that loads keeps the stored bytes of the last blocks: at most those of
+    2 `WINDOW` rows, or of `WINDOW` rows and two of the largest blocks if that is more. The blocks of one window never
+    have more rows, so that none of them is read again before the next window.
+
     Args:
         folder: of the prepared data.
         config: of the data.
@@ -109,6 +113,7 @@ class StreamedImages:
         self.config = config
         self.rows: NDArray[np.int64] = np.load(folder / ROWS)
         self.blocks: NDArray[np.int64] | None = np.load(folder / BLOCKS) if (folder / BLOCKS).exists() else None
+        self._largest = 0 if self.blocks is None else int(np.bincount(self.blocks).max())  # rows of a block
         self.shape = (len(self.rows), config.image_size, config.image_size, 3)
         self._folder = folder
         self._part: Part | None = None
@@ -177,8 +182,9 @@ class StreamedImages:
         if block not in self._stored:
             assert self.blocks is not None
             own = self.rows[slice(*np.searchsorted(self.blocks, (block, block + 1)))]  # blocks rise with the rows
-            self._stored[block] = dict(zip(own.tolist(), part.rows.images(self.config.image_column, own), strict=True))
-            while sum(map(len, self._stored.values())) > max(2 * WINDOW, len(own)):
+            limit = max(2 * WINDOW, WINDOW + 2 * self._largest)
+            while sum(map(len, self._stored.values())) + len(own) > limit:  # before it is read: never more in memory
                 self._stored.popitem(last=False)
+            self._stored[block] = dict(zip(own.tolist(), part.rows.images(self.config.image_column, own), strict=True))
         self._stored.move_to_end(block)
         return self._stored[block]

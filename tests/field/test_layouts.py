@@ -488,6 +488,74 @@ def test_an_archive_for_each_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    ["{}/images.zip", "{}/images.tar.gz", "set.{}.zip", "set.2023.{}.tgz", "{}.v1.zip", "{}/images.{}.zip", "a/{}.TAR"],
+)
+def test_archives_are_unpacked_apart(tmp_path: Path, name: str) -> None:
+    """Names that agree up to their first dot, or lie in two folders, were one folder: files took each other's place."""
+    own = [place.replace("/", "/photos/", 1) for place in CLASSES]
+    made = images(tmp_path / "made", *own)
+    for split in ("train", "test"):
+        file = tmp_path / "set" / name.format(split, split)
+        packed(made / split / "photos", file, "zip" if name.endswith("zip") else "gz" if "gz" in name else "")
+    assert understood(read(tmp_path / "set", tmp_path / "cache")) == EXPECTED
+
+
+def test_a_split_of_ones_own_names_its_archive(tmp_path: Path) -> None:
+    own = [place.replace("/", "/photos/", 1) for place in CLASSES]
+    made = images(tmp_path / "made", *own)
+    for split, year in (("train", 2023), ("test", 2024)):
+        packed(made / split / "photos", tmp_path / f"set/photos.{year}.zip", "zip")
+    found = read(tmp_path / "set", tmp_path / "cache", train_split="2023", heldout_split="2024")
+    assert understood(found) == EXPECTED
+
+
+@pytest.mark.parametrize("name", ["{}/rows.zip", "set.{}.zip"])
+def test_archives_of_rows_are_unpacked_apart(tmp_path: Path, name: str) -> None:
+    for split, labels in (("train", [0, 1, 1]), ("test", [1, 0])):
+        parquet(tmp_path / split / "rows/0000.parquet", label=labels)
+        packed(tmp_path / split / "rows", tmp_path / "set" / name.format(split), "zip")
+    found = read(tmp_path / "set", tmp_path / "cache")
+    assert (len(found.train), len(found.heldout)) == (3, 2)
+
+
+def test_archives_of_one_split_lose_no_image(tmp_path: Path) -> None:
+    for year in (2023, 2024):
+        own = images(tmp_path / f"{year}/photos", "0.png", "1.png")
+        for index in range(2):
+            (own / f"{index}.txt").write_text(f"{year}, {index}")
+        packed(own, tmp_path / f"set/photos.{year}.zip", "zip")
+    found = read(tmp_path / "set", tmp_path / "cache", caption_column="text", heldout_split="train", heldout_count=1)
+    captions = [*(found.train.captions or []), *(found.heldout.captions or [])]
+    assert sorted(captions) == ["2023, 0", "2023, 1", "2024, 0", "2024, 1"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a.train.zip", "b.train.zip"),
+        ("a/x.tar", "a/x.tar.gz"),
+        ("train.zip", "train/more.zip"),
+        ("train.1.zip", "train.2.zip"),
+    ],
+    ids=lambda names: names[1],
+)
+def test_archives_of_one_place_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, str]
+) -> None:
+    made = images(tmp_path / "made", "cat/0.png")
+    for name in (*names, "test.tar" if "tar" in names[0] else "test.zip"):
+        packed(made, tmp_path / "set" / name, "gz" if "gz" in name else "" if "tar" in name else "zip")
+
+    def never(*unused: Any) -> Any:
+        raise AssertionError("hashed")
+
+    monkeypatch.setattr("bench.data.reading.convert.file_digest", never)
+    with pytest.raises(DataError, match=f"set: {names[0]} and {names[1]} would be unpacked into one folder .*; rename"):
+        read(tmp_path / "set", tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
     ("name", "content"), [("x.zip", b"PK\x03\x04junk"), ("x.tar", b"junk" * 300), ("x.tar.gz", b"\x1f\x8bjunk")]
 )
 def test_a_damaged_archive_is_named(tmp_path: Path, name: str, content: bytes) -> None:
@@ -496,15 +564,19 @@ def test_a_damaged_archive_is_named(tmp_path: Path, name: str, content: bytes) -
         read(tmp_path / name, tmp_path / "cache")
 
 
-def shard(file: Path, samples: list[dict[str, bytes]]) -> Path:
+def members(file: Path, contents: list[tuple[str, bytes]]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(file, "w") as tar:
-        for index, sample in enumerate(samples):
-            for ending, content in sample.items():
-                member = tarfile.TarInfo(f"{index:05d}.{ending}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
+        for name, content in contents:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
     return file
+
+
+def shard(file: Path, samples: list[dict[str, bytes]]) -> Path:
+    named = [(f"{k:05d}.{ending}", content) for k, sample in enumerate(samples) for ending, content in sample.items()]
+    return members(file, named)
 
 
 def test_shards_of_webdataset(tmp_path: Path) -> None:
@@ -555,6 +627,78 @@ def test_members_with_dots_in_their_names(tmp_path: Path) -> None:
     for split in ("train", "test"):
         shard(tmp_path / f"set/{split}.tar", [{"v1.png": png(k), "v1.cls": b"1"} for k in range(2)])
     assert greys(read(tmp_path / "set", tmp_path / "cache").train) == [0, 1]
+
+
+def test_samples_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Shards that are each numbered from 0, joined by `tar -A`: of two samples the first was lost in silence."""
+    for split in ("train", "test"):
+        shard(tmp_path / f"set/{split}.tar", [{"png": png(k), "cls": b"1"} for k in range(2)])
+    twice = [
+        (f"a/{k % 2:05d}.{ending}", png(k) if ending != "cls" else b"1") for k in range(4) for ending in ("png", "cls")
+    ]
+    members(tmp_path / "set/train.tar", twice)
+    sentence = "train.tar: member a/00000.png: sample a/00000 has 'png' already; number samples apart"
+    with pytest.raises(DataError, match=sentence):
+        read(tmp_path / "set", tmp_path / "cache")
+
+
+def test_several_members_of_one_kind_are_refused(tmp_path: Path) -> None:
+    """A sample's name ends at its first dot: `img.0001` and `img.0002` were one row."""
+    dotted = [
+        (f"img.{k:04d}.{ending}", png(k) if ending == "png" else b"a cat") for k in (1, 2) for ending in ("png", "txt")
+    ]
+    for split in ("train", "test"):
+        members(tmp_path / f"set/{split}.tar", dotted)
+    for column, ending in (("image", "png"), ("text", "txt")):
+        sentence = (
+            rf"train.tar: members img.0001.{ending} and img.0002.{ending} are both {column} of one sample; number"
+        )
+        rows = read_layout(tmp_path / "set", config(tmp_path / "set")).splits["train"]
+        with pytest.raises(DataError, match=sentence):
+            list(rows.values(column))
+    with pytest.raises(DataError, match="train.tar: members img.0001.txt and img.0002.txt"):
+        read(tmp_path / "set", tmp_path / "cache", caption_column="text")
+
+
+def test_one_of_several_images_of_a_sample_is_chosen_by_its_column(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        samples = [{"png": png(k), "cls": b"1"} for k in range(3)]
+        shard(tmp_path / f"set/{split}.tar", [*samples[:2], samples[2] | {"mask.png": png(9)}])
+    with pytest.raises(DataError, match=r"are both image of one sample; .*data.image_column \(png, mask.png\)"):
+        read(tmp_path / "set", tmp_path / "cache")
+    assert greys(read(tmp_path / "set", tmp_path / "cache", image_column="png").train) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("train/cat/0.png", "train/dog/1.jpg", "test/cat/2.jpeg", "test/dog/3.png"),
+        ("train/cat/0.png", "train/dog/1.JPEG", "test/cat/2.png", "test/dog/3.png"),
+        ("train/cat/i.0.png", "train/dog/i.1.png", "test/cat/i.2.png", "test/dog/i.3.png"),
+    ],
+    ids=lambda places: places[1],
+)
+@pytest.mark.parametrize("beside", [None, "README.md"])
+def test_a_tar_of_a_folder_is_no_webdataset(tmp_path: Path, places: tuple[str, ...], beside: str | None) -> None:
+    """Endings were counted over all its images: of .jpg beside .png, class folders and splits were lost."""
+    root = images(tmp_path / "set", *places)
+    if beside:
+        (root / beside).write_text("of cats and dogs")
+    assert understood(read(packed(root, tmp_path / "x.tar", ""), tmp_path / "cache")) == EXPECTED
+
+
+def test_a_tar_of_a_folder_that_lists_an_image_twice_is_read_as_tar_unpacks_it(tmp_path: Path) -> None:
+    """As `tar -r` updates an image: the last of its name is it."""
+    contents = [(place, png(k)) for k, place in enumerate((CLASSES[1], *CLASSES[1:], CLASSES[0]))]
+    file = members(tmp_path / "x.tar", contents)
+    assert understood(read(file, tmp_path / "cache")) == ([("cat", 4), ("dog", 1)], [("cat", 2), ("dog", 3)])
+
+
+def test_one_whole_sample_makes_a_tar_webdataset(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        shard(tmp_path / f"set/{split}.tar", [{"png": png(0)}, {"png": png(1), "cls": b"1"}])
+    found = read(tmp_path / "set", tmp_path / "cache", missing="drop")
+    assert greys(found.train) == [1]
 
 
 def test_a_data_set_of_the_hub_is_read_by_the_same_rules(tmp_path: Path) -> None:

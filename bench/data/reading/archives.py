@@ -7,12 +7,14 @@ import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.data.errors import DataError, short
-from bench.data.reading.files import damaged, files_below, is_junk, kind_of
-from bench.data.reading.tables import open_piece
+from bench.data.reading.files import KINDS, damaged, files_below, is_junk, kind_of
+from bench.data.reading.shards import has_samples
+from bench.data.reading.splits import split_in
 from bench.store.disk import FULL
 
 
@@ -28,12 +30,23 @@ def archives(path: Path) -> list[Path]:
     return [] if tars else [file for file in files if kind_of(file) == "zip"]
 
 
-def refuse_nested(path: Path, found: Sequence[Path]) -> None:
-    """Refuses archives of archives by what they list, before anything is hashed or unpacked.
+def check(path: Path, found: Sequence[Path], wanted: Sequence[str]) -> None:
+    """Refuses what cannot be unpacked, by the names of archives and what they list, before anything is hashed.
+
+    Args:
+        path: that was searched.
+        found: its archives.
+        wanted: names of splits.
 
     Raises:
-        DataError: naming one that is inside, or the archive that is damaged.
+        DataError: naming two archives that would be one folder, one that is inside another, or one that is damaged.
     """
+    _places(path, found, wanted)
+    _refuse_nested(path, found)
+
+
+def _refuse_nested(path: Path, found: Sequence[Path]) -> None:
+    """Refuses archives of archives by what they list."""
     inside: dict[str, list[tuple[Path, str]]] = {}
     for file in found:
         for name in _names(file):
@@ -44,15 +57,15 @@ def refuse_nested(path: Path, found: Sequence[Path]) -> None:
     raise DataError(f"{path}: an archive in an archive ({Path(nested[0][1]).name}); unpack it first")
 
 
-def unpack(path: Path, found: Sequence[Path], into: Path) -> Path:
-    """Unpacks archives, each into a folder of its name if there are several.
+def unpack(path: Path, found: Sequence[Path], into: Path, wanted: Sequence[str]) -> Path:
+    """Unpacks archives, each into a folder of its own if there are several.
 
     Raises:
-        DataError: naming the archive that is damaged, or larger than the disk, or has archives inside.
+        DataError: as `check` does, or naming the archive that is larger than the disk.
     """
-    refuse_nested(path, found)
-    for file in found:
-        target = into / file.name.partition(".")[0] if len(found) > 1 else into
+    _refuse_nested(path, found)
+    for file, place in _places(path, found, wanted).items():
+        target = into / place
         with _opened(file) as archive:
             if isinstance(archive, zipfile.ZipFile):
                 _check_space(file, sum(one.file_size for one in archive.infolist()), into)
@@ -61,6 +74,24 @@ def unpack(path: Path, found: Sequence[Path], into: Path) -> Path:
                 _check_space(file, sum(one.size for one in archive), into)
                 archive.extractall(target, filter="data")
     return into
+
+
+def _places(path: Path, found: Sequence[Path], wanted: Sequence[str]) -> dict[Path, Path]:
+    """The folder of each archive: where it lies below the path, then its split, or its name if that has none."""
+    if len(found) == 1:
+        return {found[0]: Path()}
+    places = {}
+    for file in found:
+        ending = next(one for one in (*KINDS["tar"], *KINDS["zip"]) if file.name.lower().endswith(one))
+        name = file.name[: -len(ending)]
+        places[file] = file.relative_to(path).with_name(split_in(name, wanted) or name)
+    for one, other in pairwise(sorted(places, key=lambda file: places[file].parts)):
+        if places[other].is_relative_to(places[one]):
+            names = f"{one.relative_to(path)} and {other.relative_to(path)}"
+            raise DataError(
+                f"{path}: {names} would be unpacked into one folder ({places[one]}); rename one, or unpack them first"
+            )
+    return places
 
 
 @contextmanager
@@ -109,5 +140,6 @@ def _check_space(file: Path, size: int, into: Path) -> None:
 
 def _is_webdataset(file: Path) -> bool:
     """Whether a tar holds samples of several members each, not a folder of images."""
-    piece = open_piece("tar", file)
-    return "image" in piece.columns and len(set(piece.columns) - {"image", "label", "text"}) > 1
+    with _opened(file) as archive:
+        assert isinstance(archive, tarfile.TarFile)
+        return has_samples(file, archive)

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.config.schema import Data
 from bench.data import streamed
 from bench.data.datasets import Progress, local_path, write_captions
 from bench.data.errors import DataError, listed
 from bench.data.reading import captions, labels
-from bench.data.reading.archives import archives, refuse_nested, unpack
+from bench.data.reading.archives import archives, check, unpack
 from bench.data.reading.decoding import examine, name_of, write_images
 from bench.data.reading.layouts import Layout, beside, read_layout
 from bench.data.reading.parts import Part, duplicates, notes_of
@@ -25,7 +26,7 @@ from bench.data.reading.splits import key_of
 from bench.data.subsets import chosen
 from bench.store.files import file_digest
 
-VERSION = 3  # of the rules by which files become arrays; whoever changes one raises it, and all is prepared again
+VERSION = 4  # of the rules by which files become arrays; whoever changes one raises it, and all is prepared again
 HELD_OUT = 0.1  # share that is held out of a split that is both
 
 
@@ -37,7 +38,7 @@ def content(path: Path, config: Data) -> list[list[str]]:
     """
     packed = archives(path)
     if packed:
-        refuse_nested(path, packed)
+        check(path, packed, (config.train_split, config.heldout_split))
         return [
             [file.relative_to(path).as_posix() if path.is_dir() else file.name, file_digest(file)] for file in packed
         ]
@@ -109,7 +110,8 @@ def layout_of(config: Data, path: Path | None, scratch: Path, hub_cache: Path) -
     packed = archives(path)
     if packed:
         scratch.mkdir()
-        layout = read_layout(unpack(path, packed, scratch), config)
+        wanted = (config.train_split, config.heldout_split)
+        layout = read_layout(unpack(path, packed, scratch, wanted), config)
         return replace(layout, notes=[*layout.notes, *beside(path, packed)])
     return read_layout(path, config)
 
@@ -147,7 +149,7 @@ def split_of(layout: Layout, name: str, config: Data) -> Rows:
 
 
 def _fill(config: Data, layout: Layout, folder: Path, progress: Progress) -> dict[str, Any]:
-    parts, names = used(config, layout)
+    parts, names = used(config, layout, progress)
     seen: dict[str, Counter[bytes]] = {}
     for part in parts:
         if part.name == "train" and config.stream:
@@ -166,14 +168,14 @@ def _fill(config: Data, layout: Layout, folder: Path, progress: Progress) -> dic
     return about | {"notes": notes, "duplicates": duplicates(seen)}
 
 
-def used(config: Data, layout: Layout) -> tuple[list[Part], list[str] | None]:
+def used(config: Data, layout: Layout, progress: Progress = lambda *_: None) -> tuple[list[Part], list[str] | None]:
     """Both parts with the rows that are used, and the names of classes; no image is decoded.
 
     Raises:
         DataError: naming split, column or row that is wrong.
     """
     parts, names = _parts(config, layout)
-    _drop_missing(config, parts)
+    _drop_missing(config, parts, progress)
     _hold_out(config, parts)
     for part in parts:
         limit = config.train_count if part.name == "train" else config.heldout_count
@@ -216,7 +218,7 @@ def _place(part: Part, column: str) -> Callable[[int], str]:
     return lambda row: f"{part.rows.place(row)}, column {column!r}"
 
 
-def _drop_missing(config: Data, parts: list[Part]) -> None:
+def _drop_missing(config: Data, parts: list[Part], progress: Progress) -> None:
     """Rows without image, label or caption: refused, dropped, or with the null prompt."""
     for part in parts:
         column = config.caption_column or config.label_column or ""
@@ -231,12 +233,22 @@ def _drop_missing(config: Data, parts: list[Part]) -> None:
         if absent.any() and config.missing != "drop":
             _refuse_missing(config, part, int(np.flatnonzero(absent)[0]), int(absent.sum()), column)
         if config.missing == "drop":
-            lost = np.array([image is None for image in part.rows.images(config.image_column)])
+            lost = _without_image(config, part, progress)
             part.about["dropped"] = int((absent | lost).sum())
             absent = absent | lost
         part.kept = part.kept[~absent]
         if not len(part.kept):
             raise DataError(f"{config.path}: every row of split {part.rows.split!r} lacks its {column!r}")
+
+
+def _without_image(config: Data, part: Part, progress: Progress) -> NDArray[np.bool_]:
+    """Of each row whether it has no image; what the files themselves say of whole blocks is not read."""
+    lost, unsure = np.zeros(len(part.rows), bool), part.rows.unsure(config.image_column)
+    for done, image in enumerate(part.rows.images(config.image_column, unsure)):
+        lost[unsure[done]] = image is None
+        if done % 500 == 0 or done == len(unsure) - 1:
+            progress(f"look for {part.name} images", done + 1, len(unsure))
+    return lost
 
 
 def _refuse_missing(config: Data, part: Part, row: int, count: int, column: str) -> None:

@@ -26,6 +26,7 @@ class Piece:
         files: whose bytes the rows are, but for images that a column names by path.
         embedded: whether all images of a column are in these bytes.
         blocks: rows of each part that is read whole to read one of it; empty where any row is read alone.
+        complete: column of images -> of each block whether surely none is missing; empty where that is never known.
     """
 
     file: Path
@@ -36,6 +37,7 @@ class Piece:
     files: tuple[Path, ...] = ()
     embedded: Callable[[str], bool] = lambda column: False
     blocks: tuple[int, ...] = ()
+    complete: Callable[[str], Sequence[bool]] = lambda column: ()
 
 
 def of_columns(file: Path, columns: Mapping[str, Sequence[Any]], files: tuple[Path, ...]) -> Piece:

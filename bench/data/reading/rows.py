@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,17 @@ from numpy.typing import NDArray
 
 from bench.data.errors import DataError, short
 from bench.data.reading.piece import Piece
+
+
+@contextmanager
+def _naming(piece: Piece, column: str) -> Iterator[None]:
+    """Turns what a damaged file raises into a sentence with its name."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow, tarfile, zlib and Pillow raise many kinds
+        raise DataError(f"{piece.file}: column {column!r}: {short(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -77,11 +89,24 @@ class Rows:
         for index, (piece, value) in zip(order, self._located(column, rows), strict=True):
             yield self._found(piece, int(index), value)
 
+    def unsure(self, column: str) -> NDArray[np.int64]:
+        """Rows whose image may be missing, rising: all but those of blocks of which a file says that none is.
+
+        Raises:
+            DataError: if a file is damaged.
+        """
+        sure = [np.zeros(0, bool)]
+        for piece in self.pieces:
+            with _naming(piece, column):
+                known = piece.complete(column)
+            sure.append(np.repeat(known, piece.blocks) if known else np.zeros(piece.count, bool))
+        return np.flatnonzero(~np.concatenate(sure))
+
     def files(self, column: str) -> Iterator[tuple[str, Path]]:
         """Every file that is read for these rows and the images of a column, with the name that the data gives it."""
         for piece in self.pieces:
             yield from ((self._name(file), file) for file in piece.files)
-        if not all(piece.embedded(column) for piece in self.pieces):
+        if not all(self._embedded(piece, column) for piece in self.pieces):
             yield from ((self._name(path), path) for path in self.images(column) if isinstance(path, Path))
 
     def place(self, row: int) -> str:
@@ -106,16 +131,16 @@ class Rows:
             found = 0
             if not own.any():
                 continue  # a file of which nothing is wanted is not opened
-            try:
+            with _naming(piece, column):
                 for value in piece.read(column, own):
                     found += 1
                     yield piece, value
                 if found != own.sum():
                     raise ValueError(f"{found} values for {own.sum()} rows")
-            except DataError:
-                raise
-            except Exception as error:  # pyarrow, tarfile, zlib and Pillow raise many kinds for a damaged file
-                raise DataError(f"{piece.file}: column {column!r}: {short(error)}") from error
+
+    def _embedded(self, piece: Piece, column: str) -> bool:
+        with _naming(piece, column):
+            return piece.embedded(column)
 
     def _name(self, file: Path) -> str:
         return file.relative_to(self.root).as_posix() if file.is_relative_to(self.root) else file.name

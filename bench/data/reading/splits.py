@@ -45,6 +45,13 @@ def merged(groups: dict[str, list[T]]) -> dict[str, list[T]]:
     return found
 
 
+def split_in(name: str, wanted: Iterable[str]) -> str | None:
+    """The split that a name with dots names: by its last part (`set.train`), or else by its first (`train.v1`)."""
+    known = {*ALIASES, *(canonical(one) for one in wanted)}
+    parts = name.split(".")
+    return next((part for part in (parts[-1], parts[0]) if canonical(part) in known), None)
+
+
 def by_split(files: Sequence[Path], root: Path, wanted: Iterable[str]) -> dict[str, list[tuple[Path, Parts]]]:
     """Files by split, each with the folders below that of its split.
 

@@ -77,16 +77,20 @@ def _of_groups(file: Path, whole: Any, open_again: Callable[[], Any], files: tup
         batches = opened.iter_batches(batch_size=512, row_groups=needed, columns=[column])
         return _wanted((batch.column(0) for batch in batches), np.concatenate([groups[k] for k in needed]))
 
-    def embedded(column: str) -> bool:
-        if not str(schema.field(column).type).startswith("struct"):
-            return "string" not in str(schema.field(column).type)
-        leaf = next((k for k in range(len(about.schema)) if about.schema.column(k).path == f"{column}.bytes"), None)
-        statistics = [
-            leaf is not None and about.row_group(k).column(leaf).statistics for k in range(about.num_row_groups)
-        ]
-        return all(one and one.has_null_count and one.null_count == 0 for one in statistics)
+    def complete(column: str) -> list[bool]:
+        name = _bytes_in(schema.field(column).type)
+        path = f"{column}.{name}" if name else column  # of a struct's field, a struct that is null counts too
+        leaves = [k for k in range(len(about.schema)) if about.schema.column(k).path == path]
+        if name is None or len(leaves) != 1:
+            return [False] * len(blocks)
+        statistics = [about.row_group(k).column(leaves[0]).statistics for k in range(len(blocks))]
+        return [bool(one and one.has_null_count and one.null_count == 0) for one in statistics]
 
-    return Piece(file, about.num_rows, _types(file, schema), read, _names(schema), files, embedded, blocks)
+    def embedded(column: str) -> bool:
+        kind = str(schema.field(column).type)
+        return all(complete(column)) if kind.startswith("struct") else "string" not in kind
+
+    return Piece(file, about.num_rows, _types(file, schema), read, _names(schema), files, embedded, blocks, complete)
 
 
 def _arrow(file: Path) -> Piece:
@@ -107,14 +111,30 @@ def _arrow(file: Path) -> Piece:
     def read(column: str, wanted: Wanted) -> Iterator[Any]:
         return _wanted((batch.column(column) for batch in opened()[1]), wanted)
 
-    def embedded(column: str) -> bool:
-        kind = schema.field(column).type
-        if not str(kind).startswith("struct"):
-            return "string" not in str(kind)
-        place = kind.get_field_index("bytes")
-        return place >= 0 and all(batch.column(column).field(place).null_count == 0 for batch in opened()[1])
+    def complete(column: str) -> list[bool]:
+        name, found = _bytes_in(schema.field(column).type), []
+        for batch in opened()[1]:
+            own = batch.column(column)
+            own.validate()
+            found.append(name is not None and not own.null_count and not (name and own.field(name).null_count))
+        return found
 
-    return Piece(file, sum(blocks), _types(file, schema), read, _names(schema), (file,), embedded, blocks)
+    def embedded(column: str) -> bool:
+        kind = str(schema.field(column).type)
+        return all(complete(column)) if kind.startswith("struct") else "string" not in kind
+
+    return Piece(file, sum(blocks), _types(file, schema), read, _names(schema), (file,), embedded, blocks, complete)
+
+
+def _bytes_in(kind: Any) -> str | None:
+    """The field of a type of images that has their bytes, empty if it is bytes itself; None for others, as paths."""
+    import pyarrow
+
+    name = "bytes" if pyarrow.types.is_struct(kind) else ""
+    if name and kind.get_field_index(name) < 0:
+        return None
+    own = kind.field(name).type if name else kind
+    return name if str(own) in ("binary", "large_binary", "binary_view") else None
 
 
 def _wanted(batches: Iterable[Any], wanted: Wanted) -> Iterator[Any]:
