@@ -184,11 +184,10 @@ def test_parts_have_the_gradients_of_the_whole_batch(compiled: list[Any]) -> Non
 
 def test_variants_are_timed_compiled_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dynamo's limit is of a process: the ninth model of a launch was an error."""
-    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", False)
     monkeypatch.setattr(budgets, "compile_whole", functools.partial(compile_whole, backend="eager"))
     monkeypatch.setattr(budgets, "_seconds", lambda step, *unused: step() or 1.0)
     torch._dynamo.reset()
-    with torch._dynamo.config.patch(recompile_limit=2):
+    with torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=False):
         for width in (32, 64):
             assert both(width, compile="on") == (1.0, 1.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,19 @@ def test_a_cell_calls_its_model_in_two_ways(scheme: str, guidance: float) -> Non
     with torch.inference_mode():
         Flow().loss(model, x * 1, x * 2, t * 1, encoded(model, prompt * 1))
     assert compiled()["compile_graphs"] - before == 2
+
+
+@pytest.mark.parametrize("own", ["", "mine"])
+def test_what_is_compiled_is_kept_below_the_root_or_where_the_user_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str
+) -> None:
+    """Imported, torch sets the variable itself: every root's cells compiled into one folder of the system's."""
+    import torch._dynamo.package
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / own) if own else default_cache_dir())
+    compile_whole(torch.nn.Linear(1, 1), tmp_path / "root", backend="eager")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / (own or "root"))
 
 
 @pytest.mark.parametrize(("compile", "last"), [("on", [8, 9, 9, 9]), ("off", [8, 9])])

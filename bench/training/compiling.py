@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
+
 
 def compile_whole(model: torch.nn.Module, cache: Path | None = None, backend: str | Any = "inductor") -> None:
     """Compiles a model in place, one graph for each kind of call, with static shapes.
@@ -20,9 +22,10 @@ def compile_whole(model: torch.nn.Module, cache: Path | None = None, backend: st
         backend: of `torch.compile`.
     """
     import torch._dynamo
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-    if cache is not None:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    if cache is not None and os.environ.get(CACHE) in (None, default_cache_dir()):  # which torch sets as it is imported
+        os.environ[CACHE] = str(cache)
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     torch._dynamo.config.optimize_ddp = False  # it would cut the graph where gradients are averaged
     model.compile(dynamic=False, fullgraph=True, backend=backend)

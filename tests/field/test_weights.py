@@ -457,7 +457,7 @@ def test_a_distilled_system_is_not_guided_twice(
         return torch.zeros(1, 4, 8, 8)
 
     monkeypatch.setattr(published, "load", lambda *_, **__: (model, "original"))
-    monkeypatch.setattr(published, "encode_prompts", lambda *_: (None, None))
+    monkeypatch.setattr(published, "encode_prompts", lambda *_, **more: (None, None))
     monkeypatch.setattr(published, "latents", latents)
     request = published.PublishedRequest([], None, (8, 8), None)
     for guidance in (None, 2.5):
