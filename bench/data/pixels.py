@@ -12,7 +12,10 @@ def to_images(x: Tensor) -> Tensor:
 
 
 def from_images(images: Tensor) -> Tensor:
-    """uint8 (B, H, W, C) -> (B, C, H, W) in [-1, 1]; float x_0 (B, C, H, W) is as it is, in float32."""
+    """uint8 (B, H, W, C) -> (B, C, H, W) in [-1, 1], contiguous; float x_0 (B, C, H, W) is as it is, in float32.
+
+    Of other strides than those of noise a compiled model would have a graph more.
+    """
     if images.is_floating_point():
         return images.float()
-    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return images.permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
