@@ -38,6 +38,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("case")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def engine() -> None:
+    """Starts the engine of gradients: once a compiler has pretended a GPU it would start threads for that, and no
+    process that a test forks could train (test_devices.py)."""
+    import torch
+
+    torch.ones(1, requires_grad=True).sum().backward()
+
+
 def _kept() -> Iterator[None]:
     """What is registered meanwhile is forgotten: other tests of a worker list every scheme there is."""
     from architectures.registry import _registry
