@@ -25,6 +25,7 @@ from bench.run import budget as budgets
 from bench.run import plan as planning
 from bench.run.plan import plan
 from bench.store.folders import Store
+from bench.training import arithmetic
 from bench.training.compiling import compile_whole
 
 BACKBONE = {"name": "DiT-XS/4", "width": 64, "depth": 6, "heads": 2}
@@ -167,7 +168,7 @@ def test_cells_on_cuda_and_the_step_that_is_timed_are_pinned_alike(monkeypatch: 
         torch.set_float32_matmul_precision("high")
         asked.append((device, exact))
 
-    monkeypatch.setattr(budgets, "pin", note)
+    monkeypatch.setattr(arithmetic, "pin", note)
     with budgets._as_in_a_cell(Train(exact=True), torch.device("cuda")):
         assert torch.get_float32_matmul_precision() == "high"
     assert asked == [(torch.device("cuda"), True)] and torch.get_float32_matmul_precision() == "highest"

@@ -30,7 +30,7 @@ from bench.run.checks import check_step
 from bench.store.files import digest, make_folder
 from bench.store.kept import Warn, load_value, save_value
 from bench.store.provenance import hardware
-from bench.training.arithmetic import pin
+from bench.training.arithmetic import pinned
 from bench.training.bare import bare_step
 from bench.training.compiling import compile_whole
 from bench.training.model import backbone, build
@@ -189,20 +189,15 @@ def _seconds_a_step(target: CellConfig, config: CellConfig, prompt: PromptKind) 
 
 @contextmanager
 def _as_in_a_cell(train: Train, device: torch.device) -> Iterator[None]:
-    """The arithmetic of cells meanwhile; what the launch computes next has its own, and no graph is left behind."""
-    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    tuned, reduced = cudnn.benchmark, products.allow_bf16_reduced_precision_reduction
-    float32 = torch.get_float32_matmul_precision()
-    pin(device, exact=train.exact)
-    try:
-        yield
-    finally:
-        cudnn.benchmark, products.allow_bf16_reduced_precision_reduction = tuned, reduced
-        torch.set_float32_matmul_precision(float32)
-        if train.compile == "on":
-            from torch import _dynamo
+    """The arithmetic of cells meanwhile; no graph is left behind."""
+    with pinned(device, exact=train.exact):
+        try:
+            yield
+        finally:
+            if train.compile == "on":
+                from torch import _dynamo
 
-            _dynamo.reset()  # its limit of graphs is that of all models of a process
+                _dynamo.reset()  # its limit of graphs is that of all models of a process
 
 
 def _noise_step(config: CellConfig, prompt: PromptKind) -> Callable[[], None]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch.nn.attention import SDPBackend
 
@@ -15,6 +18,20 @@ def pin(device: torch.device, *, exact: bool) -> None:
     torch.backends.cudnn.benchmark = not exact
     torch.set_float32_matmul_precision("high" if device.type == "cuda" and not exact else "highest")
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+
+
+@contextmanager
+def pinned(device: torch.device, *, exact: bool) -> Iterator[None]:
+    """The same within; what the process computes next has its own again."""
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    tuned, reduced = cudnn.benchmark, products.allow_bf16_reduced_precision_reduction
+    float32 = torch.get_float32_matmul_precision()
+    pin(device, exact=exact)
+    try:
+        yield
+    finally:
+        cudnn.benchmark, products.allow_bf16_reduced_precision_reduction = tuned, reduced
+        torch.set_float32_matmul_precision(float32)
 
 
 def arithmetic(device: torch.device, backbone: BackboneConfig, *, low: bool = True) -> dict[str, str]:

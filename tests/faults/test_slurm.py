@@ -406,10 +406,21 @@ def test_a_job_at_its_limit_of_time_is_queued_again_and_costs_no_number(tmp_path
     assert [line for line in lines if "starts" in line] and len(lines) == 2, "for the launch it was one job"
 
 
-def at_limit(executor: OnSlurm, cell: CellFolder) -> None:
-    """The job's limit of time is near, in the middle of its training."""
+def at_work(cell: CellFolder) -> None:
+    """Waits until a cell is in the middle of its training."""
     while not (cell.is_locked() and list(cell.checkpoints.glob("*.ckpt"))):
         time.sleep(0.05)
+
+
+def press(cell: CellFolder) -> None:
+    """Ctrl-C, once a cell is at work."""
+    at_work(cell)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def at_limit(executor: OnSlurm, cell: CellFolder) -> None:
+    """The job's limit of time is near, in the middle of its training."""
+    at_work(cell)
     controller = psutil.Process(executor.running[0].job._process.pid)  # itself would end by the signal
     (task,) = controller.children()
     task.send_signal(signal.SIGUSR2)
@@ -421,13 +432,7 @@ def test_ctrl_c_cancels_jobs_whose_cells_write_their_checkpoints(tmp_path: Path)
     plan, store = planned(tmp_path, **LONG)
     cell = store.cell(plan.cells[0].row.cell)
     executor, lines = local(store), []
-
-    def press() -> None:
-        while not (cell.is_locked() and list(cell.checkpoints.glob("*.ckpt"))):
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=press, daemon=True).start()
+    threading.Thread(target=press, args=(cell,), daemon=True).start()
     (state,) = run(plan, store, executor=executor, say=lines.append, poll=0.1)
     assert state.status == "killed" and not cell.is_locked() and lines[-1].startswith("stopped;")
     assert cell.result() is None and max(cell.checkpoints.glob("*.ckpt")).exists()
@@ -447,13 +452,7 @@ def test_ctrl_c_reaches_cells_below_a_job_that_ignores_sigterm(tmp_path: Path, m
     cell = store.cell(plan.cells[0].row.cell)
     (store.root / "slurm").mkdir()
     executor, lines = OnSlurm(queue(store.root / "slurm", Needs(1), None, {"timeout_min": 20}), Needs(1)), []
-
-    def press() -> None:
-        while not (cell.is_locked() and list(cell.checkpoints.glob("*.ckpt"))):
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=press, daemon=True).start()
+    threading.Thread(target=press, args=(cell,), daemon=True).start()
     (state,) = run(plan, store, executor=executor, say=lines.append, poll=0.1)
     assert (state.status, cell.state()["status"]) == ("killed", "killed"), (lines, cell.log.read_text())
     assert not cell.is_locked() and lines[-1].startswith("stopped;")

@@ -87,8 +87,7 @@ def _of_groups(file: Path, whole: Any, open_again: Callable[[], Any], files: tup
         return [bool(one and one.has_null_count and one.null_count == 0) for one in statistics]
 
     def embedded(column: str) -> bool:
-        kind = str(schema.field(column).type)
-        return all(complete(column)) if kind.startswith("struct") else "string" not in kind
+        return _is_embedded(schema, column, complete)
 
     return Piece(file, about.num_rows, _types(file, schema), read, _names(schema), files, embedded, blocks, complete)
 
@@ -120,10 +119,15 @@ def _arrow(file: Path) -> Piece:
         return found
 
     def embedded(column: str) -> bool:
-        kind = str(schema.field(column).type)
-        return all(complete(column)) if kind.startswith("struct") else "string" not in kind
+        return _is_embedded(schema, column, complete)
 
     return Piece(file, sum(blocks), _types(file, schema), read, _names(schema), (file,), embedded, blocks, complete)
+
+
+def _is_embedded(schema: Any, column: str, complete: Callable[[str], Sequence[bool]]) -> bool:
+    """Whether all images of a column are in the file: a struct may name some by path, text names all."""
+    kind = str(schema.field(column).type)
+    return all(complete(column)) if kind.startswith("struct") else "string" not in kind
 
 
 def _bytes_in(kind: Any) -> str | None:

@@ -35,14 +35,14 @@ def mixture_blind(task: Task, x_t: Tensor, t: Tensor) -> Tensor:
     """E[x_0 | x_t], where the prompt is not known, of a task whose images can be listed; the same shapes."""
     z = task.world()
     means, std = task.paint(z).flatten(1).double(), task.grain(z).double()  # (W, P), (W,)
-    alike = [(with_norms(means[std == one]), one) for one in std.unique()]
+    alike = [(_with_norms(means[std == one]), one) for one in std.unique()]
     parts = []
     for rows in torch.arange(len(x_t)).split(max(1, CHUNK // len(z))):
         parts.append(_shared_mixture(x_t[rows].flatten(1).double(), t[rows, None].double(), alike))
     return torch.cat(parts).view_as(x_t).to(x_t.dtype)
 
 
-def with_norms(means: Tensor) -> Tensor:
+def _with_norms(means: Tensor) -> Tensor:
     """(W, P) -> (W, P + 1): each mode and its |m|^2."""
     return torch.cat([means, means.square().sum(1, keepdim=True)], 1)
 
@@ -69,21 +69,20 @@ def _mixture(x: Tensor, t: Tensor, means: Tensor, std: Tensor) -> tuple[Tensor, 
 
 
 def _shared_mixture(x: Tensor, t: Tensor, alike: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """x (B, P), t (B, 1), and for each grain s its modes (W, P + 1) `with_norms` -> (B, P).
+    """x (B, P), t (B, 1), and for each grain s its modes (W, P + 1) `_with_norms` -> (B, P).
 
     log p(x_t | k) = (1 - t) / v (x_t . m_k) - (1 - t)^2 / 2v |m_k|^2 + what modes of one grain share
     """
-    logits, spreads = [], [_spread(t, std) for _, std in alike]  # of (B, 1) each
-    for (modes, _), (keep, variance, _) in zip(alike, spreads, strict=True):
-        of_modes = torch.cat([keep / variance * x, -keep.square() / (2 * variance)], 1) @ modes.T
-        if len(alike) > 1:
-            of_modes -= x.square().sum(1, keepdim=True) / (2 * variance) + x.shape[1] / 2 * variance.log()
-        logits.append(of_modes)
-    weights = torch.cat(logits, 1).softmax(1) if len(alike) > 1 else logits[0].softmax(1)
+    grains = [(modes, *_spread(t, std)) for modes, std in alike]  # what t gives is (B, 1)
+    logits = []
+    for modes, keep, variance, _ in grains:
+        own = torch.cat([keep / variance * x, -keep.square() / (2 * variance)], 1) @ modes.T
+        if len(grains) > 1:
+            own -= x.square().sum(1, keepdim=True) / (2 * variance) + x.shape[1] / 2 * variance.log()
+        logits.append(own)
+    weights = torch.cat(logits, 1).softmax(1).split([len(modes) for modes, _ in alike], 1)
     mean = torch.zeros_like(x)
-    for (modes, _), (keep, _, gain), own in zip(
-        alike, spreads, weights.split([len(modes) for modes, _ in alike], 1), strict=True
-    ):
+    for (modes, keep, _, gain), own in zip(grains, weights, strict=True):
         mean += (1 - gain * keep) * (own @ modes[:, :-1]) + gain * own.sum(1, keepdim=True) * x
     return mean
 
