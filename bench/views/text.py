@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -238,10 +240,12 @@ def _rates(table: Capability, scheme: str) -> str:
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as CSV, a column for every key of any; text that a spreadsheet would compute is marked as text."""
-    import pandas as pd
-
     inert = [{csv_value(key): csv_value(value) for key, value in row.items()} for row in rows]
-    return pd.DataFrame(inert, dtype=object).to_csv(index=False, lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in inert for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(inert)
+    return text.getvalue()
 
 
 def as_csv(table: Table) -> str:

@@ -53,9 +53,7 @@ def depth_maps(analysis: Analysis, kind: str, over: str = "dynamics") -> Plot | 
         return None
     columns = min(4, len(maps))
     lines = -(-len(maps) // columns)
-    tall = max(len(values["rows"]) for values in maps.values())
-    size = (2.9 * columns + 1.2, (0.11 * tall + 1.1) * lines + 0.5)
-    figure, axes = canvas(*size, nrows=lines, ncols=columns, squeeze=False)
+    figure, axes, bar = _panels(lines, columns, [values["rows"] for values in maps.values()])
     every = np.concatenate([np.ravel(values["values"]) for values in maps.values()])
     top = max(float(np.quantile(every, 0.99)), 1e-9)
     for axis in axes.flat[len(maps) :]:
@@ -64,8 +62,23 @@ def depth_maps(analysis: Analysis, kind: str, over: str = "dynamics") -> Plot | 
         _heat_map(axis, name, values, over, top) for axis, (name, values) in zip(axes.flat, maps.items(), strict=False)
     ]
     figure.supxlabel(COLUMNS[over][3], fontsize=8)
-    figure.colorbar(images[-1], ax=axes, shrink=0.8, label=QUANTITIES.get(kind, kind))
+    figure.colorbar(images[-1], cax=bar, label=QUANTITIES.get(kind, kind))
     return render(figure), [point for name, values in maps.items() for point in _points(name, values, kind, over)]
+
+
+def _panels(lines: int, columns: int, rows: list[list[str]]) -> tuple[Any, Any, Any]:
+    """A figure, `lines` x `columns` axes that leave room for the names of their rows, and one for the colour bar."""
+    wide, high = 2.4, 0.11 * max(len(names) for names in rows) + 0.5  # of an axis, in inches
+    beside, between = 0.2 + 0.045 * max(len(name) for names in rows for name in names), 0.55
+    width, height = columns * (beside + wide) + 1.2, lines * (high + between) + 0.3
+    figure, axes = canvas(width, height, layout=None, nrows=lines, ncols=columns, squeeze=False)
+    right, top, bottom = width - 1.2, height - 0.3, 0.55
+    figure.subplots_adjust(
+        left=beside / width, right=right / width, top=top / height, bottom=bottom / height,
+        wspace=beside / wide, hspace=between / high,
+    )  # fmt: skip
+    tall = min(top - bottom, 4.0)
+    return figure, axes, figure.add_axes(((right + 0.2) / width, (top - tall) / height, 0.15 / width, tall / height))
 
 
 def _heat_map(axis: Any, name: str, values: dict[str, Any], over: str, top: float) -> Any:
