@@ -141,3 +141,18 @@ def test_a_row_without_a_result_is_an_arm_by_its_name() -> None:
         "oracle",
         "",
     ]
+
+
+def test_the_best_of_a_factor_is_that_of_the_logarithms() -> None:
+    """One seed of eight that learned nothing made another row the best, so that a row shown to be worse was bold."""
+    rng = np.random.default_rng(0)
+    values = {"a": 0.037 * np.exp(0.05 * rng.normal(size=8)), "b": 0.001 * np.exp(0.05 * rng.normal(size=8))}
+    values["b"][7] = 0.3
+    values["c"] = 0.4 * np.exp(0.05 * rng.normal(size=8))
+    made = [cell(name, s, {"excess_error": float(v)}) for name, row in values.items() for s, v in enumerate(row)]
+    of_tasks = table(made, data={"source": "task"})
+    rows = summaries(of_tasks)
+    worse = {one.a for one in compare.judged([compare.difference(rows[0], rows[1], "excess_error", "pooled", rows)])
+             if one.verdict == "worse"}  # fmt: skip
+    assert worse == {"a"}
+    assert best.bold(of_tasks, rows, Measurement.parse("excess_error")) == {"b"}

@@ -15,7 +15,7 @@ from bench.config.claim import ClaimError, check
 from bench.findings import claims, compare, fairness, peers, statistics
 from bench.findings.analysis import analyse
 from bench.findings.ladder import choices, ladders
-from bench.findings.summary import summaries
+from bench.findings.summary import find_row, summaries
 from bench.store.folders import Row
 from bench.store.metrics import Measurement, find
 from bench.store.result import Result
@@ -572,3 +572,43 @@ def test_rows_of_unequal_knobs_are_other_comparisons() -> None:
     made = table(cells, data={"source": "task"})
     found = peers.groups(made, summaries(made))
     assert [[row.cells[0].row.axes["data.knobs"]["labels"] for row in group] for group in found] == [[8, 8], [16, 16]]
+
+
+def on_data(name: str, seed: int, value: float, content: str | None = None, **data: Any) -> CellRecord:
+    made = cell(
+        name, seed, {KID: value, "excess_error": value, "score": 1 - value}, {"data.path": data.get("path", "")}
+    )
+    assert made.result is not None
+    made.result.config["data"] = {"source": "huggingface"} | data
+    if content:
+        made.result.provenance["digests"] = made.result.provenance["digests"] | {"data_content": content}
+    return made
+
+
+def test_errors_on_different_images_have_no_common_scale() -> None:
+    """FID of two data sets, the excess error of two tasks: a claim refuses the latter, `compare` decided on it."""
+
+    def why(a: dict[str, Any], b: dict[str, Any], key: str = KID) -> str:
+        made = [on_data(n, s, v + s / 100, **d) for n, v, d in (("a", 0.1, a), ("b", 0.5, b)) for s in range(5)]
+        rows = summaries(table(made))
+        return compare.difference(rows[0], rows[1], key).why
+
+    assert why({"path": "x"}, {"path": "x"}) == ""
+    assert why({"path": "x"}, {"path": "y"}) == compare.IMAGES
+    assert why({"path": "x", "content": "1"}, {"path": "y", "content": "2"}) == compare.IMAGES
+    assert why({"path": "x", "content": "1"}, {"path": "y", "content": "1"}) == "", "a folder that was moved"
+    assert why({"path": "x", "train_count": 100}, {"path": "x", "train_count": 900}) == ""
+    bind, tone = {"source": "task", "task": "bind"}, {"source": "task", "task": "tone"}
+    assert why(bind, tone, "excess_error") == compare.IMAGES and why(bind, tone, "score") == ""
+    assert why(bind, bind | {"knobs": {"grid": 3}}, "excess_error") == compare.IMAGES
+
+
+def test_a_row_is_found_by_its_own_name_before_the_same_words_in_another_order() -> None:
+    """Two axes of one short name, as of `train.steps` and `sample.steps`, each with the values 10 and 25."""
+    axes = [{"train.steps": a, "sample.steps": b} for a in (10, 25) for b in (10, 25)]
+    rows = summaries(table([cell("a", 0, {FID: float(k)}, one) for k, one in enumerate(axes)]))
+    names = [row.name for row in rows]
+    assert len(set(names)) == 4 and sorted(names[1].split()) == sorted(names[2].split())
+    assert [find_row(rows, name).name for name in names] == names
+    lone = summaries(table([cell("a", 0, {FID: 1.0}, {"train.lr": 1, "sample.steps": 2})]))
+    assert find_row(lone, "a steps=2 lr=1") is lone[0]

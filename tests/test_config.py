@@ -79,6 +79,11 @@ def test_written_out_and_read_again_is_the_same(tmp_path: Path) -> None:
             ["'train.steps=0' on the command line: train.steps", "above 0"],
         ),
         ("name: a\ndata: {objects: 4}", [], ["data.objects must be a whole number from 1 to 3, got 4"]),
+        (
+            "name: a\naxes: {train.betas: [[0.9, 0.95], [0.9, 0.99]]}\nchoose: train.betas",
+            [],
+            ["m.yaml: choose 'train.betas': its values are lists; numbers, words and switches can be chosen"],
+        ),
         ("name: a\nchoose: train.lr", [], ["m.yaml: choose 'train.lr' is no axis of this matrix (axes: none)"]),
         ("name: a", ["foo"], ["'foo'", "key=value"]),
         ("name: ../a", [], ["'../a'", "lower-case"]),

@@ -16,6 +16,7 @@ from bench.config.schema import ConfigError, Sample
 from bench.measure import ancestral
 from bench.measure.sampling import sample_exact
 from bench.training.ddpm import Ddpm, bound, ladder
+from bench.views.sample.cells import SampleSettings, generate_images
 
 LINEAR: dict[str, Any] = {
     "beta_start": 1e-4,
@@ -142,6 +143,9 @@ def test_a_cell_of_ddpm_trains_and_samples(tmp_path: Path) -> None:
     result = folder.result()
     assert result is not None, folder.status()
     assert math.isfinite(result.quality["heldout_loss"]) and any(name.startswith("kid_") for name in result.quality)
+    for steps in (1, 1001):  # of which the first is from hardly any noise, and the others repeat
+        with pytest.raises(ValueError, match=f"--steps {steps}: of DDPM choose 2 to 1,000"):
+            generate_images(folder, [""], SampleSettings(1, steps=steps))
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,27 @@ def test_all_rows_alike_is_one_test() -> None:
     assert claimed(cells, alike | {"all_equivalent": ["a", "b", "d"]}).verdict == "contradicted"
 
 
+def test_all_rows_alike_are_paired_by_seed_also_where_seeds_are_missing() -> None:
+    """Values were paired in the order in which they lie there: of other seeds as soon as each row lacked one."""
+    values = {"a": {0: 0.31, 1: 0.60, 2: 0.91, 3: 0.45}, "b": {0: 0.30, 1: 0.60, 2: 0.90, 3: 0.45}}
+    asked = {"metric": SCORE, "all_equivalent": ["a", "b"], "within": 0.05}
+    for lacking, gap in ({}, "0.005 "), ({"a": 1}, "0.00667 "), ({"a": 1, "b": 2}, "0.005 "):
+        cells = [
+            cell(name, seed, None if lacking.get(name) == seed else {SCORE: value})
+            for name, row in values.items()
+            for seed, value in row.items()
+        ]
+        one = claimed(cells, asked, compare="paired").tests[0]
+        assert one.gap.startswith(gap), (lacking, one)
+        assert len(lacking) == 2 or one.verdict == "supported", (lacking, one)
+
+
+def test_no_swap_at_all_is_no_sign_of_too_short_a_training() -> None:
+    swapped = {"metric": "swapped_template_512", "variant": "a", "beats": "b"}
+    none = rows(a={"swapped_template_512": [0.0] * 5}, b={"swapped_template_512": [0.0] * 5})
+    assert not [note for note in claimed(none, swapped).caveats if "above chance" in note]
+
+
 def test_all_or_nothing_is_fishers_and_times_are_ranked() -> None:
     win, lose = {"mastered": [1] * 5, "images_to_90": [900, 800, 850, 990, 700]}, {
         "mastered": [0] * 5, "images_to_90": [4000] * 5,
@@ -298,6 +319,8 @@ BEATS = {"metric": "excess_error", "variant": "a", "beats": "b"}
         (BEATS | {"by": 1.3}, {"compare": None}, "needs `compare` in the claim"),
         (BEATS | {"within": 0.1}, {"compare": None}, "`within` goes with"),
         ({"metric": "score", "variant": "a", "above": 0.3, "by": 2}, {}, "`by` goes with beats"),
+        (BEATS | {"metric": "mastered", "per": "parameters_total"}, {}, "by counts or ranks of seeds.*leave `per` out"),
+        (BEATS | {"metric": "images_to_90", "per": "train_ms"}, {}, "by counts or ranks of seeds.*leave `per` out"),
         (BEATS, {"unequal": ["train.lr"]}, "`unequal` is a list of some of train.steps"),
         (BEATS, {"unequl": []}, "no key 'unequl'; did you mean 'unequal'"),
     ],

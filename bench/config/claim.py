@@ -19,6 +19,7 @@ KEYS = {"metric", "variant", "per", "within", "by", *RULES}
 CLAIM_KEYS = ("says", "tests", "compare", "unequal")
 COMPARE = ("pooled", "paired", "welch")
 ERRORS = ("kid", "fid", "excess_error", "heldout_loss")  # prefixes of metrics that each task has on its own scale
+SEEDWISE = ("mastered", "images_to_90")  # decided by counts of seeds, and by their ranks
 BUDGETS = {"train.steps": "images of training", "backbone.width": "width", "backbone.depth": "depth"}
 
 
@@ -234,6 +235,9 @@ def _margins(test: dict[str, Any], rule: str, compare: str) -> None:
     needed, possible = rule not in ("beats", "above", "below"), rule not in ("above", "below")
     if (needed and within is None) or (within is not None and not (possible and (needed or compare))):
         raise ClaimError(f"test {text}: `within` goes with no_worse_than and equivalence, and they need it")
+    if "per" in test and test["metric"] in SEEDWISE:
+        how = "by counts or ranks of seeds, which a cost would change"
+        raise ClaimError(f"test {text}: {test['metric']} is decided {how}; leave `per` out")
     if by is not None and rule != "beats":
         raise ClaimError(f"test {text}: `by` goes with beats")
     new = "equivalent" in rule or by is not None

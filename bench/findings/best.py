@@ -9,7 +9,6 @@ alike, and in 26 % of 30 (`tests/test_best.py`). Arms are no candidates: one is 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -53,10 +52,11 @@ def _not_shown_worse(rows: Sequence[VariantSummary], column: Measurement, rule: 
 def _bold(
     rows: Sequence[VariantSummary], best_of: Sequence[VariantSummary], column: Measurement, rule: Rule
 ) -> set[str]:
-    if not column.better or len(rows) < 2 or not best_of or not together(rows, column.key):
+    means = {name: one.mean for name, one in peering.samples(column, best_of).items()}
+    if not column.better or len(rows) < 2 or not means or not together(rows, column.key):
         return set()
     sign = 1 if column.better == "lower" else -1
-    best = min(best_of, key=lambda row: sign * statistics.fmean(row.values[column.key]))
+    best = min((row for row in best_of if row.name in means), key=lambda row: sign * means[row.name])
     others = [difference(row, best, column.key, rule, rows) for row in rows if row is not best]
     judged = [decided(replace(one, corrected=_over_all_pairs(one, len(rows)))) for one in others]
     worse = {one.a for one in judged if one.verdict == "worse"}

@@ -153,7 +153,7 @@ def _rows(table: Table, rows: Sequence[VariantSummary], one: _Values) -> Rows:
 
 def _at_chance(values: list[_Values]) -> list[str]:
     """Metrics of adherence on which nothing that is tested has learned anything yet."""
-    judged = [one for one in values if one.seeds and one.metric.over_chance]
+    judged = [one for one in values if one.seeds and one.metric.over_chance and one.metric.better == "higher"]
     low = dict.fromkeys(one.metric for one in judged if max(*one.ours, *one.theirs) <= 0)
     return [f"{one.heading}: no cell is above chance, so training is too short to decide" for one in low]
 

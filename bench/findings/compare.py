@@ -12,12 +12,14 @@ what else a machine did in another hour is no property of a scheme.
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from bench.config.claim import ERRORS
 from bench.findings import peers as peering
 from bench.findings.contrasts import Rule
 from bench.findings.difference import HEADINGS, Difference, lines, mark, verdict
@@ -33,6 +35,8 @@ __all__ = ["HEADINGS", "Difference", "compare", "difference", "lines", "verdict"
 APART = "timed in different runs"
 MACHINES = "measured on different machines"
 LOSSES = "losses of different targets are different quantities"
+IMAGES = "on different images, whose errors have no common scale"
+OF_IMAGES = ("source", "task", "level", "knobs", "path", "subset", "image_size", "objects")  # keys of data
 
 
 # --- two variants -----------------------------------------------------------------------------------------------------
@@ -114,12 +118,14 @@ def apart(a: VariantSummary, b: VariantSummary, seeds: Sequence[int], *keys: str
 
     `APART` where one is a rate or a time of different runs, as of a cell that an earlier matrix had trained; `MACHINES`
     where one is a peak of memory of different machines; `LOSSES` where one is a validation loss of different targets;
-    `CUT` where one is a time that a smaller budget cut off.
+    `IMAGES` where one is an error on different images; `CUT` where one is a time that a smaller budget cut off.
     Seeds 0 and 1 of both rows in one run and seed 2 of both in another may be compared.
     """
     metrics = [Measurement.parse(key).metric for key in keys]
     if any(one.kind.startswith("heldout_loss") for one in metrics) and _loss(a) != _loss(b):
         return LOSSES
+    if any(one.kind.startswith(ERRORS) for one in metrics) and _unlike(a, b):
+        return IMAGES
     if any(one.kind == UNTIL for one in metrics) and cut_early(a, b):
         return CUT
     if any(one.timed for one in metrics) and _differ(a.runs, b.runs, seeds):
@@ -135,6 +141,21 @@ def _loss(row: VariantSummary) -> set[tuple[Any, ...]]:
     trains = [one if isinstance(one, dict) else {} for one in given]  # a damaged file has anything
     targets = [(one.get("process", "flow"), one.get("target", "velocity"), one.get("clamp")) for one in trains]
     return {(process, target, clamp if target == "data" else None) for process, target, clamp in targets}
+
+
+def _unlike(a: VariantSummary, b: VariantSummary) -> bool:
+    """Whether two rows are measured on different images: by their configs, and by digests, as a folder may be moved."""
+    return _images(a) != _images(b) and not (_contents(a) and _contents(a) == _contents(b))
+
+
+def _images(row: VariantSummary) -> set[str]:
+    given = [one.config.get("data") for one in row.results.values()]
+    return {json.dumps([one.get(key) for key in OF_IMAGES], sort_keys=True) for one in given if isinstance(one, dict)}
+
+
+def _contents(row: VariantSummary) -> set[str]:
+    given = [one.provenance.get("digests") for one in row.results.values()]
+    return {str(one["data_content"]) for one in given if isinstance(one, dict) and "data_content" in one}
 
 
 def _differ(a: Mapping[int, str], b: Mapping[int, str], seeds: Sequence[int]) -> bool:

@@ -67,11 +67,11 @@ def _tried(test: ClaimTest, data: Rows, rule: Rule) -> Trial:
         return Trial(f"{' and '.join(missing)} has no finished seed with it")
     if data.apart:
         return Trial(data.apart)
-    if rule == "paired" and test.rival is not None:
+    if rule == "paired" and len(data.named) > 1:
         common = set.intersection(*(set(values) for values in data.named.values()))
         named = {name: {seed: values[seed] for seed in sorted(common)} for name, values in data.named.items()}
         if len(common) < 2:
-            return Trial("one seed shows no spread" if common else "no seed is finished in both")
+            return Trial("one seed shows no spread" if common else "no seed is finished in all of them")
         data = replace(data, named=named)
     if data.metric.metric.kind == MASTERED or (data.metric.metric.kind == UNTIL and _exact(test)):
         return _jump(test, data)

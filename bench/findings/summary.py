@@ -143,9 +143,10 @@ def find_row(rows: Sequence[VariantSummary], name: str) -> VariantSummary:
     Raises:
         ValueError: if there is none, with the nearest.
     """
-    for row in rows:
-        if row.name == name or sorted(row.name.split()) == sorted(name.split()):
-            return row
+    exact = [row for row in rows if row.name == name]  # two axes may have one short name and values in common
+    alike = exact or [row for row in rows if sorted(row.name.split()) == sorted(name.split())]
+    if alike:
+        return alike[0]
     known = [row.name for row in rows]
     hint = nearest(name, known, f": choose from {', '.join(known)}")
     raise ValueError(f"there is no row {name!r}{hint}")

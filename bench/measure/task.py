@@ -108,9 +108,9 @@ def _every(right: dict[str, Tensor], attributes: Sequence[Attribute]) -> Tensor:
 def guesses(task: Task, z: Tensor) -> dict[str, float]:
     """How often `local`, `global` and `right` are so by chance: every z (m, M) of a split against its next neighbours.
 
-    Measured, for attributes may depend on one another, as the places of several objects do.
+    Measured, for attributes may depend on one another, as the places of several objects do. No z is its own neighbour.
     """
-    turns = [task.right(z.roll(k, 0), z) for k in range(1, NEIGHBOURS + 1)]
+    turns = [task.right(z.roll(k, 0), z) for k in range(1, min(NEIGHBOURS, len(z) - 1) + 1)]
     return {
         name: float(torch.stack([_every(right, those).float().mean() for right in turns]).mean())
         for name, those in _groups(task)

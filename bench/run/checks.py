@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from bench.config.claim import check as check_claim
 from bench.config.matrix import variants
 from bench.config.schema import ConfigError, Evaluate, Matrix, Run, Train
 from bench.config.spec import CellConfig
+from bench.store.metrics import Measurement
 
 if TYPE_CHECKING:
     from bench.data.datasets import Dataset
@@ -176,8 +178,10 @@ def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:
         )
     if evaluate.labels == "uniform":
         yield from _unequal(data, evaluate)
-    yield from _unlike_images(data, evaluate) if data.task is None else _unlike_task(config)
+    yield from _unlike_images(data, evaluate) if data.task is None else _unlike_task(config, data)
     scales = [f"{scale:g}" for scale in evaluate.sweep]
+    if odd := [scale for scale in scales if re.fullmatch(r"[\d.]+", scale) is None]:
+        yield f"evaluate.sweep {', '.join(odd)}: a scale of guidance is at least 0 and below a million"
     if len(set(scales)) < len(scales):
         yield f"evaluate.sweep names a guidance scale twice: {', '.join(scales)}"
 
@@ -227,8 +231,16 @@ def _unlike_images(data: Dataset, evaluate: Evaluate) -> Iterator[str]:
         yield f"evaluate.curve_every {evaluate.curve_every}: only tasks and scenes are read for control; set it to 0"
 
 
-def _unlike_task(config: CellConfig) -> Iterator[str]:
+def _unlike_task(config: CellConfig, data: Dataset) -> Iterator[str]:
     """What contradicts a task."""
+    assert data.task is not None
+    if data.unseen is not None and len(data.unseen) == 1:
+        yield "data.unseen_count 1: control is read against chance, which takes two prompts or more"
+    for one in data.task.attributes:  # its key says nothing of a direction
+        better = Measurement.parse(f"{one.name}_template_1").better
+        if one.lower != (better == "lower"):
+            other = "leave `lower` out, and count what is right" if one.lower else "give it another name"
+            yield f"data.task {config.data.task}: tables read {one.name!r} as better where it is {better}; {other}"
     mapped = scheme_class(config.scheme).facts.length == "tokens"
     if mapped != (config.prompt.arm == "oracle"):
         yield f"prompt.arm {config.prompt.arm}: scheme {config.scheme!r} " + (

@@ -26,6 +26,7 @@ from bench.store.folders import Store
         ({"data__heldout_count": 4, "evaluate__bins": 2}, "4 held-out images: the metrics need at least 5"),
         ({"evaluate__heldout": 8}, "evaluate.bins 10.*there are 8"),
         ({"evaluate__sweep": [3, 3.0]}, "evaluate.sweep names a guidance scale twice"),
+        ({"evaluate__sweep": [3, -1, 1e6]}, r"evaluate.sweep -1, 1e\+06: a scale of guidance is at least 0 and below"),
         (
             {"variants": ["lumina2"], "sample__modulation_guidance": 2},
             "sample.modulation_guidance 2: c of scheme 'lumina2' has no pooled prompt here; leave it at 0, or choose",
