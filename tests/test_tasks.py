@@ -149,6 +149,16 @@ def test_a_denoiser_without_time_loses_more_on_hard() -> None:
     assert lost["hard"] - 1 > 2 * (lost["easy"] - 1), lost  # measured: 3 % and 10 % of the error
 
 
+@pytest.mark.parametrize(("level", "score"), [("easy", 0.98), ("medium", 0.73), ("hard", -4)])
+def test_the_optimum_without_time_is_what_the_limits_of_clock_say(level: str, score: float) -> None:
+    task = make("clock", level)
+    _, x_t, t, words = laws.noised(task, 1024)
+    conditional, blind = task.denoise(x_t, t, words), task.denoise_blind(x_t, t)
+    timeless = exact.denoise_timeless(task, x_t, words)
+    excess, gap = ((one - conditional).square().mean() for one in (timeless, blind))
+    assert float(1 - excess / gap) == pytest.approx(score, abs=0.01 if score > 0 else 0.5)
+
+
 def test_bind_counts_swaps() -> None:
     task = make("bind")
     z = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 0, 0]])

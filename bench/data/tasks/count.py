@@ -29,8 +29,7 @@ class Count(Task):
     says = "negative control: how many cells are lit is a matter of the image tokens, not of how they are conditioned"
     predicts = "no difference between schemes"
     levels: ClassVar[Levels] = {"easy": {"most": 15}, "medium": {}, "hard": {"most": 6}}
-    size, patch = SIDE, 1
-    steps = 16
+    size, patch, steps = SIDE, 1, 16
     times = (0.3, 0.7)
     enumerable = False
 
@@ -59,8 +58,7 @@ class Count(Task):
 
     def paint(self, z: Tensor) -> Tensor:
         """Light and dark cells."""
-        grey = DARK + (LIT - DARK) * z[..., 1:].float()
-        return self._image(grey)
+        return self._image(DARK + (LIT - DARK) * z[..., 1:].float())
 
     def modes(self, words: Tensor) -> Tensor:
         """Too many to list."""
@@ -99,8 +97,7 @@ class Count(Task):
         return self.ids(words)[:, None].expand(-1, self.tokens, -1)
 
     def _shown(self, share: Tensor, like: Tensor) -> Tensor:
-        grey = DARK + (LIT - DARK) * share
-        return self._image(grey).to(like.dtype)
+        return self._image(DARK + (LIT - DARK) * share).to(like.dtype)
 
     def _image(self, grey: Tensor) -> Tensor:
         return grey.unflatten(-1, (SIDE, SIDE))[..., None, :, :].expand(*grey.shape[:-1], 3, SIDE, SIDE)
@@ -117,8 +114,7 @@ class Count(Task):
 
     def _symmetric(self, odds: Tensor) -> Tensor:
         """log e_0 .. e_most (B, most + 1) of odds (B, cells) in logarithms."""
-        found = torch.full((len(odds), self.most + 1), -math.inf, dtype=torch.float64)
-        found[:, 0] = 0
+        found = torch.full((len(odds), self.most + 1), -math.inf, dtype=torch.float64).index_fill(1, torch.tensor(0), 0)
         for one in odds.unbind(1):
             found = torch.cat([found[:, :1], torch.logaddexp(found[:, 1:], found[:, :-1] + one[:, None])], 1)
         return found
