@@ -207,9 +207,17 @@ class CrossAttention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v: q (B, H, N, d), k and v (B, H, L, d), mask (B, L) -> (B, N, D)."""
+    """softmax(q k^T / sqrt(d)) v: q (B, H, N, d), k and v (B, H, L, d), mask (B, L) -> (B, N, D).
+
+    On a CPU in float32, whatever its autocast: there attention in bf16 takes several times as long.
+    """
     mask = None if mask is None else mask[:, None, None, :]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(-2)
+    if q.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            a = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
+    else:
+        a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return a.transpose(1, 2).flatten(-2)
 
 
 # --- MLP ------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import architectures
 from architectures import BackboneConfig, Captions, Labels, laws
 from architectures.layers import (
     SelfAttention,
+    attend,
     fixed_positions,
     patchify,
     random_positions,
@@ -376,3 +377,22 @@ def test_a_timestep_that_is_added_is_not_rounded_with_the_tokens(positions: str)
     assert entered[0].dtype == torch.float32
     assert torch.allclose(entered[0], whole, rtol=0, atol=1e-6)
     assert not torch.allclose(entered[0].bfloat16().float(), whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_on_a_cpu_is_in_float32_under_its_autocast(masked: bool) -> None:
+    """In bf16 its backward pass takes five times as long there; what it reads was rounded by the layers before."""
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, n, 8, generator=g).bfloat16().requires_grad_() for n in (5, 7, 7))
+    mask = (torch.arange(7) < torch.tensor([[4], [7]])) if masked else None
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attend(q, k, v, mask)
+    assert found.dtype == torch.float32
+    found.sum().backward()
+    whole = [one.detach().float().requires_grad_() for one in (q, k, v)]
+    expected = attend(*whole, mask)
+    expected.sum().backward()
+    assert torch.equal(found, expected)
+    for one, other in zip((q, k, v), whole, strict=True):
+        assert other.grad is not None and one.grad is not None
+        assert torch.equal(one.grad, other.grad.bfloat16())

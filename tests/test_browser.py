@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import generate, write_page
+from synthetic import generate, generate_tasks, write_page
 
 from bench.views import dashboard
 from bench.views import mlflow as tracking
@@ -133,3 +133,54 @@ def test_the_page_of_a_report_fits_a_phone_and_a_desk(browser: Any, tmp_path: Pa
     assert shown.evaluate("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
     assert shown.locator("tr.failed").count() == 1
     shown.screenshot(path=str(tmp_path / f"report-{width}.png"), full_page=True)
+
+
+@pytest.mark.parametrize("width", [390, 1300])
+def test_the_report_of_tasks_answers_first_and_its_tables_sort_and_drop_columns(
+    browser: Any, tmp_path: Path, width: int
+) -> None:
+    path = write_page(generate_tasks(tmp_path), "tasks")
+    shown = browser.new_page(viewport={"width": width, "height": 900})
+    shown.goto(path.as_uri())
+    assert shown.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    seen = shown.locator("figure img:visible").first
+    assert seen.bounding_box()["y"] < 300, "the capability figure is on the first screen"
+    assert ("phone" in (seen.get_attribute("class") or "")) == (width == 390)
+    assert shown.locator("ul.answers li").first.bounding_box()["y"] < (2200 if width == 390 else 1400)
+
+    shown.get_by_role("heading", name="Means over seeds").click()
+    table = shown.locator("table.means")
+    headings = table.locator("thead th").all_inner_texts()
+    k = next(k for k, heading in enumerate(headings) if heading.startswith("excess"))
+
+    def column(place: int) -> list[str]:
+        return [row.locator("td").nth(place).inner_text() for row in table.locator("tbody tr").all()]
+
+    first = column(0)
+    for sign in (1, -1):
+        table.locator("thead th").nth(k).locator("button").click()
+        values = [sign * float(text.split()[0].replace(",", "")) for text in column(k) if text[0].isdigit()]
+        assert values == sorted(values) and len(set(values)) > 2
+    assert sorted(column(0)) == sorted(first) and column(0) != first
+
+    part = shown.locator("details.part", has=table)
+    part.get_by_text("Choose columns").click()
+    part.get_by_label(headings[k], exact=True).uncheck()
+    assert not table.locator("thead th").nth(k).is_visible() and table.locator("thead th").nth(0).is_visible()
+    before = table.locator("tbody td").first.bounding_box()["x"]
+    shown.locator(".wide", has=table).evaluate("one => { one.scrollLeft = 400; }")
+    assert table.locator("tbody td").first.bounding_box()["x"] == pytest.approx(before, abs=2), (
+        "it keeps its first column"
+    )
+    assert shown.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    shown.screenshot(path=str(tmp_path / f"tasks-{width}.png"), full_page=True)
+
+
+def test_the_report_is_read_without_a_script(browser: Any, tmp_path: Path) -> None:
+    path = write_page(generate_tasks(tmp_path, tasks=("scene", "bind")), "tasks")
+    shown = browser.new_context(java_script_enabled=False).new_page()
+    shown.goto(path.as_uri())
+    for name in ("Means over seeds", "Where the numbers come from"):
+        shown.get_by_role("heading", name=name).click()
+    assert shown.locator("table.means tbody tr").first.is_visible() and shown.locator("dl dd").first.is_visible()
+    assert shown.locator("figure img:visible").count() >= 1 and shown.get_by_text("Choose columns").count() == 0

@@ -217,7 +217,7 @@ class Train:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where a cell trains; auto: a GPU if there is one."""
     precision: Annotated[Literal["auto", "32", "bf16"], SWITCH] = "auto"
-    """Arithmetic; auto: bf16 on a GPU, 32 on a CPU."""
+    """Arithmetic; auto: bf16 on a GPU, 32 on a CPU, where bf16 leaves attention in float32."""
     residual: Literal["fp32", "bf16"] = "fp32"
     """bf16: dtype of the streams between blocks, the same for every scheme; bf16 halves what norms read and write."""
     compile: Annotated[Literal["auto", "on", "off"], SWITCH] = "auto"

@@ -16,12 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from synthetic import generate
+from test_browser import browser, page
 from test_tracking import contents
 from tiny import ditbench, matrix_file
 
 from bench.store.folders import Store
+from bench.views import dashboard
 from bench.views import mlflow as tracking
+from bench.views.address import BY_CELL, MODE
 
+__all__ = ["browser"]  # a fixture, made once for the dashboards
 PASSWORD = "s3cret-Passw0rd"
 MISSED = "brings it up to date"  # what is said where MLflow was not written
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -149,18 +154,41 @@ def launches(cwd: Path, **env: str) -> list[subprocess.CompletedProcess[str]]:
 
 
 def test_two_launches_feed_one_server_at_once(tmp_path: Path, team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both experiments are whole, `sync --rebuild` writes the same again, and the page of a team is one address."""
+    """Both experiments are whole, `sync --rebuild` of each writes the same again, and does not touch the other."""
     done = launches(tmp_path, MLFLOW_TRACKING_URI=team.server)
     assert not [one.stderr for one in done if MISSED in one.stderr], done
     monkeypatch.setenv("MLFLOW_TRACKING_URI", team.server)
     stores = [Store(tmp_path / name / "runs") for name in ("ours", "theirs")]
     ids = [tracking.experiment_id(store, "tiny") for store in stores]
     assert len(set(ids)) == 2
-    before = contents(stores[0], "tiny")
-    assert len(before) == 2 and all(status == "FINISHED" for status, *_ in before.values())
-    ditbench("sync", "tiny", "--rebuild", cwd=tmp_path / "ours", code=0, MLFLOW_TRACKING_URI=team.server)
-    assert contents(stores[0], "tiny") == before
-    assert tracking.experiment_id(stores[1], "tiny") == ids[1], "theirs was not touched"
+    before = [contents(store, "tiny") for store in stores]
+    for one in before:
+        assert len(one) == 2 and all(status == "FINISHED" for status, *_ in one.values())
+    for name in ("ours", "theirs"):
+        ditbench("sync", "tiny", "--rebuild", cwd=tmp_path / name, code=0, MLFLOW_TRACKING_URI=team.server)
+        assert [contents(store, "tiny") for store in stores] == before
+        assert [tracking.experiment_id(store, "tiny") for store in stores] == ids
+
+
+@pytest.mark.browser
+def test_the_dashboard_of_a_team_is_the_page_of_its_server(
+    tmp_path: Path, team: Team, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ditbench dashboard` names the experiment on the server; its table opens with what a reader wants first."""
+    store = generate(tmp_path, variants=2, seeds=2, steps=400)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", team.server)
+    said: list[str] = []
+    dashboard.run(store, "synthetic", host="127.0.0.1", port=free_port(), say=said.append)
+    address = said[-1].split()[-1]
+    assert address.startswith(f"{team.server}/#/experiments/")
+    shown = page(browser, f"{address}/runs?{MODE}&viewStateShareKey={BY_CELL}", tmp_path / "team.png")
+    shown.get_by_text("variant-01 seed 1").first.wait_for()
+    text = shown.locator(".ag-root").inner_text()
+    assert all(name in text for name in ("variant-00 seed 0", "variant-00 seed 1", "variant-01 seed 0", "diverged"))
+    headings = shown.locator(".ag-header-cell:not(.ag-column-hover):visible")
+    places = {h.inner_text().strip(): h.bounding_box()["x"] for h in headings.all() if h.inner_text().strip()}
+    assert sorted(places, key=lambda heading: places[heading])[2:7] == ["variant", "seed", "status", "KID", "FID"]
+    shown.shot()
 
 
 def test_no_password_is_where_others_read(tmp_path: Path, team: Team) -> None:
