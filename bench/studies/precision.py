@@ -30,7 +30,7 @@ from bench.training.model import LoadedCell
 
 def ratios(subject: LoadedCell, windows: int) -> tuple[list[float], list[float]]:
     """Seconds a step in float32 and in bf16, window by window; the first pair is warm-up."""
-    changes = {"train.steps": WINDOW * (windows + 1)}
+    changes = {"train.steps": WINDOW * (windows + 1) + 1}  # a bare loop takes a batch beforehand
     steps = [
         plain(replace(subject, model=copy.deepcopy(subject.model), config=subject.config.changed(changes | one)))
         for one in ({"train.precision": "32"}, {"train.precision": "bf16"})
