@@ -59,6 +59,13 @@ def page(browser: Any, url: str, shot: Path, height: int = 950) -> Any:
     return made
 
 
+def columns(shown: Any) -> list[str]:
+    """The headings of MLflow's run table, from left to right."""
+    headings = shown.locator(".ag-header-cell:not(.ag-column-hover):visible")
+    places = {h.inner_text().strip(): h.bounding_box()["x"] for h in headings.all() if h.inner_text().strip()}
+    return sorted(places, key=lambda heading: places[heading])
+
+
 def test_the_run_table_shows_every_cell_and_what_a_reader_wants_first(
     browser: Any, server: Any, tmp_path: Path
 ) -> None:
@@ -67,9 +74,7 @@ def test_the_run_table_shows_every_cell_and_what_a_reader_wants_first(
     text = shown.locator(".ag-root").inner_text()
     for name in ("variant-00 seed 0", "variant-00 seed 1", "variant-01 seed 0", "variant-01 seed 1", "diverged"):
         assert name in text
-    headings = shown.locator(".ag-header-cell:not(.ag-column-hover):visible")
-    places = {h.inner_text().strip(): h.bounding_box()["x"] for h in headings.all() if h.inner_text().strip()}
-    order = sorted(places, key=lambda heading: places[heading])
+    order = columns(shown)
     assert order[2:5] == ["variant", "seed", "status"] and order[5:7] == ["KID", "FID"]
     assert order[7:9] == ["validation loss", "images/s"]
     shown.shot()

@@ -230,6 +230,14 @@ ATTRIBUTES = "\n\nMyRows.attributes = property(lambda self: (Attribute({}, 1 / 3
         (ATTRIBUTES.format("'unseen_row', 'local', (0,)"), "attribute 'unseen_row': use a name of its own"),
         (ATTRIBUTES.format("'my row', 'local', (0,)"), "attribute 'my row': use a name of its own"),
         (
+            ATTRIBUTES.replace("3)", "3, lower=True)").format("'leaked', 'local', (0,)"),
+            "tables read 'leaked' as better where it is higher; leave `lower` out, and count what is right",
+        ),
+        (
+            ATTRIBUTES.format("'swapped', 'local', (0,)"),
+            "tables read 'swapped' as better where it is lower; give it another name",
+        ),
+        (
             "\ndef text(self, words):\n    raise KeyError('boom')\nMyRows.text = text\n",
             "task 'my-rows': KeyError: 'boom'",
         ),

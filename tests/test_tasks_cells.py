@@ -260,30 +260,6 @@ def test_curves_are_refused_where_nothing_reads_control(tmp_path: Any) -> None:
         check_cell(made, replace(scenes, unseen=None), "a cell")
 
 
-def test_an_attribute_that_tables_would_read_the_other_way_is_refused(tmp_path: Any) -> None:
-    """The key of an attribute says nothing of its direction: more leakage would have been better."""
-
-    class Leaks(Blob):
-        @property
-        def attributes(self) -> tuple[Attribute, ...]:
-            return (*super().attributes, Attribute("leaked", "local", (2,), 0.25, lower=True))
-
-    class Swaps(Blob):
-        @property
-        def attributes(self) -> tuple[Attribute, ...]:
-            return (*super().attributes, Attribute("swapped", "local", (2,), 0.25))
-
-    made = expand(config.load(matrix_file(tmp_path, evaluate__extractor="none")))[0].config
-    scenes = datasets.load(datasets.prepare(made.data, tmp_path))
-    check_cell(made, replace(scenes, task=Blob()), "a cell")
-    for kind, said in (
-        (Leaks, "tables read 'leaked' as better where it is higher; leave `lower` out, and count what is right"),
-        (Swaps, "tables read 'swapped' as better where it is lower; give it another name"),
-    ):
-        with pytest.raises(ConfigError, match=said):
-            check_cell(made, replace(scenes, task=kind()), "a cell")
-
-
 def test_a_microbatch_that_does_not_divide_the_batch_is_refused(tmp_path: Any) -> None:
     made = expand(config.load(matrix_file(tmp_path)))[0].config
     scenes = datasets.load(datasets.prepare(made.data, tmp_path))

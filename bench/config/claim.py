@@ -10,7 +10,7 @@ from typing import Any
 
 from architectures import as_number, nearest
 from bench.store import metrics
-from bench.store.metrics import LADDER, Measurement
+from bench.store.metrics import LADDER, MASTERED, UNTIL, Measurement
 
 RULES = ("beats", "no_worse_than", "above", "below", "equivalent_to", "all_equivalent")
 RIVALS = ("beats", "no_worse_than", "equivalent_to")
@@ -19,7 +19,6 @@ KEYS = {"metric", "variant", "per", "within", "by", *RULES}
 CLAIM_KEYS = ("says", "tests", "compare", "unequal")
 COMPARE = ("pooled", "paired", "welch")
 ERRORS = ("kid", "fid", "excess_error", "heldout_loss")  # prefixes of metrics that each task has on its own scale
-SEEDWISE = ("mastered", "images_to_90")  # decided by counts of seeds, and by their ranks
 BUDGETS = {"train.steps": "images of training", "backbone.width": "width", "backbone.depth": "depth"}
 
 
@@ -235,7 +234,7 @@ def _margins(test: dict[str, Any], rule: str, compare: str) -> None:
     needed, possible = rule not in ("beats", "above", "below"), rule not in ("above", "below")
     if (needed and within is None) or (within is not None and not (possible and (needed or compare))):
         raise ClaimError(f"test {text}: `within` goes with no_worse_than and equivalence, and they need it")
-    if "per" in test and test["metric"] in SEEDWISE:
+    if "per" in test and test["metric"] in (MASTERED, UNTIL):
         how = "by counts or ranks of seeds, which a cost would change"
         raise ClaimError(f"test {text}: {test['metric']} is decided {how}; leave `per` out")
     if by is not None and rule != "beats":

@@ -385,10 +385,12 @@ class Matrix:
 
     def __post_init__(self) -> None:
         slug(self.name, "name")
-        if self.choose is not None and self.choose not in self.axes:
+        if self.choose is None:
+            return
+        if self.choose not in self.axes:
             known = ", ".join(self.axes) or "none"
             raise ValueError(f"choose {self.choose!r} is no axis of this matrix (axes: {known})")
-        if self.choose is not None and any(isinstance(value, list | dict) for value in self.axes[self.choose]):
+        if any(isinstance(value, list | dict) for value in self.axes[self.choose]):
             raise ValueError(f"choose {self.choose!r}: its values are lists; numbers, words and switches can be chosen")
 
 

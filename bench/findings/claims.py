@@ -32,7 +32,7 @@ from bench.config.claim import ClaimError, ClaimSpec, ClaimTest, RowFacts, check
 from bench.findings import registered
 from bench.findings.compare import apart, caveats
 from bench.findings.ladder import ladders, off
-from bench.findings.mastery import MASTERED, UNTIL, rounding
+from bench.findings.mastery import rounding
 from bench.findings.origins import origins, same_code
 from bench.findings.peers import floor, of_tasks, peers, rule_of
 from bench.findings.statistics import LEVEL, holm, more_seeds, more_seeds_text, paired_p
@@ -40,7 +40,7 @@ from bench.findings.summary import VariantSummary, find_row, summaries
 from bench.findings.trial import Rows, off_the_ladder
 from bench.findings.verdicts import ClaimVerdict, TestResult, together
 from bench.findings.words import bounds, number, p_value
-from bench.store.metrics import LADDER, Measurement, find
+from bench.store.metrics import LADDER, MASTERED, UNTIL, Measurement, find
 from bench.store.table import Table
 
 __all__ = ["ClaimVerdict", "TestResult", "decide"]
@@ -147,7 +147,7 @@ def _rows(table: Table, rows: Sequence[VariantSummary], one: _Values) -> Rows:
     every_seed = sorted({seed for values in named.values() for seed in values})
     why = next((text for row in own[1:] if (text := apart(own[0], row, every_seed, one.key, per or ""))), "")
     least = rounding(own) if one.metric.metric.kind == UNTIL else 0.0
-    lost = {row.name: sum(value < 0.5 for value in row.values.get("mastered", [])) for row in own}
+    lost = {row.name: sum(value < 0.5 for value in row.values.get(MASTERED, [])) for row in own}
     return Rows(one.metric, named, beside, why, least, lost)
 
 

@@ -12,7 +12,6 @@ what else a machine did in another hour is no property of a scheme.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -23,12 +22,12 @@ from bench.config.claim import ERRORS
 from bench.findings import peers as peering
 from bench.findings.contrasts import Rule
 from bench.findings.difference import HEADINGS, Difference, lines, mark, verdict
-from bench.findings.mastery import CUT, MASTERED, UNTIL, cut_early
+from bench.findings.mastery import CUT, cut_early
 from bench.findings.origins import origins, same_code
 from bench.findings.statistics import LEVEL, holm, interval, levels, paired_p
 from bench.findings.summary import VariantSummary, columns, find_row, summaries
 from bench.findings.unpaired import undecided, unpaired
-from bench.store.metrics import Measurement
+from bench.store.metrics import MASTERED, UNTIL, Measurement
 from bench.store.table import Table
 
 __all__ = ["HEADINGS", "Difference", "compare", "difference", "lines", "verdict"]
@@ -36,7 +35,6 @@ APART = "timed in different runs"
 MACHINES = "measured on different machines"
 LOSSES = "losses of different targets are different quantities"
 IMAGES = "on different images, whose errors have no common scale"
-OF_IMAGES = ("source", "task", "level", "knobs", "path", "subset", "image_size", "objects")  # keys of data
 
 
 # --- two variants -----------------------------------------------------------------------------------------------------
@@ -145,17 +143,7 @@ def _loss(row: VariantSummary) -> set[tuple[Any, ...]]:
 
 def _unlike(a: VariantSummary, b: VariantSummary) -> bool:
     """Whether two rows are measured on different images: by their configs, and by digests, as a folder may be moved."""
-    return _images(a) != _images(b) and not (_contents(a) and _contents(a) == _contents(b))
-
-
-def _images(row: VariantSummary) -> set[str]:
-    given = [one.config.get("data") for one in row.results.values()]
-    return {json.dumps([one.get(key) for key in OF_IMAGES], sort_keys=True) for one in given if isinstance(one, dict)}
-
-
-def _contents(row: VariantSummary) -> set[str]:
-    given = [one.provenance.get("digests") for one in row.results.values()]
-    return {str(one["data_content"]) for one in given if isinstance(one, dict) and "data_content" in one}
+    return a.images != b.images and not (a.contents and a.contents == b.contents)
 
 
 def _differ(a: Mapping[int, str], b: Mapping[int, str], seeds: Sequence[int]) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.findings.summary import VariantSummary
+from bench.store.metrics import MASTERED, UNTIL
 from bench.store.result import Result
 
-MASTERED, UNTIL = "mastered", "images_to_90"
 CUT = "cut off at different budgets"
 
 

@@ -24,12 +24,12 @@ from bench.config.claim import ClaimSpec, ClaimTest
 from bench.findings import jumps
 from bench.findings.contrasts import Rule
 from bench.findings.difference import factor_text
-from bench.findings.mastery import MASTERED, UNTIL
 from bench.findings.means import by_means
 from bench.findings.statistics import LEVEL, holm, levels
 from bench.findings.trial import Rows, Trial, off_the_ladder
 from bench.findings.verdicts import TestResult
 from bench.findings.words import number, p_value
+from bench.store.metrics import MASTERED, UNTIL
 
 
 def decide(claim: ClaimSpec, data: Sequence[Rows], texts: Sequence[str], rule: Rule) -> list[TestResult]:

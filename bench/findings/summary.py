@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+IMAGES = ("source", "task", "level", "knobs", "path", "subset", "image_size", "objects")  # keys of data that say which
 ARMS = ("blind", "oracle")  # never given its prompt, and given the answer as a map: what a task is bounded by
 
 
@@ -57,6 +59,19 @@ class VariantSummary:
     def machines(self) -> dict[int, str]:
         """Seed -> the machine that measured it."""
         return {seed: machine(result.provenance) for seed, result in self.results.items()}
+
+    @cached_property
+    def images(self) -> frozenset[str]:
+        """Which images its cells are measured on, as their configs name them."""
+        given = [one.config.get("data") for one in self.results.values()]
+        known = [[one.get(key) for key in IMAGES] for one in given if isinstance(one, dict)]
+        return frozenset(json.dumps(one, sort_keys=True) for one in known)
+
+    @cached_property
+    def contents(self) -> frozenset[str]:
+        """Digests of its data, which a folder that was moved keeps."""
+        given = [one.provenance.get("digests") for one in self.results.values()]
+        return frozenset(str(one["data_content"]) for one in given if isinstance(one, dict) and "data_content" in one)
 
     @cached_property
     def arm(self) -> str:

@@ -10,11 +10,10 @@ from dataclasses import replace
 from bench.findings import jumps
 from bench.findings.contrasts import Contrast, Rule, contrast
 from bench.findings.difference import Difference
-from bench.findings.mastery import MASTERED, UNTIL
 from bench.findings.peers import sample, samples
 from bench.findings.statistics import LEVEL
 from bench.findings.summary import VariantSummary
-from bench.store.metrics import Measurement
+from bench.store.metrics import MASTERED, UNTIL, Measurement
 
 
 def unpaired(

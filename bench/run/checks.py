@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from bench.config.claim import check as check_claim
 from bench.config.matrix import variants
 from bench.config.schema import ConfigError, Evaluate, Matrix, Run, Train
 from bench.config.spec import CellConfig
-from bench.store.metrics import Measurement
+from bench.store import metrics
 
 if TYPE_CHECKING:
     from bench.data.datasets import Dataset
@@ -180,7 +179,7 @@ def _problems(config: CellConfig, data: Dataset) -> Iterator[str]:
         yield from _unequal(data, evaluate)
     yield from _unlike_images(data, evaluate) if data.task is None else _unlike_task(config, data)
     scales = [f"{scale:g}" for scale in evaluate.sweep]
-    if odd := [scale for scale in scales if re.fullmatch(r"[\d.]+", scale) is None]:
+    if odd := [scale for scale in scales if not metrics.known(f"guidance{scale}_local")]:
         yield f"evaluate.sweep {', '.join(odd)}: a scale of guidance is at least 0 and below a million"
     if len(set(scales)) < len(scales):
         yield f"evaluate.sweep names a guidance scale twice: {', '.join(scales)}"
@@ -208,7 +207,7 @@ def _unmodulated(config: CellConfig) -> Iterator[str]:
 def _of_process(config: CellConfig, data: Dataset) -> Iterator[str]:
     """What is of another process than the one that is trained."""
     from bench.measure.sampling import SAMPLERS
-    from bench.training.ddpm import STEPS
+    from bench.training.ddpm import unfit
 
     train, sample, known = config.train, config.sample, SAMPLERS[config.train.process]
     if sample.sampler not in known:
@@ -217,8 +216,8 @@ def _of_process(config: CellConfig, data: Dataset) -> Iterator[str]:
         return
     if train.target != "velocity":
         yield f"train.target {train.target} is of the flow alone, and train.process is ddpm, which predicts noise"
-    if not 2 <= sample.steps <= STEPS:  # one step would be the last, which is from hardly any noise
-        yield f"sample.steps {sample.steps}: of DDPM choose 2 to {STEPS:,}"
+    if why := unfit(sample.steps):
+        yield f"sample.steps {sample.steps}: {why}"
     if data.task is not None:
         yield "train.process ddpm: the optimal denoisers of tasks are of the flow; choose flow"
 
@@ -233,14 +232,8 @@ def _unlike_images(data: Dataset, evaluate: Evaluate) -> Iterator[str]:
 
 def _unlike_task(config: CellConfig, data: Dataset) -> Iterator[str]:
     """What contradicts a task."""
-    assert data.task is not None
     if data.unseen is not None and len(data.unseen) == 1:
         yield "data.unseen_count 1: control is read against chance, which takes two prompts or more"
-    for one in data.task.attributes:  # its key says nothing of a direction
-        better = Measurement.parse(f"{one.name}_template_1").better
-        if one.lower != (better == "lower"):
-            other = "leave `lower` out, and count what is right" if one.lower else "give it another name"
-            yield f"data.task {config.data.task}: tables read {one.name!r} as better where it is {better}; {other}"
     mapped = scheme_class(config.scheme).facts.length == "tokens"
     if mapped != (config.prompt.arm == "oracle"):
         yield f"prompt.arm {config.prompt.arm}: scheme {config.scheme!r} " + (

@@ -19,7 +19,7 @@ from bench.store.result import Result
 LOCAL_ATTRIBUTES = ("shape", "colour", "size", "place")  # of each object of a scene
 GLOBAL_ATTRIBUTES = ("tone", "time", "texture", "background")  # of the whole scene
 ATTRIBUTES = LOCAL_ATTRIBUTES + GLOBAL_ATTRIBUTES
-LADDER = "highest_lr"  # of a learning-rate ladder, not of a cell
+LADDER, MASTERED, UNTIL = "highest_lr", "mastered", "images_to_90"  # of a ladder of rates; by counts and ranks of seeds
 SECTIONS = (
     "adherence",
     "dynamics",
@@ -148,8 +148,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "excess_error_bin", "excess, bin", "lower", made_by="bin", log=True, compared=False,
         section="excess_by_timestep"),
-    Metric("images_to_90", "images to 90 %", "lower", ",.0f", log=True, section="adherence"),
-    Metric("mastered", "mastered", "higher", ".2f", relative=False, section="adherence"),
+    Metric(UNTIL, "images to 90 %", "lower", ",.0f", log=True, section="adherence"),
+    Metric(MASTERED, "mastered", "higher", ".2f", relative=False, section="adherence"),
     *(_judged(name, name) for name in ATTRIBUTES),
     *(_judged(f"raw_{name}", f"raw {name}", "") for name in ATTRIBUTES),
     *(_swapped(f"locality_{name}", f"locality {name}", "higher") for name in ATTRIBUTES),

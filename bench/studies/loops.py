@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,20 @@ def plain(subject: LoadedCell, *, resident: bool = False) -> Callable[[], None]:
         ema.update(next(done))
 
     return step
+
+
+def window_seconds(step: Callable[[], None]) -> float:
+    """Seconds a step, over a window of them on the CPU."""
+    begin = time.perf_counter()
+    for _ in range(WINDOW):
+        step()
+    return (time.perf_counter() - begin) / WINDOW
+
+
+def spread(pairs: Sequence[tuple[float, float]]) -> Report:
+    """The median of the first over the second of each pair, and its quartiles."""
+    low, median, high = statistics.quantiles((one / other for one, other in pairs), n=4)
+    return {"ratio_median": round(median, 4), "ratio_quartiles": [round(low, 4), round(high, 4)]}
 
 
 def first_batches(subject: LoadedCell, steps: int) -> Iterator[tuple[Tensor, Any]]:

@@ -31,7 +31,7 @@ from bench.config.spec import CellConfig
 from bench.data.pixels import from_images
 from bench.measure import metrics
 from bench.store import provenance
-from bench.studies.loops import WINDOW, first_batches, harness, plain, subject_of
+from bench.studies.loops import WINDOW, first_batches, harness, plain, spread, subject_of, window_seconds
 from bench.training import dynamics
 from bench.training.digests import tensors_digest
 from bench.training.model import LoadedCell
@@ -57,10 +57,7 @@ def pairs(subject: LoadedCell, windows: int, folder: Path) -> list[tuple[float, 
     step = plain(replace(subject, model=copy.deepcopy(subject.model), config=longer))
 
     def window() -> None:
-        begin = time.perf_counter()
-        for _ in range(WINDOW):
-            step()
-        bare.append((time.perf_counter() - begin) / WINDOW)
+        bare.append(window_seconds(step))
 
     _, seconds = harness(subject, steps, folder, dict.fromkeys(range(WINDOW, steps + 1, WINDOW), window))
     return list(zip(seconds, bare, strict=True))[1:]
@@ -99,10 +96,7 @@ def measured(config: CellConfig, windows: int) -> dict[str, Any]:
         found = pairs(subject, windows, Path(name))
         step = statistics.median(harness for harness, _ in found)
         share = probe_share(subject, step)
-    low, median, high = statistics.quantiles((harness / bare for harness, bare in found), n=4)
-    return {
-        "ratio_median": round(median, 4),
-        "ratio_quartiles": [round(low, 4), round(high, 4)],
+    return spread(found) | {
         "windows": windows,
         "harness_step_seconds": round(step, 5),
         "probe_share": round(share, 5),

@@ -15,36 +15,25 @@ import copy
 import json
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from bench.store import provenance
-from bench.studies.loops import WINDOW, plain, subject_of
+from bench.studies.loops import WINDOW, plain, spread, subject_of, window_seconds
 from bench.studies.overhead import cell_of
 from bench.training.model import LoadedCell
 
 
-def ratios(subject: LoadedCell, windows: int) -> tuple[list[float], list[float]]:
-    """Seconds a step in float32 and in bf16, window by window; the first pair is warm-up."""
+def pairs(subject: LoadedCell, windows: int) -> list[tuple[float, float]]:
+    """Seconds a step in bf16 and in float32, window by window; the first pair is warm-up."""
     changes = {"train.steps": WINDOW * (windows + 1) + 1}  # a bare loop takes a batch beforehand
-    steps = [
+    half, whole = (
         plain(replace(subject, model=copy.deepcopy(subject.model), config=subject.config.changed(changes | one)))
-        for one in ({"train.precision": "32"}, {"train.precision": "bf16"})
-    ]
-    found = [(_seconds(steps[0]), _seconds(steps[1])) for _ in range(windows + 1)]
-    whole, half = zip(*found[1:], strict=True)
-    return list(whole), list(half)
-
-
-def _seconds(step: Callable[[], None]) -> float:
-    begin = time.perf_counter()
-    for _ in range(WINDOW):
-        step()
-    return (time.perf_counter() - begin) / WINDOW
+        for one in ({"train.precision": "bf16"}, {"train.precision": "32"})
+    )
+    return [(window_seconds(half), window_seconds(whole)) for _ in range(windows + 1)][1:]
 
 
 def main() -> None:
@@ -55,11 +44,9 @@ def main() -> None:
     given = parser.parse_args()
     provenance.imported()  # now: it takes minutes
     with tempfile.TemporaryDirectory() as name:
-        whole, half = ratios(subject_of(cell_of(given.config), Path(name)), given.windows)
-    low, median, high = statistics.quantiles((b / a for a, b in zip(whole, half, strict=True)), n=4)
-    summary = {
-        "ratio_median": round(median, 4),
-        "ratio_quartiles": [round(low, 4), round(high, 4)],
+        found = pairs(subject_of(cell_of(given.config), Path(name)), given.windows)
+    half, whole = zip(*found, strict=True)
+    summary = spread(found) | {
         "windows": given.windows,
         "step_seconds_32": round(statistics.median(whole), 5),
         "step_seconds_bf16": round(statistics.median(half), 5),

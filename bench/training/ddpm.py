@@ -60,6 +60,11 @@ class Ladder:
         return (1 - self.a_before) * (1 - self.b).sqrt() / (1 - self.a)
 
 
+def unfit(count: int) -> str:
+    """Why images are not sampled in so many steps, or empty: one would be the last, which is from hardly any noise."""
+    return "" if 2 <= count <= STEPS else f"of DDPM choose 2 to {STEPS:,}"
+
+
 @functools.lru_cache(maxsize=64)
 def ladder(count: int = STEPS) -> Ladder:
     """`count` of the 1,000 steps, from the first to the last at equal distances, rounded (as DiT samples with 250)."""

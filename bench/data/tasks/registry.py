@@ -170,7 +170,7 @@ def make(name: str, level: str = "medium", values: Mapping[str, Any] | None = No
 
 
 def _check_attributes(task: Task, name: str) -> None:
-    """Refuses names of attributes that are no key of a metric, or another's."""
+    """Refuses names of attributes that are no key of a metric, or another's, and directions that tables do not read."""
     own = [one.name for one in task.attributes]
     for one in own:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", one) or one in TAKEN or own.count(one) > 1 or not _is_read(one):
@@ -178,6 +178,11 @@ def _check_attributes(task: Task, name: str) -> None:
                 f"task {name!r}: attribute {one!r}: use a name of its own of lower-case letters, digits and '_', other "
                 f"than {', '.join(TAKEN)}"
             )
+    for attribute in task.attributes:  # its key says nothing of a direction
+        better = Measurement.parse(f"{attribute.name}_template_256").better
+        if attribute.lower != (better == "lower"):
+            way = "leave `lower` out, and count what is right" if attribute.lower else "give it another name"
+            raise TaskError(f"task {name!r}: tables read {attribute.name!r} as better where it is {better}; {way}")
 
 
 def _is_read(attribute: str) -> bool:

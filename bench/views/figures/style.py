@@ -66,11 +66,7 @@ def point_style(index: int, *, hollow: bool = False) -> dict[str, Any]:
 def canvas(width: float, height: float, *, layout: str | None = "constrained", **grid: Any) -> tuple[Canvas, Any]:
     """A figure of `width` x `height` inches and its axis, or array of axes.
 
-    Args:
-        width: in inches.
-        height: in inches.
-        layout: who places the axes; None where the caller does. For forty of them it takes longer than all else.
-        grid: as `matplotlib.pyplot.subplots` takes it.
+    With `layout` None the caller places the axes, which takes matplotlib longer than all else where they are forty.
     """
     import matplotlib
 

@@ -20,7 +20,7 @@ from bench.measure.images import png, tile
 from bench.measure.sampling import generate, initial_noise
 from bench.store.folders import CellFolder
 from bench.training.checkpoints import load_checkpoint, newest_checkpoint
-from bench.training.ddpm import STEPS
+from bench.training.ddpm import unfit
 from bench.training.model import LoadedCell, build
 
 
@@ -85,8 +85,8 @@ def generate_images(folder: CellFolder, texts: list[str], settings: SampleSettin
         ValueError: for a prompt that the cell cannot take, or a cell without a checkpoint.
     """
     cell = load_cell(folder, folder.path.parent.parent / "cache")
-    if cell.config.train.process == "ddpm" and settings.steps and not 2 <= settings.steps <= STEPS:
-        raise ValueError(f"--steps {settings.steps}: of DDPM choose 2 to {STEPS:,}")
+    if settings.steps and cell.config.train.process == "ddpm" and (why := unfit(settings.steps)):
+        raise ValueError(f"--steps {settings.steps}: {why}")
     changes: dict[str, Any] = {"sample.steps": settings.steps} if settings.steps else {}
     changes |= {} if settings.guidance is None else {"sample.guidance": settings.guidance}
     cell = replace(cell, config=cell.config.changed(changes))
