@@ -574,6 +574,24 @@ def test_rows_of_unequal_knobs_are_other_comparisons() -> None:
     assert [[row.cells[0].row.axes["data.knobs"]["labels"] for row in group] for group in found] == [[8, 8], [16, 16]]
 
 
+def test_a_baseline_that_is_a_variant_is_that_variant_at_each_point_of_the_axes() -> None:
+    """Sizes on one axis: every row was compared with the baseline's row of one size."""
+    values = {("a", "S"): 40.0, ("b", "S"): 20.0, ("a", "XL"): 20.0, ("b", "XL"): 40.0}
+    cells = [
+        cell(name, seed, {KID: value + 0.01 * seed}, {"backbone.name": size})
+        for (name, size), value in values.items()
+        for seed in range(4)
+    ]
+    made = table(cells, baseline="b")
+    found = {(one.a, one.b): one.verdict for each in compare.against(made).values() for one in each}
+    assert found == {("a name=S", "b name=S"): "worse", ("a name=XL", "b name=XL"): "better"}
+    assert compare.verdict_table(compare.base_name(made, summaries(made)), compare.against(made))[0][0] == "against b"
+    assert analyse(made).bold[KID] == {"b name=S", "a name=XL"}
+    of_a_row = table(cells, baseline="b name=S")
+    named = {(one.a, one.b): one.verdict for each in compare.against(of_a_row).values() for one in each}
+    assert named[("a name=XL", "b name=S")] == "undecided" and len(named) == 3
+
+
 def on_data(name: str, seed: int, value: float, content: str | None = None, **data: Any) -> CellRecord:
     made = cell(
         name, seed, {KID: value, "excess_error": value, "score": 1 - value}, {"data.path": data.get("path", "")}

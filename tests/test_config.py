@@ -12,7 +12,9 @@ from tiny import ditbench
 
 from bench.config.keys import keys, markdown
 from bench.config.load import load, to_yaml
+from bench.config.matrix import row_names
 from bench.config.schema import ConfigError, Train, as_dict
+from bench.run.checks import check_names
 from bench.run.machine import on_device
 
 
@@ -149,9 +151,12 @@ MATRICES = sorted(
 
 
 @pytest.mark.parametrize("path", MATRICES, ids=lambda p: p.name)
-def test_every_shipped_config_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_shipped_config_loads_and_names_its_own_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those, too, whose data are not here, which nothing plans: a baseline that is no row was found by nobody."""
     monkeypatch.setenv("DITBENCH_CIFAR10", "somewhere")
-    assert load(path).variants
+    matrix = load(path)
+    assert matrix.variants
+    check_names(matrix, row_names(matrix))
 
 
 def test_a_low_stream_in_high_arithmetic_is_refused() -> None:

@@ -379,7 +379,7 @@ class Matrix:
     tuned: dict[str, Any] | None = None
     """A file or files that `ditbench choices --write` wrote, relative to this: values by row, variant or scheme."""
     baseline: str | None = None
-    """The row that others are compared with; null: the first."""
+    """The row that others are compared with; of a variant each row's own at its values of the axes; null: the first."""
     claim: dict[str, Any] | None = None
     """A hypothesis and the tests that decide it."""
 

@@ -23,11 +23,11 @@ from bench.store.table import Table
 
 
 def bold(table: Table, rows: Sequence[VariantSummary], column: Measurement) -> set[str]:
-    """The rows that are bold in a column, by the rule of the table, within each task."""
-    rule = peering.rule_of(table)
+    """The rows that are bold in a column, by the rule of the table, among those that are compared (`peers.groups`)."""
+    rule, groups = peering.rule_of(table), peering.groups(table, rows)
     if rule == "paired":
-        return not_worse(rows, column)
-    return set().union(*(_not_shown_worse(group, column, rule) for group in peering.groups(table, rows)))
+        return set().union(*(not_worse(group, column) for group in groups))
+    return set().union(*(_not_shown_worse(group, column, rule) for group in groups))
 
 
 def not_worse(rows: Sequence[VariantSummary], column: Measurement) -> set[str]:

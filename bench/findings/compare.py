@@ -213,13 +213,15 @@ def caveats(table: Table, *names: str) -> list[str]:
 
 
 def baseline(table: Table, rows: Sequence[VariantSummary] | None = None) -> str:
-    """The row that others are compared with: the config's `baseline`, or the first scheme.
+    """The row that others are compared with: the config's `baseline`, or the first scheme; of a variant its first row.
 
     Raises:
         ValueError: if there is no such row.
     """
     rows = rows or summaries(table)
-    return find_row(rows, table.manifest["config"].get("baseline") or [*peering.schemes(rows), *rows][0].name).name
+    name = table.manifest["config"].get("baseline") or [*peering.schemes(rows), *rows][0].name
+    first = peering.of_variant(rows, name) if peering.is_variant(table, rows) else None
+    return (first or find_row(rows, name)).name
 
 
 def against(table: Table, rows: Sequence[VariantSummary] | None = None) -> dict[str, list[Difference]]:
@@ -228,7 +230,8 @@ def against(table: Table, rows: Sequence[VariantSummary] | None = None) -> dict[
     Arms are no schemes: they are in no family and lend no variance.
 
     In a matrix of tasks each row is compared with the baseline on the same task, and Holm corrects over a metric of
-    that task: of 18 metrics of other questions none makes a gap undecided that a claim supports.
+    that task: of 18 metrics of other questions none makes a gap undecided that a claim supports. A baseline that is a
+    variant is that variant at each point of the axes, so that sizes are compared within a size.
     """
     rows = rows or summaries(table)
     base, rule = find_row(rows, baseline(table, rows)), peering.rule_of(table)
@@ -236,6 +239,8 @@ def against(table: Table, rows: Sequence[VariantSummary] | None = None) -> dict[
     by_row: dict[str, list[Difference]] = {}
     for learners in peering.groups(table, rows):
         own = base if any(row is base for row in learners) else peering.twin(learners, base)
+        if peering.is_variant(table, rows):
+            own = peering.of_variant(learners, base.cells[0].row.variant)
         if own is None:
             continue
         group = peering.schemes(learners, own)

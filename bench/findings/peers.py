@@ -38,13 +38,24 @@ def point(row: VariantSummary) -> tuple[tuple[str, str], ...]:
 
 
 def groups(table: Table, rows: Sequence[VariantSummary]) -> list[list[VariantSummary]]:
-    """The rows by what they learn; all of them where that is no task."""
-    if not of_tasks(table):
+    """The rows by what they learn, and by all axes where the baseline is a variant; else all of them."""
+    everywhere = is_variant(table, rows)
+    if not everywhere and not of_tasks(table):
         return [list(rows)]
     by_point: dict[Any, list[VariantSummary]] = {}
     for row in rows:
-        by_point.setdefault(point(row), []).append(row)
+        by_point.setdefault(_axes(row) if everywhere else point(row), []).append(row)
     return list(by_point.values())
+
+
+def is_variant(table: Table, rows: Sequence[VariantSummary]) -> bool:
+    """Whether the baseline is a variant and no row: each row is compared with that variant at its own axes' values."""
+    name = table.manifest["config"].get("baseline")
+    return name not in {row.name for row in rows} and name in {row.cells[0].row.variant for row in rows}
+
+
+def _axes(row: VariantSummary) -> str:
+    return json.dumps(row.cells[0].row.axes, sort_keys=True)
 
 
 def schemes(rows: Sequence[VariantSummary], *named: VariantSummary) -> list[VariantSummary]:
@@ -57,6 +68,11 @@ def peers(rows: Sequence[VariantSummary], *named: VariantSummary) -> list[Varian
     """The named rows and every scheme that learns what one of them learns."""
     points = [point(row) for row in named]
     return [row for row in schemes(rows, *named) if point(row) in points]
+
+
+def of_variant(rows: Sequence[VariantSummary], variant: str) -> VariantSummary | None:
+    """The first row of a variant, if there is one."""
+    return next((row for row in rows if row.cells[0].row.variant == variant), None)
 
 
 def twin(rows: Sequence[VariantSummary], row: VariantSummary) -> VariantSummary | None:

@@ -47,7 +47,8 @@ def check_names(matrix: Matrix, rows: Iterable[str], facts: Mapping[str, RowFact
     """
     names = list(dict.fromkeys(rows))
     check_claim(matrix.claim, names, matrix.seeds, facts)
-    if matrix.baseline is not None and matrix.baseline not in names:
+    named = {*names, *(variant.name for variant in variants(matrix))}
+    if matrix.baseline is not None and matrix.baseline not in named:
         hint = nearest(matrix.baseline, names, f" (rows: {', '.join(names)})")
         raise ConfigError(f"baseline {matrix.baseline!r} is no row of this matrix{hint}")
     if matrix.budget.to is not None and matrix.budget.match is None:

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from bench.findings.analysis import Analysis
-from bench.findings.compare import Difference, difference, judged, together
-from bench.findings.peers import rule_of
+from bench.findings.compare import Difference, together
+from bench.findings.peers import is_variant
 from bench.findings.statistics import half_width_of_means
 from bench.findings.summary import VariantSummary
 from bench.findings.words import number
@@ -115,9 +115,10 @@ def _by_task(analysis: Analysis, table: Capability | None) -> list[Answer]:
     """
     if table is None:
         return []
-    baseline = analysis.row(analysis.baseline)
-    base = next((name for (name, _), row in table.rows.items() if row is baseline), "")
-    verdicts = {task: _beside(analysis, table, task, base) for task in table.tasks if task not in table.void}
+    baseline, every = analysis.row(analysis.baseline), is_variant(analysis.table, analysis.rows)
+    name = next((name for (name, _), row in table.rows.items() if row is baseline), "")
+    base = baseline.cells[0].row.variant if every else name
+    verdicts = {task: _beside(analysis, table, task) for task in table.tasks if task not in table.void}
     if len(table.tasks) > MOST_TASKS:
         return _counted(list(verdicts.values()), base)
     found = []
@@ -128,14 +129,11 @@ def _by_task(analysis: Analysis, table: Capability | None) -> list[Answer]:
     return [*found[:-1], Answer(found[-1].word, found[-1].text + FAMILY)] if found else []
 
 
-def _beside(analysis: Analysis, table: Capability, task: Task, base: str) -> dict[str, Difference]:
-    """Every other scheme on a task -> its excess error beside that of `base`, judged; nothing without `base`."""
+def _beside(analysis: Analysis, table: Capability, task: Task) -> dict[str, Difference]:
+    """Every other scheme on a task -> its excess error beside that of the baseline, judged; nothing without that."""
     own = {name: row for (name, at), row in table.rows.items() if at == task and name not in table.arms}
-    if base not in own:
-        return {}
-    rule, rows = rule_of(analysis.table), list(own.values())
-    pairs = {name: difference(row, own[base], JUDGED, rule, rows) for name, row in own.items() if name != base}
-    return dict(zip(pairs, judged(list(pairs.values())), strict=True))
+    found = ((name, one) for name, row in own.items() for one in analysis.verdicts.get(row.name, []))
+    return {name: one for name, one in found if one.metric == JUDGED}
 
 
 def _counted(verdicts: list[dict[str, Difference]], base: str) -> list[Answer]:

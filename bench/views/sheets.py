@@ -37,7 +37,10 @@ def _verdicts(analysis: Analysis) -> Sheet | None:
     headings, rows = compare.verdict_table(base, analysis.verdicts)
     if not rows:
         return None
-    family = "a column, within a task" if peers.of_tasks(analysis.table) else "the whole table"
+    at = "point of the axes" if peers.is_variant(analysis.table, analysis.rows) else "task"
+    family = "the whole table" if len(peers.groups(analysis.table, analysis.rows)) == 1 else f"the table of a {at}"
+    if peers.of_tasks(analysis.table):
+        family = f"a column, within a {at}"
     text = (
         f"▲ better, ▼ worse, · undecided than {base}, and the gap (a share; of prompt adherence, the difference; of an "
         f"excess, the factor): {compare.how(analysis.table)}, 95 % after Holm's correction over {family}; gaps of FID "

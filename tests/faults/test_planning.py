@@ -47,7 +47,7 @@ from bench.store.folders import Store
         ({"backbone__heads": 3}, "32 is not divisible by 3 heads"),
         ({"backbone__name": "DiT-S/0"}, "'DiT-S/0'"),
         ({"baseline": "adaln-zro"}, "baseline 'adaln-zro' is no row.*did you mean 'adaln-zero'"),
-        ({"axes": {"train.lr": [0.1, 0.2]}, "baseline": "adaln-zero"}, "no row"),
+        ({"axes": {"train.lr": [0.1, 0.2]}, "baseline": "adaln-zero lr=0.3"}, "no row"),
         ({"evaluate__extractor": "efficientnet"}, "unknown extractor"),
         ({"budget": {"match": "params"}, "axes": {"backbone.width": [32, 64]}}, "sets backbone.width"),
         ({"budget": {"match": "train_flops"}, "axes": {"train.steps": [3, 4]}}, "sets train.steps"),
