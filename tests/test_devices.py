@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -255,11 +257,30 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[int, CellFolder]:
 
 
 def finished(folder: Path, count: int, **changes: Any) -> CellFolder:
+    """A cell that is done; `kept` beside its checkpoints has those that it removed."""
     made, store = planned(folder, run__devices=count, **MATRIX | changes)
-    (state,) = run_all(made, store)
+    over = threading.Event()
+    keeper = threading.Thread(target=_keep, args=(store.cell(made.cells[0].row.cell), over))
+    keeper.start()
+    try:
+        (state,) = run_all(made, store)
+    finally:
+        over.set()
+        keeper.join()
     cell = store.cell(state.id)
     assert state.status == "done", f"{state.reason}\n{cell.log.read_text()[-3000:]}"
     return cell
+
+
+def _keep(cell: CellFolder, over: threading.Event) -> None:
+    """Links each checkpoint that is whole, until the cell has ended."""
+    kept = cell.path / "kept"
+    kept.mkdir(parents=True, exist_ok=True)
+    while not over.wait(0.02):
+        for digest in cell.checkpoints.glob("step-*.sha256"):
+            for file in (digest.with_suffix(".ckpt"), digest):
+                with suppress(FileExistsError, FileNotFoundError):
+                    (kept / file.name).hardlink_to(file)
 
 
 def resumed(cell: CellFolder, folder: Path, count: int, step: int = 32, **changes: Any) -> CellFolder:
@@ -268,6 +289,8 @@ def resumed(cell: CellFolder, folder: Path, count: int, step: int = 32, **change
     copy = Store(folder / "runs").cell(cell.id)
     copy.result_file.unlink()
     shutil.rmtree(copy.path / "generated")
+    shutil.rmtree(copy.checkpoints)
+    (copy.path / "kept").rename(copy.checkpoints)
     for file in copy.checkpoints.glob("step-*"):
         if int(file.stem.removeprefix("step-")) > step:
             file.unlink()

@@ -237,8 +237,8 @@ def test_a_cell_that_died_between_checkpoints_gives_the_same_numbers(
     assert calm.quality["images_to_90"] == 96 and calm.quality["mastered"] == 0
     assert {"right_template_20", "tone_template_20", "excess_error", "score"} <= set(calm.quality)
     assert calm.cost["evaluate_seconds"] > 0
-    before, last = (load_checkpoint(path) for path in sorted(folder.checkpoints.glob("*.ckpt")))
-    assert "optimizer_states" in before and "optimizer_states" not in last and "ema" in last
+    (last,) = (load_checkpoint(path) for path in folder.checkpoints.glob("*.ckpt"))  # what is done trains no more
+    assert "optimizer_states" not in last and "ema" in last
 
 
 def test_curves_of_scenes_end_where_the_judge_reads_the_same_samples_at_the_end(tmp_path: Any) -> None:

@@ -31,6 +31,7 @@ from bench.store.folders import CellFolder, Status
 from bench.store.journal import Journal, Unwritten
 from bench.training import dynamics
 from bench.training.callback import Diverged
+from bench.training.checkpoints import remove_older
 from bench.training.compiling import compiled
 from bench.training.ranks import Ranks
 from bench.training.signals import stopping
@@ -119,6 +120,8 @@ def _measured(cell: CellAtWork) -> None:
     with cell.module.as_trained():
         observed = dynamics.Probe(cell.loaded).observe()
     result(cell, measured, observed).write(folder.result_file)
+    with suppress(OSError):  # the one before it, with the optimizer's states, served if the last was damaged
+        remove_older(folder.checkpoints, keep=1)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from bench.data import vae
 from bench.data.pixels import from_images
 from bench.store.journal import Journal
 from bench.store.provenance import usage
-from bench.training.checkpoints import AtomicCheckpoints
+from bench.training.checkpoints import remove_older
 from bench.training.compiling import compiled
 from bench.training.digests import tensors_digest
 from bench.training.dynamics import due, gradient_curves
@@ -193,8 +193,7 @@ class CellCallback(lightning.Callback):
         trainer.save_checkpoint(self.folder / f"step-{step:09d}.ckpt")
         self.journal.event(step, "checkpoint")
         self.saved = time.monotonic()
-        for old in sorted(self.folder.glob("step-*.ckpt"))[:-2]:
-            AtomicCheckpoints().remove_checkpoint(old)
+        remove_older(self.folder, keep=2)
 
 
 def given(module: CellModule, step: int, batch: tuple[Tensor, Any]) -> dict[str, list[Tensor]]:

@@ -96,6 +96,12 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None] = lambda text: N
     return None
 
 
+def remove_older(folder: Path, keep: int) -> None:
+    """Removes all checkpoints but the latest `keep`."""
+    for path in sorted(folder.glob("step-*.ckpt"))[:-keep]:
+        AtomicCheckpoints().remove_checkpoint(path)
+
+
 def remove_newer(folder: Path, than: Path | None) -> None:
     """Removes checkpoints after `than`, or all: damaged ones that would be taken for the newest."""
     for path in folder.glob("step-*.ckpt"):
