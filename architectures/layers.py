@@ -256,12 +256,12 @@ class GatedMLP(nn.Module):
         Args:
             width: D.
             ratio: of 4D over D.
-            hidden: M itself.
+            hidden: M itself; else two thirds of ratio D, in whole eights: bf16 matrices of other sizes are not aligned.
             bias: whether the maps have one.
             activation: a.
         """
         super().__init__()
-        hidden = hidden or int(width * ratio * 2 / 3)
+        hidden = hidden or 8 * round(width * ratio / 12)
         self.up = nn.Linear(width, 2 * hidden, bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias)
         self.activation = activation

@@ -35,7 +35,10 @@ class Encoded(NamedTuple):
 
 
 class FeatureBatch(NamedTuple):
-    """Prompts encoded outside: tokens (B, L, W), mask (B, L), pooled (B, P). A mask all false is the null prompt."""
+    """Prompts encoded outside: tokens (B, L, W), mask (B, L), pooled (B, P). A mask all false is the null prompt.
+
+    Tokens may be of less precision than the model, which widens them.
+    """
 
     tokens: Tensor
     mask: Tensor
@@ -265,7 +268,8 @@ class FeatureEncoder(nn.Module):
         mask = prompt.mask
         layers: tuple[Tensor, ...] = ()
         if "tokens" in self.reads:
-            given = prompt.tokens.unflatten(-1, (self.layers, self.token_width)).unbind(2)
+            stored = prompt.tokens.to(self.null_token.dtype)  # float16 until here: half of what a batch is to a device
+            given = stored.unflatten(-1, (self.layers, self.token_width)).unbind(2)
             read = given if "layers" in self.reads else given[-1:]
             made = tuple(torch.where(null[:, None, None], self.null_token, self.tokens(one)) for one in read)
             tokens, layers = made[-1], made if len(made) > 1 else ()

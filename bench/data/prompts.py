@@ -80,9 +80,7 @@ class Prompts:
     def _lookup(self, stored: np.ndarray) -> Any:
         if isinstance(self.kind, Features):
             tokens, mask, pooled = (self._array(name)[stored] for name in ("tokens", "mask", "pooled"))
-            return FeatureBatch(
-                torch.from_numpy(tokens).float(), torch.from_numpy(mask), torch.from_numpy(pooled).float()
-            )
+            return FeatureBatch(torch.from_numpy(tokens), torch.from_numpy(mask), torch.from_numpy(pooled).float())
         return torch.from_numpy(np.ascontiguousarray(stored)).long()
 
     def _array(self, name: str) -> np.ndarray:
@@ -126,7 +124,7 @@ class Prompts:
                 raise PromptError(f"prompt {text!r}: no word of it is known to {self.meta['encoder']}")
         unknown = sorted(made.unknown)
         tokens, mask, pooled = (torch.from_numpy(part) for part in (made.tokens, made.mask, made.pooled))
-        return FeatureBatch(tokens.float(), mask, pooled), unknown
+        return FeatureBatch(tokens, mask, pooled), unknown
 
     def _described(self, text: str) -> str:
         """The text that features of a class are of, where one is named or its number is; any other as it is."""

@@ -57,20 +57,21 @@ class Probe:
 
 
 def curves_of(observed: Observation) -> dict[str, float]:
-    """What the journal keeps of an observation, means over its images."""
-    values = {f"open/{_block(index)}": moved.mean().item() for index, moved in observed.blocks.items()}
+    """What the journal keeps of an observation, means over its images, which the host waits for once."""
+    values = {f"open/{_block(index)}": moved.mean() for index, moved in observed.blocks.items()}
     for (index, name), branch in observed.branches.items():
         where = f"{_block(index)}.{name}"
-        values[f"share/{where}"] = branch.share.mean().item()
+        values[f"share/{where}"] = branch.share.mean()
         for kind, value in (("gate", branch.gate), ("scale", branch.scale)):
             if value is not None:
                 size = value.float().abs()
                 values |= {
-                    f"{kind}/{where}": size.mean().item(),
-                    f"{kind}_spread/{where}": value.float().std().item(),
-                    f"{kind}_saturation/{where}": (size > BEYOND).float().mean().item(),
+                    f"{kind}/{where}": size.mean(),
+                    f"{kind}_spread/{where}": value.float().std(),
+                    f"{kind}_saturation/{where}": (size > BEYOND).float().mean(),
                 }
-    return {PREFIX + name: value for name, value in values.items()}
+    numbers = torch.stack([value.float() for value in values.values()]).tolist() if values else []
+    return {PREFIX + name: number for name, number in zip(values, numbers, strict=True)}
 
 
 def _block(index: int) -> str:
