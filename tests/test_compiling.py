@@ -16,6 +16,7 @@ from tiny import planned, run_all
 from torch import Tensor, nn
 from torch._dynamo.exc import FailOnRecompileLimitHit, Unsupported
 
+import architectures
 from architectures import DiT, laws
 from bench.config.schema import Sample, Train
 from bench.measure.sampling import sample_exact
@@ -82,6 +83,34 @@ def test_a_cell_calls_its_model_in_two_ways(scheme: str, guidance: float) -> Non
     with torch.inference_mode():
         Flow().loss(model, x * 1, x * 2, t * 1, encoded(model, prompt * 1))
     assert compiled()["compile_graphs"] - before == 2
+
+
+@pytest.mark.slow  # half a minute of Inductor's C++ each
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("scheme", [scheme for scheme in architectures.schemes() if scheme != "oracle"])
+def test_gradients_that_inductor_compiles_for_a_cpu_are_the_eager_ones(scheme: str) -> None:
+    """At a batch of 1 and of 2, as on a GPU (`tests/test_gpu.py`): it has given wrong ones in silence."""
+    subject = laws.SchemeUnderTest(scheme)
+    eager, whole = subject.random(laws.CAPTIONS), subject.random(laws.CAPTIONS)
+    whole.compile(dynamic=False, fullgraph=True)
+    for batch in (1, 2):
+        x, t, prompt = subject.inputs(laws.CAPTIONS, batch=batch)
+        truth, found = (_gradients(model, x, t, prompt) for model in (eager, whole))
+        off = _apart(found, truth)
+        assert max(off.values()) < 1e-5, max(off.items(), key=lambda one: one[1])
+        assert max(_apart(_gradients(eager, x * 1.001, t, prompt), truth).values()) > 1e-5  # a fault is seen
+
+
+def _apart(found: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, float]:
+    assert found.keys() == truth.keys()
+    scale = max(float(one.abs().max()) for one in truth.values())
+    return {name: float((found[name] - one).abs().max()) / scale for name, one in truth.items()}
+
+
+def _gradients(model: DiT, x: Tensor, t: Tensor, prompt: Any) -> dict[str, Tensor]:
+    model.zero_grad()
+    Flow().loss(model, x, x.flip(0) * 0.5, t, prompt).mean().backward()
+    return {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
 
 
 @pytest.mark.parametrize("own", ["", "mine"])

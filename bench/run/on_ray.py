@@ -2,7 +2,8 @@
 
 Each cell has a seat (`bench.run.seat`) with its processors, GPUs and memory as Ray's resources, on whatever node has
 room; a seat takes one cell after another. All else is as on one machine: guard, log, journal and checkpoints are files
-of the results directory, which every node must share. A cell whose node is lost starts again elsewhere.
+of the results directory, which every node must share. A cell whose node is lost starts again elsewhere; one whose node
+is about to be taken back (Ray drains it) writes a checkpoint first.
 """
 
 from __future__ import annotations
@@ -24,7 +25,18 @@ from bench.store.folders import CellFolder
 
 IDLE = 20.0  # seconds that a seat without a cell is kept
 ROOM = 5.0  # seconds for which the size of the cluster is believed
+NOTICE = 2.0  # seconds between looks at whether nodes are about to be taken back
 WAITS = "waits for room in the cluster"
+
+
+class _Place(Seat):
+    """A seat that knows which node of the cluster it is on."""
+
+    async def where(self) -> Any:
+        """The name and the id of its node: the seat is there."""
+        import ray
+
+        return await super().where(), ray.get_runtime_context().get_node_id()
 
 
 @dataclass
@@ -34,9 +46,10 @@ class Process(executor.Process):
     Attributes:
         folder: the cell's.
         seat: Ray's handle of its place.
-        begun: becomes the name of its node, once it has one.
+        begun: becomes the name and the id of its node, once it has one.
         over: becomes how it ended.
-        host: where it runs, or empty.
+        host: where it runs, or empty. node: its id in the cluster.
+        leaving: whether it was stopped because its node is about to go.
         dropped: whether its seat was taken away.
     """
 
@@ -49,6 +62,8 @@ class Process(executor.Process):
     started: float = field(default_factory=time.monotonic)
     place: str = WAITS
     host: str = ""
+    node: str = ""
+    leaving: bool = False
     dropped: bool = False
 
     def alive(self) -> bool:
@@ -122,7 +137,7 @@ class Process(executor.Process):
         """Notes where it runs, once it does."""
         if self.place and self.ray.wait([self.begun], timeout=0)[0]:
             with suppress(Exception):  # its seat was lost meanwhile: `ended` says so
-                self.host = self.ray.get(self.begun)
+                self.host, self.node = self.ray.get(self.begun)
             self.place, self.started = "", time.monotonic()
 
 
@@ -143,7 +158,8 @@ class OnRay(executor.Elsewhere[Process]):
         self.running: list[Process] = []
         self._idle: list[tuple[Any, float]] = []
         self._room, self._asked = 1, 0.0
-        self._kind = cluster.ray.remote(max_restarts=0, max_task_retries=0)(Seat)
+        self._drained = 0.0  # when it was last asked which nodes are
+        self._kind = cluster.ray.remote(max_restarts=0, max_task_retries=0)(_Place)
 
     @property
     def free(self) -> int:
@@ -187,14 +203,30 @@ class OnRay(executor.Elsewhere[Process]):
 
     def ended(self) -> list[Process]:
         """What ended since the last call; a seat whose cell ended takes the next, and is given back after a while."""
+        self._leave()
         over = [process for process in super().ended() if not self._keep(process)]
         now = time.monotonic()
-        self._idle += [(one.seat, now) for one in over if not one.dropped and not one.ended().lost]
+        self._idle += [(one.seat, now) for one in over if not (one.dropped or one.leaving or one.ended().lost)]
         for seat, since in self._idle.copy():
             if now - since > IDLE or self.stopping:
                 self._idle.remove((seat, since))
                 self.cluster.ray.kill(seat)
         return over
+
+    def _leave(self) -> None:
+        """Has cells on nodes that are about to be taken back write their checkpoint; they start again elsewhere."""
+        now = time.monotonic()
+        if now - self._drained < NOTICE:
+            return
+        self._drained, going = now, self.cluster.draining()
+        for process in self.running:
+            if process.node in going and not process.leaving:
+                process.leaving = True
+                process.stop()
+        if going:  # an idle seat on one of them must take no cell, and none says where it is
+            for seat, _ in self._idle:
+                self.cluster.ray.kill(seat)
+            self._idle = []
 
     def _keep(self, process: Process) -> bool:
         if process.unreachable():

@@ -51,8 +51,17 @@ class Cluster:
         _hush()
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Those that live."""
-        return [node for node in self.ray.nodes() if node["Alive"]]
+        """Those that live, and are not about to be taken back."""
+        going = self.draining()
+        return [node for node in self.ray.nodes() if node["Alive"] and node["NodeID"] not in going]
+
+    def draining(self) -> set[str]:
+        """Ids of the nodes that are about to be taken back: a spot instance that was given notice, an idle node."""
+        with suppress(Exception):  # of a Ray that does not say so, or that does not answer for the moment
+            from ray._private.state import state
+
+            return set(state.get_draining_nodes())
+        return set()
 
     def room(self, needs: Needs) -> int:
         """How many cells fit, if nobody else uses the cluster."""

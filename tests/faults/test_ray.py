@@ -147,6 +147,12 @@ class Nodes:
         """The machine is gone: everything on it ends at once, cells too."""
         end_all(self.processes(node))
 
+    def drain(self, node: Any) -> None:
+        """The node's machine was given notice that it is taken back."""
+        words = [str(Path(sys.executable).with_name("ray")), "drain-node", f"--address={self.address}"]
+        words += [f"--node-id={node.node_id}", "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot"]
+        subprocess.run([*words, "--deadline-remaining-seconds=600"], check=True, capture_output=True)
+
     def close(self) -> None:
         """Ends what a test left."""
         for hidden in self.hidden:
@@ -185,7 +191,10 @@ def launch(cwd: Path, nodes: Nodes, *words: str) -> Launch:
 @pytest.mark.faults
 @pytest.mark.timeout(2400)
 def test_ctrl_c_a_killed_driver_and_a_killed_node_cost_no_number(tmp_path: Path, nodes: Nodes) -> None:
-    """One cell, stopped by Ctrl-C, then left by its driver, then cut off with its node; as if nothing had been."""
+    """One cell, stopped by Ctrl-C, left by its driver, on a node that is taken back, cut off with its node.
+
+    As if nothing had been.
+    """
     (tmp_path / "calm").mkdir()
     made, calm = planned(tmp_path / "calm", **FEW)
     run_all(made, calm)
@@ -217,13 +226,19 @@ def test_ctrl_c_a_killed_driver_and_a_killed_node_cost_no_number(tmp_path: Path,
 
     third = launch(tmp_path, nodes)
     third.wait_for(lambda: step() > reached and cell.is_locked() and cell.state().get("attempt") == 3, 900)
-    (node,) = [node for node in both if guards(nodes, node)]
-    nodes.kill(node)
+    reached, (node,) = step(), [node for node in both if guards(nodes, node)]
+    nodes.drain(node)
+    third.wait_for(lambda: step() > reached and cell.is_locked() and cell.state().get("attempt") == 4, 900)
+    (other,) = [node for node in both if guards(nodes, node)]
+    assert other is not node
+    nodes.add()
+    nodes.kill(other)
     assert cell.result() is None, "in mid-cell"
     text = third.ended(0, 900)
-    assert "was lost; it resumes elsewhere" in text and text.count("resumes (") == 2, text
-    assert cell.status()[0] == "done" and cell.state()["attempt"] == 4
-    assert cell.journal.read_text().count('"resumed"') == 3
+    assert "it was stopped where it ran; it resumes elsewhere" in text
+    assert "was lost; it resumes elsewhere" in text and text.count("resumes (") == 3, text
+    assert cell.status()[0] == "done" and cell.state()["attempt"] == 5
+    assert cell.journal.read_text().count('"resumed"') == 4
     assert_same(cell.result(), calm.cell(id).result())
 
 
