@@ -83,6 +83,13 @@ class Mute(Grain):
         return "an image"
 
 
+class Alike(Scene):
+    """A word is the same in every slot, and the mean of them says not which slot has which."""
+
+    def ids(self, words: Tensor) -> Tensor:
+        return words + 1
+
+
 class Leaky(Scene):
     """Its unseen pairs are those of training."""
 
@@ -98,6 +105,7 @@ class Leaky(Scene):
         ("withholds", Leaky(colours=3, glyphs=3), Scene(colours=3, glyphs=3)),
         ("withholds", Scene(colours=3, glyphs=2), Scene(colours=3, glyphs=3)),
         ("text says as much", Mute(), Grain()),
+        ("pooled tells apart", Alike(), Scene()),
     ],
 )
 def test_a_law_finds_its_own_wrong(law: str, wrong: Task, right: Task) -> None:

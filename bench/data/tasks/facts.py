@@ -29,6 +29,7 @@ class Facts(Task):
     predicts = "static text ties on chains of no step; text that is updated along the blocks wins on longer ones"
     levels: ClassVar[Levels] = {"easy": {"depth": 0}, "medium": {"depth": 1}, "hard": {"depth": 2}}
     repeats = True
+    pooled = False  # the mean of words that mean the same in every slot hardly says which slot has which
 
     def __init__(self, *, depth: Annotated[int, Knob("steps of a chain", least=0, most=3)] = 1) -> None:
         self.depth, self.layers = depth, max(1, depth)  # of no step all notes are distractors

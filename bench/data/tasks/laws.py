@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from architectures import Slots
+from architectures.layers import initialise
 from bench.data import task_prompts
 from bench.data.tasks import exact
 from bench.data.tasks.contract import Task
@@ -19,6 +21,7 @@ from bench.store import seeds
 
 SAMPLES, ENOUGH = 2048, 50  # of a Monte Carlo mean; samples that must have weight
 NEAR, VARIANTS = 4, 4096  # prompts that are varied slot by slot; words of a slot that are tried at most
+POOLED, WIDTH = 64, 48  # words of a slot of which the pooled prompt is made; of the table that makes it
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,24 @@ def prompt_is_honest(task: Task, count: int) -> tuple[bool, str]:
     return chi < degrees + 5 * math.sqrt(2 * degrees) + 1e-9, f"{modes.shape[1]} modes, chi^2 {chi:.1f}"
 
 
+def pooled_tells_apart(task: Task, count: int) -> tuple[bool, str]:
+    """Schemes that get one vector get the mean of the prompt's tokens: of a fresh table it tells prompts apart.
+
+    The nearest two prompts are at least a tenth of the usual distance apart; of a task that says `pooled = False`, as
+    where a word is the same in every slot, they are not.
+    """
+    rows = sample_batch(task, "train", 0, 0, count)[1].tolist()
+    near = [row for one in rows[:NEAR] for own in task_prompts.variants(task, one, POOLED) for row in own]
+    prompts = torch.tensor([*rows, *near]).unique(dim=0)
+    if len(prompts) < 2:
+        return True, "one prompt"
+    encoder = initialise(Slots(task.vocabulary, prompts.shape[1]).encoder(WIDTH, frozenset({"pooled"})), 0)
+    with torch.no_grad():
+        apart = torch.pdist(encoder(task.ids(prompts)).pooled)
+    share = float(apart.min() / apart.median())
+    return (share >= 0.1) == task.pooled, f"nearest two of {len(prompts)} at {share:.2f} of the usual distance"
+
+
 def reads_paint(task: Task, count: int) -> tuple[bool, str]:
     """read(paint(z)) shows the image of z, of training and of withheld pairs."""
     shares = []
@@ -238,6 +259,7 @@ LAWS: dict[str, Callable[[Task, int], tuple[bool, str]]] = {
     "is ordered": is_ordered,
     "is deterministic": is_deterministic,
     "prompt is honest": prompt_is_honest,
+    "pooled tells apart": pooled_tells_apart,
     "reads paint": reads_paint,
     "withholds": withholds,
     "layout says as much": layout_says_as_much,
