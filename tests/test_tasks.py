@@ -105,7 +105,7 @@ class Leaky(Scene):
         ("withholds", Leaky(colours=3, glyphs=3), Scene(colours=3, glyphs=3)),
         ("withholds", Scene(colours=3, glyphs=2), Scene(colours=3, glyphs=3)),
         ("text says as much", Mute(), Grain()),
-        ("pooled tells apart", Alike(), Scene()),
+        ("pooled distinguishes", Alike(), Scene()),
     ],
 )
 def test_a_law_finds_its_own_wrong(law: str, wrong: Task, right: Task) -> None:

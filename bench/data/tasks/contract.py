@@ -71,7 +71,7 @@ class Task(ABC):
         times: the range of t that errors are measured on. steps: of Euler, for the exact denoiser to arrive.
         enumerable: whether `modes` and `world` list all; else override `denoise`, `denoise_blind`, `read`.
         repeats: whether different prompts may show the same images, as a chain and what it resolves to.
-        pooled: whether the mean of a prompt's tokens tells prompts apart; where a word is the same in every slot it
+        pooled: whether the mean of a prompt's tokens distinguishes prompts; where a word is the same in every slot it
             hardly does, and a scheme that gets one vector lacks what that vector lacks.
     """
 

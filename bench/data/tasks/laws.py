@@ -170,8 +170,8 @@ def prompt_is_honest(task: Task, count: int) -> tuple[bool, str]:
     return chi < degrees + 5 * math.sqrt(2 * degrees) + 1e-9, f"{modes.shape[1]} modes, chi^2 {chi:.1f}"
 
 
-def pooled_tells_apart(task: Task, count: int) -> tuple[bool, str]:
-    """Schemes that get one vector get the mean of the prompt's tokens: of a fresh table it tells prompts apart.
+def pooled_distinguishes(task: Task, count: int) -> tuple[bool, str]:
+    """Schemes that get one vector get the mean of the prompt's tokens: of a fresh table it distinguishes prompts.
 
     The nearest two prompts are at least a tenth of the usual distance apart; of a task that says `pooled = False`, as
     where a word is the same in every slot, they are not.
@@ -259,7 +259,7 @@ LAWS: dict[str, Callable[[Task, int], tuple[bool, str]]] = {
     "is ordered": is_ordered,
     "is deterministic": is_deterministic,
     "prompt is honest": prompt_is_honest,
-    "pooled tells apart": pooled_tells_apart,
+    "pooled distinguishes": pooled_distinguishes,
     "reads paint": reads_paint,
     "withholds": withholds,
     "layout says as much": layout_says_as_much,
