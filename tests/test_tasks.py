@@ -239,19 +239,19 @@ def test_what_the_notes_of_facts_say_together_is_the_same_for_all_images(depth: 
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("depth", "steps", "score"), [(1, 0, 0.59), (2, 0, 0.41), (2, 1, 0.74), (2, 2, 1.0)])
+@pytest.mark.parametrize(("depth", "steps", "score"), [(1, 0, 0.59), (2, 0, 0.41), (2, 1, 0.74)])
 def test_who_follows_the_chains_of_facts_for_a_few_steps_scores_what_the_page_says(
     depth: int, steps: int, score: float
 ) -> None:
     """The optimum of who knows the rows of at most `steps` steps, and of the others that all three differ.
 
-    Over eight batches: one of 16,384 is at .41 +- .012.
+    One batch of 16,384 is at .41 +- .012.
     """
-    task, count, chance = Facts(depth=depth), 8192, torch.Generator().manual_seed(0)
+    task, count, chance = Facts(depth=depth), 4096, torch.Generator().manual_seed(0)
     world, excess, gap = task.world(), 0.0, 0.0
     means = task.paint(world).flatten(1).double()
     quantiles = torch.special.ndtri((torch.arange(count) + 0.5) / count).sigmoid()  # of training's t, sigmoid(N(0, 1))
-    for batch in range(8):
+    for batch in range(6):
         x_0, words, z = sample_batch(task, "heldout", 0, batch, count)
         t = quantiles[torch.randperm(count, generator=chance)]
         at, keep, variance = t[:, None, None, None], 1 - t.double()[:, None], t.double()[:, None].square()
@@ -265,4 +265,4 @@ def test_who_follows_the_chains_of_facts_for_a_few_steps_scores_what_the_page_sa
         best, blind = task.denoise(x_t, t, words), task.denoise_blind(x_t, t)
         excess += float((known.view_as(x_t) - best).square().mean())
         gap += float((blind - best).square().mean())
-    assert 1 - excess / gap == pytest.approx(score, abs=0.02)
+    assert 1 - excess / gap == pytest.approx(score, abs=0.03)

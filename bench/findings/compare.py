@@ -220,8 +220,9 @@ def baseline(table: Table, rows: Sequence[VariantSummary] | None = None) -> str:
     """
     rows = rows or summaries(table)
     name = table.manifest["config"].get("baseline") or [*peering.schemes(rows), *rows][0].name
-    first = peering.of_variant(rows, name) if peering.is_variant(table, rows) else None
-    return (first or find_row(rows, name)).name
+    if peering.of_variant(table):
+        return next(row.name for row in rows if row.cells[0].row.variant == name)
+    return find_row(rows, name).name
 
 
 def against(table: Table, rows: Sequence[VariantSummary] | None = None) -> dict[str, list[Difference]]:
@@ -238,9 +239,7 @@ def against(table: Table, rows: Sequence[VariantSummary] | None = None) -> dict[
     metrics = [column.key for column in columns(rows) if column.better]
     by_row: dict[str, list[Difference]] = {}
     for learners in peering.groups(table, rows):
-        own = base if any(row is base for row in learners) else peering.twin(learners, base)
-        if peering.is_variant(table, rows):
-            own = peering.of_variant(learners, base.cells[0].row.variant)
+        own = base if any(row is base for row in learners) else peering.twin(table, learners, base)
         if own is None:
             continue
         group = peering.schemes(learners, own)

@@ -31,31 +31,30 @@ def of_tasks(table: Table) -> bool:
     return (config.get("data") or {}).get("source") == "task" or "data.task" in (config.get("axes") or {})
 
 
-def point(row: VariantSummary) -> tuple[tuple[str, str], ...]:
-    """What of the data distinguishes a row: the values of its axes of `data`, knobs among them, as text."""
+def point(row: VariantSummary, kind: str = "data.") -> tuple[tuple[str, str], ...]:
+    """What of the data distinguishes a row: the values of its axes of `data`, knobs among them, as text.
+
+    Of another `kind`, those of axes that start so.
+    """
     axes = row.cells[0].row.axes.items()
-    return tuple((axis, json.dumps(value, sort_keys=True)) for axis, value in axes if axis.startswith("data."))
+    return tuple((axis, json.dumps(value, sort_keys=True)) for axis, value in axes if axis.startswith(kind))
 
 
 def groups(table: Table, rows: Sequence[VariantSummary]) -> list[list[VariantSummary]]:
     """The rows by what they learn, and by all axes where the baseline is a variant; else all of them."""
-    everywhere = is_variant(table, rows)
+    everywhere = of_variant(table)
     if not everywhere and not of_tasks(table):
         return [list(rows)]
     by_point: dict[Any, list[VariantSummary]] = {}
     for row in rows:
-        by_point.setdefault(_axes(row) if everywhere else point(row), []).append(row)
+        by_point.setdefault(point(row, "" if everywhere else "data."), []).append(row)
     return list(by_point.values())
 
 
-def is_variant(table: Table, rows: Sequence[VariantSummary]) -> bool:
+def of_variant(table: Table) -> bool:
     """Whether the baseline is a variant and no row: each row is compared with that variant at its own axes' values."""
-    name = table.manifest["config"].get("baseline")
-    return name not in {row.name for row in rows} and name in {row.cells[0].row.variant for row in rows}
-
-
-def _axes(row: VariantSummary) -> str:
-    return json.dumps(row.cells[0].row.axes, sort_keys=True)
+    name, rows = table.manifest["config"].get("baseline"), [cell.row for cell in table.cells]
+    return name not in {row.name for row in rows} and name in {row.variant for row in rows}
 
 
 def schemes(rows: Sequence[VariantSummary], *named: VariantSummary) -> list[VariantSummary]:
@@ -70,19 +69,15 @@ def peers(rows: Sequence[VariantSummary], *named: VariantSummary) -> list[Varian
     return [row for row in schemes(rows, *named) if point(row) in points]
 
 
-def of_variant(rows: Sequence[VariantSummary], variant: str) -> VariantSummary | None:
-    """The first row of a variant, if there is one."""
-    return next((row for row in rows if row.cells[0].row.variant == variant), None)
-
-
-def twin(rows: Sequence[VariantSummary], row: VariantSummary) -> VariantSummary | None:
-    """The row that differs from another in its data alone, if there is one."""
+def twin(table: Table, rows: Sequence[VariantSummary], base: VariantSummary) -> VariantSummary | None:
+    """The baseline among the rows of a group: `base` but for the data, or its variant at their point; or none."""
 
     def rest(one: VariantSummary) -> Any:
         first = one.cells[0].row
-        return first.variant, [(axis, value) for axis, value in first.axes.items() if not axis.startswith("data.")]
+        kept = [(axis, value) for axis, value in first.axes.items() if not axis.startswith("data.")]
+        return first.variant, [] if of_variant(table) else kept
 
-    return next((one for one in rows if rest(one) == rest(row)), None)
+    return next((one for one in rows if rest(one) == rest(base)), None)
 
 
 # --- the scale --------------------------------------------------------------------------------------------------------

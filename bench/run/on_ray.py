@@ -19,24 +19,13 @@ from bench.run import executor, launches
 from bench.run.executor import Ended, open_log
 from bench.run.needs import Needs
 from bench.run.processes import GRACE
-from bench.run.ray_cluster import ANSWERS, Cluster, first
-from bench.run.seat import Seat
+from bench.run.ray_cluster import ANSWERS, Cluster, Place, first
 from bench.store.folders import CellFolder
 
 IDLE = 20.0  # seconds that a seat without a cell is kept
 ROOM = 5.0  # seconds for which the size of the cluster is believed
 NOTICE = 2.0  # seconds between looks at whether nodes are about to be taken back
 WAITS = "waits for room in the cluster"
-
-
-class _Place(Seat):
-    """A seat that knows which node of the cluster it is on."""
-
-    async def where(self) -> Any:
-        """The name and the id of its node: the seat is there."""
-        import ray
-
-        return await super().where(), ray.get_runtime_context().get_node_id()
 
 
 @dataclass
@@ -159,7 +148,7 @@ class OnRay(executor.Elsewhere[Process]):
         self._idle: list[tuple[Any, float]] = []
         self._room, self._asked = 1, 0.0
         self._drained = 0.0  # when it was last asked which nodes are
-        self._kind = cluster.ray.remote(max_restarts=0, max_task_retries=0)(_Place)
+        self._kind = cluster.ray.remote(max_restarts=0, max_task_retries=0)(Place)
 
     @property
     def free(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.config.schema import ConfigError
 from bench.run.needs import Needs
-from bench.run.seat import Token, shared
+from bench.run.seat import Seat, Token, shared
 
 ANSWERS = 5.0  # seconds that a cluster's address has to answer
 PROBES = 120.0  # seconds that a node has to start a process and look at the results directory
@@ -119,6 +119,16 @@ class Cluster:
     def close(self) -> None:
         """Ends the connection, and the cluster if it was started here."""
         self.ray.shutdown()
+
+
+class Place(Seat):
+    """A seat that knows which node of the cluster it is on."""
+
+    async def where(self) -> Any:
+        """The name and the id of its node: the seat is there."""
+        import ray
+
+        return await super().where(), ray.get_runtime_context().get_node_id()
 
 
 def _check_address(address: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bench.findings.analysis import Analysis
 from bench.findings.compare import Difference, together
-from bench.findings.peers import is_variant
+from bench.findings.peers import of_variant
 from bench.findings.statistics import half_width_of_means
 from bench.findings.summary import VariantSummary
 from bench.findings.words import number
@@ -115,7 +115,7 @@ def _by_task(analysis: Analysis, table: Capability | None) -> list[Answer]:
     """
     if table is None:
         return []
-    baseline, every = analysis.row(analysis.baseline), is_variant(analysis.table, analysis.rows)
+    baseline, every = analysis.row(analysis.baseline), of_variant(analysis.table)
     name = next((name for (name, _), row in table.rows.items() if row is baseline), "")
     base = baseline.cells[0].row.variant if every else name
     verdicts = {task: _beside(analysis, table, task) for task in table.tasks if task not in table.void}

@@ -37,7 +37,7 @@ def _verdicts(analysis: Analysis) -> Sheet | None:
     headings, rows = compare.verdict_table(base, analysis.verdicts)
     if not rows:
         return None
-    at = "point of the axes" if peers.is_variant(analysis.table, analysis.rows) else "task"
+    at = "point of the axes" if peers.of_variant(analysis.table) else "task"
     family = "the whole table" if len(peers.groups(analysis.table, analysis.rows)) == 1 else f"the table of a {at}"
     if peers.of_tasks(analysis.table):
         family = f"a column, within a {at}"

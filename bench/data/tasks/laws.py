@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from architectures import Slots
-from architectures.layers import initialise
+from architectures import Slots, initialise
 from bench.data import task_prompts
 from bench.data.tasks import exact
 from bench.data.tasks.contract import Task
