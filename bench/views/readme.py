@@ -149,7 +149,8 @@ def _size(claims: dict[str, Analysis]) -> str:
     if not totals:
         return "unknown size"
     unit, name = (1e6, "M") if max(totals) >= 1e6 else (1e3, "thousand")
-    least, most = (f"{one:.{int(one < 1)}f}" for one in (min(totals) / unit, max(totals) / unit))
+    ends = (min(totals) / unit, max(totals) / unit)
+    least, most = (f"{one:.1g}" if one < 1 else f"{one:.0f}" for one in ends)
     return f"{least} {name} parameters" if least == most else f"{least}-{most} {name} parameters"
 
 
