@@ -21,7 +21,7 @@ from bench.studies.lowering.machine import usages
 TWINS = Path(__file__).parent / "lowering" / "twins.py"
 RECORDS = Path(__file__).parents[1] / "results" / "gpu"
 FUSED = ("cudnn", "flash")
-SPILL, STACK = 8, 32  # bytes a thread: one or two registers of a norm's backward pass, the sinusoid's array
+SPILL, STACK = 12, 32  # bytes a thread: one to three registers of a norm's backward pass, the sinusoid's array
 
 
 class Budget(NamedTuple):
@@ -35,24 +35,24 @@ class Budget(NamedTuple):
 
 # Measured and rounded up, batch 256, 256 tokens, an fp32 residual stream (results/gpu/README.md has the table).
 BUDGETS: dict[str, Budget] = {
-    "adaln": Budget(71, 77, 37, 53),
-    "adaln-zero": Budget(87, 74, 41, 55),
-    "adaln-zero-cross": Budget(119, 81, 52, 83),
-    "cross-attention": Budget(98, 77, 48, 70),
-    "ddt": Budget(88, 79, 42, 59),
-    "flux": Budget(100, 95, 48, 105),
+    "adaln": Budget(71, 77, 37, 55),
+    "adaln-zero": Budget(87, 74, 41, 58),
+    "adaln-zero-cross": Budget(119, 81, 52, 86),
+    "cross-attention": Budget(99, 77, 48, 70),
+    "ddt": Budget(88, 79, 42, 57),
+    "flux": Budget(101, 95, 48, 111),
     "hdm": Budget(88, 80, 45, 43),
-    "in-context": Budget(55, 84, 40, 40),
+    "in-context": Budget(55, 84, 41, 40),
     "ldm": Budget(93, 95, 48, 73),
-    "lumina2": Budget(110, 81, 45, 56),
-    "oracle": Budget(164, 120, 53, 49),
-    "qwen-image": Budget(95, 108, 48, 108),
-    "registers": Budget(90, 76, 42, 55),
-    "sd3": Budget(95, 108, 48, 108),
-    "shared-modulation": Budget(97, 88, 48, 76),
-    "shift-free": Budget(101, 73, 41, 57),
+    "lumina2": Budget(110, 81, 45, 60),
+    "oracle": Budget(189, 156, 73, 50),
+    "qwen-image": Budget(96, 109, 48, 114),
+    "registers": Budget(90, 76, 43, 58),
+    "sd3": Budget(96, 109, 48, 114),
+    "shared-modulation": Budget(105, 88, 48, 78),
+    "shift-free": Budget(101, 73, 41, 61),
     "static-text": Budget(87, 87, 46, 68),
-    "z-image": Budget(110, 80, 45, 56),
+    "z-image": Budget(110, 80, 45, 60),
 }
 
 
@@ -99,8 +99,7 @@ def test_no_step_makes_the_host_wait_and_one_kernel_attends(variables: dict[str,
 
 def test_no_recorded_step_is_over_its_budget() -> None:
     """Of the scheme recorded last, the budget was below the record."""
-    files = (RECORDS / name for name in ("lowering-fp32.json", "lowering-fp32-2026.json"))
-    recorded = [row for file in files for row in json.loads(file.read_text())["schemes"]]
+    recorded = json.loads((RECORDS / "lowering-fp32.json").read_text())["schemes"]
     assert sorted(row["scheme"] for row in recorded) == sorted(BUDGETS)
     assert {row["scheme"]: over for row in recorded if (over := excess(row, BUDGETS[row["scheme"]]))} == {}
     assert excess(recorded[0], BUDGETS[recorded[0]["scheme"]]._replace(kernels=1)), "a budget that is too tight"
