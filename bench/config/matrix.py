@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,11 @@ def row_names(matrix: Matrix) -> list[str]:
         ConfigError: for variants or axes that are none.
     """
     return [one_line(_name(variant.name, point)) for variant, point in _points(matrix)]
+
+
+def baselines(matrix: Matrix, rows: Iterable[str]) -> set[str]:
+    """What a baseline may name: one of the rows of the table, or a variant, which is compared with at each point."""
+    return {*rows, *(variant.name for variant in variants(matrix))}
 
 
 def conditionings(matrix: Matrix) -> Iterator[tuple[Variant, dict[str, Any]]]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench.config.claim import RIVALS, off_the_ladder
-from bench.config.matrix import row_names, variants
+from bench.config.matrix import baselines, row_names
 from bench.config.schema import ConfigError, Matrix
 from bench.config.tuned import keys_of
 
@@ -70,9 +70,9 @@ def without_absent(matrix: Matrix, files: Sequence[Layer], typed: Sequence[Layer
     if "claim" not in typed_keys and (gone := _absent(_rows(matrix.claim), names)):
         note(f"the claim of {where} is left out, since {_listed(gone)}")
         matrix = replace(matrix, claim=None)
-    known = {*names, *(one.name for one in variants(matrix))}
-    if "baseline" not in typed_keys and matrix.baseline is not None and matrix.baseline not in known:
-        note(f"the baseline is {names[0]!r}, the first row, since {_listed([matrix.baseline])}, which {where} names")
+    named = matrix.baseline
+    if "baseline" not in typed_keys and named is not None and named not in baselines(matrix, names):
+        note(f"the baseline is {names[0]!r}, the first row, since {_listed([named])}, which {where} names")
         matrix = replace(matrix, baseline=None)
     return matrix
 

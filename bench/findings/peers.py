@@ -53,8 +53,9 @@ def groups(table: Table, rows: Sequence[VariantSummary]) -> list[list[VariantSum
 
 def of_variant(table: Table) -> bool:
     """Whether the baseline is a variant and no row: each row is compared with that variant at its own axes' values."""
-    name, rows = table.manifest["config"].get("baseline"), [cell.row for cell in table.cells]
-    return name not in {row.name for row in rows} and name in {row.variant for row in rows}
+    name = table.manifest["config"].get("baseline")
+    own = [cell.row for cell in table.cells if cell.row.variant == name]
+    return bool(own) and all(row.name != name for row in own)
 
 
 def schemes(rows: Sequence[VariantSummary], *named: VariantSummary) -> list[VariantSummary]:
@@ -71,11 +72,12 @@ def peers(rows: Sequence[VariantSummary], *named: VariantSummary) -> list[Varian
 
 def twin(table: Table, rows: Sequence[VariantSummary], base: VariantSummary) -> VariantSummary | None:
     """The baseline among the rows of a group: `base` but for the data, or its variant at their point; or none."""
+    everywhere = of_variant(table)
 
     def rest(one: VariantSummary) -> Any:
         first = one.cells[0].row
         kept = [(axis, value) for axis, value in first.axes.items() if not axis.startswith("data.")]
-        return first.variant, [] if of_variant(table) else kept
+        return first.variant, [] if everywhere else kept
 
     return next((one for one in rows if rest(one) == rest(base)), None)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from architectures import PluginError, nearest, scheme_class
 from bench.config.claim import RowFacts
 from bench.config.claim import check as check_claim
-from bench.config.matrix import variants
+from bench.config.matrix import baselines, variants
 from bench.config.schema import ConfigError, Evaluate, Matrix, Run, Train
 from bench.config.spec import CellConfig
 from bench.store import metrics
@@ -47,8 +47,7 @@ def check_names(matrix: Matrix, rows: Iterable[str], facts: Mapping[str, RowFact
     """
     names = list(dict.fromkeys(rows))
     check_claim(matrix.claim, names, matrix.seeds, facts)
-    named = {*names, *(variant.name for variant in variants(matrix))}
-    if matrix.baseline is not None and matrix.baseline not in named:
+    if matrix.baseline is not None and matrix.baseline not in baselines(matrix, names):
         hint = nearest(matrix.baseline, names, f" (rows: {', '.join(names)})")
         raise ConfigError(f"baseline {matrix.baseline!r} is no row of this matrix{hint}")
     if matrix.budget.to is not None and matrix.budget.match is None:

@@ -37,10 +37,9 @@ def _verdicts(analysis: Analysis) -> Sheet | None:
     headings, rows = compare.verdict_table(base, analysis.verdicts)
     if not rows:
         return None
-    at = "point of the axes" if peers.of_variant(analysis.table) else "task"
-    family = "the whole table" if len(peers.groups(analysis.table, analysis.rows)) == 1 else f"the table of a {at}"
-    if peers.of_tasks(analysis.table):
-        family = f"a column, within a {at}"
+    everywhere, tasks = peers.of_variant(analysis.table), peers.of_tasks(analysis.table)
+    within = ", within a point of the axes" if everywhere else ", within a task" if tasks else ""
+    family = ("a column" if tasks else "the whole table") + within
     text = (
         f"▲ better, ▼ worse, · undecided than {base}, and the gap (a share; of prompt adherence, the difference; of an "
         f"excess, the factor): {compare.how(analysis.table)}, 95 % after Holm's correction over {family}; gaps of FID "
